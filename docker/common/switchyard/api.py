@@ -1,0 +1,91 @@
+"""A small JSON-over-HTTP client, and the line protocol in which ``run_job.py`` speaks to the task runner."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SUCCESS, FAILED, UNKNOWN_JOB, UNREACHABLE = 0, 1, 2, 3
+
+
+class ApiError(Exception):
+    """The orchestrator's API could not be reached, or answered with an error.
+
+    Attributes:
+        status: the HTTP status, or None when there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def basic_auth(credentials: str) -> dict[str, str]:
+    """The header for HTTP basic authentication with ``user:password``."""
+    return {"Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()}
+
+
+def request(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60) -> Any:
+    """Send one JSON request and return the decoded answer (None for an empty one).
+
+    Raises:
+        ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    message = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
+    # The orchestrator is always a neighbour: a company proxy set for the build must not be asked for it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(message, timeout=timeout) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        detail = error.read().decode(errors="replace")[:500]
+        raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
+    except OSError as error:  # URLError, time-outs and resets alike
+        raise ApiError(f"{method} {url}: {error}") from None
+    return json.loads(text) if text.strip() else None
+
+
+def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: float = 0.5) -> T:
+    """Call ``probe`` until it returns something other than None.
+
+    Raises:
+        ApiError: nothing came within ``seconds``; the message names ``what`` was awaited.
+    """
+    deadline = time.monotonic() + seconds
+    while (found := probe()) is None:
+        if time.monotonic() > deadline:
+            raise ApiError(f"gave up after {seconds:.0f} s waiting for {what}")
+        time.sleep(every)
+    return found
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Print one event of the run as a line of JSON."""
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def main(run: Callable[[str], bool], jobs: dict[str, Any]) -> None:
+    """Run the job named on the command line and end the process with the protocol's exit code.
+
+    Args:
+        run: triggers and follows the job, emits its events, and returns whether it succeeded.
+        jobs: the known jobs by name.
+    """
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in jobs:
+        print(f"unknown job {name!r}; the jobs are {', '.join(jobs)}", file=sys.stderr)
+        sys.exit(UNKNOWN_JOB)
+    try:
+        sys.exit(SUCCESS if run(name) else FAILED)
+    except ApiError as error:
+        print(error, file=sys.stderr)
+        sys.exit(UNREACHABLE)

@@ -1,0 +1,50 @@
+"""dbt's ``run_results.json`` and ``sources.json`` as the plain per-node records that the task runner shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FAILED = {"error", "fail", "runtime error"}
+
+
+def node_records(artifact: dict[str, Any]) -> list[dict[str, Any]]:
+    """One record per dbt node of a run.
+
+    Args:
+        artifact: the content of dbt's ``run_results.json`` (schema v6) or ``sources.json`` (schema v3).
+
+    Returns:
+        Dictionaries with ``unique_id``, ``name``, ``kind`` (model, seed, snapshot, test, unit_test, source, operation),
+        ``status`` (dbt's own word), ``seconds``, ``rows`` (rows written, or rows a test found; None when dbt does not
+        know) and ``message`` (dbt's text where the node did not simply succeed, else None).
+    """
+    return [node_record(result) for result in artifact["results"]]
+
+
+def node_record(result: dict[str, Any]) -> dict[str, Any]:
+    """The record of one entry of an artifact's ``results``; see `node_records`."""
+    unique_id = result["unique_id"]
+    kind, _, name = unique_id.split(".", 2)
+    if kind == "test":
+        name = name.rsplit(".", 1)[0]  # a generic test's id ends in a hash, which tells a reader nothing
+    elif kind == "unit_test":
+        name = name.replace(".", "::", 1)
+    status = result["status"]
+    rows = result.get("failures")
+    if rows is None:
+        rows = (result.get("adapter_response") or {}).get("rows_affected")
+    good = status in ("success", "pass")
+    return {
+        "unique_id": unique_id,
+        "name": name,
+        "kind": kind,
+        "status": status,
+        "seconds": round(result.get("execution_time") or 0.0, 2),
+        "rows": rows if isinstance(rows, int) and rows >= 0 else None,
+        "message": None if good else result.get("message") or result.get("error"),
+    }
+
+
+def failures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records that make a run fail."""
+    return [record for record in records if record["status"] in FAILED]
