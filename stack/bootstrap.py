@@ -1,0 +1,49 @@
+"""The roles and databases on the shared server, made (again) at every `up`: an init script alone would miss old volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stack.orchestrators import Orchestrator
+from stack.settings import Settings
+
+WAREHOUSE = "airflow"  # the shared default database: Airflow's metadata, and the dbt schemas beside it
+DBT_ROLE = "dbt"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _role(name: str, password: str) -> str:
+    return f"""\
+select 'create role "{name}" login' where not exists (select from pg_roles where rolname = {_literal(name)}) \\gexec
+alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {_literal(password)};"""
+
+
+def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
+    """The psql script, to be run by the superuser in the warehouse database; running it again changes nothing.
+
+    One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse.
+    Passwords follow ``.env``, so that an old volume cannot lock anybody out.
+    """
+    parts = [
+        "\\set ON_ERROR_STOP on",
+        "set client_min_messages = warning;",
+        "set log_statement = none; set log_min_error_statement = panic;",  # no password reaches the server's log
+        f"alter role postgres password {_literal(settings['POSTGRES_PASSWORD'])};",
+        _role(DBT_ROLE, settings["DBT_PASSWORD"]),
+        f"alter role {DBT_ROLE} set timezone to 'UTC';",
+        f"alter role {DBT_ROLE} set search_path to marts, intermediate, staging, snapshots, raw;",
+    ]
+    for orchestrator in orchestrators:
+        name = orchestrator.database
+        parts += [
+            _role(name, settings[orchestrator.database_key]),
+            f'select \'create database "{name}" owner "{name}"\''
+            f" where not exists (select from pg_database where datname = {_literal(name)}) \\gexec",
+            f'alter database "{name}" owner to "{name}";',
+            f'revoke all on database "{name}" from public;',
+        ]
+    parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
+    return "\n".join(parts) + "\n"

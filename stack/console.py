@@ -1,0 +1,134 @@
+"""What a person sees: colours, tables, and a line that moves while something takes time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import colorama
+from colorama import Fore, Style
+
+colorama.just_fix_windows_console()
+
+_GLYPHS = {"ok": ("✓", "+"), "fail": ("✗", "x"), "dot": ("·", "-"), "wait": ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")}
+
+
+def _unicode(stream: TextIO) -> bool:
+    try:
+        "✓⠋".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def glyph(name: str) -> str:
+    """The sign called ``name``, in ASCII where the terminal has nothing better."""
+    return _GLYPHS[name][0 if _unicode(sys.stdout) else 1]
+
+
+def paint(text: str, colour: str) -> str:
+    """``text`` in ``colour``, unless NO_COLOR is set (https://no-color.org) or nobody looks at a terminal."""
+    if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        return text
+    return f"{colour}{text}{Style.RESET_ALL}"
+
+
+def say(text: str = "") -> None:
+    """Print one line; characters that the terminal cannot show become question marks instead of a crash."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def ok(text: str) -> None:
+    """Something is done."""
+    say(f"{paint(glyph('ok'), Fore.GREEN)} {text}")
+
+
+def fail(text: str) -> None:
+    """Something went wrong, and the command goes on."""
+    say(f"{paint(glyph('fail'), Fore.RED)} {text}")
+
+
+def note(text: str) -> None:
+    """Something worth knowing, in a quiet colour."""
+    say(paint(text, Style.DIM))
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """Aligned pairs of a label and a value."""
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        say(f"  {label:<{width}}  {value}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    for number, row in enumerate([header, *rows]):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
+        say(f"  {paint(line, Style.DIM) if number == 0 else line}")
+
+
+def confirm(question: str) -> bool:
+    """Ask for a yes; anything else, and an end of input, is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        say()
+        return False
+
+
+class Waiting:
+    """A context manager that shows that something goes on, how long already, and what it does now.
+
+    On a terminal one line moves; elsewhere (a pipe, a CI log) each new detail is a line of its own.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._detail = what, ""
+        self._started = time.monotonic()
+        self._moving = sys.stdout.isatty()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._animate, daemon=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def detail(self, text: str) -> None:
+        """Show ``text`` as what happens now."""
+        text = text.strip()
+        if text and text != self._detail:
+            self._detail = text
+            if not self._moving:
+                say(f"  {text}")
+
+    def __enter__(self) -> Waiting:
+        if self._moving:
+            self._thread.start()
+        else:
+            say(f"{self._what} ...")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        if self._moving:
+            self._thread.join()
+            sys.stdout.write("\r\033[K")
+            sys.stdout.flush()
+
+    def _animate(self) -> None:
+        for sign in itertools.cycle(glyph("wait")):
+            width = os.get_terminal_size(sys.stdout.fileno()).columns - 1
+            line = f"{sign} {self._what} {self.seconds:4.0f} s  {self._detail}"[:width]
+            encoding = sys.stdout.encoding or "ascii"
+            sys.stdout.write("\r\033[K" + line.encode(encoding, "replace").decode(encoding))
+            sys.stdout.flush()
+            if self._stop.wait(0.12):
+                return

@@ -1,0 +1,386 @@
+"""The Docker runtime: functions that return ``docker compose -f ...`` argv lists, and a class that runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack import bootstrap, fingerprints
+from stack.errors import (
+    BadConfiguration,
+    BuildFailed,
+    EngineMissing,
+    NotHealthy,
+    NothingActive,
+    PortInUse,
+    StackError,
+)
+from stack.orchestrators import Orchestrator
+from stack.runner import Result, Runner
+from stack.settings import Settings
+
+LABEL = "switchyard.orchestrator"
+LABEL_BAKED = "switchyard.baked"
+LABEL_ENVIRONMENT = "switchyard.environment"
+LABEL_PROJECT = "switchyard.project"
+POSTGRES = "postgres"
+
+_COLUMNS = (
+    "{{.ID}}",
+    "{{.Names}}",
+    '{{.Label "com.docker.compose.service"}}',
+    f'{{{{.Label "{LABEL}"}}}}',
+    f'{{{{.Label "{LABEL_BAKED}"}}}}',
+    "{{.State}}",
+    "{{.Status}}",
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One container of the stack.
+
+    Attributes:
+        id: the container's short id.
+        container: its name.
+        name: the compose service.
+        orchestrator: whose it is; empty for PostgreSQL.
+        baked: whether it runs the dbt project of its image instead of the mounted one.
+        state: Docker's word: created, running, restarting, exited, paused, dead.
+        health: healthy, unhealthy, starting, or empty.
+        status: Docker's sentence, e.g. "Up 5 minutes (healthy)".
+    """
+
+    id: str
+    container: str
+    name: str
+    orchestrator: str
+    baked: bool
+    state: str
+    health: str
+    status: str
+
+    @property
+    def up(self) -> bool:
+        """Whether the container runs or is about to."""
+        return self.state in ("running", "restarting", "created")
+
+
+def postgres_file(settings: Settings) -> Path:
+    """The compose file of the shared PostgreSQL."""
+    return settings.root / "compose" / "docker-compose-postgres.yaml"
+
+
+def compose(settings: Settings, file: Path, *args: str, override: Path | None = None) -> list[str]:
+    """``docker compose`` on one compose file, with the checkout's ``.env``."""
+    files = ["-f", str(file)] + (["-f", str(override)] if override else [])
+    return ["docker", "compose", "--env-file", str(settings.env_file), *files, *args]
+
+
+def build_argv(settings: Settings, file: Path, service: str, *, cache: bool = True) -> list[str]:
+    """Build the image of one service; naming it leaves out the PostgreSQL that the file includes."""
+    return compose(settings, file, "--progress", "plain", "build", *([] if cache else ["--no-cache"]), service)
+
+
+def up_postgres_argv(settings: Settings, timeout: int) -> list[str]:
+    """Start PostgreSQL alone and wait until it is healthy; an orchestrator that runs stays untouched."""
+    return compose(settings, postgres_file(settings), "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", str(timeout), POSTGRES)
+
+
+def up_argv(settings: Settings, orchestrator: Orchestrator, timeout: int, override: Path | None = None) -> list[str]:
+    """Start one orchestrator and wait until it is healthy.
+
+    ``--remove-orphans`` is what makes it a switch: Compose stops and removes the services that this file does not name,
+    the other orchestrator's, before it creates the new ones. PostgreSQL, which the file includes, keeps its container.
+    """
+    return compose(
+        settings, orchestrator.file, "--progress", "plain",
+        "up", "-d", "--wait", "--wait-timeout", str(timeout), "--remove-orphans", override=override,
+    )  # fmt: skip
+
+
+def down_argv(settings: Settings) -> list[str]:
+    """Remove every container and the network of the stack; volumes stay."""
+    return compose(settings, postgres_file(settings), "--progress", "plain", "down", "--remove-orphans")
+
+
+def stop_orchestrator_argv(settings: Settings) -> list[str]:
+    """Remove the orchestrator's containers and leave PostgreSQL running."""
+    return compose(settings, postgres_file(settings), "--progress", "plain", "up", "-d", "--remove-orphans", "--no-recreate", POSTGRES)
+
+
+def logs_argv(settings: Settings, file: Path, *, follow: bool, tail: int, service: str | None) -> list[str]:
+    """Show logs of the services of one compose file."""
+    args = ["--follow"] if follow else []
+    return compose(settings, file, "logs", "--tail", str(tail), *args, *([service] if service else []))
+
+
+def exec_argv(
+    settings: Settings, file: Path, service: str, command: Sequence[str], *, tty: bool = False, user: str | None = None
+) -> list[str]:
+    """Run a command in a service's container."""
+    return compose(settings, file, "exec", *([] if tty else ["-T"]), *(["--user", user] if user else []), service, *command)
+
+
+def psql(role: str, *args: str) -> list[str]:
+    """psql in the PostgreSQL container, over its local socket, which needs no password."""
+    return ["psql", "--no-psqlrc", "--username", role, "--dbname", bootstrap.WAREHOUSE, *args]
+
+
+def ps_argv(settings: Settings) -> list[str]:
+    """All containers of the stack, running or not, one tab-separated line each."""
+    project = f"label=com.docker.compose.project={settings.project}"
+    return ["docker", "ps", "--all", "--no-trunc", "--filter", project, "--format", "\t".join(_COLUMNS)]
+
+
+def image_name(settings: Settings, name: str) -> str:
+    """The name of the image built from ``docker/<name>``."""
+    return f"{settings.project}-{name}:local"
+
+
+def services(text: str) -> list[Service]:
+    """Read what `ps_argv` printed."""
+    found = []
+    for line in text.splitlines():
+        id_, container, name, orchestrator, baked, state, status = line.split("\t")
+        health = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", status)
+        found.append(Service(id_[:12], container, name, orchestrator, bool(baked), state, health[1] if health else "", status))
+    return sorted(found, key=lambda service: (service.orchestrator, service.name))
+
+
+def baked_override(orchestrator: Orchestrator) -> str:
+    """A compose override that takes the mount of ``dbt_project`` away from every service of the orchestrator."""
+    lines = ["services:"]
+    for service, others in orchestrator.mounts.items():
+        volumes = f"!override {json.dumps(others)}" if others else "!reset []"
+        lines += [f"  {service}:", f'    labels: {{{LABEL_BAKED}: "true"}}', f"    volumes: {volumes}"]
+    return "\n".join(lines) + "\n"
+
+
+class Docker:
+    """The runtime over a Docker engine.
+
+    Args:
+        settings: the checkout's settings.
+        orchestrators: every known orchestrator.
+        runner: what starts programs.
+    """
+
+    name = "docker"
+
+    def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
+        self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
+
+    def require(self) -> str:
+        """Make sure that an engine answers.
+
+        Returns:
+            The engine's version.
+
+        Raises:
+            EngineMissing: not installed, not started, or not permitted; each with its own message.
+        """
+        if shutil.which("docker") is None:
+            raise EngineMissing(
+                "There is no Docker on this machine.", "The command docker is not on the PATH.", "Install Docker Desktop or Docker Engine."
+            )
+        found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"])
+        if found.code:
+            if "permission denied" in found.stderr.lower():
+                raise EngineMissing(
+                    "You are not permitted to use the Docker engine.",
+                    found.stderr.strip(),
+                    "sudo usermod -aG docker $USER   (then sign out and in again)",
+                )
+            raise EngineMissing(
+                "The Docker engine does not answer.", found.stderr.strip(), "Start Docker Desktop, or: sudo systemctl start docker"
+            )
+        if self.runner.ask(["docker", "compose", "version"]).code:
+            raise EngineMissing(
+                "Docker has no compose plugin.",
+                "`docker compose version` fails.",
+                "Install the package docker-compose-plugin, version 2.24 or newer.",
+            )
+        return found.stdout.strip()
+
+    def services(self) -> list[Service]:
+        """Every container of the stack, asked of the engine."""
+        return services(self._checked(self.runner.ask(ps_argv(self.settings))).stdout)
+
+    def active(self) -> str | None:
+        """The orchestrator whose containers are up, or None."""
+        return next((service.orchestrator for service in self.services() if service.orchestrator and service.up), None)
+
+    def build(self, names: Iterable[str], *, cache: bool = True, on_line: Callable[[str], None]) -> None:
+        """Build the images of ``names`` (``postgres`` or an orchestrator's name).
+
+        Raises:
+            BuildFailed: with the last lines that the build printed.
+        """
+        for name in names:
+            service = POSTGRES if name == POSTGRES else self.orchestrators[name].built
+            labels = {
+                "SWITCHYARD_ENVIRONMENT": fingerprints.environment(self.settings.root, name, self.settings.values),
+                "SWITCHYARD_PROJECT": fingerprints.dbt_project(self.settings.root),
+            }
+            done = self.runner.follow(build_argv(self.settings, self._file(name), service, cache=cache), on_line, env=labels)
+            if done.code:
+                raise BuildFailed(f"The image {image_name(self.settings, name)} could not be built.", done.stderr, "invoke build")
+
+    def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
+        """Those of ``names`` whose image is missing or was built from other files than the checkout holds now.
+
+        A model that was edited makes an image outdated only for a baked run: a mounted project is always current.
+        """
+        return [name for name in names if not self._current(name, baked)]
+
+    def _current(self, name: str, baked: bool) -> bool:
+        image = image_name(self.settings, name)
+        found = self.runner.ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", image])
+        if found.code:
+            return False
+        labels = json.loads(found.stdout) or {}
+        wanted = {LABEL_ENVIRONMENT: fingerprints.environment(self.settings.root, name, self.settings.values)}
+        if baked and name != POSTGRES:
+            wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.settings.root)
+        return wanted.items() <= labels.items()
+
+    def preflight(self, target: Orchestrator) -> None:
+        """Check what can be checked before anything that runs is touched: the configuration, and the ports.
+
+        Raises:
+            BadConfiguration: Compose rejects the files.
+            PortInUse: somebody else holds a port that the target publishes.
+        """
+        checked = self.runner.ask(compose(self.settings, target.file, "config", "--quiet"))
+        if checked.code:
+            raise BadConfiguration(f"Compose rejects {target.file.name}.", checked.stderr.strip(), "Correct the file or .env.")
+        for key in ("POSTGRES_PORT", target.ui_port):
+            self._require_port(key)
+
+    def _require_port(self, key: str) -> None:
+        port = self.settings.port(key)
+        project = '{{.Label "com.docker.compose.project"}}'
+        holders = self._checked(
+            self.runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"])
+        ).stdout.splitlines()
+        if any(holder.split("\t")[0] == self.settings.project for holder in holders):
+            return
+        if not holders and _free(port):
+            return
+        who = f"The container {holders[0].split(chr(9))[1]} publishes it." if holders else "Another program on this machine listens on it."
+        raise PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
+
+    def start_postgres(self, timeout: int, on_line: Callable[[str], None]) -> None:
+        """Start PostgreSQL when it is not healthy yet, and bring roles and databases up to date.
+
+        Raises:
+            NotHealthy: it did not become healthy within ``timeout`` seconds, or rejected the bootstrap.
+        """
+        running = any(service.name == POSTGRES and service.health == "healthy" for service in self.services())
+        if not running:
+            self._up(up_postgres_argv(self.settings, timeout), POSTGRES, on_line)
+        script = bootstrap.sql(self.settings, self.orchestrators.values())
+        argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql("postgres", "--quiet"), user="postgres")
+        done = self.runner.change(argv, stdin=script)
+        if done.code:
+            raise NotHealthy(
+                "PostgreSQL rejected the bootstrap of roles and databases.", done.stderr.strip(), "invoke logs --service postgres"
+            )
+
+    def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: Callable[[str], None]) -> None:
+        """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
+
+        Raises:
+            NotHealthy: it did not become healthy within ``timeout`` seconds; with the last log lines.
+        """
+        override = None
+        if baked:
+            override = self.settings.root / ".stack" / f"baked-{target.name}.yaml"
+            override.parent.mkdir(mode=0o700, exist_ok=True)
+            override.write_text(baked_override(target), encoding="utf-8")
+        self._up(up_argv(self.settings, target, timeout, override), target.title, on_line)
+
+    def _up(self, argv: list[str], title: str, on_line: Callable[[str], None]) -> None:
+        done = self.runner.follow(argv, on_line)
+        if done.code == 0:
+            return
+        sick = [service for service in self.services() if service.health != "healthy"]
+        why = [line.strip() for line in done.stderr.splitlines()[-1:]]
+        for service in sick:
+            tail = self.runner.ask(["docker", "logs", "--tail", "15", service.container])
+            why += [f"{service.name} is {service.state} {service.health}".rstrip() + "; its last lines:"]
+            why += [f"  {line}" for line in (tail.stdout + tail.stderr).splitlines()[-15:]]
+        raise NotHealthy(f"{title} did not become healthy.", "\n".join(why), "invoke logs")
+
+    def stop_orchestrator(self) -> None:
+        """Remove the orchestrator's containers; PostgreSQL stays up."""
+        self._checked(self.runner.change(stop_orchestrator_argv(self.settings)))
+
+    def down(self, on_line: Callable[[str], None]) -> None:
+        """Remove every container and the network of the stack; data stays in the volume."""
+        done = self.runner.follow(down_argv(self.settings), on_line)
+        if done.code:
+            raise StackError("The stack could not be taken down.", done.stderr, "invoke status")
+
+    def volumes(self) -> list[str]:
+        """The names of the stack's volumes."""
+        return self._ids(["docker", "volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.settings.project}"])
+
+    def remove_volumes(self, names: Sequence[str]) -> None:
+        """Delete the volumes called ``names`` with all their data."""
+        if names:
+            self._checked(self.runner.change(["docker", "volume", "rm", *names]))
+
+    def images(self) -> list[str]:
+        """The names of the stack's images that exist."""
+        reference = f"reference={self.settings.project}-*:local"
+        return self._ids(["docker", "image", "ls", "--filter", reference, "--format", "{{.Repository}}:{{.Tag}}"])
+
+    def remove_images(self, names: Sequence[str]) -> None:
+        """Delete the images called ``names``."""
+        if names:
+            self._checked(self.runner.change(["docker", "image", "rm", *names]))
+
+    def run_argv(self, orchestrator: Orchestrator, job: str) -> list[str]:
+        """The command that triggers and follows ``job`` and prints the run protocol."""
+        return exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, job])
+
+    def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
+        """Show the services' logs on this terminal."""
+        return self.runner.hand_over(logs_argv(self.settings, self._file(active or POSTGRES), follow=follow, tail=tail, service=service))
+
+    def sql(self, query: str | None, *, tty: bool) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``.
+
+        Raises:
+            NothingActive: PostgreSQL is not running.
+        """
+        if not any(service.name == POSTGRES and service.up for service in self.services()):
+            raise NothingActive("PostgreSQL is not running.", "`sql` asks the stack's own server.", "invoke up")
+        args = ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])
+        argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql(bootstrap.DBT_ROLE, *args), tty=tty, user="postgres")
+        return self.runner.hand_over(argv)
+
+    def _file(self, name: str) -> Path:
+        return postgres_file(self.settings) if name == POSTGRES else self.orchestrators[name].file
+
+    def _ids(self, argv: list[str]) -> list[str]:
+        return self._checked(self.runner.ask(argv)).stdout.split()
+
+    def _checked(self, result: Result) -> Result:
+        if result.code:
+            raise StackError("Docker refused a command.", result.stderr.strip(), "invoke --echo status")
+        return result
+
+
+def _free(port: int) -> bool:
+    """Whether nobody listens on ``port`` of 127.0.0.1; asked by connecting, since binding is refused for other reasons too."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,0 +1,95 @@
+"""Errors that a user can cause or meet: what happened, why, what to type next, and an exit code by kind."""
+
+from __future__ import annotations
+
+
+class StackError(Exception):
+    """Something the user can understand and act on; printed without a traceback.
+
+    Args:
+        what: what happened, one sentence.
+        why: the reason or the evidence; may have several lines.
+        next: the exact command to type, or the thing to change.
+
+    Attributes:
+        code: the process's exit code; each subclass has its own (the table stands in the README).
+    """
+
+    code = 1
+
+    def __init__(self, what: str, why: str = "", next: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.next = what, why, next
+
+    def __str__(self) -> str:
+        lines = [f"Error: {self.what}"]
+        for label, text in (("why", self.why), ("next", self.next)):
+            if text:
+                lines += [f"  {label + ':' if not i else '':<6}{line}" for i, line in enumerate(text.splitlines())]
+        return "\n".join(lines)
+
+
+class RunFailed(StackError):
+    """The pipeline ran, and a dbt node failed."""
+
+    code = 1
+
+
+class BadUsage(StackError):
+    """An unknown name or an impossible combination on the command line."""
+
+    code = 2
+
+
+class EngineMissing(StackError):
+    """No Docker engine can be used: not installed, not started, or not permitted."""
+
+    code = 3
+
+
+class AlreadyActive(StackError):
+    """Another orchestrator is active, and only one runs at a time."""
+
+    code = 4
+
+
+class BadConfiguration(StackError):
+    """``.env`` or a compose file is broken."""
+
+    code = 5
+
+
+class BuildFailed(StackError):
+    """An image could not be built."""
+
+    code = 6
+
+
+class NotHealthy(StackError):
+    """A service did not become healthy."""
+
+    code = 7
+
+
+class NothingActive(StackError):
+    """The command needs a running orchestrator or database, and there is none."""
+
+    code = 8
+
+
+class PortInUse(StackError):
+    """A port that the stack publishes is held by somebody else."""
+
+    code = 9
+
+
+class ApiUnusable(StackError):
+    """The orchestrator's API could not be reached or gave no usable answer."""
+
+    code = 10
+
+
+class Locked(StackError):
+    """Another command is changing the stack at this moment."""
+
+    code = 11

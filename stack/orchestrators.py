@@ -1,0 +1,125 @@
+"""The orchestrators, read from their compose files: there is no list of names anywhere in Python."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stack.errors import BadConfiguration, BadUsage
+
+_PREFIX = "docker-compose-"
+
+
+@dataclass(frozen=True)
+class Orchestrator:
+    """One orchestrator, as its compose file describes it.
+
+    Attributes:
+        name: what a person types; the file is ``compose/docker-compose-<name>.yaml``.
+        title: what a person reads.
+        file: the compose file.
+        ui_port: the ``.env`` key of the published port.
+        ui_path: the path of the start page.
+        login_user: who signs in, or None where the product has no sign-in.
+        login_key: the ``.env`` key of the password, or None.
+        database: the metadata database, and the role that owns it.
+        service: the service in which ``run`` is executed.
+        run: the command that triggers and follows a job; the job's name is appended.
+        built: the service whose ``build`` section makes the image of all of them.
+        mounts: per service that mounts the dbt project, its *other* volumes.
+    """
+
+    name: str
+    title: str
+    file: Path
+    ui_port: str
+    ui_path: str
+    login_user: str | None
+    login_key: str | None
+    database: str
+    service: str
+    run: tuple[str, ...]
+    built: str
+    mounts: Mapping[str, tuple[str, ...]]
+
+    @property
+    def database_key(self) -> str:
+        """The ``.env`` key of the metadata role's password."""
+        return f"{self.name.upper()}_DB_PASSWORD"
+
+
+def load_all(root: Path) -> dict[str, Orchestrator]:
+    """Every compose file that has an ``x-orchestrator`` block, by name, in alphabetical order.
+
+    Raises:
+        BadConfiguration: a compose file is not YAML, or its block lacks something.
+    """
+    found = {}
+    for file in sorted((root / "compose").glob(f"{_PREFIX}*.yaml")):
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            block = content.get("x-orchestrator")
+            if block is not None:
+                name = file.stem.removeprefix(_PREFIX)
+                found[name] = _orchestrator(name, file, block, content["services"])
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+            reason = f"it lacks the key {error}" if isinstance(error, KeyError) else str(error)
+            raise BadConfiguration(
+                f"{file.relative_to(root).as_posix()} cannot be read.", reason, f"git diff -- {file.relative_to(root).as_posix()}"
+            ) from None
+    return found
+
+
+def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[str, Any]) -> Orchestrator:
+    login = block.get("login") or {}
+    mounts = {}
+    for service, body in services.items():
+        volumes = body.get("volumes", [])
+        others = tuple(volume for volume in volumes if not volume.startswith("../dbt_project:"))
+        if len(others) < len(volumes):
+            mounts[service] = others
+    built = [service for service, body in services.items() if "build" in body]
+    if len(built) != 1:
+        raise KeyError("build (in exactly one service)")
+    return Orchestrator(
+        name=name,
+        title=block["title"],
+        file=file,
+        ui_port=block["ui_port"],
+        ui_path=block["ui_path"],
+        login_user=login.get("user"),
+        login_key=login.get("password"),
+        database=block["database"],
+        service=block["service"],
+        run=tuple(block["run"]),
+        built=built[0],
+        mounts=mounts,
+    )
+
+
+def find(orchestrators: Mapping[str, Orchestrator], name: str) -> Orchestrator:
+    """The orchestrator called ``name``.
+
+    Raises:
+        BadUsage: there is none; the message names the nearest one.
+    """
+    if name in orchestrators:
+        return orchestrators[name]
+    if name.startswith("-"):
+        raise BadUsage(
+            f"{name!r} is a flag, not the name of an orchestrator.",
+            "Flags of Invoke itself stand before the task's name.",
+            f"invoke {name} switch {next(iter(orchestrators))}",
+        )
+    near = difflib.get_close_matches(name.lower(), orchestrators, n=1)
+    known = ", ".join(orchestrators)
+    raise BadUsage(
+        f"There is no orchestrator called {name!r}.",
+        f"The orchestrators are {known}." + (f" Did you mean {near[0]}?" if near else ""),
+        f"invoke up --orch {near[0] if near else next(iter(orchestrators))}",
+    )

@@ -1,0 +1,132 @@
+"""Trigger a job through the active orchestrator, follow it, and read its result."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from colorama import Fore, Style
+from switchyard import api
+from switchyard.jobs import JOBS
+from switchyard.results import FAILED
+
+from stack import console
+from stack.docker import Docker
+from stack.errors import ApiUnusable, BadUsage, NothingActive, RunFailed
+from stack.runner import Result
+
+_COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
+
+
+@dataclass
+class Run:
+    """One run of a job, as the orchestrator told it.
+
+    Attributes:
+        job: the job's name.
+        url: the run's page.
+        state: success, failure, canceled; empty until it is finished.
+        seconds: how long the orchestrator took from start to end.
+        message: why it failed, where no node tells.
+        nodes: one record per dbt node, see `switchyard.results.node_record`.
+    """
+
+    job: str
+    url: str = ""
+    state: str = ""
+    seconds: float = 0.0
+    message: str | None = None
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The nodes that made the run fail."""
+        return [node for node in self.nodes if node["status"] in FAILED]
+
+
+def check_job(name: str) -> None:
+    """Raise `BadUsage` unless a job is called ``name``."""
+    if name not in JOBS:
+        raise BadUsage(f"There is no job called {name!r}.", f"The jobs are {', '.join(JOBS)}.", "invoke run --job daily")
+
+
+def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Callable[[dict[str, Any]], None]) -> Run:
+    """Read the run protocol until the run is over.
+
+    Args:
+        job: the job's name.
+        stream: runs the trigger, handing each line that it prints to the function it is given.
+        show: called with each event as it comes.
+
+    Raises:
+        ApiUnusable: the orchestrator gave no usable answer.
+    """
+    run = Run(job)
+
+    def on_line(line: str) -> None:
+        event = json.loads(line)
+        kind = event.pop("event")
+        if kind == "started":
+            run.url = event["url"]
+        elif kind == "node":
+            run.nodes.append(event)
+        elif kind == "finished":
+            run.state, run.seconds, run.message = event["state"], event["seconds"], event["message"]
+        show({"event": kind, **event})
+
+    done = stream(on_line)
+    if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
+        raise ApiUnusable("The orchestrator did not answer as it should.", done.stderr or f"exit code {done.code}", "invoke status")
+    return run
+
+
+def run(runtime: Docker, job: str) -> None:
+    """Trigger ``job`` in the active orchestrator and follow it to its end.
+
+    Raises:
+        NothingActive: no orchestrator is up.
+        RunFailed: the run did not succeed.
+        ApiUnusable: the orchestrator gave no usable answer.
+    """
+    active = runtime.active()
+    if active is None:
+        raise NothingActive("No orchestrator is active, so nothing can run the pipeline.", "", "invoke up")
+    orchestrator = runtime.orchestrators[active]
+    console.say(f"{job} on {orchestrator.title}")
+    argv = runtime.run_argv(orchestrator, job)
+    if runtime.runner.dry:
+        runtime.runner.follow(argv, console.say)
+        return
+    conclude(follow(job, lambda on_line: runtime.runner.follow(argv, on_line, errors_apart=True), show_event), orchestrator.title)
+
+
+def show_event(event: dict[str, Any]) -> None:
+    """Print one event of a run for a person."""
+    if event["event"] == "started":
+        console.note(f"  {event['url']}")
+    elif event["event"] == "progress":
+        console.note(f"  {event['message']}")
+    elif event["event"] == "node":
+        rows = "" if event["rows"] is None else f"{event['rows']} rows"
+        status = console.paint(f"{event['status']:<8}", _COLOURS.get(event["status"], Fore.RED))
+        console.say(f"  {status} {event['kind']:<9} {event['name']:<58} {event['seconds']:>6.2f} s  {rows}".rstrip())
+
+
+def conclude(run: Run, title: str) -> None:
+    """Print how the run ended.
+
+    Raises:
+        RunFailed: it did not succeed; names each failed node and dbt's message.
+    """
+    counts = Counter(node["status"] for node in run.nodes)
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
+    if run.state == "success":
+        console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {told}")
+        return
+    why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed]
+    if run.message and not why:
+        why = [run.message]
+    raise RunFailed(f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {told}.", "\n".join(why), run.url)

@@ -1,0 +1,57 @@
+"""`invoke status`: the state of the world, for a person or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stack import console, lifecycle
+from stack.docker import Docker
+
+
+def snapshot(runtime: Docker) -> dict[str, Any]:
+    """What is up at this moment, asked of the runtime."""
+    services = runtime.services()
+    name = next((service.orchestrator for service in services if service.orchestrator and service.up), None)
+    active = runtime.orchestrators.get(name)
+    return {
+        "runtime": runtime.name,
+        "orchestrator": name,
+        "url": lifecycle.url(active, runtime.settings.values) if active else None,
+        "dbt_project": ("baked" if any(service.baked for service in services) else "mounted") if active else None,
+        "services": [
+            {
+                "name": service.name,
+                "orchestrator": service.orchestrator or None,
+                "state": service.state,
+                "health": service.health or None,
+                "container": service.container,
+                "id": service.id,
+                "status": service.status,
+            }
+            for service in services
+        ],
+    }
+
+
+def print_json(runtime: Docker) -> None:
+    """Print `snapshot` as one JSON object."""
+    console.say(json.dumps(snapshot(runtime), indent=2))
+
+
+def print_table(runtime: Docker) -> None:
+    """Print `snapshot` for a person, with what to type next."""
+    now = snapshot(runtime)
+    active = runtime.orchestrators.get(now["orchestrator"])
+    if not now["services"]:
+        console.say("Nothing is up. Next: invoke up")
+        return
+    if active:
+        where = "mounted read-only from ./dbt_project" if now["dbt_project"] == "mounted" else "the image's own copy"
+        console.facts([*lifecycle.access(active, runtime.settings.values), ("dbt project", where)])
+    else:
+        console.say("  No orchestrator is active. Next: invoke up")
+    console.say()
+    console.table(
+        ("SERVICE", "STATE", "HEALTH", "DOCKER"), [(s["name"], s["state"], s["health"] or "-", s["status"]) for s in now["services"]]
+    )

@@ -1,0 +1,127 @@
+"""The one place that starts other programs: it runs, prints (``invoke --echo``) or only prints (``invoke --dry``)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stack import console
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a program ended.
+
+    Attributes:
+        code: its exit code; 127 when there is no such program.
+        stdout: what it printed, where that was captured.
+        stderr: the same for standard error.
+    """
+
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+def shown(argv: Sequence[str]) -> str:
+    """``argv`` as a line that the user's own shell would take."""
+    return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs argv lists, never a shell.
+
+    Attributes:
+        env: variables added to this process's environment; their values are never printed.
+        echo: print each command before it runs.
+        dry: print the commands that would change something instead of running them.
+    """
+
+    env: Mapping[str, str]
+    echo: bool = False
+    dry: bool = False
+
+    def ask(self, argv: Sequence[str]) -> Result:
+        """Run a command that only reads, even in a dry run, and capture what it prints."""
+        return self._captured(argv)
+
+    def change(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None) -> Result:
+        """Run a command that changes something, and capture what it prints; ``stdin`` is never echoed."""
+        return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False)
+
+    def follow(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str], None],
+        env: Mapping[str, str] | None = None,
+        errors_apart: bool = False,
+    ) -> Result:
+        """Run a command that changes something, and hand over each line that it prints at once.
+
+        Args:
+            argv: the command.
+            on_line: called with each line, without its line end.
+            env: further variables for this command.
+            errors_apart: hand over standard output alone; else both streams, as they come.
+
+        Returns:
+            The exit code, and in ``stderr`` the last lines of what the command said (of standard error when apart).
+        """
+        if self._only_printed(argv):
+            return Result(0)
+        last: deque[str] = deque(maxlen=40)
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors if errors_apart else subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=self._environment(env),
+            )
+            with process:
+                for line in process.stdout:
+                    last.append(line.rstrip())
+                    on_line(line.rstrip())
+            errors.seek(0)
+            return Result(process.returncode, stderr=errors.read().strip() if errors_apart else "\n".join(last))
+
+    def hand_over(self, argv: Sequence[str]) -> int:
+        """Run a command on this terminal, as if the user had typed it, and return its exit code."""
+        if self._only_printed(argv):
+            return 0
+        return subprocess.run(argv, env=self._environment()).returncode
+
+    def _only_printed(self, argv: Sequence[str]) -> bool:
+        if self.echo or self.dry:
+            console.note(f"$ {shown(argv)}")
+        return self.dry
+
+    def _environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {**os.environ, **self.env, **(env or {})}
+
+    def _captured(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, echo: bool = True) -> Result:
+        if echo and self.echo:
+            console.note(f"$ {shown(argv)}")
+        try:
+            done = subprocess.run(
+                argv,
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=self._environment(env),
+            )
+        except FileNotFoundError:
+            return Result(127, stderr=f"{argv[0]}: not found")
+        return Result(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,172 @@
+"""One dbt project, three orchestrators, one command to move between them: every task that a person can type."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+
+from invoke import Exit, task
+
+from stack import ROOT
+
+# Imports that a task needs stand inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
+
+ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
+BAKED = "Run the dbt project that the image carries, without the mount of ./dbt_project."
+TIMEOUT = "Seconds that services may take to become healthy."
+
+
+def command(**options):
+    """An Invoke task that ends with a message and an exit code, not a traceback, for whatever a user can cause."""
+
+    def decorate(body):
+        @functools.wraps(body)
+        def guarded(*args, **kwargs):
+            from stack.errors import StackError
+
+            try:
+                body(*args, **kwargs)
+            except StackError as error:
+                raise Exit(str(error), error.code) from None
+            except KeyboardInterrupt:
+                raise Exit("Interrupted.", 130) from None
+
+        return task(**options)(guarded)
+
+    return decorate
+
+
+def runtime_of(c):
+    """The runtime that every task drives, over an engine that answers."""
+    from stack import console, orchestrators, settings
+    from stack.docker import Docker
+    from stack.runner import Runner
+
+    known = orchestrators.load_all(ROOT)
+    loaded, made = settings.load(ROOT, os.environ)
+    if made:
+        console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
+    env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
+    runtime = Docker(loaded, known, Runner(env, echo=c.config.run.echo, dry=c.config.run.dry))
+    runtime.require()
+    return runtime
+
+
+def asked_for_help(name, value):
+    """Whether a positional value is really a request for help, which Invoke does not see; if so, show it."""
+    if value not in ("-h", "--help"):
+        return False
+    subprocess.run([sys.executable, "-m", "invoke", "--search-root", str(ROOT), "--help", name])
+    return True
+
+
+@command(help={"orch": ORCH + " Without it: all, and PostgreSQL.", "cache": "Reuse layers that are still valid."})
+def build(c, orch=None, cache=True):
+    """Build the images: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
+    from stack import lifecycle, lock, orchestrators
+
+    known = orchestrators.load_all(ROOT)
+    names = ["postgres", *known] if orch is None else [orchestrators.find(known, orch).name]
+    runtime = runtime_of(c)
+    with lock.held(ROOT, "build"):
+        lifecycle.build(runtime, names, cache=cache)
+
+
+@command(help={"orch": ORCH + " Without it: ORCHESTRATOR in .env.", "baked": BAKED, "timeout": TIMEOUT})
+def up(c, orch=None, baked=False, timeout=300):
+    """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
+    from stack import console, lifecycle, lock, orchestrators
+
+    known = orchestrators.load_all(ROOT)
+    target = orchestrators.find(known, orch) if orch is not None else None
+    runtime = runtime_of(c)
+    target = target or orchestrators.find(known, runtime.settings["ORCHESTRATOR"])
+    with lock.held(ROOT, "up"):
+        lifecycle.up(runtime, target, baked=baked, timeout=timeout)
+    console.facts(lifecycle.access(target, runtime.settings.values))
+
+
+@command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT})
+def switch(c, name, baked=False, timeout=300):
+    """Put another orchestrator in the place of the active one; PostgreSQL and its data stay as they are."""
+    if asked_for_help("switch", name):
+        return
+    from stack import console, lifecycle, lock, orchestrators
+
+    target = orchestrators.find(orchestrators.load_all(ROOT), name)
+    runtime = runtime_of(c)
+    with lock.held(ROOT, "switch"):
+        lifecycle.switch(runtime, target, baked=baked, timeout=timeout)
+    console.facts(lifecycle.access(target, runtime.settings.values))
+
+
+@command()
+def down(c):
+    """Stop the orchestrator and PostgreSQL; the data stays."""
+    from stack import lifecycle, lock
+
+    runtime = runtime_of(c)
+    with lock.held(ROOT, "down"):
+        lifecycle.down(runtime)
+
+
+@command(help={"job": "One of daily (build everything), smoke (quick tests), freshness (age of the raw tables), full_refresh."})
+def run(c, job="daily"):
+    """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
+    from stack import pipeline
+
+    pipeline.check_job(job)
+    pipeline.run(runtime_of(c), job)
+
+
+@command(help={"json": "Print one JSON object instead of a table."})
+def status(c, json=False):
+    """Show which orchestrator is active, where it is, and how each service does."""
+    from stack import report
+
+    runtime = runtime_of(c)
+    report.print_json(runtime) if json else report.print_table(runtime)
+
+
+@command(
+    help={
+        "follow": "Go on until Ctrl-C.",
+        "service": "Only this service (see `invoke status`).",
+        "tail": "Lines of each service to begin with.",
+    }
+)
+def logs(c, follow=False, service=None, tail=100):
+    """Show the logs of the active orchestrator and PostgreSQL."""
+    runtime = runtime_of(c)
+    code = runtime.logs(runtime.active(), follow=follow, tail=tail, service=service)
+    if code:
+        raise Exit(code=code)
+
+
+# Invoke knows no optional positional argument: the query is one exactly when something follows the task's name.
+@command(positional=[] if sys.argv[-1] == "sql" else ["query"], help={"query": "One SQL statement; without it, an interactive psql."})
+def sql(c, query=None):
+    """Ask the warehouse, as the role dbt: one statement, or an interactive psql."""
+    if asked_for_help("sql", query):
+        return
+    code = runtime_of(c).sql(query, tty=query is None and sys.stdin.isatty())
+    if code:
+        raise Exit(code=code)
+
+
+@command(
+    help={
+        "volumes": "Delete the data as well: every order, run and password in PostgreSQL.",
+        "images": "Delete the images as well.",
+        "yes": "Do not ask.",
+    }
+)
+def clean(c, volumes=False, images=False, yes=False):
+    """Remove every container and the network; on request the data and the images, only ever this stack's own."""
+    from stack import lifecycle, lock
+
+    runtime = runtime_of(c)
+    with lock.held(ROOT, "clean"):
+        lifecycle.clean(runtime, volumes=volumes, images=images, yes=yes)
