@@ -1,0 +1,15 @@
+"""Shared by all tests."""
+
+from pathlib import Path
+
+import pytest
+
+import stack  # noqa: F401  (puts docker/common on the path)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout under test."""
+    return ROOT

@@ -1,0 +1,23 @@
+"""The roles and databases that every `up` makes sure of."""
+
+from pathlib import Path
+
+from stack import bootstrap
+from stack.settings import Settings
+
+from .test_docker_argv import DAGSTER
+
+VALUES = {"POSTGRES_PASSWORD": "root", "DBT_PASSWORD": "it's", "DAGSTER_DB_PASSWORD": "x"}
+
+
+def test_each_orchestrator_gets_a_role_that_owns_its_database() -> None:
+    script = bootstrap.sql(Settings(Path("/shop"), VALUES, "p"), [DAGSTER])
+    assert 'create role "dagster" login' in script
+    assert 'create database "dagster" owner "dagster"' in script
+    assert 'revoke all on database "dagster" from public;' in script
+    assert "grant connect, create, temporary on database airflow to dbt;" in script
+
+
+def test_a_password_with_a_quote_cannot_leave_its_literal() -> None:
+    script = bootstrap.sql(Settings(Path("/shop"), VALUES, "p"), [DAGSTER])
+    assert "password 'it''s';" in script

@@ -1,0 +1,123 @@
+"""The exact command of everything that is asked of Docker: what runs is what these lists say."""
+
+from pathlib import Path
+
+import pytest
+
+from stack import docker
+from stack.orchestrators import Orchestrator
+from stack.settings import Settings
+
+SETTINGS = Settings(Path("/shop"), {}, "switchyard")
+FILE = Path("/shop/compose/docker-compose-dagster.yaml")
+DAGSTER = Orchestrator(
+    name="dagster", title="Dagster", file=FILE, ui_port="DAGSTER_PORT", ui_path="/", login_user=None, login_key=None,
+    database="dagster", service="dagster-code", run=("python", "/opt/run_job.py"), built="dagster-code",
+    mounts={"dagster-code": (), "dagster-daemon": ("./dagster.yaml:/dagster.yaml:ro",)},
+)  # fmt: skip
+COMPOSE = ["docker", "compose", "--env-file", "/shop/.env", "-f"]
+ON_DAGSTER = [*COMPOSE, "/shop/compose/docker-compose-dagster.yaml"]
+ON_POSTGRES = [*COMPOSE, "/shop/compose/docker-compose-postgres.yaml"]
+
+
+def posix(argv: list[str]) -> list[str]:
+    """The same list on Windows, where the paths have backslashes."""
+    return [word.replace("\\", "/") for word in argv]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        pytest.param(
+            docker.build_argv(SETTINGS, FILE, "dagster-code"),
+            [*ON_DAGSTER, "--progress", "plain", "build", "dagster-code"],
+            id="build",
+        ),
+        pytest.param(
+            docker.build_argv(SETTINGS, FILE, "dagster-code", cache=False),
+            [*ON_DAGSTER, "--progress", "plain", "build", "--no-cache", "dagster-code"],
+            id="build --no-cache",
+        ),
+        pytest.param(
+            docker.up_postgres_argv(SETTINGS, 300),
+            [*ON_POSTGRES, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "postgres"],
+            id="up: PostgreSQL first, without touching an orchestrator",
+        ),
+        pytest.param(
+            docker.up_argv(SETTINGS, DAGSTER, 300),
+            [*ON_DAGSTER, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "--remove-orphans"],
+            id="up: the orchestrator, in the place of any other",
+        ),
+        pytest.param(
+            docker.up_argv(SETTINGS, DAGSTER, 60, Path("/shop/.stack/baked-dagster.yaml")),
+            [*ON_DAGSTER, "-f", "/shop/.stack/baked-dagster.yaml", "--progress", "plain",
+             "up", "-d", "--wait", "--wait-timeout", "60", "--remove-orphans"],
+            id="up --baked",
+        ),
+        pytest.param(docker.down_argv(SETTINGS), [*ON_POSTGRES, "--progress", "plain", "down", "--remove-orphans"], id="down"),
+        pytest.param(
+            docker.logs_argv(SETTINGS, FILE, follow=False, tail=100, service=None), [*ON_DAGSTER, "logs", "--tail", "100"], id="logs"
+        ),
+        pytest.param(
+            docker.logs_argv(SETTINGS, FILE, follow=True, tail=5, service="postgres"),
+            [*ON_DAGSTER, "logs", "--tail", "5", "--follow", "postgres"],
+            id="logs --follow --service",
+        ),
+        pytest.param(
+            docker.exec_argv(SETTINGS, FILE, "dagster-code", ["python", "/opt/run_job.py", "daily"]),
+            [*ON_DAGSTER, "exec", "-T", "dagster-code", "python", "/opt/run_job.py", "daily"],
+            id="run",
+        ),
+        pytest.param(
+            docker.exec_argv(
+                SETTINGS, docker.postgres_file(SETTINGS), "postgres",
+                docker.psql("dbt", "--command", "select 1; -- '$x'"), user="postgres",
+            ),
+            [*ON_POSTGRES, "exec", "-T", "--user", "postgres", "postgres",
+             "psql", "--no-psqlrc", "--username", "dbt", "--dbname", "airflow", "--command", "select 1; -- '$x'"],
+            id="sql: one argument, never a shell",
+        ),
+        pytest.param(
+            docker.exec_argv(SETTINGS, docker.postgres_file(SETTINGS), "postgres", docker.psql("dbt"), tty=True, user="postgres"),
+            [*ON_POSTGRES, "exec", "--user", "postgres", "postgres", "psql", "--no-psqlrc", "--username", "dbt", "--dbname", "airflow"],
+            id="sql on a terminal",
+        ),
+    ],
+)  # fmt: skip
+def test_argv(argv: list[str], expected: list[str]) -> None:
+    assert posix(argv) == expected
+
+
+def test_only_this_stacks_containers_are_listed() -> None:
+    argv = docker.ps_argv(Settings(Path("/shop"), {}, "other"))
+    assert argv[:6] == ["docker", "ps", "--all", "--no-trunc", "--filter", "label=com.docker.compose.project=other"]
+
+
+def test_services_are_read_from_what_docker_prints() -> None:
+    text = (
+        "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes (healthy)\n"
+        "1123456789abcdef\tswitchyard-dagster-code-1\tdagster-code\tdagster\ttrue\trunning\tUp 2 seconds (health: starting)\n"
+        "2123456789abcdef\tswitchyard-dagster-daemon-1\tdagster-daemon\tdagster\t\texited\tExited (137) 3 minutes ago\n"
+    )
+    postgres, code, daemon = docker.services(text)
+    assert (postgres.name, postgres.orchestrator, postgres.health, postgres.up, postgres.id) == (
+        "postgres",
+        "",
+        "healthy",
+        True,
+        "0123456789ab",
+    )
+    assert (code.orchestrator, code.health, code.baked) == ("dagster", "starting", True)
+    assert (daemon.health, daemon.up, daemon.status) == ("", False, "Exited (137) 3 minutes ago")
+
+
+def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
+    assert docker.baked_override(DAGSTER) == (
+        "services:\n"
+        "  dagster-code:\n"
+        '    labels: {switchyard.baked: "true"}\n'
+        "    volumes: !reset []\n"
+        "  dagster-daemon:\n"
+        '    labels: {switchyard.baked: "true"}\n'
+        '    volumes: !override ["./dagster.yaml:/dagster.yaml:ro"]\n'
+    )

@@ -1,0 +1,74 @@
+"""The compose files are the only place that knows the orchestrators."""
+
+import pytest
+
+from stack import orchestrators
+from stack.errors import BadConfiguration, BadUsage
+
+FOURTH = """\
+name: switchyard
+include: [docker-compose-postgres.yaml]
+x-orchestrator:
+  title: Fourth
+  ui_port: FOURTH_PORT
+  ui_path: /ui
+  login: {user: admin, password: FOURTH_ADMIN_PASSWORD}
+  database: fourth
+  service: api
+  run: [python, run_job.py]
+services:
+  api:
+    build: ..
+    volumes: ["../dbt_project:/opt/dbt/project:ro", "cache:/cache"]
+  worker: {}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "compose").mkdir()
+    return tmp_path
+
+
+def write(folder, name, text) -> None:
+    (folder / "compose" / f"docker-compose-{name}.yaml").write_text(text)
+
+
+def test_the_projects_own_files_describe_three(root) -> None:
+    assert list(orchestrators.load_all(root)) == ["airflow", "dagster", "prefect"]
+
+
+def test_a_fourth_one_needs_no_python(folder) -> None:
+    write(folder, "fourth", FOURTH)
+    write(folder, "postgres", "services: {postgres: {}}\n")
+    fourth = orchestrators.load_all(folder)["fourth"]
+    assert (fourth.title, fourth.service, fourth.run, fourth.built) == ("Fourth", "api", ("python", "run_job.py"), "api")
+    assert (fourth.login_key, fourth.database_key) == ("FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD")
+    assert fourth.mounts == {"api": ("cache:/cache",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("services: [", "line 1", id="not YAML"),
+        pytest.param(FOURTH.replace("  title: Fourth\n", ""), "title", id="a key is missing"),
+        pytest.param(FOURTH.replace("    build: ..\n", ""), "build", id="nothing builds the image"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_reason(folder, text, reason) -> None:
+    write(folder, "fourth", text)
+    with pytest.raises(BadConfiguration, match="docker-compose-fourth") as caught:
+        orchestrators.load_all(folder)
+    assert reason in caught.value.why
+
+
+def test_a_misspelt_name_gets_the_nearest_one(root) -> None:
+    with pytest.raises(BadUsage) as caught:
+        orchestrators.find(orchestrators.load_all(root), "dagstre")
+    assert "Did you mean dagster?" in caught.value.why
+
+
+@pytest.mark.parametrize("name", ["--help", "-h", "--dry", "", "../x", "DAGSTER; rm -rf /"])
+def test_what_is_no_name_is_refused(root, name) -> None:
+    with pytest.raises(BadUsage):
+        orchestrators.find(orchestrators.load_all(root), name)

@@ -1,0 +1,116 @@
+"""The run protocol: what an orchestrator's answer becomes for a person."""
+
+import json
+
+import pytest
+from switchyard import results
+
+from stack import pipeline
+from stack.errors import ApiUnusable, BadUsage, RunFailed
+from stack.runner import Result
+
+NODE = {
+    "unique_id": "model.shop.dim_customers",
+    "name": "dim_customers",
+    "kind": "model",
+    "status": "success",
+    "seconds": 0.2,
+    "rows": 300,
+    "message": None,
+}
+BROKEN = {**NODE, "status": "error", "rows": None, "message": 'column "nope" does not exist'}
+
+
+def stream(events, code=0, stderr=""):
+    def run(on_line):
+        for event in events:
+            on_line(json.dumps(event))
+        return Result(code, stderr=stderr)
+
+    return run
+
+
+def events(*nodes, state="success", message=None):
+    yield {"event": "started", "job": "daily", "run_id": "1", "url": "http://localhost:1/runs/1"}
+    yield from ({"event": "node", **node} for node in nodes)
+    yield {"event": "finished", "state": state, "seconds": 9.5, "message": message}
+
+
+def test_a_good_run_is_told_in_lines(capsys) -> None:
+    run = pipeline.follow("daily", stream(events(NODE)), pipeline.show_event)
+    pipeline.conclude(run, "Dagster")
+    out = capsys.readouterr().out
+    assert "http://localhost:1/runs/1" in out
+    assert "success  model     dim_customers" in out
+    assert "300 rows" in out
+    assert "daily succeeded on Dagster in 9.5 s: 1 success" in out
+
+
+def test_a_failed_run_names_the_node_and_its_error() -> None:
+    run = pipeline.follow("daily", stream(events(BROKEN, state="failure"), code=1), lambda _: None)
+    with pytest.raises(RunFailed) as caught:
+        pipeline.conclude(run, "Airflow")
+    assert 'model dim_customers: column "nope" does not exist' in str(caught.value)
+    assert caught.value.code == 1
+
+
+def test_a_run_that_fails_before_any_node_tells_why() -> None:
+    run = pipeline.follow("daily", stream(events(state="failure", message="Compilation Error in models/x.sql"), code=1), lambda _: None)
+    with pytest.raises(RunFailed, match="daily ended with failure") as caught:
+        pipeline.conclude(run, "Airflow")
+    assert "models/x.sql" in caught.value.why
+
+
+@pytest.mark.parametrize("code", [0, 3, 137])
+def test_an_orchestrator_that_breaks_off_is_not_a_result(code) -> None:
+    with pytest.raises(ApiUnusable, match="did not answer"):
+        pipeline.follow("daily", stream([{"event": "started", "url": "u"}], code, "connection refused"), lambda _: None)
+
+
+def test_an_unknown_job_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BadUsage) as caught:
+        pipeline.check_job("dayly")
+    assert "daily, smoke, freshness, full_refresh" in caught.value.why
+
+
+def test_a_record_of_a_model() -> None:
+    record = results.node_record(
+        {
+            "unique_id": "model.shop.fct_orders",
+            "status": "success",
+            "execution_time": 0.1234,
+            "adapter_response": {"rows_affected": 7},
+            "failures": None,
+            "message": "INSERT 0 7",
+        }
+    )
+    assert record == {
+        "unique_id": "model.shop.fct_orders",
+        "name": "fct_orders",
+        "kind": "model",
+        "status": "success",
+        "seconds": 0.12,
+        "rows": 7,
+        "message": None,
+    }
+
+
+def test_a_record_of_a_failed_test() -> None:
+    record = results.node_record(
+        {
+            "unique_id": "test.shop.unique_orders_id.ab12",
+            "status": "fail",
+            "execution_time": 0.1,
+            "adapter_response": {},
+            "failures": 3,
+            "message": "Got 3 results",
+        }
+    )
+    assert (record["name"], record["kind"], record["rows"], record["message"]) == ("unique_orders_id", "test", 3, "Got 3 results")
+    assert results.failures([record]) == [record]
+
+
+def test_a_view_has_no_row_count() -> None:
+    assert (
+        results.node_record({"unique_id": "model.shop.v", "status": "success", "adapter_response": {"rows_affected": -1}})["rows"] is None
+    )

@@ -1,0 +1,73 @@
+"""What a person types, in a process of its own: nothing here needs Docker."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def invoke(tmp_path, root):
+    """Run invoke on a copy of the checkout, with no docker to be found, and no .env."""
+    for name in ("tasks.py", "stack", "compose", "docker", "dbt_project", ".env.example"):
+        source = root / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+
+    def run(*args):
+        env = {**os.environ, "PATH": str(tmp_path), "NO_COLOR": "1"}
+        return subprocess.run([sys.executable, "-m", "invoke", *args], cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    run.folder = tmp_path
+    return run
+
+
+TASKS = ("build", "up", "down", "switch", "run", "status", "logs", "sql", "clean")
+
+
+def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:
+    done = invoke("--list")
+    assert done.returncode == 0
+    for name in TASKS:
+        assert any(line.split()[:1] == [name] and len(line.split()) > 3 for line in done.stdout.splitlines()), name
+    assert not (invoke.folder / ".env").exists()
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("after", [False, True], ids=["--help TASK", "TASK --help"])
+def test_help_explains_every_flag(invoke, name, after) -> None:
+    done = invoke(name, "--help") if after else invoke("--help", name)
+    assert done.returncode == 0, done.stderr
+    for option in re.split(r"^  (?=-)", done.stdout.split("Options:")[1], flags=re.M)[1:]:
+        assert re.fullmatch(r"(-\w( STRING| INT)?, )?--[\w\[\]-]+(=STRING|=INT)?\s+[A-Z][^.]+\..*", option, flags=re.S), option
+    assert not (invoke.folder / ".env").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        pytest.param(("switch", "dagstre"), 2, "Did you mean dagster?", id="a misspelt orchestrator"),
+        pytest.param(("up", "--orch", "airflw"), 2, "Did you mean airflow?", id="a misspelt --orch"),
+        pytest.param(("switch", "--dry"), 2, "is a flag", id="a flag in the place of the name"),
+        pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
+        pytest.param(("up",), 3, "There is no Docker on this machine", id="no docker"),
+        pytest.param(("status",), 3, "There is no Docker on this machine", id="no docker, asked for the status"),
+    ],
+)
+def test_what_a_user_can_cause_ends_with_a_message_and_a_code(invoke, args, code, said) -> None:
+    done = invoke(*args)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stderr
+
+
+def test_an_unknown_name_is_refused_before_anything_is_written(invoke) -> None:
+    invoke("switch", "dagstre")
+    assert not (invoke.folder / ".env").exists()
+
+
+def test_a_broken_env_is_named(invoke) -> None:
+    (invoke.folder / ".env").write_text("DAGSTER_PORT=x\n")
+    done = invoke("status")
+    assert (done.returncode, "DAGSTER_PORT" in done.stderr) == (5, True), done.stderr
