@@ -1,0 +1,42 @@
+with
+
+customers as (
+    select * from {{ ref('stg_customers') }}
+),
+
+customer_orders as (
+    select * from {{ ref('int_customer_orders') }}
+),
+
+joined as (
+    select
+        customers.*,
+        customer_orders.first_ordered_at,
+        customer_orders.last_ordered_at,
+        coalesce(customer_orders.order_count, 0) as order_count,
+        coalesce(customer_orders.lifetime_value, 0)::numeric(12, 2) as lifetime_value
+    from customers
+    left join customer_orders on customers.customer_id = customer_orders.customer_id
+),
+
+final as (
+    select
+        customer_id,
+        first_name,
+        last_name,
+        email,
+        country_code,
+        signed_up_at,
+        first_ordered_at,
+        last_ordered_at,
+        order_count,
+        lifetime_value,
+        case
+            when lifetime_value >= {{ var('high_value_threshold') }} then 'high_value'
+            when lifetime_value >= {{ var('medium_value_threshold') }} then 'medium_value'
+            else 'low_value'
+        end as customer_segment
+    from joined
+)
+
+select * from final

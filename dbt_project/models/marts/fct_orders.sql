@@ -1,0 +1,74 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='merge',
+        unique_key='order_id',
+        on_schema_change='fail',
+    )
+}}
+
+with
+
+orders as (
+    select * from {{ ref('stg_orders') }}
+),
+
+order_items as (
+    select
+        order_id,
+        count(*) as line_count,
+        sum(quantity) as unit_count,
+        sum(gross_amount) as gross_amount,
+        sum(discount_amount) as discount_amount,
+        sum(revenue) as revenue,
+        sum(cost) as cost,
+        sum(margin) as margin,
+        sum(refund_amount) as refund_amount,
+        sum(net_revenue) as net_revenue,
+        max(last_returned_at) as last_returned_at
+    from {{ ref('int_order_items') }}
+    group by order_id
+),
+
+order_payments as (
+    select * from {{ ref('int_order_payments') }}
+),
+
+final as (
+    select
+        orders.order_id,
+        orders.customer_id,
+        orders.ordered_at::date as order_date,
+        orders.ordered_at,
+        orders.order_status,
+        orders.is_sale,
+        order_items.line_count::integer as line_count,
+        order_items.unit_count::integer as unit_count,
+        order_items.gross_amount::numeric(12, 2) as gross_amount,
+        order_items.discount_amount::numeric(12, 2) as discount_amount,
+        order_items.revenue::numeric(12, 2) as revenue,
+        order_items.cost::numeric(12, 2) as cost,
+        order_items.margin::numeric(12, 2) as margin,
+        order_items.refund_amount::numeric(12, 2) as refund_amount,
+        order_items.net_revenue::numeric(12, 2) as net_revenue,
+        coalesce(order_payments.amount_paid, 0)::numeric(12, 2) as amount_paid,
+        coalesce(order_payments.amount_paid, 0) = order_items.revenue as is_fully_paid,
+        order_payments.last_paid_at::date - orders.ordered_at::date as days_to_pay,
+        -- An order changes not only by its own row, but also by what is paid and what is sent back.
+        greatest(
+            orders.updated_at,
+            order_payments.last_payment_activity_at,
+            order_items.last_returned_at
+        ) as last_activity_at
+    from orders
+    inner join order_items on orders.order_id = order_items.order_id
+    left join order_payments on orders.order_id = order_payments.order_id
+)
+
+select * from final
+{% if is_incremental() %}
+    where final.last_activity_at >= (
+        select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
+        from {{ this }} as known
+    )
+{% endif %}

@@ -1,0 +1,75 @@
+with
+
+orders as (
+    select
+        customer_id,
+        date_trunc('month', order_date)::date as order_month
+    from {{ ref('fct_orders') }}
+    where is_sale
+),
+
+customers as (
+    select
+        customer_id,
+        min(order_month) as cohort_month
+    from orders
+    group by customer_id
+),
+
+cohorts as (
+    select
+        cohort_month,
+        count(*) as cohort_size
+    from customers
+    group by cohort_month
+),
+
+last_month as (
+    select max(order_month) as order_month from orders
+),
+
+-- Every month that a cohort can have bought in, so that a month without a sale shows as zero.
+cohort_months as (
+    select
+        cohorts.cohort_month,
+        cohorts.cohort_size,
+        months.activity_month::date as activity_month
+    from cohorts
+    cross join last_month
+    cross join
+        generate_series(
+            cohorts.cohort_month::timestamp, last_month.order_month::timestamp, interval '1 month'
+        ) as months (activity_month)
+),
+
+activity as (
+    select
+        customers.cohort_month,
+        orders.order_month,
+        count(distinct orders.customer_id) as active_customers
+    from orders
+    inner join customers on orders.customer_id = customers.customer_id
+    group by customers.cohort_month, orders.order_month
+),
+
+final as (
+    select
+        cohort_months.cohort_month,
+        cohort_months.activity_month,
+        (
+            12 * extract(year from age(cohort_months.activity_month, cohort_months.cohort_month))
+            + extract(month from age(cohort_months.activity_month, cohort_months.cohort_month))
+        )::integer as months_since_first_order,
+        cohort_months.cohort_size::integer as cohort_size,
+        coalesce(activity.active_customers, 0)::integer as active_customers,
+        round(
+            coalesce(activity.active_customers, 0)::numeric / cohort_months.cohort_size, 4
+        )::numeric(5, 4) as retention_rate
+    from cohort_months
+    left join activity
+        on
+            cohort_months.cohort_month = activity.cohort_month
+            and cohort_months.activity_month = activity.order_month
+)
+
+select * from final

@@ -1,0 +1,7 @@
+{{ config(tags=['smoke']) }}
+
+select
+    order_id,
+    ordered_at
+from {{ ref('fct_orders') }}
+where ordered_at > current_timestamp at time zone 'UTC'
