@@ -16,9 +16,10 @@ def node_records(artifact: dict[str, Any]) -> list[dict[str, Any]]:
     Returns:
         Dictionaries with ``unique_id``, ``name``, ``kind`` (model, seed, snapshot, test, unit_test, source, operation),
         ``status`` (dbt's own word), ``seconds``, ``rows`` (rows written, or rows a test found; None when dbt does not
-        know) and ``message`` (dbt's text where the node did not simply succeed, else None).
+        know) and ``message`` (dbt's text where the node did not simply succeed, else None). Exposures, which dbt lists
+        as well although it does nothing for them, are left out.
     """
-    return [node_record(result) for result in artifact["results"]]
+    return [node_record(result) for result in artifact["results"] if not result["unique_id"].startswith("exposure.")]
 
 
 def node_record(result: dict[str, Any]) -> dict[str, Any]:
