@@ -20,8 +20,18 @@ ORDERS = 2000
 
 rng = random.Random(20240701)
 
-FIRST_NAMES = ["Aisha", "Ana", "Anders", "Arjun", "Beatriz", "Ben", "Carla", "Chloé", "Daniel", "Diego", "Elena", "Emma", "Farah", "Felix", "Grace", "Hana", "Hugo", "Ines", "Ivan", "Jack", "Jana", "José", "Julia", "Kai", "Laura", "Leo", "Lina", "Lucas", "Maria", "Mateo", "Mia", "Nina", "Noah", "Olivia", "Omar", "Priya", "Rosa", "Sam", "Sofia", "Tom", "Yuki", "Zoë"]
-LAST_NAMES = ["Andersen", "Bauer", "Becker", "Brown", "Chen", "Costa", "Davis", "Dubois", "Fernández", "García", "Hansen", "Hoffmann", "Ivanova", "Jensen", "Jones", "Kim", "Kumar", "Larsson", "Lopez", "Martin", "Miller", "Moreau", "Müller", "Nguyen", "Novak", "O'Brien", "Patel", "Rossi", "Santos", "Sato", "Schmidt", "Silva", "Singh", "Smith", "Taylor", "Wagner", "Walker", "Weber", "Williams", "Wilson", "Wright", "Yılmaz"]
+FIRST_NAMES = [
+    "Aisha", "Ana", "Anders", "Arjun", "Beatriz", "Ben", "Carla", "Chloé", "Daniel", "Diego", "Elena", "Emma",
+    "Farah", "Felix", "Grace", "Hana", "Hugo", "Ines", "Ivan", "Jack", "Jana", "José", "Julia", "Kai", "Laura",
+    "Leo", "Lina", "Lucas", "Maria", "Mateo", "Mia", "Nina", "Noah", "Olivia", "Omar", "Priya", "Rosa", "Sam",
+    "Sofia", "Tom", "Yuki", "Zoë",
+]  # fmt: skip
+LAST_NAMES = [
+    "Andersen", "Bauer", "Becker", "Brown", "Chen", "Costa", "Davis", "Dubois", "Fernández", "García", "Hansen",
+    "Hoffmann", "Ivanova", "Jensen", "Jones", "Kim", "Kumar", "Larsson", "Lopez", "Martin", "Miller", "Moreau",
+    "Müller", "Nguyen", "Novak", "O'Brien", "Patel", "Rossi", "Santos", "Sato", "Schmidt", "Silva", "Singh",
+    "Smith", "Taylor", "Wagner", "Walker", "Weber", "Williams", "Wilson", "Wright", "Yılmaz",
+]  # fmt: skip
 COUNTRIES = {"US": 38, "DE": 16, "GB": 14, "FR": 10, "NL": 6, "ES": 6, "IN": 5, "CA": 5}
 
 # SKU prefix, category, products with their price in cents and the percentage of it that they cost.
@@ -102,10 +112,8 @@ def make_customers():
         if local_part in taken:
             local_part += str(number)
         taken.add(local_part)
-        if number <= 60:  # the shop has customers before the first order of the data
-            signed_up_at = after(START - days(120), days(0), days(119))
-        else:
-            signed_up_at = after(START, days(0), days(700))
+        # The first sixty were customers before the first order of the data.
+        signed_up_at = after(START - days(120), days(0), days(119)) if number <= 60 else after(START, days(0), days(700))
         customers.append({
             "id": number,
             "first_name": untidy(first, 0.03, padded),
