@@ -1,0 +1,21 @@
+"""Dagster's GraphQL API, as far as it is used here. Standard library only: it starts in a tenth of a second."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from switchyard import api
+
+
+def ask(query: str, timeout: float = 120, **variables: Any) -> dict[str, Any]:
+    """The ``data`` of the answer to one query.
+
+    Raises:
+        switchyard.api.ApiError: the webserver at DAGSTER_URL did not answer, or not without errors.
+    """
+    url = os.environ["DAGSTER_URL"] + "/graphql"
+    answer = api.request("POST", url, {"query": query, "variables": variables}, timeout=timeout)
+    if answer.get("errors"):
+        raise api.ApiError(f"POST {url}: {answer['errors'][0]['message']}")
+    return answer["data"]

@@ -1,0 +1,154 @@
+"""``python run_job.py JOB``: start a job over Dagster's GraphQL API, follow it, and print what happens as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from graphql import ask
+from switchyard import api, project, results
+from switchyard.jobs import JOBS
+
+LOCATION = "shop"
+
+LOAD = """
+query ($name: String!) {
+  workspaceLocationEntryOrError(name: $name) {
+    ... on WorkspaceLocationEntry {
+      loadStatus
+      locationOrLoadError {
+        ... on RepositoryLocation {repositories {jobs {name tags {key value}}}}
+        ... on PythonError {className message causes {message}}
+      }
+    }
+    ... on PythonError {className message}
+  }
+}"""
+
+RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
+
+LAUNCH = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess {run {runId}}
+    ... on Error {message}
+  }
+}"""
+
+EVENTS = """
+query ($run: ID!, $after: String) {
+  logsForRun(runId: $run, afterCursor: $after, limit: 200) {
+    ... on EventConnection {
+      cursor
+      events {
+        __typename
+        ... on MessageEvent {message timestamp}
+        ... on MaterializationEvent {metadataEntries {...record}}
+        ... on ObservationEvent {metadataEntries {...record}}
+        ... on AssetCheckEvaluationEvent {evaluation {metadataEntries {...record}}}
+        ... on ExecutionStepFailureEvent {error {message} failureMetadata {description}}
+      }
+    }
+    ... on Error {message}
+  }
+}
+fragment record on JsonMetadataEntry {label jsonString}"""
+
+STATES = {"RunSuccessEvent": "success", "RunFailureEvent": "failure", "RunCanceledEvent": "canceled"}
+
+
+def run(job: str) -> bool:
+    """Start the job and follow it to its end, and return whether it succeeded."""
+    start = time.monotonic()
+    if error := load_current_project():
+        return finish("failure", start, error)
+    run_id = launch(job)
+    api.emit("started", job=job, run_id=run_id, url=f"{os.environ['SWITCHYARD_UI_URL']}/runs/{run_id}")
+    message = None
+    failed = []
+    for event in events(run_id):
+        if record := node_record(event):
+            api.emit("node", **record)
+            failed += results.failures([record])
+        elif event["__typename"] == "ExecutionStepFailureEvent":
+            message = (event["failureMetadata"] or {}).get("description") or event["error"]["message"]
+        elif state := STATES.get(event["__typename"]):
+            if failed:  # dbt's words stand with each of them
+                message = "failed: " + ", ".join(record["name"] for record in failed)
+            return finish(state, start, None if state == "success" else message or event["message"])
+    raise AssertionError("a run's events end with its state")
+
+
+def finish(state: str, start: float, message: str | None) -> bool:
+    """Print the last event, and return whether it is a good one."""
+    api.emit("finished", state=state, seconds=round(time.monotonic() - start, 1), message=message)
+    return state == "success"
+
+
+def load_current_project() -> str | None:
+    """Wait until Dagster has loaded the definitions of the dbt project as it is now.
+
+    Returns:
+        Why they cannot be loaded, or None when all is well.
+    """
+    wanted = project.fingerprint()
+    fingerprint, error = api.wait_for(loaded, 90, "Dagster to load the definitions")
+    if fingerprint == wanted:
+        return None
+    api.emit("progress", message="The dbt project has changed: Dagster loads it again.")
+    ask(RELOAD, name=LOCATION)
+    fingerprint, error = api.wait_for(loaded, 90, "Dagster to load the definitions again")
+    if error is None and fingerprint != wanted:
+        error = "The dbt project changes faster than Dagster can load it. Try again."
+    return error
+
+
+def loaded() -> tuple[str | None, str | None] | None:
+    """The fingerprint of the definitions that Dagster has loaded, and else the error; None while it is loading them."""
+    entry = ask(LOAD, name=LOCATION)["workspaceLocationEntryOrError"]
+    location = entry.get("locationOrLoadError")
+    if entry.get("loadStatus") != "LOADED" or location is None:
+        return None
+    if "repositories" not in location:
+        if location["className"] == "DagsterUserCodeUnreachableError":
+            return None
+        cause = (location["causes"] or [location])[-1]["message"].strip()
+        return None, cause.removeprefix("switchyard.project.ParseFailed: ")
+    tags = [tag for job in location["repositories"][0]["jobs"] for tag in job["tags"]]
+    return next(tag["value"] for tag in tags if tag["key"] == "dbt/fingerprint"), None
+
+
+def launch(job: str) -> str:
+    """Start the job and return the run's id."""
+    selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}
+    answer = ask(LAUNCH, params={"selector": selector})["launchRun"]
+    if "run" not in answer:
+        raise api.ApiError(f"Dagster did not start the job {job}: {answer.get('message') or answer['__typename']}")
+    return answer["run"]["runId"]
+
+
+def events(run_id: str) -> Iterator[dict[str, Any]]:
+    """The events of the run, as they come."""
+    cursor = None
+    while True:
+        answer = ask(EVENTS, run=run_id, after=cursor)["logsForRun"]
+        if "events" not in answer:
+            raise api.ApiError(answer["message"])
+        yield from answer["events"]
+        if not answer["events"]:
+            time.sleep(0.5)
+        cursor = answer["cursor"]
+
+
+def node_record(event: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the dbt node that the event is about, if it is about one."""
+    entries = (event.get("evaluation") or event).get("metadataEntries") or []
+    return next((json.loads(entry["jsonString"]) for entry in entries if entry.get("label") == "dbt"), None)
+
+
+if __name__ == "__main__":
+    api.main(run, JOBS)
