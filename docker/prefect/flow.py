@@ -1,0 +1,203 @@
+"""The Prefect flow that runs dbt, and the process that serves it as four deployments, one per job.
+
+dbt runs inside the flow run's process and tells what it does through its events: a node that starts becomes a task run,
+which ends as dbt says that the node ended. prefect-dbt supplies dbt's settings, so that ``profiles.yml`` may name
+Prefect blocks and variables. Its runner is not used: for every node it loads all of Prefect's settings anew, twice,
+which takes longer than dbt's own work, and it shows no skipped nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Literal
+
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from prefect import allow_failure, flow, get_client, get_run_logger, serve, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.objects import State, StateType
+from prefect.futures import PrefectFuture
+from prefect.schedules import Cron
+from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect_dbt import PrefectDbtSettings
+from switchyard import results
+from switchyard.jobs import JOBS, schedules_enabled
+
+Record = dict[str, Any]
+FLOW = "dbt"
+NODE_EVENTS = ("NodeStart", "NodeFinished")
+
+
+@flow(name=FLOW, description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.")
+def dbt(job: Literal[tuple(JOBS)]) -> State:
+    """Run the dbt command of ``job``.
+
+    Returns:
+        Failed when dbt failed; the message names the nodes, or is dbt's own where it could not start.
+    """
+    settings = PrefectDbtSettings()
+    run = Run(job, settings.target_path)
+    events: SimpleQueue[Any] = SimpleQueue()
+    outcome: Future[dbtRunnerResult] = Future()
+    with settings.resolve_profiles_yml() as profiles_dir:
+        command = ["--log-level", "none", "--no-use-colors", *JOBS[job].dbt_args, "--profiles-dir", profiles_dir]
+        # In a thread of its own, because only the flow's thread can make task runs, and hears when it is cancelled.
+        threading.Thread(target=invoke, args=(command, events, outcome), daemon=True).start()
+        while not (outcome.done() and events.empty()):
+            with suppress(Empty):
+                run.handle(events.get(timeout=0.2))
+            run.publish(every=1)
+    run.finish()
+
+    if problem := outcome.result().exception:
+        return Failed(message=str(problem).strip())
+    if broken := results.failures(run.records):
+        names = ", ".join(f"{record['kind']} {record['name']}" for record in broken)
+        return Failed(message=f"dbt reports {len(broken)} failed: {names}")
+    return Completed(message=f"{len(run.records)} dbt nodes")
+
+
+def invoke(command: list[str], events: SimpleQueue[Any], outcome: Future[dbtRunnerResult]) -> None:
+    """Run dbt, passing on its events: those of nodes, and what it would tell a person on the screen."""
+
+    def on_event(event: Any) -> None:
+        if event.info.level != "debug" or event.info.name in NODE_EVENTS:
+            events.put(event)
+
+    try:
+        outcome.set_result(dbtRunner(callbacks=[on_event]).invoke(command))
+    except BaseException as error:  # whatever it is, the flow must not wait for ever
+        outcome.set_exception(error)
+
+
+class Run:
+    """The dbt nodes of a flow run: their task runs, and the table of their results among the flow run's artifacts."""
+
+    def __init__(self, job: str, target: Path) -> None:
+        self.records: list[Record] = []
+        self._target = target
+        for name in ("run_results.json", "sources.json"):
+            (target / name).unlink(missing_ok=True)  # those of the run before
+        self._parents: dict[str, list[str]] = {}
+        self._ends: dict[str, Future[Record]] = {}
+        self._task_runs: dict[str, PrefectFuture[Any]] = {}
+        self._logger = get_run_logger()
+        self._client = get_client(sync_client=True)
+        self._table = create_table_artifact([], key=f"dbt-{job.replace('_', '-')}", description=JOBS[job].description)
+        self._published = 0
+        self._published_at = monotonic()
+
+    def handle(self, event: Any) -> None:
+        """React to one of dbt's events."""
+        if event.info.name in NODE_EVENTS:
+            node_info = event.data.node_info
+            if node_info.resource_type == "exposure":  # named by dbt, but nothing is done for it
+                return
+            if event.info.name == "NodeStart":
+                self._start(node_info.unique_id)
+            else:
+                record = finished_record(node_info, event.data.run_result)
+                self.records.append(record)
+                self._end(record)
+        elif event.info.msg.strip():
+            getattr(self._logger, {"warn": "warning", "error": "error"}.get(event.info.level, "info"))(event.info.msg)
+
+    def _start(self, unique_id: str) -> None:
+        if not self._parents:
+            manifest = self._target / "manifest.json"  # written before the first node starts
+            self._parents = json.loads(manifest.read_text())["parent_map"]
+        before = [self._task_runs[parent] for parent in self._parents.get(unique_id, []) if parent in self._task_runs]
+        name = results.node_record({"unique_id": unique_id, "status": "started"})["name"]
+        self._ends[unique_id] = end = Future()
+        self._task_runs[unique_id] = node.with_options(task_run_name=name).submit(
+            end, wait_for=[allow_failure(task_run) for task_run in before]
+        )
+
+    def _end(self, record: Record) -> None:
+        if record["unique_id"] not in self._ends:
+            self._start(record["unique_id"])
+        end = self._ends[record["unique_id"]]
+        if not end.done():
+            end.set_result(record)
+
+    def publish(self, every: float = 0) -> None:
+        """Bring the table up to date, if it has something new to tell and ``every`` seconds have gone by."""
+        if len(self.records) > self._published and monotonic() - self._published_at >= every:
+            self._client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(self.records)))
+            self._published = len(self.records)
+            self._published_at = monotonic()
+
+    def finish(self) -> None:
+        """Complete what the events told with what dbt wrote at its end, and wait for the task runs."""
+        for name in ("run_results.json", "sources.json"):
+            with suppress(FileNotFoundError):
+                known = {record["unique_id"] for record in self.records}
+                written = results.node_records(json.loads((self._target / name).read_text()))
+                self.records += [record for record in written if record["unique_id"] not in known]
+        for record in self.records:
+            self._end(record)
+        for unique_id, end in self._ends.items():
+            if not end.done():
+                end.set_result(results.node_record({"unique_id": unique_id, "status": "error", "message": "dbt ended before it"}))
+        self.publish()
+        for task_run in self._task_runs.values():
+            task_run.wait()
+
+
+def finished_record(node_info: Any, run_result: Any) -> Record:
+    """The record of a node from the event of its end, where dbt fills in a zero for what it does not know."""
+    tested = run_result.status in ("pass", "fail", "warn") and node_info.resource_type in ("test", "unit_test")
+    written = run_result.status == "success" and "rows_affected" in run_result.adapter_response
+    return results.node_record({
+        "unique_id": node_info.unique_id,
+        "status": run_result.status,
+        "message": run_result.message,
+        "execution_time": run_result.execution_time,
+        "failures": run_result.num_failures if tested else None,
+        "adapter_response": {"rows_affected": int(run_result.adapter_response["rows_affected"])} if written else {},
+    })  # fmt: skip
+
+
+@task(cache_policy=NO_CACHE)
+def node(end: Future[Record]) -> State:
+    """Stand for a dbt node: wait for its end, and end the same way."""
+    record = end.result()
+    message = record["message"] or f"{record['seconds']} s" + ("" if record["rows"] is None else f", {record['rows']} rows")
+    if results.failures([record]):
+        return Failed(message=message)
+    if record["status"] == "skipped":
+        return Cancelled(name="Skipped", message=message)
+    return Completed(name="Warned" if record["status"] == "warn" else "Completed", message=message)
+
+
+def close_interrupted_runs() -> None:
+    """End the flow runs that a worker before this one left behind; nobody else would, and they look alive for ever."""
+    alive = {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_filter=FlowFilter(name={"any_": [FLOW]}), flow_run_filter=FlowRunFilter(state=alive)):
+            client.set_flow_run_state(run.id, Crashed(message="The worker was stopped while this ran."), force=True)
+
+
+if __name__ == "__main__":
+    close_interrupted_runs()
+    serve(
+        *(
+            dbt.to_deployment(
+                name=job.name,
+                description=job.description,
+                parameters={"job": job.name},
+                schedules=[Cron(job.cron, timezone="UTC", active=schedules_enabled())] if job.cron else [],
+            )
+            for job in JOBS.values()
+        ),
+        limit=1,  # two dbt runs at once would rebuild the same tables under each other
+        print_starting_message=False,
+    )

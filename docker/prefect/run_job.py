@@ -1,0 +1,77 @@
+"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end. What it prints is described in `switchyard.api`."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from switchyard import api
+from switchyard.jobs import JOBS
+
+FLOW = "dbt"
+FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
+
+
+def request(method: str, path: str, body: Any = None) -> Any:
+    """Ask Prefect's REST API."""
+    return api.request(method, f"{os.environ['PREFECT_API_URL']}/{path}", body, api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"]))
+
+
+def run(job: str) -> bool:
+    """Run ``job``, emit its events, and return whether it succeeded."""
+    deployment = api.wait_for(lambda: find_deployment(job), 60, f"Prefect's worker to offer the job {job}")
+    flow_run = request("POST", f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    page = f"{os.environ['SWITCHYARD_UI_URL']}/runs/flow-run/{flow_run['id']}"
+    api.emit("started", job=job, run_id=flow_run["id"], url=page)
+
+    flow_run = follow(flow_run["id"], deployment["id"])
+    state = FINISHED.get(flow_run["state_type"], "failure")
+    if flow_run["state_type"] not in FINISHED:
+        message = give_up(flow_run)
+    else:
+        message = None if state == "success" else flow_run["state"]["message"]
+    api.emit("finished", state=state, seconds=round(flow_run["total_run_time"], 1), message=message)
+    return state == "success"
+
+
+def find_deployment(job: str) -> dict[str, Any] | None:
+    """The job's deployment, or None while no worker serves it."""
+    try:
+        deployment = request("GET", f"deployments/name/{FLOW}/{job}")
+    except api.ApiError as error:
+        if error.status == 404:  # the worker has not registered it yet
+            return None
+        raise
+    return deployment if deployment["status"] == "READY" else None
+
+
+def follow(flow_run_id: str, deployment_id: str) -> dict[str, Any]:
+    """Wait for the end of the flow run, or of the worker, telling of each dbt node as it ends."""
+    told: set[str] = set()
+
+    def probe() -> dict[str, Any] | None:
+        flow_run = request("GET", f"flow_runs/{flow_run_id}")  # before the results, so that the last ones are not missed
+        for artifact in request("POST", "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}}):
+            for record in json.loads(artifact["data"]):
+                if record["unique_id"] not in told:
+                    told.add(record["unique_id"])
+                    api.emit("node", **record)
+        if flow_run["state_type"] in FINISHED:
+            return flow_run
+        # Prefect says so when no worker has asked for the deployment's runs for a minute.
+        worker_is_gone = request("GET", f"deployments/{deployment_id}")["status"] == "NOT_READY"
+        return flow_run if worker_is_gone else None
+
+    return api.wait_for(probe, float("inf"), "the flow run to end")
+
+
+def give_up(flow_run: dict[str, Any]) -> str:
+    """Take back a flow run that no worker executes, so that it does not start unasked later, and say what happened."""
+    state = {"type": "CANCELLED", "message": "No worker executes it."}
+    request("POST", f"flow_runs/{flow_run['id']}/set_state", {"state": state, "force": True})
+    return f"Prefect's worker is gone: the flow run was {flow_run['state_name']}, and is cancelled now. The service prefect-worker's log tells more."
+
+
+if __name__ == "__main__":
+    api.main(run, JOBS)
