@@ -22,8 +22,6 @@ from run_job import PARSE_FAILED, RESULTS_KEY
 from switchyard import project, results
 from switchyard.jobs import Job, schedules_enabled
 
-DBT = "dbt"
-
 
 def make_dag(job: Job) -> DAG:
     """The DAG of ``job``, tagged with the fingerprint of the dbt project that it was made from.
@@ -33,7 +31,7 @@ def make_dag(job: Job) -> DAG:
     """
     wanted = project.fingerprint()
     try:
-        manifest, fingerprint = project.ensure_manifest(DBT)
+        manifest, fingerprint = project.ensure_manifest()
     except project.ParseFailed as error:
         raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
     settings: dict[str, Any] = {
@@ -60,7 +58,6 @@ def _build_dag(job: Job, manifest: Path, settings: dict[str, Any]) -> DAG:
         execution_config=ExecutionConfig(
             execution_mode=ExecutionMode.WATCHER,
             invocation_mode=InvocationMode.SUBPROCESS,
-            dbt_executable_path=DBT,
             setup_operator_args={
                 "task_display_name": "dbt build",
                 "callback": push_results,
@@ -101,7 +98,6 @@ def _single_task_dag(job: Job, settings: dict[str, Any]) -> DAG:
             project_dir=str(project.project_dir()),
             profile_config=_profile(),
             invocation_mode=InvocationMode.SUBPROCESS,
-            dbt_executable_path=DBT,
             dbt_cmd_flags=[*job.dbt_args[len(operator.base_cmd) :], *_dbt_flags(manifest)],
             install_deps=False,
             emit_datasets=False,

@@ -18,9 +18,10 @@ import psycopg2
 
 def schema_is_current() -> bool:
     """Whether the database carries the mark of this Airflow version; see `migrate`."""
-    revision, mark = _query(
-        "select (select version_num from alembic_version), obj_description('alembic_version'::regclass)"
-    ) or (None, None)
+    revision, mark = _query("select (select version_num from alembic_version), obj_description('alembic_version'::regclass)") or (
+        None,
+        None,
+    )
     return mark is not None and mark == _mark(revision)
 
 

@@ -79,7 +79,7 @@ def run(job: str) -> bool:
         elif state := STATES.get(event["__typename"]):
             if failed:  # dbt's words stand with each of them
                 message = "failed: " + ", ".join(record["name"] for record in failed)
-            return finish(state, start, None if state == "success" else message or event["message"])
+            return finish(state, start, (message or event["message"]) if state == "failure" else None)
     raise AssertionError("a run's events end with its state")
 
 

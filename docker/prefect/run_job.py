@@ -25,7 +25,7 @@ def run(job: str) -> bool:
     page = f"{os.environ['SWITCHYARD_UI_URL']}/runs/flow-run/{flow_run['id']}"
     api.emit("started", job=job, run_id=flow_run["id"], url=page)
 
-    flow_run = follow(flow_run["id"], deployment["id"])
+    flow_run = follow(flow_run)
     state = FINISHED.get(flow_run["state_type"], "failure")
     if flow_run["state_type"] not in FINISHED:
         message = give_up(flow_run)
@@ -46,22 +46,23 @@ def find_deployment(job: str) -> dict[str, Any] | None:
     return deployment if deployment["status"] == "READY" else None
 
 
-def follow(flow_run_id: str, deployment_id: str) -> dict[str, Any]:
+def follow(started: dict[str, Any]) -> dict[str, Any]:
     """Wait for the end of the flow run, or of the worker, telling of each dbt node as it ends."""
     told: set[str] = set()
+    table = {"flow_run_id": {"any_": [started["id"]]}, "type": {"any_": ["table"]}}
 
     def probe() -> dict[str, Any] | None:
-        flow_run = request("GET", f"flow_runs/{flow_run_id}")  # before the results, so that the last ones are not missed
-        for artifact in request("POST", "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}}):
+        flow_run = request("GET", f"flow_runs/{started['id']}")  # before the table, or else its last rows could be missed
+        for artifact in request("POST", "artifacts/filter", {"artifacts": table}):
             for record in json.loads(artifact["data"]):
                 if record["unique_id"] not in told:
                     told.add(record["unique_id"])
                     api.emit("node", **record)
         if flow_run["state_type"] in FINISHED:
             return flow_run
-        # Prefect says so when no worker has asked for the deployment's runs for a minute.
-        worker_is_gone = request("GET", f"deployments/{deployment_id}")["status"] == "NOT_READY"
-        return flow_run if worker_is_gone else None
+        # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
+        deployment = request("GET", f"deployments/{started['deployment_id']}")
+        return flow_run if deployment["status"] == "NOT_READY" else None
 
     return api.wait_for(probe, float("inf"), "the flow run to end")
 
