@@ -1,0 +1,85 @@
+"""PostgreSQL itself: its roles, its zone, and that data goes only when somebody says so."""
+
+import subprocess
+
+import pytest
+
+from .conftest import PROJECT
+
+
+def volumes() -> set[str]:
+    return set(subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split())
+
+
+def test_the_old_name_of_the_indian_zone_works(stack) -> None:
+    same = "now() at time zone 'Asia/Calcutta' = now() at time zone 'Asia/Kolkata'"
+    assert stack.sql(f"select {same}, (now() at time zone 'Asia/Calcutta') - (now() at time zone 'UTC')") == "t\t05:30:00"
+    assert stack.sql("select current_setting('server_version_num')::int / 10000") == "16"
+
+
+def test_the_server_takes_a_client_in_that_zone(stack) -> None:
+    tried = subprocess.run(
+        ["docker", "exec", "-e", "PGTZ=Asia/Calcutta", f"{PROJECT}-postgres-1",
+         "psql", "-U", "postgres", "-d", "airflow", "-Atc", "show timezone"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert tried.stdout.strip() == "Asia/Calcutta", tried.stderr
+
+
+def test_metadata_databases_have_owners_of_their_own(stack) -> None:
+    rows = stack.sql("select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate order by 1").splitlines()
+    assert rows == ["airflow\tairflow", "dagster\tdagster", "postgres\tpostgres", "prefect\tprefect"]
+
+
+@pytest.mark.parametrize("database", ["dagster", "prefect"])
+def test_dbt_cannot_read_anybodys_metadata(stack, database) -> None:
+    tried = subprocess.run(
+        ["docker", "exec", f"{PROJECT}-postgres-1", "psql", "-U", "dbt", "-d", database, "-Atc", "select 1"], capture_output=True, text=True
+    )
+    assert "permission denied for database" in tried.stderr
+
+
+def test_roles_are_made_again_on_a_volume_that_lacks_them(stack) -> None:
+    stack.on("dagster")
+    stack.invoke("down")
+    stack.invoke("up", "--orch", "prefect")
+    psql = ["docker", "exec", f"{PROJECT}-postgres-1", "psql", "-U", "postgres", "-d", "airflow", "-c"]
+    subprocess.run([*psql, "drop database dagster"], check=True)
+    subprocess.run([*psql, "drop role dagster"], check=True)
+    stack.invoke("switch", "dagster")
+    stack.invoke("run", "--job", "smoke")
+
+
+def test_down_and_up_again_keep_the_data(stack, reference) -> None:
+    stack.invoke("down")
+    assert stack.status()["services"] == []
+    assert f"{PROJECT}_postgres-db-volume" in volumes()
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.hashes() == reference
+
+
+def test_a_run_needs_an_active_orchestrator(stack) -> None:
+    stack.invoke("down")
+    assert "invoke up" in stack.invoke("run", code=8).stderr
+    assert "invoke up" in stack.invoke("sql", "select 1", code=8).stderr
+
+
+def test_clean_asks_first_and_deletes_only_ours(stack, reference) -> None:
+    stack.on("dagster")
+    subprocess.run(["docker", "volume", "create", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)
+    try:
+        before = volumes()
+        stack.invoke("clean", "--volumes", code=2, stdin="n\n")
+        assert volumes() == before
+        assert stack.status()["orchestrator"] == "dagster"
+        stack.invoke("clean", "--volumes", stdin="y\n")
+        gone = before - volumes()
+        assert f"{PROJECT}_postgres-db-volume" in gone
+        assert all(name.startswith(f"{PROJECT}_") for name in gone)
+        containers = subprocess.check_output(["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}"], text=True)
+        assert containers == ""
+    finally:
+        subprocess.run(["docker", "volume", "rm", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)
+    stack.invoke("up", "--orch", "dagster")
+    stack.invoke("run")
+    assert stack.hashes() == reference

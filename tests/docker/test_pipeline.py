@@ -1,0 +1,101 @@
+"""The pipeline through each orchestrator: what it builds, what it says, and how it takes a change on the host."""
+
+import subprocess
+
+import pytest
+from switchyard.jobs import JOBS
+
+BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
+BROKEN_TEST = "select order_id from {{ ref('fct_orders') }} limit 3\n"
+NEW_MODEL = "select count(*) as orders from {{ ref('fct_orders') }}\n"
+
+
+def clean(stack) -> bool:
+    """Whether git sees nothing new in the checkout."""
+    return subprocess.check_output(["git", "status", "--porcelain"], cwd=stack.folder, text=True) == ""
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job) -> None:
+    out = stack.invoke("run", "--job", job).stdout
+    assert f"{job} succeeded on" in out
+    if job in ("daily", "full_refresh"):
+        for kind, name in (("seed", "raw_orders"), ("model", "fct_orders"), ("snapshot", "product_prices"), ("test", "no_negative_margin")):
+            assert any(line.split()[1:3] == [kind, name] for line in out.splitlines()), (kind, name)
+        assert any(" unit_test " in line for line in out.splitlines())
+    elif job == "smoke":
+        assert " model " not in out
+        assert " test " in out
+    else:
+        assert " source " in out
+    assert stack.hashes() == reference
+    assert clean(stack)
+
+
+def test_a_broken_model_is_named_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
+    with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
+        done = stack.invoke("run", code=1)
+    assert "model rpt_sales_summary: " in done.stderr
+    assert 'column "no_such_column" does not exist' in done.stderr
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+def test_a_broken_test_is_named_with_its_error(stack, orchestrator) -> None:
+    with stack.edited("tests/no_negative_quantities.sql", BROKEN_TEST):
+        done = stack.invoke("run", code=1)
+    assert "test no_negative_quantities: Got 3 results, configured to fail if != 0" in done.stderr
+
+
+def test_a_project_that_does_not_parse_names_the_model(stack, orchestrator) -> None:
+    with stack.edited("models/marts/dim_products.sql", "select * from {{ ref('nowhere') }}\n"):
+        done = stack.invoke("run", code=1)
+    assert "dim_products" in done.stderr
+    assert "nowhere" in done.stderr
+    stack.invoke("run", "--job", "smoke")
+
+
+def test_a_model_added_on_the_host_runs_without_a_rebuild(stack, orchestrator) -> None:
+    image = stack.container("postgres")["Image"], subprocess.check_output(["docker", "images", "-q", f"switchyard-test-{orchestrator}"])
+    with stack.edited("models/intermediate/order_count.sql", NEW_MODEL):
+        out = stack.invoke("run").stdout
+    assert any(line.split()[:3] == ["success", "model", "order_count"] for line in out.splitlines())
+    assert stack.sql("select orders = (select count(*) from marts.fct_orders) from intermediate.order_count") == "t"
+    assert image == (
+        stack.container("postgres")["Image"],
+        subprocess.check_output(["docker", "images", "-q", f"switchyard-test-{orchestrator}"]),
+    )
+    stack.invoke("sql", "drop view if exists intermediate.order_count", code=None)
+
+
+def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) -> None:
+    containers = [service["container"] for service in stack.status()["services"] if service["orchestrator"]]
+    mounted = 0
+    for container in containers:
+        tried = subprocess.run(["docker", "exec", container, "touch", "/opt/dbt/project/x"], capture_output=True, text=True)
+        assert tried.returncode != 0
+        mounted += "Read-only file system" in tried.stderr
+        assert subprocess.check_output(["docker", "exec", container, "id", "-u"], text=True).strip() != "0"
+    assert mounted
+    assert clean(stack)
+
+
+def test_only_loopback_is_published(stack, orchestrator) -> None:
+    for service in stack.status()["services"]:
+        bindings = stack.container(service["name"])["HostConfig"]["PortBindings"] or {}
+        assert {binding["HostIp"] for ports in bindings.values() for binding in ports} <= {"127.0.0.1"}
+
+
+def test_the_baked_image_runs_without_any_mount(stack, orchestrator, reference) -> None:
+    with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
+        pass  # the image is built from the repaired project
+    stack.invoke("up", "--orch", orchestrator, "--baked")
+    status = stack.status()
+    assert status["dbt_project"] == "baked"
+    for service in status["services"]:
+        assert not [mount for mount in stack.container(service["name"])["Mounts"] if mount["Type"] == "bind"]
+    with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
+        stack.invoke("run")
+    assert stack.hashes() == reference
+    stack.invoke("up", "--orch", orchestrator)
+    assert stack.status()["dbt_project"] == "mounted"

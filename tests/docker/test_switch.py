@@ -1,0 +1,110 @@
+"""One orchestrator at a time over one PostgreSQL: all six switches, and what must not happen on the way."""
+
+import itertools
+import subprocess
+import threading
+
+import pytest
+
+from .conftest import PROJECT
+
+# Every ordered pair once, each switch starting where the one before it ended.
+TOUR = ["dagster", "airflow", "dagster", "prefect", "airflow", "prefect", "dagster"]
+
+
+class Watch:
+    """Polls `docker ps` and remembers which orchestrators were seen running at the same moment."""
+
+    def __init__(self) -> None:
+        self.seen: set[frozenset[str]] = set()
+        self.polls = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _poll(self) -> None:
+        argv = [
+            "docker",
+            "ps",
+            "--filter",
+            f"label=com.docker.compose.project={PROJECT}",
+            "--format",
+            '{{.Label "switchyard.orchestrator"}}',
+        ]
+        while not self._stop.is_set():
+            names = subprocess.check_output(argv, text=True).split()
+            self.seen.add(frozenset(names))
+            self.polls += 1
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.pairwise(TOUR)), ids=lambda name: name)
+def test_a_switch_keeps_postgres_and_shows_one_orchestrator_at_a_time(stack, reference, old, new) -> None:
+    stack.on(old)
+    postgres = stack.container("postgres")
+    with Watch() as watch:
+        stack.invoke("switch", new)
+    after = stack.container("postgres")
+    assert (after["Id"], after["State"]["StartedAt"]) == (postgres["Id"], postgres["State"]["StartedAt"])
+    assert watch.polls > 10
+    assert max(len(names) for names in watch.seen) == 1, watch.seen
+    assert stack.status()["orchestrator"] == new
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+def test_up_of_a_second_one_is_refused_and_touches_nothing(stack) -> None:
+    stack.on("dagster")
+    before = stack.status()["services"]
+    done = stack.invoke("up", "--orch", "prefect", code=4)
+    assert "invoke switch prefect" in done.stderr
+    assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+
+
+@pytest.mark.parametrize(
+    "args", [("switch", "--help"), ("switch", "prefct"), ("switch", "--dry"), ("--dry", "switch", "prefect")], ids=" ".join
+)
+def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
+    stack.on("dagster")
+    before = stack.status()["services"]
+    stack.invoke(*args, code=None)
+    assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+
+
+def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
+    stack.on("dagster")
+    file = stack.folder / "compose" / "docker-compose-prefect.yaml"
+    good = file.read_text()
+    file.write_text(good.replace("healthcheck:", "entrypoint: ['sh', '-c', 'echo it breaks here; exit 3']\n    healthcheck:"))
+    try:
+        done = stack.invoke("switch", "prefect", code=7)
+    finally:
+        file.write_text(good)
+    assert "it breaks here" in done.stderr
+    assert "Dagster is active again" in done.stderr
+    assert stack.status()["orchestrator"] == "dagster"
+    stack.invoke("run", "--job", "smoke")
+
+
+def test_a_broken_compose_file_leaves_the_old_one_running(stack) -> None:
+    stack.on("dagster")
+    file = stack.folder / "compose" / "docker-compose-prefect.yaml"
+    good = file.read_text()
+    file.write_text(good + "\nnonsense: [\n")
+    try:
+        stack.invoke("switch", "prefect", code=5)
+    finally:
+        file.write_text(good)
+    assert stack.status()["orchestrator"] == "dagster"
+
+
+def test_dbt_can_read_none_of_airflows_tables_beside_its_own_schemas(stack) -> None:
+    stack.on("airflow")
+    counted = "select count(*) > 10, count(*) filter (where has_table_privilege('dbt', oid, 'select'))"
+    assert stack.sql(f"{counted} from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'") == "t\t0"
