@@ -104,14 +104,12 @@ def up_argv(settings: Settings, orchestrator: Orchestrator, timeout: int, overri
     )  # fmt: skip
 
 
-def down_argv(settings: Settings) -> list[str]:
-    """Remove every container and the network of the stack; volumes stay."""
-    return compose(settings, postgres_file(settings), "--progress", "plain", "down", "--remove-orphans")
+def down_argv(settings: Settings, file: Path) -> list[str]:
+    """Remove every container and the network of the stack; volumes stay.
 
-
-def stop_orchestrator_argv(settings: Settings) -> list[str]:
-    """Remove the orchestrator's containers and leave PostgreSQL running."""
-    return compose(settings, postgres_file(settings), "--progress", "plain", "up", "-d", "--remove-orphans", "--no-recreate", POSTGRES)
+    With the orchestrator's own file Compose stops it before PostgreSQL, so that it can still write down how it ended.
+    """
+    return compose(settings, file, "--progress", "plain", "down", "--remove-orphans")
 
 
 def logs_argv(settings: Settings, file: Path, *, follow: bool, tail: int, service: str | None) -> list[str]:
@@ -212,9 +210,14 @@ class Docker:
         """Every container of the stack, asked of the engine."""
         return services(self._checked(self.runner.ask(ps_argv(self.settings))).stdout)
 
-    def active(self) -> str | None:
-        """The orchestrator whose containers are up, or None."""
-        return next((service.orchestrator for service in self.services() if service.orchestrator and service.up), None)
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator whose containers are up, or None.
+
+        Args:
+            services: what `services` returned just now, to not ask again.
+        """
+        found = self.services() if services is None else services
+        return next((service.orchestrator for service in found if service.up and service.orchestrator in self.orchestrators), None)
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: Callable[[str], None]) -> None:
         """Build the images of ``names`` (``postgres`` or an orchestrator's name).
@@ -318,13 +321,9 @@ class Docker:
             why += [f"  {line}" for line in (tail.stdout + tail.stderr).splitlines()[-15:]]
         raise NotHealthy(f"{title} did not become healthy.", "\n".join(why), "invoke logs")
 
-    def stop_orchestrator(self) -> None:
-        """Remove the orchestrator's containers; PostgreSQL stays up."""
-        self._checked(self.runner.change(stop_orchestrator_argv(self.settings)))
-
     def down(self, on_line: Callable[[str], None]) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""
-        done = self.runner.follow(down_argv(self.settings), on_line)
+        done = self.runner.follow(down_argv(self.settings, self._file(self.active() or POSTGRES)), on_line)
         if done.code:
             raise StackError("The stack could not be taken down.", done.stderr, "invoke status")
 

@@ -12,7 +12,7 @@ from stack.docker import Docker
 def snapshot(runtime: Docker) -> dict[str, Any]:
     """What is up at this moment, asked of the runtime."""
     services = runtime.services()
-    name = next((service.orchestrator for service in services if service.orchestrator and service.up), None)
+    name = runtime.active(services)
     active = runtime.orchestrators.get(name)
     return {
         "runtime": runtime.name,

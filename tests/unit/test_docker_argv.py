@@ -54,7 +54,7 @@ def posix(argv: list[str]) -> list[str]:
              "up", "-d", "--wait", "--wait-timeout", "60", "--remove-orphans"],
             id="up --baked",
         ),
-        pytest.param(docker.down_argv(SETTINGS), [*ON_POSTGRES, "--progress", "plain", "down", "--remove-orphans"], id="down"),
+        pytest.param(docker.down_argv(SETTINGS, FILE), [*ON_DAGSTER, "--progress", "plain", "down", "--remove-orphans"], id="down"),
         pytest.param(
             docker.logs_argv(SETTINGS, FILE, follow=False, tail=100, service=None), [*ON_DAGSTER, "logs", "--tail", "100"], id="logs"
         ),
