@@ -53,7 +53,7 @@ class DbtProcess:
             else:
                 self._process.terminate()
             try:
-                self._process.communicate(timeout=10)  # and not wait(): dbt stalls when nobody reads what it prints
+                self._process.communicate(timeout=15)  # and not wait(): dbt stalls when nobody reads what it prints
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

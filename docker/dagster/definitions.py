@@ -26,6 +26,8 @@ from dagster import (
     multi_asset_check,
 )
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
+from pydantic import Field
+
 from dbt_process import DbtProcess
 from manifest import load_manifest
 from switchyard import results
@@ -51,13 +53,12 @@ TRANSLATOR = Translator()
 
 
 class DbtConfig(Config):
-    """What dbt is asked to do.
+    """What dbt is asked to do; as it stands, what a click on "Materialize" does."""
 
-    Attributes:
-        args: the dbt command line after ``dbt``. Without a ``--select`` of its own, dbt works on what Dagster selected.
-    """
-
-    args: list[str] = list(JOBS["daily"].dbt_args)
+    args: list[str] = Field(
+        default=list(JOBS["daily"].dbt_args),
+        description="The command line after `dbt`. Unless it selects something itself, dbt works on what is selected in Dagster.",
+    )
 
 
 @dbt_assets(manifest=MANIFEST, dagster_dbt_translator=TRANSLATOR, name="dbt")
@@ -80,9 +81,7 @@ CHECKS: dict[str, AssetCheckKey] = {spec.metadata["dagster_dbt/unique_id"]: spec
 SOURCES = {source: TRANSLATOR.get_asset_key(properties) for source, properties in MANIFEST["sources"].items()}
 
 
-@multi_asset_check(
-    specs=[AssetCheckSpec("freshness", asset=key, description="dbt source freshness") for key in SOURCES.values()]
-)
+@multi_asset_check(specs=[AssetCheckSpec("freshness", asset=key, description="dbt source freshness") for key in SOURCES.values()])
 def source_freshness(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
     """Ask dbt how old the raw tables are."""
     with DbtProcess(JOBS["freshness"].dbt_args) as dbt:
@@ -113,9 +112,7 @@ def _report(context: AssetExecutionContext, record: dict[str, Any]) -> Iterator[
         yield MaterializeResult(asset_key=ASSETS[unique_id], metadata=_metadata(record))
     elif CHECKS.get(unique_id) in context.selected_asset_check_keys and status != "skipped":
         key = CHECKS[unique_id]
-        yield AssetCheckResult(
-            asset_key=key.asset_key, check_name=key.name, **_verdict(record), metadata=_metadata(record)
-        )
+        yield AssetCheckResult(asset_key=key.asset_key, check_name=key.name, **_verdict(record), metadata=_metadata(record))
     else:
         asset = unique_id if unique_id in ASSETS else NODES[unique_id]["depends_on"]["nodes"][0]
         text = f"{record['kind']} {record['name']}: {record['message'] or status}"
@@ -142,25 +139,28 @@ def _failure(dbt: DbtProcess, records: list[dict[str, Any]]) -> Failure:
     return Failure("\n\n".join(failed or dbt.errors) or f"dbt {' '.join(dbt.args)} failed")
 
 
-def _job(name: str, selection: AssetSelection, configured: bool = True) -> Any:
-    job = JOBS[name]
+def _job(name: str, selection: AssetSelection, config: RunConfig | None = None) -> Any:
     return define_asset_job(
         name,
         selection=selection,
-        description=job.description,
+        description=JOBS[name].description,
         tags={"dbt/fingerprint": FINGERPRINT},
-        config=RunConfig(ops={"dbt": DbtConfig(args=list(job.dbt_args))}) if configured else None,
+        config=config,
     )
+
+
+def _dbt_job(name: str, selection: AssetSelection) -> Any:
+    return _job(name, selection, RunConfig(ops={"dbt": DbtConfig(args=list(JOBS[name].dbt_args))}))
 
 
 EVERYTHING = AssetSelection.assets(dbt_project) - AssetSelection.checks(source_freshness)
 SMOKE = [key for unique_id, key in CHECKS.items() if "smoke" in NODES[unique_id]["tags"]]
 
 jobs = [
-    _job("daily", EVERYTHING),
-    _job("smoke", AssetSelection.checks(*SMOKE)),
-    _job("freshness", AssetSelection.checks(source_freshness), configured=False),
-    _job("full_refresh", EVERYTHING),
+    _dbt_job("daily", EVERYTHING),
+    _dbt_job("smoke", AssetSelection.checks(*SMOKE)),
+    _job("freshness", AssetSelection.checks(source_freshness)),
+    _dbt_job("full_refresh", EVERYTHING),
 ]
 
 defs = Definitions(

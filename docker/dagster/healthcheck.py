@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 
-import graphql
 from switchyard import api
+from webserver import ask
 
 
 def code() -> None:
@@ -18,7 +18,7 @@ def code() -> None:
 def webserver() -> None:
     """The page is served, and it has heard from the code server."""
     api.request("GET", os.environ["DAGSTER_URL"] + "/server_info", timeout=5)
-    location = graphql.ask(
+    location = ask(
         "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {... on PythonError {className}}}}}}",
         timeout=5,
     )["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
@@ -30,7 +30,7 @@ def webserver() -> None:
 def daemon() -> None:
     """The daemon's threads have reported lately."""
     query = "{instance {daemonHealth {allDaemonStatuses {daemonType required healthy}}}}"
-    statuses = graphql.ask(query, timeout=5)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    statuses = ask(query, timeout=5)["instance"]["daemonHealth"]["allDaemonStatuses"]
     if ill := [status["daemonType"] for status in statuses if status["required"] and not status["healthy"]]:
         sys.exit(f"not reporting: {', '.join(ill)}")
 

@@ -23,11 +23,7 @@ def load_manifest() -> tuple[dict[str, Any], str]:
 
 def _merge_sources_into_seeds(manifest: dict[str, Any]) -> None:
     """Let what reads a source that a seed fills depend on the seed: they are one table, and so one asset."""
-    seeds = {
-        (node["schema"], node["alias"]): unique_id
-        for unique_id, node in manifest["nodes"].items()
-        if node["resource_type"] == "seed"
-    }
+    seeds = {(node["schema"], node["alias"]): unique_id for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "seed"}
     same = {
         unique_id: seeds[table]
         for unique_id, source in manifest["sources"].items()

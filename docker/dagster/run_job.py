@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from graphql import ask
 from switchyard import api, project, results
 from switchyard.jobs import JOBS
+from webserver import ask
 
 LOCATION = "shop"
 
