@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+
 from switchyard import project
 
 BASE_IMAGE_KEYS = ("POSTGRES_IMAGE", "PYTHON_IMAGE", "AIRFLOW_IMAGE")

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colorama import Fore, Style
-from switchyard import api
-from switchyard.jobs import JOBS
-from switchyard.results import FAILED
 
 from stack import console
 from stack.docker import Docker
 from stack.errors import ApiUnusable, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
+from switchyard import api
+from switchyard.jobs import JOBS
+from switchyard.results import FAILED
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 

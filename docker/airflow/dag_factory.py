@@ -18,6 +18,7 @@ from cosmos.airflow.dag import DbtDag
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import PRODUCER_WATCHER_TASK_ID, DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior
 from cosmos.operators.local import DbtSourceLocalOperator, DbtTestLocalOperator
+
 from run_job import PARSE_FAILED, RESULTS_KEY
 from switchyard import project, results
 from switchyard.jobs import Job, schedules_enabled

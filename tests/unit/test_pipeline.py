@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from switchyard import results
 
 from stack import pipeline
 from stack.errors import ApiUnusable, BadUsage, RunFailed
 from stack.runner import Result
+from switchyard import results
 
 NODE = {
     "unique_id": "model.shop.dim_customers",

@@ -32,7 +32,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
         name = name.replace(".", "::", 1)
     status = result["status"]
     rows = result.get("failures")
-    if rows is None:
+    if rows is None and kind != "source":  # of a source dbt counts the one row that it asked for
         rows = (result.get("adapter_response") or {}).get("rows_affected")
     good = status in ("success", "pass")
     return {
