@@ -22,17 +22,20 @@ from prefect import allow_failure, flow, get_client, get_run_logger, serve, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import State, StateType
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.schedules import Cron
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect_dbt import PrefectDbtSettings
+
 from switchyard import results
 from switchyard.jobs import JOBS, schedules_enabled
 
 Record = dict[str, Any]
 FLOW = "dbt"
+INTERRUPTED = "interrupted"  # beside dbt's own words for how a node ends
+TESTS = ("test", "unit_test")
 NODE_EVENTS = ("NodeStart", "NodeFinished")
 
 
@@ -51,18 +54,21 @@ def dbt(job: Literal[tuple(JOBS)]) -> State:
         command = ["--log-level", "none", "--no-use-colors", *JOBS[job].dbt_args, "--profiles-dir", profiles_dir]
         # In a thread of its own, because only the flow's thread can make task runs, and hears when it is cancelled.
         threading.Thread(target=invoke, args=(command, events, outcome), daemon=True).start()
-        while not (outcome.done() and events.empty()):
-            with suppress(Empty):
-                run.handle(events.get(timeout=0.2))
-            run.publish(every=1)
-    run.finish()
+        try:
+            while not (outcome.done() and events.empty()):
+                with suppress(Empty):
+                    run.handle(events.get(timeout=0.2))
+                run.publish(every=1)
+        finally:
+            run.finish()
 
-    if problem := outcome.result().exception:
-        return Failed(message=str(problem).strip())
-    if broken := results.failures(run.records):
-        names = ", ".join(f"{record['kind']} {record['name']}" for record in broken)
-        return Failed(message=f"dbt reports {len(broken)} failed: {names}")
-    return Completed(message=f"{len(run.records)} dbt nodes")
+    dbt_result = outcome.result()
+    if dbt_result.success:
+        return Completed(message=f"{len(run.records)} dbt nodes")
+    if dbt_result.exception:
+        return Failed(message=str(dbt_result.exception).strip())
+    broken = [f"{record['kind']} {record['name']}" for record in results.failures(run.records)]
+    return Failed(message=f"dbt reports {len(broken)} failed: {', '.join(broken)}" if broken else "dbt failed; the log tells why")
 
 
 def invoke(command: list[str], events: SimpleQueue[Any], outcome: Future[dbtRunnerResult]) -> None:
@@ -83,6 +89,7 @@ class Run:
 
     def __init__(self, job: str, target: Path) -> None:
         self.records: list[Record] = []
+        self._is_build = JOBS[job].dbt_args[0] == "build"
         self._target = target
         for name in ("run_results.json", "sources.json"):
             (target / name).unlink(missing_ok=True)  # those of the run before
@@ -97,18 +104,22 @@ class Run:
 
     def handle(self, event: Any) -> None:
         """React to one of dbt's events."""
-        if event.info.name in NODE_EVENTS:
-            node_info = event.data.node_info
-            if node_info.resource_type == "exposure":  # named by dbt, but nothing is done for it
-                return
-            if event.info.name == "NodeStart":
-                self._start(node_info.unique_id)
-            else:
-                record = finished_record(node_info, event.data.run_result)
-                self.records.append(record)
+        if event.info.name not in NODE_EVENTS:
+            if text := event.info.msg.strip():
+                getattr(self._logger, {"warn": "warning", "error": "error"}.get(event.info.level, "info"))(text)
+            return
+        node_info = event.data.node_info
+        if node_info.resource_type == "exposure":  # dbt names it, and does nothing for it
+            return
+        # The graph of a build is its lineage: a test joins it when it has something to say.
+        hidden = self._is_build and node_info.resource_type in TESTS
+        if event.info.name == "NodeFinished":
+            record = finished_record(node_info, event.data.run_result)
+            self.records.append(record)
+            if not hidden or record["status"] not in ("pass", "skipped"):
                 self._end(record)
-        elif event.info.msg.strip():
-            getattr(self._logger, {"warn": "warning", "error": "error"}.get(event.info.level, "info"))(event.info.msg)
+        elif not hidden:
+            self._start(node_info.unique_id)
 
     def _start(self, unique_id: str) -> None:
         if not self._parents:
@@ -136,25 +147,25 @@ class Run:
             self._published_at = monotonic()
 
     def finish(self) -> None:
-        """Complete what the events told with what dbt wrote at its end, and wait for the task runs."""
+        """Complete what the events told with what dbt wrote at its end, and end every task run."""
         for name in ("run_results.json", "sources.json"):
             with suppress(FileNotFoundError):
                 known = {record["unique_id"] for record in self.records}
                 written = results.node_records(json.loads((self._target / name).read_text()))
                 self.records += [record for record in written if record["unique_id"] not in known]
         for record in self.records:
-            self._end(record)
+            if record["unique_id"] in self._ends:
+                self._end(record)
         for unique_id, end in self._ends.items():
             if not end.done():
-                end.set_result(results.node_record({"unique_id": unique_id, "status": "error", "message": "dbt ended before it"}))
+                end.set_result(results.node_record({"unique_id": unique_id, "status": INTERRUPTED}))
         self.publish()
-        for task_run in self._task_runs.values():
-            task_run.wait()
+        wait(list(self._task_runs.values()))
 
 
 def finished_record(node_info: Any, run_result: Any) -> Record:
     """The record of a node from the event of its end, where dbt fills in a zero for what it does not know."""
-    tested = run_result.status in ("pass", "fail", "warn") and node_info.resource_type in ("test", "unit_test")
+    tested = run_result.status in ("pass", "fail", "warn") and node_info.resource_type in TESTS
     written = run_result.status == "success" and "rows_affected" in run_result.adapter_response
     return results.node_record({
         "unique_id": node_info.unique_id,
@@ -171,19 +182,25 @@ def node(end: Future[Record]) -> State:
     """Stand for a dbt node: wait for its end, and end the same way."""
     record = end.result()
     message = record["message"] or f"{record['seconds']} s" + ("" if record["rows"] is None else f", {record['rows']} rows")
+    if record["status"] == INTERRUPTED:
+        return Crashed(message="The flow run was interrupted.")
     if results.failures([record]):
         return Failed(message=message)
     if record["status"] == "skipped":
-        return Cancelled(name="Skipped", message=message)
+        return Cancelled(name="Skipped", message="Something that it depends on failed.")
     return Completed(name="Warned" if record["status"] == "warn" else "Completed", message=message)
 
 
 def close_interrupted_runs() -> None:
-    """End the flow runs that a worker before this one left behind; nobody else would, and they look alive for ever."""
+    """End what a worker before this one left behind when it was killed; nobody else does, and it would look alive for ever."""
+    of_this_flow = FlowFilter(name={"any_": [FLOW]})
     alive = {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}
+    state = Crashed(message="The worker was stopped.")
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_filter=FlowFilter(name={"any_": [FLOW]}), flow_run_filter=FlowRunFilter(state=alive)):
-            client.set_flow_run_state(run.id, Crashed(message="The worker was stopped while this ran."), force=True)
+        for run in client.read_flow_runs(flow_filter=of_this_flow, flow_run_filter=FlowRunFilter(state=alive)):
+            client.set_flow_run_state(run.id, state, force=True)
+        for run in client.read_task_runs(flow_filter=of_this_flow, task_run_filter=TaskRunFilter(state=alive)):
+            client.set_task_run_state(run.id, state, force=True)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ def run(job: str) -> bool:
     api.emit("started", job=job, run_id=flow_run["id"], url=page)
 
     flow_run = follow(flow_run)
-    state = FINISHED.get(flow_run["state_type"], "failure")
-    if flow_run["state_type"] not in FINISHED:
-        message = give_up(flow_run)
+    state = FINISHED.get(flow_run["state_type"])
+    if state is None:
+        state, message = "failure", give_up(flow_run)
     else:
         message = None if state == "success" else flow_run["state"]["message"]
     api.emit("finished", state=state, seconds=round(flow_run["total_run_time"], 1), message=message)
@@ -71,7 +71,7 @@ def give_up(flow_run: dict[str, Any]) -> str:
     """Take back a flow run that no worker executes, so that it does not start unasked later, and say what happened."""
     state = {"type": "CANCELLED", "message": "No worker executes it."}
     request("POST", f"flow_runs/{flow_run['id']}/set_state", {"state": state, "force": True})
-    return f"Prefect's worker is gone: the flow run was {flow_run['state_name']}, and is cancelled now. The service prefect-worker's log tells more."
+    return f"Prefect's worker is gone; the flow run, which was {flow_run['state_name']}, is cancelled. See the log of prefect-worker."
 
 
 if __name__ == "__main__":
