@@ -125,12 +125,17 @@ class Run:
         if not self._parents:
             manifest = self._target / "manifest.json"  # written before the first node starts
             self._parents = json.loads(manifest.read_text())["parent_map"]
-        before = [self._task_runs[parent] for parent in self._parents.get(unique_id, []) if parent in self._task_runs]
+        # Not after a skipped one: Prefect lets nothing follow a task run that was cancelled.
+        before = [parent for parent in self._parents.get(unique_id, []) if parent in self._ends and not self._was_skipped(parent)]
         name = results.node_record({"unique_id": unique_id, "status": "started"})["name"]
         self._ends[unique_id] = end = Future()
         self._task_runs[unique_id] = node.with_options(task_run_name=name).submit(
-            end, wait_for=[allow_failure(task_run) for task_run in before]
+            end, wait_for=[allow_failure(self._task_runs[parent]) for parent in before]
         )
+
+    def _was_skipped(self, unique_id: str) -> bool:
+        end = self._ends[unique_id]
+        return end.done() and end.result()["status"] == "skipped"
 
     def _end(self, record: Record) -> None:
         if record["unique_id"] not in self._ends:
