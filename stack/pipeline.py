@@ -110,7 +110,7 @@ def show_event(event: dict[str, Any]) -> None:
     elif event["event"] == "progress":
         console.note(f"  {event['message']}")
     elif event["event"] == "node":
-        rows = "" if event["rows"] is None else f"{event['rows']} rows"
+        rows = "" if event["rows"] is None or event["status"] == "pass" else f"{event['rows']} rows"
         status = console.paint(f"{event['status']:<8}", _COLOURS.get(event["status"], Fore.RED))
         console.say(f"  {status} {event['kind']:<9} {event['name']:<58} {event['seconds']:>6.2f} s  {rows}".rstrip())
 
