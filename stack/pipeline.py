@@ -14,9 +14,8 @@ from stack import console
 from stack.docker import Docker
 from stack.errors import ApiUnusable, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
-from switchyard import api
+from switchyard import api, results
 from switchyard.jobs import JOBS
-from switchyard.results import FAILED
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 
@@ -44,7 +43,7 @@ class Run:
     @property
     def failed(self) -> list[dict[str, Any]]:
         """The nodes that made the run fail."""
-        return [node for node in self.nodes if node["status"] in FAILED]
+        return results.failures(self.nodes)
 
 
 def check_job(name: str) -> None:
