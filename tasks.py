@@ -15,6 +15,7 @@ from stack import ROOT
 
 ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
 BAKED = "Run the dbt project that the image carries, without the mount of ./dbt_project."
+RUNTIME = "docker, native (no Docker needed) or auto: Docker when its engine answers. Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
 
 
@@ -38,20 +39,22 @@ def command(**options):
     return decorate
 
 
-def runtime_of(c):
-    """The runtime that every task drives, over an engine that answers."""
-    from stack import console, orchestrators, settings
+def runtime_of(c, asked=None, starting=False):
+    """The runtime that the task drives; `stack.runtime.choose` says which one that is."""
+    from stack import console, orchestrators, runtime, settings
     from stack.docker import Docker
+    from stack.native import Native
     from stack.runner import Runner
 
     known = orchestrators.load_all(ROOT)
     loaded, made = settings.load(ROOT, os.environ)
     if made:
         console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
-    env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
-    runtime = Docker(loaded, known, Runner(env, echo=c.config.run.echo, dry=c.config.run.dry))
-    runtime.require()
-    return runtime
+    runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}, echo=c.config.run.echo, dry=c.config.run.dry)
+    chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
+    if starting and reason:
+        console.note(f"Going on without Docker: {reason[0].lower()}{reason[1:]}")
+    return chosen
 
 
 def asked_for_help(name, value):
@@ -62,30 +65,32 @@ def asked_for_help(name, value):
     return True
 
 
-@command(help={"orch": ORCH + " Without it: all, and PostgreSQL.", "cache": "Reuse layers that are still valid."})
-def build(c, orch=None, cache=True):
-    """Build the images: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
+@command(
+    help={"orch": ORCH + " Without it: all, and PostgreSQL.", "cache": "Reuse what is still valid.", "runtime": RUNTIME},
+)
+def build(c, orch=None, cache=True, runtime=None):
+    """Build the images, or environments: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
     from stack import lifecycle, lock, orchestrators
 
     known = orchestrators.load_all(ROOT)
     names = ["postgres", *known] if orch is None else [orchestrators.find(known, orch).name]
-    runtime = runtime_of(c)
+    chosen = runtime_of(c, runtime)
     with lock.held(ROOT, "build"):
-        lifecycle.build(runtime, names, cache=cache)
+        lifecycle.build(chosen, names, cache=cache)
 
 
-@command(help={"orch": ORCH + " Without it: ORCHESTRATOR in .env.", "baked": BAKED, "timeout": TIMEOUT})
-def up(c, orch=None, baked=False, timeout=300):
+@command(help={"orch": ORCH + " Without it: ORCHESTRATOR in .env.", "baked": BAKED, "timeout": TIMEOUT, "runtime": RUNTIME})
+def up(c, orch=None, baked=False, timeout=300, runtime=None):
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
     from stack import console, lifecycle, lock, orchestrators
 
     known = orchestrators.load_all(ROOT)
     target = orchestrators.find(known, orch) if orch is not None else None
-    runtime = runtime_of(c)
-    target = target or orchestrators.find(known, runtime.settings["ORCHESTRATOR"])
+    chosen = runtime_of(c, runtime, starting=True)
+    target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
     with lock.held(ROOT, "up"):
-        lifecycle.up(runtime, target, baked=baked, timeout=timeout)
-    console.facts(lifecycle.access(target, runtime.settings.values))
+        lifecycle.up(chosen, target, baked=baked, timeout=timeout)
+    console.facts(lifecycle.access(target, chosen.settings.values))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT})
@@ -161,12 +166,13 @@ def sql(c, query=None):
         "volumes": "Delete the data as well: every order, run and password in PostgreSQL.",
         "images": "Delete the images as well.",
         "yes": "Do not ask.",
+        "runtime": RUNTIME,
     }
 )
-def clean(c, volumes=False, images=False, yes=False):
-    """Remove every container and the network; on request the data and the images, only ever this stack's own."""
+def clean(c, volumes=False, images=False, yes=False, runtime=None):
+    """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
     from stack import lifecycle, lock
 
-    runtime = runtime_of(c)
+    chosen = runtime_of(c, runtime)
     with lock.held(ROOT, "clean"):
-        lifecycle.clean(runtime, volumes=volumes, images=images, yes=yes)
+        lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes)

@@ -11,14 +11,15 @@ WAREHOUSE = "airflow"  # the shared default database: Airflow's metadata, and th
 DBT_ROLE = "dbt"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """``text`` as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def _role(name: str, password: str) -> str:
     return f"""\
-select 'create role "{name}" login' where not exists (select from pg_roles where rolname = {_literal(name)}) \\gexec
-alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {_literal(password)};"""
+select 'create role "{name}" login' where not exists (select from pg_roles where rolname = {literal(name)}) \\gexec
+alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {literal(password)};"""
 
 
 def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
@@ -31,7 +32,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
         "\\set ON_ERROR_STOP on",
         "set client_min_messages = warning;",
         "set log_statement = none; set log_min_error_statement = panic;",  # no password reaches the server's log
-        f"alter role postgres password {_literal(settings['POSTGRES_PASSWORD'])};",
+        f"alter role postgres password {literal(settings['POSTGRES_PASSWORD'])};",
         _role(DBT_ROLE, settings["DBT_PASSWORD"]),
         f"alter role {DBT_ROLE} set timezone to 'UTC';",
         f"alter role {DBT_ROLE} set search_path to marts, intermediate, staging, snapshots, raw;",
@@ -41,7 +42,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
         parts += [
             _role(name, settings[orchestrator.database_key]),
             f'select \'create database "{name}" owner "{name}"\''
-            f" where not exists (select from pg_database where datname = {_literal(name)}) \\gexec",
+            f" where not exists (select from pg_database where datname = {literal(name)}) \\gexec",
             f'alter database "{name}" owner to "{name}";',
             f'revoke all on database "{name}" from public;',
         ]

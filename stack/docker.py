@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stack import bootstrap, fingerprints
+from stack import bootstrap, fingerprints, ports
 from stack.errors import (
     BadConfiguration,
     BuildFailed,
@@ -22,13 +20,13 @@ from stack.errors import (
 )
 from stack.orchestrators import Orchestrator
 from stack.runner import Result, Runner
+from stack.runtime import POSTGRES, OnLine, Service
 from stack.settings import Settings
 
 LABEL = "switchyard.orchestrator"
 LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
-POSTGRES = "postgres"
 
 _COLUMNS = (
     "{{.ID}}",
@@ -39,36 +37,6 @@ _COLUMNS = (
     "{{.State}}",
     "{{.Status}}",
 )
-
-
-@dataclass(frozen=True)
-class Service:
-    """One container of the stack.
-
-    Attributes:
-        id: the container's short id.
-        container: its name.
-        name: the compose service.
-        orchestrator: whose it is; empty for PostgreSQL.
-        baked: whether it runs the dbt project of its image instead of the mounted one.
-        state: Docker's word: created, running, restarting, exited, paused, dead.
-        health: healthy, unhealthy, starting, or empty.
-        status: Docker's sentence, e.g. "Up 5 minutes (healthy)".
-    """
-
-    id: str
-    container: str
-    name: str
-    orchestrator: str
-    baked: bool
-    state: str
-    health: str
-    status: str
-
-    @property
-    def up(self) -> bool:
-        """Whether the container runs or is about to."""
-        return self.state in ("running", "restarting", "created")
 
 
 def postgres_file(settings: Settings) -> Path:
@@ -170,6 +138,8 @@ class Docker:
     """
 
     name = "docker"
+    artifact = "image"
+    project_place = "mounted read-only from ./dbt_project"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
         self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
@@ -206,6 +176,10 @@ class Docker:
             )
         return found.stdout.strip()
 
+    def running(self) -> bool:
+        """Whether any container of the stack is up."""
+        return any(service.up for service in self.services())
+
     def services(self) -> list[Service]:
         """Every container of the stack, asked of the engine."""
         return services(self._checked(self.runner.ask(ps_argv(self.settings))).stdout)
@@ -219,7 +193,7 @@ class Docker:
         found = self.services() if services is None else services
         return next((service.orchestrator for service in found if service.up and service.orchestrator in self.orchestrators), None)
 
-    def build(self, names: Iterable[str], *, cache: bool = True, on_line: Callable[[str], None]) -> None:
+    def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Build the images of ``names`` (``postgres`` or an orchestrator's name).
 
         Raises:
@@ -253,7 +227,7 @@ class Docker:
             wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.settings.root)
         return wanted.items() <= labels.items()
 
-    def preflight(self, target: Orchestrator) -> None:
+    def preflight(self, target: Orchestrator, *, baked: bool) -> None:
         """Check what can be checked before anything that runs is touched: the configuration, and the ports.
 
         Raises:
@@ -274,12 +248,12 @@ class Docker:
         ).stdout.splitlines()
         if any(holder.split("\t")[0] == self.settings.project for holder in holders):
             return
-        if not holders and _free(port):
+        if not holders and ports.free(port):
             return
         who = f"The container {holders[0].split(chr(9))[1]} publishes it." if holders else "Another program on this machine listens on it."
         raise PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
 
-    def start_postgres(self, timeout: int, on_line: Callable[[str], None]) -> None:
+    def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL when it is not healthy yet, and bring roles and databases up to date.
 
         Raises:
@@ -296,7 +270,7 @@ class Docker:
                 "PostgreSQL rejected the bootstrap of roles and databases.", done.stderr.strip(), "invoke logs --service postgres"
             )
 
-    def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: Callable[[str], None]) -> None:
+    def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
         """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
 
         Raises:
@@ -309,7 +283,7 @@ class Docker:
             override.write_text(baked_override(target), encoding="utf-8")
         self._up(up_argv(self.settings, target, timeout, override), target.title, on_line)
 
-    def _up(self, argv: list[str], title: str, on_line: Callable[[str], None]) -> None:
+    def _up(self, argv: list[str], title: str, on_line: OnLine) -> None:
         done = self.runner.follow(argv, on_line)
         if done.code == 0:
             return
@@ -321,7 +295,7 @@ class Docker:
             why += [f"  {line}" for line in (tail.stdout + tail.stderr).splitlines()[-15:]]
         raise NotHealthy(f"{title} did not become healthy.", "\n".join(why), "invoke logs")
 
-    def down(self, on_line: Callable[[str], None]) -> None:
+    def down(self, on_line: OnLine) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""
         done = self.runner.follow(down_argv(self.settings, self._file(self.active() or POSTGRES)), on_line)
         if done.code:
@@ -346,9 +320,10 @@ class Docker:
         if names:
             self._checked(self.runner.change(["docker", "image", "rm", *names]))
 
-    def run_argv(self, orchestrator: Orchestrator, job: str) -> list[str]:
-        """The command that triggers and follows ``job`` and prints the run protocol."""
-        return exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, job])
+    def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
+        """Trigger and follow ``job`` in the orchestrator's container, handing over each line of the run protocol."""
+        argv = exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, job])
+        return self.runner.follow(argv, on_line, errors_apart=True)
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
@@ -376,10 +351,3 @@ class Docker:
         if result.code:
             raise StackError("Docker refused a command.", result.stderr.strip(), "invoke --echo status")
         return result
-
-
-def _free(port: int) -> bool:
-    """Whether nobody listens on ``port`` of 127.0.0.1; asked by connecting, since binding is refused for other reasons too."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0

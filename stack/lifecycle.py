@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from stack import console
-from stack.docker import POSTGRES, Docker
 from stack.errors import AlreadyActive, BadUsage, NothingActive, StackError
 from stack.orchestrators import Orchestrator
+from stack.runtime import POSTGRES, Runtime
 
 
 @contextmanager
@@ -19,14 +19,14 @@ def _waiting(what: str, done: str) -> Iterator[console.Waiting]:
     console.ok(f"{done} after {waiting.seconds:.0f} s")
 
 
-def build(runtime: Docker, names: list[str], *, cache: bool = True) -> None:
-    """Build the images of ``names``, one after the other."""
+def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
+    """Build the images, or without Docker the environments, of ``names``, one after the other."""
     for name in names:
-        with _waiting(f"Building the image for {name}", f"Image for {name} built") as waiting:
+        with _waiting(f"Building the {runtime.artifact} for {name}", f"{runtime.artifact.capitalize()} for {name} built") as waiting:
             runtime.build([name], cache=cache, on_line=waiting.detail)
 
 
-def up(runtime: Docker, target: Orchestrator, *, baked: bool, timeout: int) -> None:
+def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> None:
     """Bring PostgreSQL and ``target`` up, building what is missing or out of date.
 
     Raises:
@@ -44,7 +44,7 @@ def up(runtime: Docker, target: Orchestrator, *, baked: bool, timeout: int) -> N
     _start(runtime, target, baked, timeout)
 
 
-def switch(runtime: Docker, target: Orchestrator, *, baked: bool, timeout: int) -> None:
+def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> None:
     """Put ``target`` in the place of the active orchestrator; bring the old one back when the new one fails.
 
     Everything that can fail beforehand (configuration, ports, builds) fails while the old one still runs.
@@ -72,31 +72,31 @@ def switch(runtime: Docker, target: Orchestrator, *, baked: bool, timeout: int) 
         raise
 
 
-def _prepare(runtime: Docker, target: Orchestrator, baked: bool, timeout: int) -> None:
-    runtime.preflight(target)
+def _prepare(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
+    runtime.preflight(target, baked=baked)
     build(runtime, runtime.outdated([POSTGRES, target.name], baked=baked))
     with console.Waiting("Starting PostgreSQL") as waiting:
         runtime.start_postgres(timeout, waiting.detail)
     console.ok(f"PostgreSQL is healthy on localhost:{runtime.settings.port('POSTGRES_PORT')}")
 
 
-def _start(runtime: Docker, target: Orchestrator, baked: bool, timeout: int) -> None:
+def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
     with _waiting(f"Starting {target.title}", f"{target.title} is healthy") as waiting:
         runtime.start(target, baked=baked, timeout=timeout, on_line=waiting.detail)
 
 
-def down(runtime: Docker) -> None:
+def down(runtime: Runtime) -> None:
     """Take everything down; the data stays."""
     _down(runtime)
     console.note(f"  The data is kept in {', '.join(runtime.volumes()) or 'no volume: nothing was ever started'}.")
 
 
-def _down(runtime: Docker) -> None:
+def _down(runtime: Runtime) -> None:
     with _waiting("Stopping", "Everything is stopped") as waiting:
         runtime.down(waiting.detail)
 
 
-def clean(runtime: Docker, *, volumes: bool, images: bool, yes: bool) -> None:
+def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool) -> None:
     """Remove containers and network, and on request volumes and images, after a question.
 
     Raises:

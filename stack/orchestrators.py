@@ -16,6 +16,48 @@ _PREFIX = "docker-compose-"
 
 
 @dataclass(frozen=True)
+class Process:
+    """What the Docker-free runtime starts in the place of one container.
+
+    Attributes:
+        service: the compose service's name.
+        command: the program and its arguments.
+        health: a command that exits 0 when the service is well.
+        container: the container's environment, as the service has it.
+        environment: what is laid over it without a container.
+        after: the services that must be healthy before this one starts.
+    """
+
+    service: str
+    command: tuple[str, ...]
+    health: tuple[str, ...]
+    container: Mapping[str, str]
+    environment: Mapping[str, str]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Native:
+    """How the orchestrator runs without Docker: the ``native`` block of its compose file, see README.
+
+    Attributes:
+        requirements: locked sets in ``docker/<name>``, each an environment of its own; the first one's programs win.
+        home: files of ``docker/<name>`` that the product wants to find in its home folder.
+        unsupported: why not, by platform (as in ``sys.platform``).
+        environment: of every process, and of the commands at build.
+        run: the command that triggers and follows a job; the job's name is appended.
+        processes: in the order in which they start.
+    """
+
+    requirements: tuple[str, ...]
+    home: tuple[str, ...]
+    unsupported: Mapping[str, str]
+    environment: Mapping[str, str]
+    run: tuple[str, ...]
+    processes: tuple[Process, ...]
+
+
+@dataclass(frozen=True)
 class Orchestrator:
     """One orchestrator, as its compose file describes it.
 
@@ -32,6 +74,7 @@ class Orchestrator:
         run: the command that triggers and follows a job; the job's name is appended.
         built: the service whose ``build`` section makes the image of all of them.
         mounts: per service that mounts the dbt project, its *other* volumes.
+        native: how it runs without Docker, or None where it cannot.
     """
 
     name: str
@@ -46,6 +89,7 @@ class Orchestrator:
     run: tuple[str, ...]
     built: str
     mounts: Mapping[str, tuple[str, ...]]
+    native: Native | None = None
 
     @property
     def database_key(self) -> str:
@@ -99,6 +143,29 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         run=tuple(block["run"]),
         built=built[0],
         mounts=mounts,
+        native=_native(block["native"], services) if "native" in block else None,
+    )
+
+
+def _native(block: dict[str, Any], services: dict[str, Any]) -> Native:
+    return Native(
+        requirements=tuple(block["requirements"]),
+        home=tuple(block.get("home", [])),
+        unsupported=block.get("unsupported", {}),
+        environment=block.get("environment", {}),
+        run=tuple(block["run"]),
+        processes=tuple(
+            Process(
+                service=name,
+                command=tuple(process["command"]),
+                health=tuple(process["health"]),
+                container=services[name].get("environment", {}),
+                environment={**block.get("environment", {}), **process.get("environment", {})},
+                # PostgreSQL, of which every service depends, is up before anything of an orchestrator starts.
+                after=tuple(other for other in services[name].get("depends_on", {}) if other in block["services"]),
+            )
+            for name, process in block["services"].items()
+        ),
     )
 
 

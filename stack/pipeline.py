@@ -11,9 +11,9 @@ from typing import Any
 from colorama import Fore, Style
 
 from stack import console
-from stack.docker import Docker
 from stack.errors import ApiUnusable, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
+from stack.runtime import Runtime
 from switchyard import api, results
 from switchyard.jobs import JOBS
 
@@ -82,7 +82,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
     return run
 
 
-def run(runtime: Docker, job: str) -> None:
+def run(runtime: Runtime, job: str) -> None:
     """Trigger ``job`` in the active orchestrator and follow it to its end.
 
     Raises:
@@ -95,11 +95,10 @@ def run(runtime: Docker, job: str) -> None:
         raise NothingActive("No orchestrator is active, so nothing can run the pipeline.", "", "invoke up")
     orchestrator = runtime.orchestrators[active]
     console.say(f"{job} on {orchestrator.title}")
-    argv = runtime.run_argv(orchestrator, job)
     if runtime.runner.dry:
-        runtime.runner.follow(argv, console.say)
+        runtime.trigger(orchestrator, job, console.say)
         return
-    conclude(follow(job, lambda on_line: runtime.runner.follow(argv, on_line, errors_apart=True), show_event), orchestrator.title)
+    conclude(follow(job, lambda on_line: runtime.trigger(orchestrator, job, on_line), show_event), orchestrator.title)
 
 
 def show_event(event: dict[str, Any]) -> None:

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from stack import console, lifecycle
-from stack.docker import Docker
+from stack.runtime import Runtime
 
 
-def snapshot(runtime: Docker) -> dict[str, Any]:
+def snapshot(runtime: Runtime) -> dict[str, Any]:
     """What is up at this moment, asked of the runtime."""
     services = runtime.services()
     name = runtime.active(services)
@@ -25,7 +25,7 @@ def snapshot(runtime: Docker) -> dict[str, Any]:
                 "orchestrator": service.orchestrator or None,
                 "state": service.state,
                 "health": service.health or None,
-                "container": service.container,
+                "container": service.container or None,
                 "id": service.id,
                 "status": service.status,
             }
@@ -34,12 +34,12 @@ def snapshot(runtime: Docker) -> dict[str, Any]:
     }
 
 
-def print_json(runtime: Docker) -> None:
+def print_json(runtime: Runtime) -> None:
     """Print `snapshot` as one JSON object."""
     console.say(json.dumps(snapshot(runtime), indent=2))
 
 
-def print_table(runtime: Docker) -> None:
+def print_table(runtime: Runtime) -> None:
     """Print `snapshot` for a person, with what to type next."""
     now = snapshot(runtime)
     active = runtime.orchestrators.get(now["orchestrator"])
@@ -47,11 +47,11 @@ def print_table(runtime: Docker) -> None:
         console.say("Nothing is up. Next: invoke up")
         return
     if active:
-        where = "mounted read-only from ./dbt_project" if now["dbt_project"] == "mounted" else "the image's own copy"
-        console.facts([*lifecycle.access(active, runtime.settings.values), ("dbt project", where)])
+        where = runtime.project_place if now["dbt_project"] == "mounted" else "the image's own copy"
+        console.facts([*lifecycle.access(active, runtime.settings.values), ("dbt project", where), ("Runtime", runtime.name)])
     else:
         console.say("  No orchestrator is active. Next: invoke up")
     console.say()
     console.table(
-        ("SERVICE", "STATE", "HEALTH", "DOCKER"), [(s["name"], s["state"], s["health"] or "-", s["status"]) for s in now["services"]]
+        ("SERVICE", "STATE", "HEALTH", "SINCE"), [(s["name"], s["state"], s["health"] or "-", s["status"]) for s in now["services"]]
     )

@@ -9,6 +9,8 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from stack import console
 
@@ -51,9 +53,16 @@ class Runner:
         """Run a command that only reads, even in a dry run, and capture what it prints."""
         return self._captured(argv)
 
-    def change(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None) -> Result:
-        """Run a command that changes something, and capture what it prints; ``stdin`` is never echoed."""
-        return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False)
+    def change(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, **options: Any) -> Result:
+        """Run a command that changes something, and capture what it prints; ``stdin`` is never echoed.
+
+        Args:
+            argv: the command.
+            stdin: what it reads.
+            env: further variables for this command.
+            options: of `subprocess.Popen`, such as ``cwd`` and ``user``.
+        """
+        return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False, **options)
 
     def follow(
         self,
@@ -61,6 +70,7 @@ class Runner:
         on_line: Callable[[str], None],
         env: Mapping[str, str] | None = None,
         errors_apart: bool = False,
+        only_env: bool = False,
     ) -> Result:
         """Run a command that changes something, and hand over each line that it prints at once.
 
@@ -69,6 +79,7 @@ class Runner:
             on_line: called with each line, without its line end.
             env: further variables for this command.
             errors_apart: hand over standard output alone; else both streams, as they come.
+            only_env: ``env`` is all of the command's environment.
 
         Returns:
             The exit code, and in ``stderr`` the last lines of what the command said (of standard error when apart).
@@ -85,7 +96,7 @@ class Runner:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=self._environment(env),
+                env=env if only_env else self._environment(env),
             )
             with process:
                 for line in process.stdout:
@@ -94,11 +105,35 @@ class Runner:
             errors.seek(0)
             return Result(process.returncode, stderr=errors.read().strip() if errors_apart else "\n".join(last))
 
-    def hand_over(self, argv: Sequence[str]) -> int:
+    def hand_over(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
         """Run a command on this terminal, as if the user had typed it, and return its exit code."""
         if self._only_printed(argv):
             return 0
-        return subprocess.run(argv, env=self._environment()).returncode
+        return subprocess.run(argv, env=self._environment(env)).returncode
+
+    def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen | None:
+        """Start a command that outlives this one, out of reach of this terminal's signals; None in a dry run.
+
+        Args:
+            argv: the command.
+            log: the file that both of its streams are appended to.
+            env: all of its environment.
+            options: of `subprocess.Popen`, such as ``cwd`` and ``user``.
+        """
+        if self._only_printed(argv):
+            return None
+        windows = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW if os.name == "nt" else 0
+        with open(log, "ab") as stream:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+                creationflags=windows,
+                **options,
+            )
 
     def _only_printed(self, argv: Sequence[str]) -> bool:
         if self.echo or self.dry:
@@ -108,7 +143,9 @@ class Runner:
     def _environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         return {**os.environ, **self.env, **(env or {})}
 
-    def _captured(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, echo: bool = True) -> Result:
+    def _captured(
+        self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, echo: bool = True, **options: Any
+    ) -> Result:
         if echo and self.echo:
             console.note(f"$ {shown(argv)}")
         try:
@@ -121,6 +158,7 @@ class Runner:
                 encoding="utf-8",
                 errors="replace",
                 env=self._environment(env),
+                **options,
             )
         except FileNotFoundError:
             return Result(127, stderr=f"{argv[0]}: not found")

@@ -137,6 +137,8 @@ def _check_values(values: Mapping[str, str]) -> None:
                     f"{other} and {key} are both {value}.", "Each service needs a port of its own.", f"Set {key} in .env to a free port."
                 )
             ports[value] = key
+    if values["RUNTIME"] not in ("auto", "docker", "native"):
+        raise BadConfiguration(f"RUNTIME is {values['RUNTIME']!r}.", "It is auto, docker or native.", "Set RUNTIME in .env.")
     if values["SCHEDULES_ENABLED"] not in ("true", "false"):
         raise BadConfiguration(
             f"SCHEDULES_ENABLED is {values['SCHEDULES_ENABLED']!r}.", "It is either true or false.", "Set SCHEDULES_ENABLED in .env."

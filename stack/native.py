@@ -1,0 +1,359 @@
+"""The Docker-free runtime: processes on this machine, in locked environments, over a PostgreSQL of their own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+
+from stack import bootstrap, console, environments, plan, ports
+from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, PortInUse
+from stack.orchestrators import Orchestrator, Process
+from stack.postgres import Postgres
+from stack.processes import Processes, Record
+from stack.runner import Result, Runner
+from stack.runtime import POSTGRES, OnLine, Service
+from stack.settings import Settings
+
+PATIENCE = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
+
+
+class Native:
+    """The runtime without Docker.
+
+    Args:
+        settings: the checkout's settings.
+        orchestrators: every known orchestrator.
+        runner: what starts programs.
+        environ: the caller's environment.
+    """
+
+    name = "native"
+    artifact = "environment"
+    project_place = "./dbt_project, read in place"
+
+    def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
+        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
+        self.base = plan.base(settings.root)
+        self.postgres = Postgres(settings, runner, environ)
+        self.processes = Processes(self.base / "run", runner)
+
+    def require(self) -> str:
+        """Nothing is needed: what is missing is installed by `build`."""
+        return self.name
+
+    def running(self) -> bool:
+        """Whether a process of the stack runs."""
+        return self.postgres.server() is not None or any(self.processes.members(record) for record in self.processes.records())
+
+    def services(self) -> list[Service]:
+        """PostgreSQL and every process that was started; each health is asked now."""
+        records = self.processes.records()
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(self._service, records))
+        return [*self._postgres_service(), *sorted(found, key=lambda service: service.name)]
+
+    def active(self) -> str | None:
+        """The orchestrator of which a process runs, or None."""
+        return next((record.orchestrator for record in self.processes.records() if self.processes.members(record)), None)
+
+    def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
+        """Install PostgreSQL, or make the environments of an orchestrator."""
+        self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in names:
+            if name == POSTGRES:
+                self.postgres.build(cache=cache, on_line=on_line)
+            else:
+                target = self._supported(self.orchestrators[name])
+                environments.build(self.settings, target, self.runner, self.environ, cache=cache, on_line=on_line)
+
+    def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
+        """Those of ``names`` that are not installed, or were from other files than the checkout holds now."""
+        return [name for name in names if not (self.postgres.current() if name == POSTGRES else environments.current(self.settings, name))]
+
+    def preflight(self, target: Orchestrator, *, baked: bool) -> None:
+        """Check what can be checked before anything that runs is touched: abilities, and the ports.
+
+        Raises:
+            BadUsage: ``baked`` without an image.
+            EngineMissing: the orchestrator cannot run without Docker.
+            PortInUse: somebody else holds a port of the target.
+        """
+        if baked:
+            raise BadUsage(
+                "There is no image without Docker, so --baked means nothing.",
+                "The dbt project is read where it is, in ./dbt_project.",
+                f"invoke up --orch {target.name}",
+            )
+        self._supported(target)
+        own = {process.pid for record in self.processes.records() for process in self.processes.members(record)}
+        if server := self.postgres.server():
+            own.add(server.pid)
+        for key in ("POSTGRES_PORT", target.ui_port):
+            self._require_port(key, own, target)
+
+    def start_postgres(self, timeout: int, on_line: OnLine) -> None:
+        """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
+        self.postgres.start(bootstrap.sql(self.settings, self.orchestrators.values()), timeout, on_line)
+
+    def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
+        """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
+
+        Raises:
+            NotHealthy: a process ended, or was not healthy within ``timeout`` seconds; with the last log lines.
+        """
+        if self._unchanged(target) and all(self._well(target, record) for record in self.processes.records()):
+            return
+        on_line("stopping what runs")
+        self.stop_orchestrator()
+        folders = plan.Folders(self.settings.root, target.name)
+        folders.home.mkdir(parents=True, exist_ok=True)
+        (self.base / "logs").mkdir(exist_ok=True)
+        for name in target.native.home:
+            shutil.copy(folders.code / name, folders.home / name)
+        picked = {name: ports.unused() for name in plan.port_names(target)}
+        deadline = time.monotonic() + timeout
+        waiting: dict[str, Process] = {}
+        for process in target.native.processes:
+            for other in process.after:
+                self._wait({other: waiting.pop(other)} if other in waiting else {}, target, picked, deadline, on_line)
+            on_line(f"starting {process.service}")
+            self._start(target, process, picked)
+            waiting[process.service] = process
+        self._wait(waiting, target, picked, deadline, on_line)
+
+    def stop_orchestrator(self) -> None:
+        """End every process of the orchestrator; PostgreSQL stays up."""
+        if not self.runner.dry:
+            self.processes.stop(self.processes.records())
+
+    def down(self, on_line: OnLine) -> None:
+        """End everything; the data stays."""
+        on_line("stopping the orchestrator")
+        self.stop_orchestrator()
+        on_line("stopping PostgreSQL")
+        self.postgres.stop()
+
+    def volumes(self) -> list[str]:
+        """The folders that hold data."""
+        return self._existing([self.postgres.home, *(plan.Folders(self.settings.root, name).home for name in self.orchestrators)])
+
+    def remove_volumes(self, names: Sequence[str]) -> None:
+        """Delete the folders called ``names`` with all their data."""
+        self._remove(names)
+
+    def images(self) -> list[str]:
+        """The folders that hold environments and programs."""
+        made = [plan.Folders(self.settings.root, name).environment for name in (POSTGRES, *self.orchestrators)]
+        return self._existing([*made, *([self.postgres.programs] if self.postgres.account else [])])
+
+    def remove_images(self, names: Sequence[str]) -> None:
+        """Delete the folders called ``names``."""
+        self._remove(names)
+
+    def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
+        """Trigger and follow ``job``, handing over each line of the run protocol."""
+        record = next(iter(self._records(orchestrator)), None)
+        picked = record.ports if record else {}
+        process = next(process for process in orchestrator.native.processes if process.service == orchestrator.service)
+        env = plan.environment(self.settings, orchestrator, process, picked, self.environ)
+        argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, job], picked)
+        return self.runner.follow([_found(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
+
+    def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
+        """Show the processes' logs on this terminal, each line after its service's name."""
+        names = [POSTGRES, *([process.service for process in self.orchestrators[active].native.processes] if active else [])]
+        if service is not None and service not in names:
+            raise BadUsage(f"There is no service called {service!r}.", f"The services are {', '.join(names)}.", "invoke status")
+        files = {name: self.base / "logs" / f"{name}.log" for name in names if service in (None, name)}
+        width = max(map(len, files))
+        positions = {}
+        for name, path in files.items():
+            content = path.read_bytes() if path.exists() else b""
+            positions[name] = len(content)
+            for line in content.decode("utf-8", "replace").splitlines()[-tail:]:
+                console.say(f"{name:<{width}}  | {line}")
+        while follow:
+            time.sleep(0.2)
+            for name, path in files.items():
+                positions[name] = self._show_new(name.ljust(width), path, positions[name])
+        return 0
+
+    def sql(self, query: str | None, *, tty: bool) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``.
+
+        Raises:
+            NothingActive: PostgreSQL is not running.
+        """
+        if not self.postgres.server():
+            raise NothingActive("PostgreSQL is not running.", "`sql` asks the stack's own server.", "invoke up")
+        args = ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])
+        argv = self.postgres.psql(bootstrap.DBT_ROLE, bootstrap.WAREHOUSE, *args)
+        return self.runner.hand_over(argv, self.postgres.psql_env(bootstrap.DBT_ROLE))
+
+    # Services
+
+    def _postgres_service(self) -> list[Service]:
+        server = self.postgres.server()
+        if server:
+            health = "healthy" if self.postgres.ready() else "starting"
+            return [Service(str(server.pid), "", POSTGRES, "", False, "running", health, _since(server))]
+        if self.postgres.crashed():
+            return [Service("", "", POSTGRES, "", False, "crashed", "", "Ended without being asked to")]
+        return []
+
+    def _service(self, record: Record) -> Service:
+        root = self.processes.root(record)
+        state, health, status = "crashed", "", "Ended without being asked to"
+        if root:
+            state, status = "running", _since(root)
+            target = self.orchestrators.get(record.orchestrator)
+            well = target is not None and self._well(target, record)
+            health = "healthy" if well else "starting" if time.time() - record.created < PATIENCE else "unhealthy"
+        return Service(str(record.pid), "", record.service, record.orchestrator, False, state, health, status)
+
+    def _well(self, target: Orchestrator, record: Record) -> bool:
+        process = next((process for process in target.native.processes if process.service == record.service), None)
+        return process is not None and self._probe(target, process, record.ports).returncode == 0
+
+    def _probe(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
+        env = plan.environment(self.settings, target, process, picked, self.environ)
+        argv = plan.argv(self.settings, target, process.health, picked)
+        try:
+            return subprocess.run(
+                [_found(argv[0], env), *argv[1:]], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return subprocess.CompletedProcess(argv, 1, "", str(error))
+
+    def _records(self, target: Orchestrator) -> list[Record]:
+        return [record for record in self.processes.records() if record.orchestrator == target.name]
+
+    # Start
+
+    def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
+        env = plan.environment(self.settings, target, process, picked, self.environ)
+        argv = plan.argv(self.settings, target, process.command, picked)
+        return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name))
+
+    def _unchanged(self, target: Orchestrator) -> bool:
+        """Whether exactly the target's processes run, and would be started just so again."""
+        running = {record.service: record for record in self.processes.records() if self.processes.root(record)}
+        return {process.service for process in target.native.processes} == set(running) == {
+            record.service for record in self.processes.records()
+        } and all(
+            running[process.service].fingerprint == self._fingerprint(target, process, running[process.service].ports)
+            for process in target.native.processes
+        )
+
+    def _start(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> None:
+        log = self.base / "logs" / f"{process.service}.log"
+        log.write_bytes(b"")
+        self.processes.start(
+            process.service, target.name,
+            plan.argv(self.settings, target, process.command, picked),
+            plan.environment(self.settings, target, process, picked, self.environ),
+            cwd=plan.Folders(self.settings.root, target.name).home, log=log, ports=picked,
+            fingerprint=self._fingerprint(target, process, picked),
+        )  # fmt: skip
+
+    def _wait(self, waiting: dict[str, Process], target: Orchestrator, picked: Mapping[str, int], deadline: float, on_line: OnLine) -> None:
+        """Wait until each of the processes is healthy, as long as all of the target's run."""
+        while waiting and not self.runner.dry:
+            for record in self._records(target):
+                if self.processes.root(record) is None:
+                    raise NotHealthy(f"{target.title} did not become healthy.", self._evidence(record.service, "ended", ""), "invoke logs")
+            for name, process in list(waiting.items()):
+                probe = self._probe(target, process, picked)
+                if probe.returncode == 0:
+                    del waiting[name]
+                    on_line(f"{name} is healthy")
+                elif time.monotonic() > deadline:
+                    raise NotHealthy(
+                        f"{target.title} did not become healthy.", self._evidence(name, "is not healthy", probe.stderr), "invoke logs"
+                    )
+            if waiting:
+                time.sleep(0.2)
+
+    def _evidence(self, service: str, what: str, said: str) -> str:
+        log = (self.base / "logs" / f"{service}.log").read_text(encoding="utf-8", errors="replace")
+        lines = [f"{service} {what}" + (f" ({said.strip()})" if said.strip() else "") + "; its last lines:"]
+        return "\n".join(lines + [f"  {line}" for line in log.splitlines()[-15:]])
+
+    # Checks
+
+    def _supported(self, target: Orchestrator) -> Orchestrator:
+        if target.native is None:
+            raise EngineMissing(f"{target.title} runs on Docker only.", f"{target.file.name} has no native block.", "Start Docker.")
+        if reason := target.native.unsupported.get(sys.platform):
+            others = [name for name, other in self.orchestrators.items() if other.native and sys.platform not in other.native.unsupported]
+            raise EngineMissing(
+                f"{target.title} cannot run here without Docker.", reason, f"Start Docker, or: invoke up --orch {others[0]}"
+            )
+        return target
+
+    def _require_port(self, key: str, own: set[int], target: Orchestrator) -> None:
+        port = self.settings.port(key)
+        if ports.free(port):
+            return
+        holder = ports.holder(port)
+        if holder is None:
+            # The system does not tell: it is ours when we run something on it.
+            ours = self.postgres.server() and self.postgres.port() == port if key == "POSTGRES_PORT" else self.active() == target.name
+            if ours:
+                return
+        elif holder.pid in own:
+            return
+        who = f"{_name(holder)} (process {holder.pid}) listens on it." if holder else "Another program on this machine listens on it."
+        raise PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
+
+    # Folders
+
+    def _existing(self, paths: Iterable[Path]) -> list[str]:
+        return [self._shown(path) for path in paths if path.exists()]
+
+    def _shown(self, path: Path) -> str:
+        return path.relative_to(self.settings.root).as_posix() if path.is_relative_to(self.settings.root) else str(path)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            if not self.runner.dry:
+                shutil.rmtree(self.settings.root / name)
+
+    def _show_new(self, label: str, path: Path, position: int) -> int:
+        """Print what was added to a log since ``position``, as far as its lines are complete; return the new position."""
+        size = path.stat().st_size if path.exists() else 0
+        if size < position:
+            position = 0  # started anew
+        if size == position:
+            return position
+        with open(path, "rb") as file:
+            file.seek(position)
+            content = file.read()
+        complete = content[: content.rfind(b"\n") + 1]
+        for line in complete.decode("utf-8", "replace").splitlines():
+            console.say(f"{label}  | {line}")
+        return position + len(complete)
+
+
+def _found(program: str, env: Mapping[str, str]) -> str:
+    """Where the program is on the PATH of ``env``."""
+    return shutil.which(program, path=env["PATH"]) or program
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "Another program"
+
+
+def _since(process: psutil.Process) -> str:
+    return f"Up {timedelta(seconds=round(time.time() - process.create_time()))}, process {process.pid}"

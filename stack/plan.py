@@ -1,0 +1,160 @@
+"""What the Docker-free runtime starts, as values: folders, environments and argv lists made from a ``native`` block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack import bootstrap
+from stack.errors import BadConfiguration
+from stack.orchestrators import Orchestrator, Process
+from stack.settings import Settings
+
+# Of the caller's environment, only what a program needs to find its way on the machine: a DBT_ or PYTHON variable of the
+# user's own must reach the processes as little as it reaches a container.
+_INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|TEMP|TMP|SSL_CERT_FILE|SSL_CERT_DIR"
+    r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|PROGRAMDATA|USERPROFILE",
+    re.I,
+)
+_SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?])([^}]*))?\})")
+_PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the Docker-free runtime keeps what belongs to one orchestrator (or to PostgreSQL).
+
+    Attributes:
+        root: the checkout.
+        name: the orchestrator's name, or ``postgres``.
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def code(self) -> Path:
+        """The same files that the image carries."""
+        return self.root / "docker" / self.name
+
+    @property
+    def environment(self) -> Path:
+        """What `build` makes, as an image's layers: locked environments, dbt's packages, the parsed project."""
+        return base(self.root) / "environments" / self.name
+
+    @property
+    def home(self) -> Path:
+        """What lasts, as a volume."""
+        return base(self.root) / "data" / self.name
+
+    def virtualenv(self, requirements: str) -> Path:
+        """The environment that a locked set of requirements is installed in."""
+        return self.environment / Path(requirements).stem
+
+
+def base(root: Path) -> Path:
+    """The folder that holds everything of the Docker-free runtime."""
+    return root / ".stack" / "native"
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of the caller's environment that every process gets."""
+    return {key: value for key, value in environ.items() if _INHERITED.fullmatch(key)}
+
+
+def contract(settings: Settings, folders: Folders) -> dict[str, str]:
+    """The variables that every image sets, with this machine's values."""
+    return {
+        "PYTHONPATH": str(settings.root / "docker" / "common"),
+        "PYTHONUNBUFFERED": "1",
+        "DBT_PROJECT_DIR": str(settings.root / "dbt_project"),
+        "DBT_PROFILES_DIR": str(settings.root / "dbt_project"),
+        "DBT_PACKAGES_PATH": str(folders.environment / "packages"),
+        "SWITCHYARD_TARGET_PATH": str(folders.environment / "target"),
+        "DBT_HOST": "127.0.0.1",
+        "DBT_PORT": settings["POSTGRES_PORT"],
+        "DBT_USER": bootstrap.DBT_ROLE,
+        "DBT_DBNAME": bootstrap.WAREHOUSE,
+        "DBT_ENV_SECRET_PASSWORD": settings["DBT_PASSWORD"],
+        "SCHEDULES_ENABLED": settings["SCHEDULES_ENABLED"],
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DO_NOT_TRACK": "1",
+        "TZ": "UTC",
+    }
+
+
+def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, int]) -> str:
+    """Fill in both kinds of placeholders.
+
+    ``${KEY}``, ``${KEY:-default}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``, ``{code}``,
+    ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one wherever
+    the block says that name.
+
+    Raises:
+        BadConfiguration: there is no such placeholder.
+    """
+    places = {"root": folders.root, "code": folders.code, "home": folders.home, "environment": folders.environment}
+
+    def setting(match: re.Match[str]) -> str:
+        dollar, key, kind, rest = match.groups()
+        return dollar or settings.values.get(key) or (rest if kind == ":-" else "")
+
+    def place(match: re.Match[str]) -> str:
+        name, port = match.groups()
+        if name == "port" and port:
+            return str(ports.get(port, 0))
+        if name in places and not port:
+            return str(places[name])
+        raise BadConfiguration(
+            f"The native block of {folders.name} says {match[0]}, which stands for nothing.",
+            f"Known are {{port:name}}, {', '.join(f'{{{key}}}' for key in places)}.",
+            f"git diff -- compose/docker-compose-{folders.name}.yaml",
+        )
+
+    # One pass, so that a password with braces is left alone.
+    either = re.compile(f"{_SETTING.pattern}|{_PLACE.pattern}")
+    return either.sub(lambda match: setting(_SETTING.match(match[0])) if match[0][0] == "$" else place(_PLACE.match(match[0])), text)
+
+
+def port_names(orchestrator: Orchestrator) -> list[str]:
+    """The names of the ports that the orchestrator's processes use among themselves."""
+    native = orchestrator.native
+    texts = [text for process in native.processes for text in (*process.command, *process.health, *process.environment.values())]
+    return sorted({match[2] for text in texts for match in _PLACE.finditer(text) if match[1] == "port"})
+
+
+def environment(
+    settings: Settings, orchestrator: Orchestrator, process: Process | None, ports: Mapping[str, int], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """All of the environment of one process, or without one, of a command at build."""
+    folders = Folders(settings.root, orchestrator.name)
+
+    def filled(values: Mapping[str, str]) -> dict[str, str]:
+        return {key: expand(str(value), settings, folders, ports) for key, value in values.items()}
+
+    own = filled(process.environment if process else orchestrator.native.environment)
+    found = {**inherited(environ), **filled(process.container if process else {}), **contract(settings, folders), **own}
+    programs = [str(folders.virtualenv(requirements) / scripts()) for requirements in orchestrator.native.requirements]
+    return {**found, "PATH": os.pathsep.join([*programs, environ.get("PATH", os.defpath)])}
+
+
+def argv(settings: Settings, orchestrator: Orchestrator, command: Sequence[str], ports: Mapping[str, int]) -> list[str]:
+    """A command of the native block, filled in."""
+    folders = Folders(settings.root, orchestrator.name)
+    return [expand(word, settings, folders, ports) for word in command]
+
+
+def scripts() -> str:
+    """Where an environment has its programs."""
+    return "Scripts" if os.name == "nt" else "bin"
+
+
+def launch_fingerprint(argv: Sequence[str], env: Mapping[str, str], build: str) -> str:
+    """Changes whenever a process, started anew, would be another one: command, environment, or what was built."""
+    return hashlib.sha256(json.dumps([argv, sorted(env.items()), build]).encode()).hexdigest()

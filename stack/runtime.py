@@ -1,0 +1,162 @@
+"""What the tasks ask of a runtime, whichever it is, and the choice between Docker and none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stack.errors import AlreadyActive, BadUsage, EngineMissing
+from stack.orchestrators import Orchestrator
+from stack.runner import Result, Runner
+from stack.settings import Settings
+
+POSTGRES = "postgres"
+AUTO = "auto"
+
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One long-running service of the stack: a container, or a process with its children.
+
+    Attributes:
+        id: the container's short id, or the process's id.
+        container: the container's name; empty without Docker.
+        name: the service's name in the compose file.
+        orchestrator: whose it is; empty for PostgreSQL.
+        baked: whether it runs the dbt project of its image instead of the mounted one.
+        state: Docker's word (created, running, restarting, exited, paused, dead), or crashed.
+        health: healthy, unhealthy, starting, or empty.
+        status: a sentence for a person, e.g. "Up 5 minutes (healthy)".
+    """
+
+    id: str
+    container: str
+    name: str
+    orchestrator: str
+    baked: bool
+    state: str
+    health: str
+    status: str
+
+    @property
+    def up(self) -> bool:
+        """Whether the service runs or is about to."""
+        return self.state in ("running", "restarting", "created")
+
+
+class Runtime(Protocol):
+    """What starts and stops the stack. `stack.docker.Docker` and `stack.native.Native` are the two.
+
+    Attributes:
+        name: what ``--runtime`` calls it.
+        artifact: what it builds for an orchestrator: an image, or an environment.
+        project_place: where the dbt project is that a run sees, for `invoke status`.
+    """
+
+    name: str
+    artifact: str
+    project_place: str
+    settings: Settings
+    orchestrators: Mapping[str, Orchestrator]
+    runner: Runner
+
+    def require(self) -> str:
+        """Make sure that the runtime can be used, and return its version."""
+
+    def running(self) -> bool:
+        """Whether anything of the stack runs on it at this moment."""
+
+    def services(self) -> list[Service]:
+        """Every service of the stack that runs, or that ended without being asked to."""
+
+    def active(self) -> str | None:
+        """The orchestrator that is up, or None."""
+
+    def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
+        """Make what ``names`` (``postgres``, or an orchestrator's name) need before they can start."""
+
+    def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
+        """Those of ``names`` that `build` must make, or make anew, first."""
+
+    def preflight(self, target: Orchestrator, *, baked: bool) -> None:
+        """Check what can be checked before anything that runs is touched: configuration, abilities, ports."""
+
+    def start_postgres(self, timeout: int, on_line: OnLine) -> None:
+        """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
+
+    def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
+        """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy."""
+
+    def stop_orchestrator(self) -> None:
+        """Stop the orchestrator; PostgreSQL stays up."""
+
+    def down(self, on_line: OnLine) -> None:
+        """Stop everything; the data stays."""
+
+    def volumes(self) -> list[str]:
+        """The names of what holds data."""
+
+    def remove_volumes(self, names: Sequence[str]) -> None:
+        """Delete the volumes called ``names`` with all their data."""
+
+    def images(self) -> list[str]:
+        """The names of what `build` has made."""
+
+    def remove_images(self, names: Sequence[str]) -> None:
+        """Delete the images called ``names``."""
+
+    def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
+        """Trigger and follow ``job``, handing over each line of the run protocol."""
+
+    def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
+        """Show the services' logs on this terminal."""
+
+    def sql(self, query: str | None, *, tty: bool) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``."""
+
+
+def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: bool = False) -> tuple[Runtime, str]:
+    """The runtime that a command drives.
+
+    That is the one that is up; when none is, the one that was asked for, or that RUNTIME in ``.env`` names; ``auto`` takes
+    Docker when its engine answers.
+
+    Args:
+        docker: the runtime over a Docker engine.
+        native: the one without.
+        asked: the value of ``--runtime``, or None.
+        starting: whether the command is about to start something, so that the two must not meet.
+
+    Returns:
+        The runtime, and why there is no Docker, where ``auto`` went without; else an empty string.
+
+    Raises:
+        BadUsage: ``asked`` is no runtime.
+        AlreadyActive: the other runtime is up.
+        EngineMissing: Docker was asked for, and no engine answers.
+    """
+    wanted = asked or native.settings["RUNTIME"]
+    if wanted not in (AUTO, docker.name, native.name):
+        raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
+    missing, up = None, native if native.running() else None
+    if up is None:
+        try:
+            docker.require()
+        except EngineMissing as error:
+            missing = error
+        else:
+            up = docker if wanted != native.name or docker.running() else None
+    if up is not None:
+        if wanted not in (AUTO, up.name) and (starting or asked):
+            raise AlreadyActive(
+                f"The stack is up on the runtime {up.name}, and only one runtime uses its ports at a time.",
+                f"{wanted} was asked for, by --runtime or by RUNTIME in .env.",
+                "invoke down",
+            )
+        return up, ""
+    if missing and wanted == docker.name:
+        raise missing
+    return native, missing.what if missing and wanted == AUTO else ""
