@@ -49,7 +49,7 @@ def build(
     env = plan.environment(settings, orchestrator, None, {}, environ)
     _packages(settings, folders, runner, env, on_line)
     on_line("parsing the dbt project")
-    _run(runner, [_program("python", env), "-m", "switchyard.project"], on_line, orchestrator.title, env)
+    _run(runner, [_program("python", env), "-m", "switchyard.project"], lambda _: None, f"The manifest for {folders.name}", env)
     _stamp(folders.environment, fingerprint(settings, orchestrator.name))
 
 
@@ -94,7 +94,7 @@ def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache:
     on_line(f"installing {folders.name}'s {requirements}")
     _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what)
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
-    _run(runner, [*argv, "--requirement", str(lock)], on_line, what)
+    _run(runner, [*argv, "--requirement", str(lock)], lambda line: None if line.startswith(" + ") else on_line(line), what)
     if not runner.dry:
         _stamp(folder, wanted)
 
@@ -114,7 +114,7 @@ def _packages(settings: Settings, folders: plan.Folders, runner: Runner, env: Ma
             shutil.rmtree(folder)
     shutil.copytree(settings.root / "dbt_project", copy, ignore=shutil.ignore_patterns("target", "logs", "dbt_packages", ".*"))
     on_line("installing dbt's packages")
-    argv = [_program("dbt", env), "--log-level-file", "none", "deps", "--project-dir", str(copy), "--profiles-dir", str(copy)]
+    argv = [_program("dbt", env), "--quiet", "--log-level-file", "none", "deps", "--project-dir", str(copy), "--profiles-dir", str(copy)]
     _run(runner, argv, on_line, f"dbt's packages for {folders.name}", env)
 
 

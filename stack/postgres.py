@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from stack.settings import Settings
 MAJOR = "16"
 ACCOUNTS = (POSTGRES, "_postgres", "nobody")
 SUPERUSER = "postgres"
+CTYPE = {"linux": "C.UTF-8", "darwin": "en_US.UTF-8"}.get(sys.platform, "C")
 
 
 class Postgres:
@@ -177,11 +179,10 @@ class Postgres:
             if self.account:
                 for path in (self.home, folder, password):
                     shutil.chown(path, self.account)
-            # Case and order of text by ICU, as it is the same on every platform; the images' server has en_US too.
+            # Text is ordered by code point, which is the same on every platform; what is a letter, and its capital, by Unicode.
             argv = [
                 self.program("initdb"), "--pgdata", str(half_made), "--username", SUPERUSER, "--pwfile", str(password),
-                "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8",
-                "--locale-provider", "icu", "--icu-locale", "en-US", "--locale", "C",
+                "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8", "--locale", "C", "--lc-ctype", CTYPE,
                 "--set", "listen_addresses=127.0.0.1", "--set", "unix_socket_directories=",
                 "--set", "timezone=UTC", "--set", "log_timezone=UTC",
             ]  # fmt: skip
