@@ -8,7 +8,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import BinaryIO
+
+if os.name == "nt":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:
+                time.sleep(0.1)
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
 
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
@@ -66,8 +85,8 @@ def ensure_manifest(dbt: str = "dbt") -> tuple[Path, str]:
     target.mkdir(parents=True, exist_ok=True)
     stamp = target / "fingerprint"
     manifest = target / "manifest.json"
-    with open(target / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(target / ".lock", "wb") as lock:  # closing the file drops the lock
+        _lock(lock)
         wanted = fingerprint()
         if manifest.exists() and stamp.exists() and stamp.read_text() == wanted:
             return manifest, wanted
