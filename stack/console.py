@@ -86,7 +86,8 @@ def confirm(question: str) -> bool:
 class Waiting:
     """A context manager that shows that something goes on, how long already, and what it does now.
 
-    On a terminal one line moves; elsewhere (a pipe, a CI log) each new detail is a line of its own.
+    On a terminal one line moves; elsewhere (a pipe, a CI log) each new detail is a line of its own, and as long as there is
+    none, dots are added to the last one.
     """
 
     def __init__(self, what: str) -> None:
@@ -94,7 +95,8 @@ class Waiting:
         self._started = time.monotonic()
         self._moving = sys.stdout.isatty()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._animate, daemon=True)
+        self._dots = False
+        self._thread = threading.Thread(target=self._animate if self._moving else self._tick, daemon=True)
 
     @property
     def seconds(self) -> float:
@@ -107,21 +109,33 @@ class Waiting:
         if text and text != self._detail:
             self._detail = text
             if not self._moving:
+                self._end_dots()
                 say(f"  {text}")
 
     def __enter__(self) -> Waiting:
-        if self._moving:
-            self._thread.start()
-        else:
+        if not self._moving:
             say(f"{self._what} ...")
+        self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._stop.set()
+        self._thread.join()
+        self._end_dots()
         if self._moving:
-            self._thread.join()
             sys.stdout.write("\r\033[K")
             sys.stdout.flush()
+
+    def _tick(self) -> None:
+        while not self._stop.wait(1.5):
+            sys.stdout.write("." if self._dots else "  .")
+            sys.stdout.flush()
+            self._dots = True
+
+    def _end_dots(self) -> None:
+        if self._dots:
+            self._dots = False
+            say()
 
     def _animate(self) -> None:
         for sign in itertools.cycle(glyph("wait")):

@@ -24,13 +24,22 @@ PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 
 def fingerprint(settings: Settings, name: str) -> str:
     """Changes whenever what `build` makes for ``name`` would be something else; scripts in it name their own folder."""
-    parts = [fingerprints.environment(settings.root, name, settings.values), sys.version, PYTHON, str(settings.root)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    if name == POSTGRES:
+        return _digest(_lock(plan.Folders(settings.root, name)))
+    return _digest(fingerprints.environment(settings.root, name, settings.values), sys.version, PYTHON, str(settings.root))
 
 
 def current(settings: Settings, name: str) -> bool:
     """Whether what `build` makes is there, complete, and made from the files as they are now."""
     return _stamped(plan.Folders(settings.root, name).environment, fingerprint(settings, name))
+
+
+def _lock(folders: plan.Folders, requirements: str = "requirements.txt") -> str:
+    return (folders.code / requirements).read_text(encoding="utf-8")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def build(
@@ -86,15 +95,25 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
 
 
 def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache: bool, on_line: OnLine) -> None:
-    lock, folder = folders.code / requirements, folders.virtualenv(requirements)
-    wanted = hashlib.sha256("\n".join([lock.read_text(encoding="utf-8"), sys.version, PYTHON, str(folder)]).encode()).hexdigest()
+    folder = folders.virtualenv(requirements)
+    wanted = _digest(_lock(folders, requirements), sys.version, PYTHON, str(folder))
     if cache and _stamped(folder, wanted):
         return
     what = f"The environment {folder.name} of {folders.name}"
     on_line(f"installing {folders.name}'s {requirements}")
     _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what)
+
+    def told(line: str) -> None:
+        if not line.startswith(" + "):  # the name of each package, after everything is done
+            on_line(line)
+
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
-    _run(runner, [*argv, "--requirement", str(lock)], lambda line: None if line.startswith(" + ") else on_line(line), what)
+    _run(
+        runner,
+        [*argv, "--requirement", str(folders.code / requirements)],
+        lambda line: None if line.startswith(" + ") else on_line(line),
+        what,
+    )
     if not runner.dry:
         _stamp(folder, wanted)
 

@@ -57,7 +57,9 @@ class Postgres:
         return bool(self.settings["STACK_PG_BIN"]) or (environments.current(self.settings, POSTGRES) and self.programs.exists())
 
     def build(self, *, cache: bool, on_line: OnLine) -> None:
-        """Install the programs, and see that they run on this machine."""
+        """Install the programs; a server that runs from older ones makes way."""
+        if self.server():
+            self.stop()
         if self.account:
             self.place.mkdir(mode=0o755, parents=True, exist_ok=True)
             (self.place / "checkout").write_text(f"{self.settings.root}\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""One stack without Docker, shared by all tests: in a copy of the checkout, with no docker to be found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ..stacks import Stack, copy_checkout
+
+
+def path_without_docker(folder: Path) -> str:
+    """This process's PATH, in which nobody finds docker: a folder that has it is stood in for by links to all else in it."""
+    folders = []
+    for number, name in enumerate(os.environ["PATH"].split(os.pathsep)):
+        if shutil.which("docker", path=name):
+            links = folder / f"bin{number}"
+            links.mkdir(parents=True)
+            for program in Path(name).iterdir():
+                if not program.name.startswith("docker"):
+                    (links / program.name).symlink_to(program)
+            name = str(links)
+        folders.append(name)
+    return os.pathsep.join(folders)
+
+
+class NativeStack(Stack):
+    """A checkout that has no Docker."""
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that works in this checkout's folders, or in its server's."""
+        places = [str(self.folder)]
+        if os.geteuid() == 0:
+            import hashlib
+
+            places.append("/var/lib/switchyard/" + hashlib.sha256(str(self.folder).encode()).hexdigest()[:12])
+        found = []
+        for process in psutil.process_iter():
+            try:
+                touched = [process.cwd(), *process.cmdline()]
+                if process.status() != psutil.STATUS_ZOMBIE and any(text.startswith(tuple(places)) for text in touched):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def root(self, service: str) -> psutil.Process:
+        """The process of a service, as `status` tells it."""
+        return psutil.Process(next(int(entry["id"]) for entry in self.status()["services"] if entry["name"] == service))
+
+    def states(self) -> dict[str, tuple[str, str | None]]:
+        """State and health of each service."""
+        return {entry["name"]: (entry["state"], entry["health"]) for entry in self.status()["services"]}
+
+
+@pytest.fixture(scope="session")
+def bare_path(tmp_path_factory) -> str:
+    """A PATH without docker."""
+    path = path_without_docker(tmp_path_factory.mktemp("path"))
+    assert shutil.which("docker", path=path) is None
+    return path
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
+    """The stack, with Dagster up and the pipeline run once; everything of it is removed at the end."""
+    folder = (tmp_path_factory.mktemp("native") / "switchyard").resolve()
+    copy_checkout(root, folder)
+    stack = NativeStack(folder, PATH=bare_path)
+    try:
+        first = stack.invoke("up", "--orch", "dagster")
+        assert "without Docker" in first.stdout
+        stack.invoke("run")
+        yield stack
+    finally:
+        stack.invoke("clean", "--volumes", "--images", "--yes", code=None)
+        left = stack.processes()
+        for process in left:
+            process.kill()
+        assert left == []
+
+
+@pytest.fixture(scope="session")
+def reference(stack) -> dict[str, tuple[int, str]]:
+    """The marts as the first run built them."""
+    return stack.hashes()

@@ -1,0 +1,140 @@
+"""What is killed in the middle of things: the next command recovers, nothing is lost, and no stranger is touched."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+
+def wait_until(true, seconds: float = 30) -> None:
+    """Wait until ``true()`` is."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def kill_in_the_middle(stack, *args: str, when) -> None:
+    """Start `invoke ARGS`, and kill it with no chance to clean up as soon as ``when()`` holds."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "invoke", *args], cwd=stack.folder, env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: command.poll() is not None or when())
+        assert command.poll() is None, "it was over too soon"
+    finally:
+        command.kill()
+        command.wait()
+
+
+def noted(stack, service: str) -> bool:
+    """Whether the service was started."""
+    return (stack.folder / ".stack" / "native" / "run" / f"{service}.json").exists()
+
+
+@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
+def test_a_killed_root_is_told_and_the_next_up_recovers(stack, reference, name) -> None:
+    stack.on(name)
+    service = next(entry["name"] for entry in stack.status()["services"] if entry["orchestrator"])
+    stack.root(service).kill()
+    assert stack.states()[service][0] == "crashed"
+    stack.invoke("up", "--orch", name)
+    assert set(stack.states().values()) == {("running", "healthy")}
+    stack.invoke("run", "--job", "smoke")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
+def test_a_killed_child_leaves_nothing_behind(stack, name) -> None:
+    stack.on(name)
+    roots = [stack.root(entry["name"]) for entry in stack.status()["services"] if entry["orchestrator"]]
+    children = [child for root in roots for child in root.children(recursive=True)]
+    if not children:
+        pytest.skip("it has no children")
+    children[0].kill()
+    stack.invoke("up", "--orch", name)
+    assert set(stack.states().values()) == {("running", "healthy")}
+    stack.invoke("down")
+    assert stack.processes() == []
+
+
+def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
+    stack.on("dagster")
+    stack.root("postgres").kill()
+    wait_until(lambda: stack.states()["postgres"][0] == "crashed")
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.hashes() == reference
+    stack.invoke("run", "--job", "smoke")
+
+
+def test_up_killed_in_the_middle(stack, reference) -> None:
+    stack.invoke("down")
+    kill_in_the_middle(stack, "up", "--orch", "dagster", when=lambda: noted(stack, "dagster-code"))
+    assert stack.status()["orchestrator"] == "dagster"
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.hashes() == reference
+
+
+def test_switch_killed_in_the_middle(stack, reference) -> None:
+    stack.on("dagster")
+    kill_in_the_middle(stack, "switch", "prefect", when=lambda: noted(stack, "prefect-server"))
+    assert stack.status()["orchestrator"] == "prefect"
+    stack.invoke("switch", "dagster")
+    assert {entry["orchestrator"] for entry in stack.status()["services"]} == {None, "dagster"}
+    assert stack.hashes() == reference
+
+
+def test_down_leaves_no_process(stack) -> None:
+    stack.on("airflow")
+    assert len(stack.processes()) > 5
+    stack.invoke("down")
+    assert stack.processes() == []
+    assert stack.status()["services"] == []
+
+
+def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
+    stack.invoke("down")
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        facts = {"service": "dagster-code", "orchestrator": "dagster", "pid": stranger.pid, "ports": {}, "fingerprint": ""}
+        created = psutil.Process(stranger.pid).create_time() - 60
+        record = stack.folder / ".stack" / "native" / "run" / "dagster-code.json"
+        record.write_text(json.dumps({**facts, "created": created}))
+        note = stack.status()  # and PostgreSQL's own note of its process id
+        assert note["orchestrator"] is None
+        cluster = next(stack.folder.glob(".stack/native/data/postgres/cluster"), None)
+        if cluster:
+            (cluster / "postmaster.pid").write_text(f"{stranger.pid}\n{cluster}\n{int(created)}\n{stack.ports['POSTGRES_PORT']}\n\n")
+        stack.invoke("up", "--orch", "dagster")
+        stack.invoke("down")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.parametrize("key", ["POSTGRES_PORT", "DAGSTER_PORT"])
+def test_a_port_held_by_a_stranger_is_named_with_its_key(stack, key) -> None:
+    stack.invoke("down")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", stack.ports[key]))
+        server.listen()
+        done = stack.invoke("up", "--orch", "dagster", code=9)
+    assert f"Port {stack.ports[key]} ({key}) is in use" in done.stderr
+    assert f"process {os.getpid()}" in done.stderr
+    assert stack.processes() == []
+
+
+def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
+    stack.on("dagster")
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", "logs", "--follow", "--service", "dagster-webserver"],
+        cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, text=True,
+    ) as logs:  # fmt: skip
+        assert "dagster-webserver  | " in logs.stdout.readline()
+        logs.send_signal(signal.SIGINT)
+        assert logs.wait(10) == 130
+    assert set(stack.states().values()) == {("running", "healthy")}

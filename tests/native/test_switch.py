@@ -1,0 +1,86 @@
+"""Without Docker too: all six switches over one server, one orchestrator at a time, and the same marts."""
+
+import itertools
+
+import pytest
+
+from ..stacks import TOUR
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.pairwise(TOUR)), ids=lambda name: name)
+def test_a_switch_keeps_postgres_and_builds_the_same_marts(stack, reference, old, new) -> None:
+    stack.on(old)
+    server = stack.root("postgres")
+    old_roots = [stack.root(name) for name in stack.states() if name != "postgres"]
+    stack.invoke("switch", new)
+    assert server.is_running()
+    assert not any(root.is_running() for root in old_roots)
+    status = stack.status()
+    assert (status["runtime"], status["orchestrator"]) == ("native", new)
+    assert {(service["state"], service["health"]) for service in status["services"]} == {("running", "healthy")}
+    assert "succeeded on" in stack.invoke("run").stdout
+    assert stack.hashes() == reference
+    assert stack.git_status() == ""
+
+
+def test_up_of_a_second_one_is_refused_and_touches_nothing(stack) -> None:
+    stack.on("dagster")
+    before = stack.status()["services"]
+    assert "invoke switch prefect" in stack.invoke("up", "--orch", "prefect", code=4).stderr
+    assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+
+
+def test_up_again_installs_and_restarts_nothing(stack) -> None:
+    stack.on("dagster")
+    before = stack.status()["services"]
+    out = stack.invoke("up", "--orch", "dagster").stdout
+    assert "Building" not in out
+    assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+
+
+def test_a_changed_setting_takes_effect_at_the_next_up(stack) -> None:
+    stack.on("dagster")
+    before = stack.root("dagster-code")
+    env = stack.folder / ".env"
+    text = env.read_text()
+    env.write_text(text.replace("SCHEDULES_ENABLED=false", "SCHEDULES_ENABLED=true"))
+    try:
+        stack.invoke("up", "--orch", "dagster")
+        after = stack.root("dagster-code")
+        assert not before.is_running()
+        assert after.environ()["SCHEDULES_ENABLED"] == "true"
+    finally:
+        env.write_text(text)
+
+
+def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
+    stack.on("dagster")
+    file = stack.folder / "compose" / "docker-compose-prefect.yaml"
+    good = file.read_text()
+    file.write_text(good.replace("command: [prefect, server", "command: [python, -c, 'import sys; sys.exit(\"it breaks here\")'"))
+    try:
+        done = stack.invoke("switch", "prefect", code=7)
+    finally:
+        file.write_text(good)
+    assert "it breaks here" in done.stderr
+    assert "Dagster is active again" in done.stderr
+    assert stack.status()["orchestrator"] == "dagster"
+
+
+@pytest.mark.parametrize("args", [("switch", "prefct"), ("switch", "--dry"), ("--dry", "switch", "prefect")], ids=" ".join)
+def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
+    stack.on("dagster")
+    before = stack.status()["services"]
+    stack.invoke(*args, code=None)
+    assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+
+
+def test_there_is_nothing_baked(stack) -> None:
+    stack.on("dagster")
+    assert "no image without Docker" in stack.invoke("up", "--orch", "dagster", "--baked", code=2).stderr
+
+
+def test_docker_is_refused_while_this_is_up(stack) -> None:
+    stack.on("dagster")
+    assert "up on the runtime native" in stack.invoke("up", "--runtime", "docker", code=4).stderr
+    assert stack.status()["orchestrator"] == "dagster"

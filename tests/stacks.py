@@ -1,0 +1,114 @@
+"""A checkout of its own with the commands that a person types in it, for the tests of both runtimes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
+
+# Every ordered pair of orchestrators once, each switch starting where the one before it ended.
+TOUR = ["dagster", "airflow", "dagster", "prefect", "airflow", "prefect", "dagster"]
+
+# A table's rows as text, in an order that no server's locale changes: equal hashes mean equal content, whoever built it.
+HASHES = """
+select format(
+    'select %L as mart, count(*), md5(string_agg(t::text, chr(10) order by t::text collate "C")) from marts.%I t', tablename, tablename
+)
+from pg_tables where schemaname = 'marts' order by tablename \\gexec
+"""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody holds at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def copy_checkout(root: Path, folder: Path) -> None:
+    """Copy what git knows or would add into ``folder``, as a repository of its own."""
+    tracked = subprocess.check_output(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=root, text=True)
+    for name in tracked.splitlines():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, folder / name)
+    for command in (["init", "--quiet"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+
+
+class Stack:
+    """The commands of one checkout.
+
+    Args:
+        folder: the checkout.
+        env: variables that its commands see, besides free ports and this process's own.
+    """
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.dbt = folder / "dbt_project"
+        self.ports = {key: free_port() for key in PORTS}
+        self.env = {**os.environ, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
+
+    def invoke(self, *args: str, code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Type `invoke ARGS`; unless ``code`` is None, it must end with that exit code."""
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *args], cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True
+        )
+        shown = f"$ invoke {' '.join(args)}   -> {done.returncode}\n{done.stdout}{done.stderr}"
+        print(shown)
+        assert code is None or done.returncode == code, shown
+        assert "Traceback" not in shown
+        return done
+
+    def status(self) -> dict:
+        """`invoke status --json`, read."""
+        return json.loads(self.invoke("status", "--json").stdout)
+
+    def sql(self, query: str) -> str:
+        """What `invoke sql` answers, without the frame."""
+        return self.invoke("sql", f"copy ({query}) to stdout").stdout.strip()
+
+    def hashes(self) -> dict[str, tuple[int, str]]:
+        """Rows and content hash of every mart."""
+        out = self.invoke("sql", stdin=HASHES).stdout
+        found = {name: (int(rows), digest) for name, rows, digest in re.findall(r"^ (\w+)\s*\|\s*(\d+) \| (\w{32})", out, re.M)}
+        assert len(found) == 6, out
+        return found
+
+    def secrets(self) -> dict[str, str]:
+        """What `.env` holds."""
+        return dotenv_values(self.folder / ".env")
+
+    def git_status(self) -> str:
+        """What git sees that is not committed."""
+        return subprocess.check_output(["git", "status", "--porcelain"], cwd=self.folder, text=True)
+
+    @contextmanager
+    def edited(self, path: str, text: str) -> Iterator[None]:
+        """A file of the dbt project with another content, or a new file, for a while."""
+        file = self.dbt / path
+        before = file.read_bytes() if file.exists() else None
+        file.write_text(text)
+        try:
+            yield
+        finally:
+            file.write_bytes(before) if before is not None else file.unlink()
+
+    def on(self, name: str) -> None:
+        """Make ``name`` the active orchestrator, however things stand."""
+        active = self.status()["orchestrator"]
+        if active is None:
+            self.invoke("up", "--orch", name)
+        elif active != name:
+            self.invoke("switch", name)
