@@ -15,7 +15,7 @@ from stack import ROOT
 
 ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
 BAKED = "Run the dbt project that the image carries, without the mount of ./dbt_project."
-RUNTIME = "docker, native (no Docker needed) or auto: Docker when its engine answers. Without it: RUNTIME in .env."
+RUNTIME = "What to run on: docker, native (no Docker needed), or auto (Docker when its engine answers). Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
 
 

@@ -51,15 +51,17 @@ def build(
         BuildFailed: with the last lines that were printed.
     """
     folders = plan.Folders(settings.root, orchestrator.name)
-    (folders.environment / STAMP).unlink(missing_ok=True)
-    folders.environment.mkdir(parents=True, exist_ok=True)
+    if not runner.dry:
+        folders.environment.mkdir(parents=True, exist_ok=True)
+        (folders.environment / STAMP).unlink(missing_ok=True)
     for requirements in orchestrator.native.requirements:
         _virtualenv(folders, requirements, runner, cache, on_line)
     env = plan.environment(settings, orchestrator, None, {}, environ)
     _packages(settings, folders, runner, env, on_line)
     on_line("parsing the dbt project")
     _run(runner, [_program("python", env), "-m", "switchyard.project"], lambda _: None, f"The manifest for {folders.name}", env)
-    _stamp(folders.environment, fingerprint(settings, orchestrator.name))
+    if not runner.dry:
+        _stamp(folders.environment, fingerprint(settings, orchestrator.name))
 
 
 def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: bool, on_line: OnLine) -> None:
@@ -69,7 +71,7 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
         BuildFailed: they cannot be installed, as where no wheel fits this machine.
     """
     folders = plan.Folders(settings.root, POSTGRES)
-    if folders.environment.exists():
+    if folders.environment.exists() and not runner.dry:
         shutil.rmtree(folders.environment)
     wheel = folders.environment / "wheel"
     # The wheel holds programs and no Python that minds the version which it asks for.
@@ -87,7 +89,8 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
     if target.exists():
         shutil.rmtree(target)
     with tarfile.open(next(wheel.glob("*/postgresql-*.tar.gz"))) as archive:
-        archive.extractall(folders.environment / "unpacked")
+        # Older releases of Python 3.10 and 3.11 know no filter.
+        archive.extractall(folders.environment / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(next((folders.environment / "unpacked").iterdir()), target)
     shutil.rmtree(wheel)
@@ -128,10 +131,11 @@ def _packages(settings: Settings, folders: plan.Folders, runner: Runner, env: Ma
     The copy stays: dbt links to local packages instead of copying them.
     """
     copy = folders.environment / "project"
-    for folder in (copy, folders.environment / "packages"):
-        if folder.exists():
-            shutil.rmtree(folder)
-    shutil.copytree(settings.root / "dbt_project", copy, ignore=shutil.ignore_patterns("target", "logs", "dbt_packages", ".*"))
+    if not runner.dry:
+        for folder in (copy, folders.environment / "packages"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        shutil.copytree(settings.root / "dbt_project", copy, ignore=shutil.ignore_patterns("target", "logs", "dbt_packages", ".*"))
     on_line("installing dbt's packages")
     argv = [_program("dbt", env), "--quiet", "--log-level-file", "none", "deps", "--project-dir", str(copy), "--profiles-dir", str(copy)]
     _run(runner, argv, on_line, f"dbt's packages for {folders.name}", env)

@@ -113,11 +113,8 @@ class Native:
             return
         on_line("stopping what runs")
         self.stop_orchestrator()
-        folders = plan.Folders(self.settings.root, target.name)
-        folders.home.mkdir(parents=True, exist_ok=True)
-        (self.base / "logs").mkdir(exist_ok=True)
-        for name in target.native.home:
-            shutil.copy(folders.code / name, folders.home / name)
+        if not self.runner.dry:
+            self._prepare_home(target)
         picked = {name: ports.unused() for name in plan.port_names(target)}
         deadline = time.monotonic() + timeout
         waiting: dict[str, Process] = {}
@@ -239,7 +236,8 @@ class Native:
     # Start
 
     def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
-        env = plan.environment(self.settings, target, process, picked, self.environ)
+        # Without what is inherited: `up` from another shell must not start everything anew.
+        env = plan.environment(self.settings, target, process, picked, {})
         argv = plan.argv(self.settings, target, process.command, picked)
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name))
 
@@ -253,9 +251,18 @@ class Native:
             for process in target.native.processes
         )
 
+    def _prepare_home(self, target: Orchestrator) -> None:
+        folders = plan.Folders(self.settings.root, target.name)
+        folders.home.mkdir(parents=True, exist_ok=True)
+        for folder in ("logs", "run"):
+            (self.base / folder).mkdir(exist_ok=True)
+        for name in target.native.home:
+            shutil.copy(folders.code / name, folders.home / name)
+
     def _start(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> None:
         log = self.base / "logs" / f"{process.service}.log"
-        log.write_bytes(b"")
+        if not self.runner.dry:
+            log.write_bytes(b"")
         self.processes.start(
             process.service, target.name,
             plan.argv(self.settings, target, process.command, picked),
@@ -326,6 +333,7 @@ class Native:
         for name in names:
             if not self.runner.dry:
                 shutil.rmtree(self.settings.root / name)
+        self.postgres.tidy()
 
     def _show_new(self, label: str, path: Path, position: int) -> int:
         """Print what was added to a log since ``position``, as far as its lines are complete; return the new position."""

@@ -60,10 +60,17 @@ class Postgres:
         """Install the programs; a server that runs from older ones makes way."""
         if self.server():
             self.stop()
-        if self.account:
-            self.place.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if self.account and not self.runner.dry:
+            for folder in (self.place.parent, self.place):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o755)  # whatever the umask
             (self.place / "checkout").write_text(f"{self.settings.root}\n", encoding="utf-8")
         environments.unpack_postgres(self.settings, self.programs, self.runner, cache=cache, on_line=on_line)
+
+    def tidy(self) -> None:
+        """Forget the folder outside of the checkout when neither data nor programs are left in it."""
+        if self.account and not self.home.exists() and not self.programs.exists() and self.place.exists():
+            shutil.rmtree(self.place)
 
     def require_programs(self) -> None:
         """Make sure that the server can be loaded.
@@ -125,7 +132,8 @@ class Postgres:
             self.stop()
         if self.server() is None:
             self.require_programs()
-            self._end_leftovers()
+            if not self.runner.dry:
+                self._end_leftovers()
             if not self.data.exists():
                 on_line("making the data folder")
                 self._make_cluster()
@@ -143,7 +151,7 @@ class Postgres:
             done = self._control("stop", "--mode", "fast", "--wait", "--timeout", "60")
             if done.code:
                 raise StackError("PostgreSQL does not stop.", done.stderr.strip(), "invoke logs --service postgres")
-        else:
+        elif not self.runner.dry:
             self._end_leftovers()
 
     def psql(self, role: str, database: str, *args: str) -> list[str]:
@@ -195,8 +203,9 @@ class Postgres:
             half_made.rename(self.data)
 
     def _start(self, timeout: int) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.write_bytes(b"")
+        if not self.runner.dry:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.log.write_bytes(b"")
         argv = [
             self.program("pg_ctl"), "--pgdata", str(self.data), "--wait", "--timeout", str(timeout),
             "--options", f"-p {self.settings['POSTGRES_PORT']}", "start",

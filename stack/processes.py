@@ -74,12 +74,11 @@ class Processes:
             NotHealthy: there is no such program.
         """
         program = shutil.which(argv[0], path=env["PATH"])
-        if program is None:
+        if program is None and not self.runner.dry:
             raise NotHealthy(f"{service} could not be started.", f"There is no program {argv[0]} in its environment.", "invoke build")
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{service}.json"
         facts = {"service": service, "orchestrator": orchestrator, "ports": dict(ports), "fingerprint": fingerprint}
-        command = [program, *argv[1:]]
+        command = [program or argv[0], *argv[1:]]
         if os.name == "nt":
             process = self.runner.detach(command, log, env, cwd=cwd)
             if process:

@@ -46,15 +46,26 @@ def copy_checkout(root: Path, folder: Path) -> None:
         subprocess.run(["git", *command], cwd=folder, check=True)
 
 
+def account_group(account: str) -> int:
+    """The account's own group."""
+    import pwd
+
+    return pwd.getpwnam(account).pw_gid
+
+
 class Stack:
     """The commands of one checkout.
 
     Args:
         folder: the checkout.
-        env: variables that its commands see, besides free ports and this process's own.
+        python: the interpreter that has Invoke.
+        account: who types the commands, where it is not the tests' own account.
+        env: variables that the commands see, besides free ports and this process's own.
     """
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable, account: str | None = None, **env: str) -> None:
+        self.python = python
+        self.as_account = {"user": account, "group": account_group(account), "extra_groups": []} if account else {}
         self.folder = folder
         self.dbt = folder / "dbt_project"
         self.ports = {key: free_port() for key in PORTS}
@@ -62,10 +73,12 @@ class Stack:
 
     def invoke(self, *args: str, code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Type `invoke ARGS`; unless ``code`` is None, it must end with that exit code."""
-        done = subprocess.run(
-            [sys.executable, "-m", "invoke", *args], cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True
-        )
-        shown = f"$ invoke {' '.join(args)}   -> {done.returncode}\n{done.stdout}{done.stderr}"
+        return self.run([self.python, "-m", "invoke", *args], code=code, stdin=stdin)
+
+    def run(self, argv: list[str], code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run any command in the checkout, in the same way."""
+        done = subprocess.run(argv, cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True, **self.as_account)
+        shown = f"$ {' '.join(argv)}   -> {done.returncode}\n{done.stdout}{done.stderr}"
         print(shown)
         assert code is None or done.returncode == code, shown
         assert "Traceback" not in shown

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ def path_without_docker(folder: Path) -> str:
             for program in Path(name).iterdir():
                 if not program.name.startswith("docker"):
                     (links / program.name).symlink_to(program)
+            links.chmod(0o755)
             name = str(links)
         folders.append(name)
     return os.pathsep.join(folders)
@@ -31,18 +34,24 @@ def path_without_docker(folder: Path) -> str:
 class NativeStack(Stack):
     """A checkout that has no Docker."""
 
+    def __init__(self, folder: Path, **options: str) -> None:
+        super().__init__(folder, RUNTIME="auto", **options)
+
+    @property
+    def place(self) -> str:
+        """Where PostgreSQL's data is: root's server cannot be in the checkout."""
+        if os.geteuid() or self.as_account:
+            return str(self.folder / ".stack" / "native" / "data" / "postgres")
+        return f"/var/lib/switchyard/{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}/data"
+
     def processes(self) -> list[psutil.Process]:
         """Every process that works in this checkout's folders, or in its server's."""
-        places = [str(self.folder)]
-        if os.geteuid() == 0:
-            import hashlib
-
-            places.append("/var/lib/switchyard/" + hashlib.sha256(str(self.folder).encode()).hexdigest()[:12])
+        places = (str(self.folder), str(Path(self.place).parent))
         found = []
         for process in psutil.process_iter():
             try:
                 touched = [process.cwd(), *process.cmdline()]
-                if process.status() != psutil.STATUS_ZOMBIE and any(text.startswith(tuple(places)) for text in touched):
+                if process.status() != psutil.STATUS_ZOMBIE and any(text.startswith(places) for text in touched):
                     found.append(process)
             except psutil.Error:
                 continue
@@ -58,9 +67,17 @@ class NativeStack(Stack):
 
 
 @pytest.fixture(scope="session")
-def bare_path(tmp_path_factory) -> str:
+def open_folder() -> Iterator[Path]:
+    """A folder that any account can look into, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="switchyard-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name).resolve()
+
+
+@pytest.fixture(scope="session")
+def bare_path(open_folder) -> str:
     """A PATH without docker."""
-    path = path_without_docker(tmp_path_factory.mktemp("path"))
+    path = path_without_docker(open_folder / "path")
     assert shutil.which("docker", path=path) is None
     return path
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -39,7 +40,7 @@ def noted(stack, service: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_a_killed_root_is_told_and_the_next_up_recovers(stack, reference, name) -> None:
+def test_killed_processes_are_told_and_the_next_command_recovers(stack, reference, name) -> None:
     stack.on(name)
     service = next(entry["name"] for entry in stack.status()["services"] if entry["orchestrator"])
     stack.root(service).kill()
@@ -49,17 +50,12 @@ def test_a_killed_root_is_told_and_the_next_up_recovers(stack, reference, name) 
     stack.invoke("run", "--job", "smoke")
     assert stack.hashes() == reference
 
-
-@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_a_killed_child_leaves_nothing_behind(stack, name) -> None:
-    stack.on(name)
     roots = [stack.root(entry["name"]) for entry in stack.status()["services"] if entry["orchestrator"]]
-    children = [child for root in roots for child in root.children(recursive=True)]
-    if not children:
-        pytest.skip("it has no children")
-    children[0].kill()
-    stack.invoke("up", "--orch", name)
-    assert set(stack.states().values()) == {("running", "healthy")}
+    for child in [child for root in roots for child in root.children(recursive=True)][:1]:  # Prefect has none
+        child.kill()
+        stack.invoke("up", "--orch", name)
+        assert set(stack.states().values()) == {("running", "healthy")}
+    assert len(stack.processes()) >= len(roots)
     stack.invoke("down")
     assert stack.processes() == []
 
@@ -90,14 +86,6 @@ def test_switch_killed_in_the_middle(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
-def test_down_leaves_no_process(stack) -> None:
-    stack.on("airflow")
-    assert len(stack.processes()) > 5
-    stack.invoke("down")
-    assert stack.processes() == []
-    assert stack.status()["services"] == []
-
-
 def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
     stack.invoke("down")
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
@@ -105,11 +93,10 @@ def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
         created = psutil.Process(stranger.pid).create_time() - 60
         record = stack.folder / ".stack" / "native" / "run" / "dagster-code.json"
         record.write_text(json.dumps({**facts, "created": created}))
-        note = stack.status()  # and PostgreSQL's own note of its process id
-        assert note["orchestrator"] is None
-        cluster = next(stack.folder.glob(".stack/native/data/postgres/cluster"), None)
-        if cluster:
-            (cluster / "postmaster.pid").write_text(f"{stranger.pid}\n{cluster}\n{int(created)}\n{stack.ports['POSTGRES_PORT']}\n\n")
+        # PostgreSQL's own note of its process id as well.
+        note = Path(stack.place, "cluster", "postmaster.pid")
+        note.write_text(f"{stranger.pid}\n{note.parent}\n{int(created)}\n{stack.ports['POSTGRES_PORT']}\n\n")
+        assert stack.states() == {"postgres": ("crashed", None), "dagster-code": ("crashed", None)}
         stack.invoke("up", "--orch", "dagster")
         stack.invoke("down")
         assert stranger.poll() is None
@@ -120,6 +107,7 @@ def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
 def test_a_port_held_by_a_stranger_is_named_with_its_key(stack, key) -> None:
     stack.invoke("down")
     with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind(("127.0.0.1", stack.ports[key]))
         server.listen()
         done = stack.invoke("up", "--orch", "dagster", code=9)

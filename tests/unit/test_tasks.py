@@ -16,8 +16,8 @@ def invoke(tmp_path, root):
         source = root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
 
-    def run(*args):
-        env = {**os.environ, "PATH": str(tmp_path), "NO_COLOR": "1"}
+    def run(*args, **variables):
+        env = {**os.environ, "PATH": str(tmp_path), "NO_COLOR": "1", **variables}
         return subprocess.run([sys.executable, "-m", "invoke", *args], cwd=tmp_path, env=env, capture_output=True, text=True)
 
     run.folder = tmp_path
@@ -52,14 +52,24 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
         pytest.param(("up", "--orch", "airflw"), 2, "Did you mean airflow?", id="a misspelt --orch"),
         pytest.param(("switch", "--dry"), 2, "is a flag", id="a flag in the place of the name"),
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
-        pytest.param(("up",), 3, "There is no Docker on this machine", id="no docker"),
-        pytest.param(("status",), 3, "There is no Docker on this machine", id="no docker, asked for the status"),
+        pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
+        pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
     ],
 )
 def test_what_a_user_can_cause_ends_with_a_message_and_a_code(invoke, args, code, said) -> None:
     done = invoke(*args)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert said in done.stderr
+
+
+def test_without_docker_the_status_is_that_nothing_is_up(invoke) -> None:
+    done = invoke("status")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Nothing is up. Next: invoke up"), done.stderr
+
+
+def test_docker_in_env_is_not_replaced_by_anything(invoke) -> None:
+    done = invoke("status", RUNTIME="docker")
+    assert (done.returncode, "There is no Docker on this machine" in done.stderr) == (3, True), done.stderr
 
 
 def test_an_unknown_name_is_refused_before_anything_is_written(invoke) -> None:

@@ -1,0 +1,162 @@
+"""What the Docker-free runtime starts, as values; and which of the two runtimes a command drives."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stack import plan, runtime
+from stack.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
+from stack.orchestrators import Native, Orchestrator, Process
+from stack.settings import Settings
+
+VALUES = {
+    "POSTGRES_PORT": "15432", "SHOP_PORT": "3000", "DBT_PASSWORD": "d{root}b$t",
+    "SCHEDULES_ENABLED": "false", "EMPTY": "", "RUNTIME": "auto",
+}  # fmt: skip
+SETTINGS = Settings(Path("/work"), VALUES, "p")
+FOLDERS = plan.Folders(Path("/work"), "shop")
+API = Process(
+    service="shop-api",
+    command=("server", "--port={port:api}", "--ui=${SHOP_PORT:-80}"),
+    health=("python", "{code}/healthcheck.py", "{port:api}"),
+    container={"DB": "postgres:5432", "MODE": "fast", "PASSWORD": "${DBT_PASSWORD:?is missing}", "DBT_HOST": "postgres"},
+    environment={"DB": "127.0.0.1:${POSTGRES_PORT:-5432}", "HOME_OF": "{home}", "PEER": "{port:peer}"},
+    after=(),
+)
+SHOP = Orchestrator(
+    name="shop", title="Shop", file=Path("/work/compose/docker-compose-shop.yaml"), ui_port="SHOP_PORT", ui_path="/",
+    login_user=None, login_key=None, database="shop", service="shop-api", run=("python", "run_job.py"), built="shop-api", mounts={},
+    native=Native(
+        requirements=("requirements.txt", "requirements-dbt.txt"), home=(), unsupported={}, environment={"AT_BUILD": "{environment}"},
+        run=("python", "{code}/run_job.py"), processes=(API,),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${SHOP_PORT}", "3000"),
+        ("http://127.0.0.1:${SHOP_PORT:-80}/x", "http://127.0.0.1:3000/x"),
+        ("${MISSING:-80}", "80"),
+        ("${EMPTY:-80}", "80"),
+        ("${MISSING}", ""),
+        ("$$HOME", "$HOME"),
+        ("--port={port:code}", "--port=4266"),
+        ("{root}", str(Path("/work"))),
+        ("{code}", str(Path("/work/docker/shop"))),
+        ("{home}", str(Path("/work/.stack/native/data/shop"))),
+        ("{environment}", str(Path("/work/.stack/native/environments/shop"))),
+        pytest.param("${DBT_PASSWORD}", "d{root}b$t", id="a value is not read for placeholders again"),
+        pytest.param('{"a": 1}', '{"a": 1}', id="JSON is left alone"),
+    ],
+)
+def test_a_placeholder_is_filled_in(text, expected) -> None:
+    assert plan.expand(text, SETTINGS, FOLDERS, {"code": 4266}) == expected
+
+
+@pytest.mark.parametrize("text", ["{hom}", "{root:x}", "{port}"])
+def test_an_unknown_placeholder_is_named(text) -> None:
+    with pytest.raises(BadConfiguration, match="native block of shop says") as caught:
+        plan.expand(f"a{text}b", SETTINGS, FOLDERS, {})
+    assert text in caught.value.what
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="${}"), max_size=40))
+def test_what_is_no_placeholder_stays(text) -> None:
+    assert plan.expand(text, SETTINGS, FOLDERS, {}) == text
+
+
+def test_a_command_says_its_ports() -> None:
+    assert plan.argv(SETTINGS, SHOP, API.command, {"api": 5}) == ["server", "--port=5", "--ui=3000"]
+    assert plan.port_names(SHOP) == ["api", "peer"]
+
+
+def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -> None:
+    env = plan.environment(SETTINGS, SHOP, API, {"peer": 9}, {"PATH": "/bin", "LANG": "C"})
+    assert (env["DB"], env["MODE"], env["PASSWORD"], env["DBT_HOST"]) == ("127.0.0.1:15432", "fast", "d{root}b$t", "127.0.0.1")
+    assert (env["PEER"], env["LANG"], env["DBT_ENV_SECRET_PASSWORD"]) == ("9", "C", "d{root}b$t")
+    folders = [FOLDERS.virtualenv(name) / plan.scripts() for name in ("requirements.txt", "requirements-dbt.txt")]
+    assert env["PATH"].split(os.pathsep) == [*map(str, folders), "/bin"]
+
+
+def test_nothing_of_the_users_own_reaches_a_process() -> None:
+    own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
+    env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own})
+    assert not (own.keys() - {"PYTHONPATH"}) & env.keys()
+    assert env["PYTHONPATH"] == str(Path("/work/docker/common"))
+
+
+def test_nothing_is_written_into_the_project() -> None:
+    env = plan.environment(SETTINGS, SHOP, None, {}, {})
+    assert {key for key, value in env.items() if Path(value) == Path("/work/dbt_project")} == {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR"}
+    assert env["AT_BUILD"] == str(FOLDERS.environment)
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "build"), [(["b"], {"K": "v"}, "1"), (["a"], {"K": "w"}, "1"), (["a"], {"K": "v"}, "2"), (["a", "K"], {}, "1")]
+)
+def test_the_fingerprint_tells_every_difference(argv, env, build) -> None:
+    assert plan.launch_fingerprint(argv, env, build) != plan.launch_fingerprint(["a"], {"K": "v"}, "1")
+
+
+def test_the_fingerprint_does_not_depend_on_the_order() -> None:
+    assert plan.launch_fingerprint([], {"a": "1", "b": "2"}, "") == plan.launch_fingerprint([], {"b": "2", "a": "1"}, "")
+
+
+def machine(*, engine: bool, up: str | None = None, setting: str = "auto"):
+    """The two runtimes as they answer on some machine."""
+
+    def require() -> str:
+        if not engine:
+            raise EngineMissing("There is no Docker on this machine.")
+        return "26.1"
+
+    docker = SimpleNamespace(name="docker", require=require, running=lambda: up == "docker")
+    native = SimpleNamespace(name="native", running=lambda: up == "native", settings={"RUNTIME": setting})
+    return docker, native
+
+
+@pytest.mark.parametrize(
+    ("engine", "up", "setting", "asked", "expected"),
+    [
+        pytest.param(True, None, "auto", None, "docker", id="auto takes Docker"),
+        pytest.param(False, None, "auto", None, "native", id="auto without an engine"),
+        pytest.param(True, None, "native", None, "native", id=".env names it"),
+        pytest.param(True, None, "native", "docker", "docker", id="the flag wins over .env"),
+        pytest.param(True, "native", "auto", None, "native", id="what is up goes on, though an engine answers now"),
+        pytest.param(True, "docker", "auto", None, "docker", id="Docker is up"),
+    ],
+)
+def test_the_runtime_of_a_command(engine, up, setting, asked, expected) -> None:
+    chosen, reason = runtime.choose(*machine(engine=engine, up=up, setting=setting), asked, starting=True)
+    assert chosen.name == expected
+    assert bool(reason) == (not engine)
+
+
+@pytest.mark.parametrize(("up", "asked"), [("docker", "native"), ("native", "docker")])
+def test_one_is_refused_while_the_other_is_up(up, asked) -> None:
+    with pytest.raises(AlreadyActive, match=f"up on the runtime {up}") as caught:
+        runtime.choose(*machine(engine=True, up=up), asked, starting=True)
+    assert caught.value.next == "invoke down"
+
+
+@pytest.mark.parametrize(("up", "setting"), [("docker", "native"), ("native", "docker")])
+def test_other_commands_find_the_one_that_is_up(up, setting) -> None:
+    assert runtime.choose(*machine(engine=True, up=up, setting=setting), None)[0].name == up
+    with pytest.raises(AlreadyActive):
+        runtime.choose(*machine(engine=True, up=up, setting=setting), None, starting=True)
+
+
+def test_docker_that_was_asked_for_is_not_replaced() -> None:
+    with pytest.raises(EngineMissing):
+        runtime.choose(*machine(engine=False), "docker")
+
+
+def test_an_unknown_runtime_is_refused() -> None:
+    with pytest.raises(BadUsage, match="podman"):
+        runtime.choose(*machine(engine=True), "podman")
