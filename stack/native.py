@@ -69,7 +69,8 @@ class Native:
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in names:
             if name == POSTGRES:
-                self.postgres.build(cache=cache, on_line=on_line)
+                if not cache or not self.postgres.current():
+                    self.postgres.build(cache=cache, on_line=on_line)
             else:
                 target = self._supported(self.orchestrators[name])
                 environments.build(self.settings, target, self.runner, self.environ, cache=cache, on_line=on_line)
@@ -119,8 +120,7 @@ class Native:
         deadline = time.monotonic() + timeout
         waiting: dict[str, Process] = {}
         for process in target.native.processes:
-            for other in process.after:
-                self._wait({other: waiting.pop(other)} if other in waiting else {}, target, picked, deadline, on_line)
+            self._wait({other: waiting.pop(other) for other in process.after if other in waiting}, target, picked, deadline, on_line)
             on_line(f"starting {process.service}")
             self._start(target, process, picked)
             waiting[process.service] = process

@@ -60,6 +60,8 @@ class Processes:
         for path in self.folder.glob("*.json"):
             try:
                 found.append(Record(**json.loads(path.read_text(encoding="utf-8"))))
+            except FileNotFoundError:
+                continue  # it was stopped this very moment
             except (ValueError, TypeError):
                 path.unlink()  # no record of ours: nothing that it could name
         return sorted(found, key=lambda record: record.created)
