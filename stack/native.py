@@ -60,9 +60,10 @@ class Native:
             found = list(pool.map(self._service, records))
         return [*self._postgres_service(), *sorted(found, key=lambda service: service.name)]
 
-    def active(self) -> str | None:
-        """The orchestrator of which a process runs, or None."""
-        return next((record.orchestrator for record in self.processes.records() if self.processes.members(record)), None)
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator of which a process runs, or None; a child counts, whose root may have ended already."""
+        running = (record.orchestrator for record in self.processes.records() if self.processes.members(record))
+        return next((name for name in running if name in self.orchestrators), None)
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Install PostgreSQL, or make the environments of an orchestrator."""

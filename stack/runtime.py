@@ -72,8 +72,8 @@ class Runtime(Protocol):
     def services(self) -> list[Service]:
         """Every service of the stack that runs, or that ended without being asked to."""
 
-    def active(self) -> str | None:
-        """The orchestrator that is up, or None."""
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator that is up, or None; ``services`` is what was returned just now, to not ask again."""
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Make what ``names`` (``postgres``, or an orchestrator's name) need before they can start."""
@@ -89,9 +89,6 @@ class Runtime(Protocol):
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
         """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy."""
-
-    def stop_orchestrator(self) -> None:
-        """Stop the orchestrator; PostgreSQL stays up."""
 
     def down(self, on_line: OnLine) -> None:
         """Stop everything; the data stays."""
