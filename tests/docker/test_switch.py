@@ -6,10 +6,8 @@ import threading
 
 import pytest
 
+from ..stacks import TOUR
 from .conftest import PROJECT
-
-# Every ordered pair once, each switch starting where the one before it ended.
-TOUR = ["dagster", "airflow", "dagster", "prefect", "airflow", "prefect", "dagster"]
 
 
 class Watch:
