@@ -42,7 +42,7 @@ class BadUsage(StackError):
 
 
 class EngineMissing(StackError):
-    """No Docker engine can be used: not installed, not started, or not permitted."""
+    """What the stack is to run on cannot be used: the Docker engine, or without Docker, PostgreSQL's programs."""
 
     code = 3
 
@@ -60,7 +60,7 @@ class BadConfiguration(StackError):
 
 
 class BuildFailed(StackError):
-    """An image could not be built."""
+    """An image, or without Docker an environment, could not be made."""
 
     code = 6
 

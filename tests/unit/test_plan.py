@@ -5,10 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import plan, runtime
+from stack import orchestrators, plan, runtime
 from stack.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
 from stack.orchestrators import Native, Orchestrator, Process
 from stack.settings import Settings
@@ -74,6 +75,20 @@ def test_what_is_no_placeholder_stays(text) -> None:
 def test_a_command_says_its_ports() -> None:
     assert plan.argv(SETTINGS, SHOP, API.command, {"api": 5}) == ["server", "--port=5", "--ui=3000"]
     assert plan.port_names(SHOP) == ["api", "peer"]
+
+
+@pytest.mark.parametrize("name", ["airflow", "dagster", "prefect"])
+def test_the_projects_own_blocks_can_be_filled_in(root, name) -> None:
+    orchestrator = orchestrators.load_all(root)[name]
+    native = orchestrator.native
+    loaded = Settings(root, {**dotenv_values(root / ".env.example")}, "p")
+    picked = {port: 4000 + number for number, port in enumerate(plan.port_names(orchestrator))}
+    assert orchestrator.service in [process.service for process in native.processes]
+    for process in native.processes:
+        words = plan.argv(loaded, orchestrator, [*process.command, *process.health, *native.run], picked)
+        values = plan.environment(loaded, orchestrator, process, picked, {"PATH": "/bin"}).values()
+        assert not [text for text in (*words, *values) if "{" in text or "$" in text]
+        assert not [text for text in (*words, *values) if "/opt/" in text or "@postgres:" in text or "0.0.0.0" in text]
 
 
 def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -> None:
