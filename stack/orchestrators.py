@@ -38,7 +38,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Native:
-    """How the orchestrator runs without Docker: the ``native`` block of its compose file, see README.
+    """How the orchestrator runs without Docker: the ``native`` block of its compose file, see docs/native.md.
 
     Attributes:
         requirements: locked sets in ``docker/<name>``, each an environment of its own; the first one's programs win.

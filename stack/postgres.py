@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+import yaml
 
 from stack import bootstrap, environments, plan
 from stack.errors import EngineMissing, NotHealthy, StackError
 from stack.processes import alive
-from stack.runner import Result, Runner
+from stack.runner import Result, Runner, shown
 from stack.runtime import POSTGRES, OnLine
 from stack.settings import Settings
 
@@ -109,7 +110,7 @@ class Postgres:
         return _server(int(lines[0]), self.data) if lines else None
 
     def port(self) -> int | None:
-        """The port of the running server."""
+        """The port of the running server, or None in its first moments."""
         lines = self._note()
         return int(lines[3]) if len(lines) > 3 else None
 
@@ -128,7 +129,7 @@ class Postgres:
         Raises:
             NotHealthy: it does not start, or rejects the bootstrap.
         """
-        if self.server() and self.port() != self.settings.port("POSTGRES_PORT"):
+        if self.server() and not self._unchanged():
             self.stop()
         if self.server() is None:
             self.require_programs()
@@ -202,13 +203,26 @@ class Postgres:
         if not self.runner.dry:
             half_made.rename(self.data)
 
+    def _words(self) -> list[str]:
+        """The server's arguments: its port, and what the compose file gives to its container's server."""
+        file = self.settings.root / "compose" / "docker-compose-postgres.yaml"
+        words = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][POSTGRES]["command"][1:]
+        # Windows does not tell a server that a client has gone, and the server refuses to start when it is to look.
+        unknown = "--client_connection_check_interval" if os.name == "nt" else " "
+        return ["-p", self.settings["POSTGRES_PORT"], *(word for word in words if not word.startswith(unknown))]
+
+    def _unchanged(self) -> bool:
+        """Whether the running server would be started just so again; it notes how it was."""
+        note = (self.data / "postmaster.opts").read_text(encoding="utf-8")
+        return all(f'"{word}"' in note for word in self._words())
+
     def _start(self, timeout: int) -> None:
         if not self.runner.dry:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.log.write_bytes(b"")
         argv = [
             self.program("pg_ctl"), "--pgdata", str(self.data), "--wait", "--timeout", str(timeout),
-            "--options", f"-p {self.settings['POSTGRES_PORT']}", "start",
+            "--options", shown(self._words()), "start",
         ]  # fmt: skip
         # Its streams must be a file: the server inherits them, and whoever reads a pipe would wait for the server's end.
         process = self.runner.detach(argv, self.log, self.env, **self._options())

@@ -79,8 +79,6 @@ def ensure_manifest(dbt: str = "dbt") -> tuple[Path, str]:
     Raises:
         ParseFailed: dbt rejected the project.
     """
-    import fcntl  # not on Windows, where the task runner needs this module for the fingerprint alone
-
     target = target_dir()
     target.mkdir(parents=True, exist_ok=True)
     stamp = target / "fingerprint"
