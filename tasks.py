@@ -73,8 +73,9 @@ def build(c, orch=None, cache=True, runtime=None):
     from stack import lifecycle, lock, orchestrators
 
     known = orchestrators.load_all(ROOT)
-    names = ["postgres", *known] if orch is None else [orchestrators.find(known, orch).name]
+    asked = orchestrators.find(known, orch) if orch is not None else None
     chosen = runtime_of(c, runtime)
+    names = [asked.name] if asked else ["postgres", *(name for name in known if not chosen.unsupported(known[name]))]
     with lock.held(ROOT, "build"):
         lifecycle.build(chosen, names, cache=cache)
 

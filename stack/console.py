@@ -41,6 +41,8 @@ def paint(text: str, colour: str) -> str:
 def say(text: str = "") -> None:
     """Print one line; characters that the terminal cannot show become question marks instead of a crash."""
     encoding = sys.stdout.encoding or "ascii"
+    if Waiting.on_screen:
+        sys.stdout.write("\r\033[K")
     print(text.encode(encoding, "replace").decode(encoding), flush=True)
 
 
@@ -90,6 +92,8 @@ class Waiting:
     none, dots are added to the last one.
     """
 
+    on_screen = False  # whether a line moves at this moment, which other lines must make room on
+
     def __init__(self, what: str) -> None:
         self._what, self._detail = what, ""
         self._started = time.monotonic()
@@ -115,6 +119,7 @@ class Waiting:
     def __enter__(self) -> Waiting:
         if not self._moving:
             say(f"{self._what} ...")
+        Waiting.on_screen = self._moving
         self._thread.start()
         return self
 
@@ -122,6 +127,7 @@ class Waiting:
         self._stop.set()
         self._thread.join()
         self._end_dots()
+        Waiting.on_screen = False
         if self._moving:
             sys.stdout.write("\r\033[K")
             sys.stdout.flush()

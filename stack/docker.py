@@ -193,6 +193,10 @@ class Docker:
         found = self.services() if services is None else services
         return next((service.orchestrator for service in found if service.up and service.orchestrator in self.orchestrators), None)
 
+    def unsupported(self, target: Orchestrator) -> str:
+        """Containers run everywhere."""
+        return ""
+
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Build the images of ``names`` (``postgres`` or an orchestrator's name).
 

@@ -65,6 +65,12 @@ class Native:
         running = (record.orchestrator for record in self.processes.records() if self.processes.members(record))
         return next((name for name in running if name in self.orchestrators), None)
 
+    def unsupported(self, target: Orchestrator) -> str:
+        """Why ``target`` cannot run here without Docker; empty where it can."""
+        if target.native is None:
+            return f"{target.file.name} has no native block."
+        return target.native.unsupported.get(sys.platform, "")
+
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Install PostgreSQL, or make the environments of an orchestrator."""
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -254,7 +260,8 @@ class Native:
 
     def _prepare_home(self, target: Orchestrator) -> None:
         folders = plan.Folders(self.settings.root, target.name)
-        folders.home.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folders.home / "tmp", ignore_errors=True)
+        (folders.home / "tmp").mkdir(parents=True)
         for folder in ("logs", "run"):
             (self.base / folder).mkdir(exist_ok=True)
         for name in target.native.home:
@@ -298,13 +305,9 @@ class Native:
     # Checks
 
     def _supported(self, target: Orchestrator) -> Orchestrator:
-        if target.native is None:
-            raise EngineMissing(f"{target.title} runs on Docker only.", f"{target.file.name} has no native block.", "Start Docker.")
-        if reason := target.native.unsupported.get(sys.platform):
-            others = [name for name, other in self.orchestrators.items() if other.native and sys.platform not in other.native.unsupported]
-            raise EngineMissing(
-                f"{target.title} cannot run here without Docker.", reason, f"Start Docker, or: invoke up --orch {others[0]}"
-            )
+        if reason := self.unsupported(target):
+            others = [f", or: invoke up --orch {name}" for name, other in self.orchestrators.items() if not self.unsupported(other)]
+            raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, f"Start Docker{''.join(others[:1])}")
         return target
 
     def _require_port(self, key: str, own: set[int], target: Orchestrator) -> None:

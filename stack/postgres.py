@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from stack import bootstrap, environments, plan
+from stack import bootstrap, console, environments, plan
 from stack.errors import EngineMissing, NotHealthy, StackError
 from stack.processes import alive
 from stack.runner import Result, Runner, shown
@@ -23,6 +23,10 @@ from stack.settings import Settings
 MAJOR = "16"
 ACCOUNTS = (POSTGRES, "_postgres", "nobody")
 SUPERUSER = "postgres"
+ZONE = "Asia/Calcutta"  # which many clients still send at login; see docker/postgres/Dockerfile
+PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql")
+# What Windows reports where its loader finds no file for a library.
+MISSING_DLL = " A DLL is missing; the bundled programs need Microsoft's Visual C++ Redistributable."
 CTYPE = {"linux": "C.UTF-8", "darwin": "en_US.UTF-8"}.get(sys.platform, "C")
 
 
@@ -74,24 +78,29 @@ class Postgres:
             shutil.rmtree(self.place)
 
     def require_programs(self) -> None:
-        """Make sure that the server can be loaded.
+        """Make sure that the server, and what goes with it, can be loaded.
 
         Raises:
-            EngineMissing: it lacks a system library, or is another version; tells which.
+            EngineMissing: one lacks a system library, or is another version; tells which.
         """
         if self.runner.dry:
             return
-        found = self.runner.ask([self.program("postgres"), "--version"])
-        own = self.settings["STACK_PG_BIN"]
-        if found.code:
-            raise EngineMissing(
-                "PostgreSQL's programs cannot run on this machine.",
-                found.stderr.strip() or f"exit code {found.code}",
-                "Install PostgreSQL 16 (Debian, Ubuntu: postgresql-16; Homebrew: postgresql@16), then set STACK_PG_BIN in .env\n"
-                "to the folder of its programs, such as /usr/lib/postgresql/16/bin.",
-            )
-        if f" {MAJOR}." not in found.stdout:
-            raise EngineMissing(f"STACK_PG_BIN is not PostgreSQL {MAJOR}.", f"{own}: {found.stdout.strip()}", "Set STACK_PG_BIN in .env.")
+        for name in PROGRAMS:
+            found = self.runner.ask([self.program(name), "--version"])
+            if found.code:
+                said = found.stderr.strip() or f"{name} ends with {found.code:#x}." + (MISSING_DLL if found.code == 0xC0000135 else "")
+                raise EngineMissing(
+                    "PostgreSQL's programs cannot run on this machine.",
+                    said,
+                    "Install what is missing, or install PostgreSQL 16 (Debian, Ubuntu: postgresql-16; Homebrew: postgresql@16)\n"
+                    "and set STACK_PG_BIN in .env to the folder of its programs, such as /usr/lib/postgresql/16/bin.",
+                )
+            if f" {MAJOR}." not in found.stdout:
+                raise EngineMissing(
+                    f"The programs in STACK_PG_BIN are not PostgreSQL {MAJOR}'s.",
+                    f"{self.program(name)} is {found.stdout.strip()}.",
+                    f"Set STACK_PG_BIN in .env to the folder of PostgreSQL {MAJOR}'s programs, or to nothing.",
+                )
 
     def program(self, name: str) -> str:
         """The path of one of PostgreSQL's programs."""
@@ -141,6 +150,8 @@ class Postgres:
             self._start(timeout)
         on_line("roles and databases")
         self._bootstrap(script)
+        if self._ask(f"set timezone to '{ZONE}'").code:
+            console.note(f"The system's time zones lack {ZONE}: a client that sends it is refused. Debian, Ubuntu: install tzdata-legacy.")
 
     def stop(self) -> None:
         """Stop the server, disconnecting its clients; nothing is lost.
@@ -248,7 +259,7 @@ class Postgres:
         name = bootstrap.WAREHOUSE
         make = f"select 'create database {name}' where not exists (select from pg_database where datname = '{name}') \\gexec"
         argv = self.psql(SUPERUSER, "postgres", "--quiet", "--no-password")
-        return self.runner.change(argv, f"{make}\n\\connect {name}\n{script}", self.psql_env(SUPERUSER))
+        return self.runner.change(argv, f"\\set ON_ERROR_STOP on\n{make}\n\\connect {name}\n{script}", self.psql_env(SUPERUSER))
 
     def _set_password(self) -> None:
         """Give the superuser the password of ``.env``, in the stopped server's single-user mode, which asks for none."""

@@ -160,6 +160,6 @@ class Runner:
                 env=self._environment(env),
                 **options,
             )
-        except FileNotFoundError:
-            return Result(127, stderr=f"{argv[0]}: not found")
+        except OSError as error:
+            return Result(127, stderr=f"{argv[0]}: {error.strerror}")
         return Result(done.returncode, done.stdout, done.stderr)

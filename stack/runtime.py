@@ -75,6 +75,9 @@ class Runtime(Protocol):
     def active(self, services: Iterable[Service] | None = None) -> str | None:
         """The known orchestrator that is up, or None; ``services`` is what was returned just now, to not ask again."""
 
+    def unsupported(self, target: Orchestrator) -> str:
+        """Why ``target`` cannot run on it here; empty where it can."""
+
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Make what ``names`` (``postgres``, or an orchestrator's name) need before they can start."""
 

@@ -10,6 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
+def marts() -> dict[str, dict[str, tuple[int, str]]]:
+    """Rows and content hash of every mart, by the runtime that built them in this session."""
+    return {}
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout under test."""
     return ROOT

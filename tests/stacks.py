@@ -9,10 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from dotenv import dotenv_values
 
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
@@ -46,6 +48,19 @@ def copy_checkout(root: Path, folder: Path) -> None:
         subprocess.run(["git", *command], cwd=folder, check=True)
 
 
+def unavailable(reason: str) -> None:
+    """Skip the test, for want of something on this machine; under CI that must not happen, and the test fails."""
+    pytest.fail(f"{reason}, and under CI nothing is skipped") if os.environ.get("CI") else pytest.skip(reason)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until ``true()`` is."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
 def account_group(account: str) -> int:
     """The account's own group."""
     import pwd
@@ -71,18 +86,33 @@ class Stack:
         self.ports = {key: free_port() for key in PORTS}
         self.env = {**os.environ, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
 
-    def invoke(self, *args: str, code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Type `invoke ARGS`; unless ``code`` is None, it must end with that exit code."""
-        return self.run([self.python, "-m", "invoke", *args], code=code, stdin=stdin)
+    def invoke(self, *args: str, code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """Type `invoke ARGS`, with ``env`` set in the shell; unless ``code`` is None, it must end with that exit code."""
+        return self.run([self.python, "-m", "invoke", *args], code=code, stdin=stdin, **env)
 
-    def run(self, argv: list[str], code: int | None = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, argv: list[str], code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """Run any command in the checkout, in the same way."""
-        done = subprocess.run(argv, cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True, **self.as_account)
+        done = subprocess.run(
+            argv, cwd=self.folder, env={**self.env, **env}, input=stdin, capture_output=True, text=True, **self.as_account
+        )
         shown = f"$ {' '.join(argv)}   -> {done.returncode}\n{done.stdout}{done.stderr}"
         print(shown)
         assert code is None or done.returncode == code, shown
         assert "Traceback" not in shown
         return done
+
+    def kill_in_the_middle(self, *args: str, when: Callable[[], bool]) -> None:
+        """Type `invoke ARGS`, and kill it with no chance to clean up as soon as ``when()`` holds."""
+        command = subprocess.Popen(
+            [self.python, "-m", "invoke", *args],
+            cwd=self.folder, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.as_account,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: command.poll() is not None or when())
+            assert command.poll() is None, "it was over too soon"
+        finally:
+            command.kill()
+            command.wait()
 
     def status(self) -> dict:
         """`invoke status --json`, read."""
@@ -105,7 +135,7 @@ class Stack:
 
     def git_status(self) -> str:
         """What git sees that is not committed."""
-        return subprocess.check_output(["git", "status", "--porcelain"], cwd=self.folder, text=True)
+        return self.run(["git", "status", "--porcelain"]).stdout
 
     @contextmanager
     def edited(self, path: str, text: str) -> Iterator[None]:

@@ -57,6 +57,14 @@ def test_a_switch_keeps_postgres_and_shows_one_orchestrator_at_a_time(stack, ref
     assert stack.hashes() == reference
 
 
+def test_the_other_runtime_is_refused_while_this_one_is_up(stack) -> None:
+    stack.on("dagster")
+    before = stack.container("dagster-code")["Id"]
+    assert "up on the runtime docker" in stack.invoke("up", "--runtime", "native", code=4).stderr
+    assert stack.container("dagster-code")["Id"] == before
+    assert not (stack.folder / ".stack" / "native").exists()
+
+
 def test_up_of_a_second_one_is_refused_and_touches_nothing(stack) -> None:
     stack.on("dagster")
     before = stack.status()["services"]

@@ -44,6 +44,22 @@ class NativeStack(Stack):
             return str(self.folder / ".stack" / "native" / "data" / "postgres")
         return f"/var/lib/switchyard/{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}/data"
 
+    @property
+    def cluster(self) -> Path:
+        """PostgreSQL's data folder."""
+        return Path(self.place, "cluster")
+
+    @property
+    def programs(self) -> Path:
+        """The bundled PostgreSQL's programs."""
+        place = Path(self.place)
+        root = place.parent if place.name == "data" else self.folder / ".stack" / "native" / "environments" / "postgres"
+        return root / "programs" / "bin"
+
+    def noted(self, service: str) -> bool:
+        """Whether the service was started."""
+        return (self.folder / ".stack" / "native" / "run" / f"{service}.json").exists()
+
     def processes(self) -> list[psutil.Process]:
         """Every process that works in this checkout's folders, or in its server's."""
         places = (str(self.folder), str(Path(self.place).parent))
@@ -82,7 +98,7 @@ def bare_path(open_folder) -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
     """The stack, with Dagster up and the pipeline run once; everything of it is removed at the end."""
     folder = (tmp_path_factory.mktemp("native") / "switchyard").resolve()
@@ -101,7 +117,7 @@ def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
         assert left == []
 
 
-@pytest.fixture(scope="session")
-def reference(stack) -> dict[str, tuple[int, str]]:
+@pytest.fixture(scope="package")
+def reference(stack, marts) -> dict[str, tuple[int, str]]:
     """The marts as the first run built them."""
-    return stack.hashes()
+    return marts.setdefault("native", stack.hashes())

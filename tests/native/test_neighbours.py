@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
-import psutil
 import pytest
 
-from ..stacks import account_group, copy_checkout
+from ..stacks import account_group, copy_checkout, unavailable, wait_until
 from .conftest import NativeStack
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
 
 
 def ordinary_account() -> str | None:
@@ -33,21 +34,18 @@ def usable_python(account: str | None) -> str:
             return python
         except (OSError, subprocess.CalledProcessError):
             continue  # none there, none that it may run, or one without venv
-    pytest.skip(f"the account {account} can use no Python with venv")
+    unavailable(f"the account {account} can use no Python with venv")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
-def test_a_second_checkout_by_the_readmes_first_command(stack, reference, root, open_folder, bare_path) -> None:
+@pytest.fixture(scope="module")
+def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
+    """The second checkout, brought up by the README's first command while the first one is up."""
     account = ordinary_account()
-    python = usable_python(account)
     stack.on("dagster")
-    before = stack.status()["services"]
-
     home = open_folder / "home"
-    home.mkdir()
+    (home / "programs").mkdir(parents=True)
+    (home / "programs" / "python3").symlink_to(usable_python(account))
     copy_checkout(root, home / "switchyard")
-    (home / "programs").mkdir()
-    (home / "programs" / "python3").symlink_to(python)
     if account:
         subprocess.run(["chown", "-R", f"{account}:{account_group(account)}", str(home)], check=True)
     home.chmod(0o700)
@@ -60,14 +58,46 @@ def test_a_second_checkout_by_the_readmes_first_command(stack, reference, root, 
         out = second.run(["sh", "-c", first_command]).stdout
         assert "without Docker" in out
         assert "daily succeeded on Dagster" in out
-        assert set(second.states().values()) == {("running", "healthy")}
-        assert second.hashes() == reference
-        assert stack.status()["services"] != second.status()["services"]
-        if account:
-            assert {process.username() for process in second.processes()} == {account}
-        assert list(Path(second.place).glob("cluster/PG_VERSION"))
+        yield second
     finally:
         second.invoke("clean", "--volumes", "--yes", code=None)
     assert second.processes() == []
-    assert [entry["id"] for entry in stack.status()["services"]] == [entry["id"] for entry in before]
-    assert all(psutil.Process(int(entry["id"])).is_running() for entry in before)
+
+
+def test_they_do_not_touch_each_other(stack, reference, second) -> None:
+    services, others = stack.status()["services"], second.status()["services"]
+    assert set(second.states().values()) == set(stack.states().values()) == {("running", "healthy")}
+    assert not {entry["id"] for entry in services} & {entry["id"] for entry in others}
+    assert second.hashes() == reference
+    assert {process.username() for process in second.processes()} == {(second.folder / "tasks.py").owner()}
+    assert (second.cluster / "PG_VERSION").exists()
+
+    second.invoke("down")
+    assert second.processes() == []
+    assert [entry["id"] for entry in stack.status()["services"]] == [entry["id"] for entry in services]
+    second.invoke("up", "--orch", "dagster")
+    stack.invoke("down")
+    assert set(second.states().values()) == {("running", "healthy")}
+
+
+@pytest.mark.parametrize("new", ["prefect", "airflow", "dagster"])
+def test_every_orchestrator_runs_for_an_ordinary_user(reference, second, new) -> None:
+    server = second.root("postgres")
+    second.invoke("switch", new)
+    assert server.is_running()
+    assert "succeeded on" in second.invoke("run").stdout
+    assert second.hashes() == reference
+    assert second.git_status() == ""
+
+
+def test_an_ordinary_user_recovers_from_kills(reference, second) -> None:
+    second.on("dagster")
+    second.root("dagster-code").kill()
+    second.root("postgres").kill()
+    wait_until(lambda: second.states()["postgres"][0] == "crashed")
+    second.invoke("up", "--orch", "dagster")
+    second.kill_in_the_middle("switch", "prefect", when=lambda: second.noted("prefect-server"))
+    second.invoke("up", "--orch", "prefect")
+    assert second.hashes() == reference
+    second.invoke("down")
+    assert second.processes() == []

@@ -6,37 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-
-def wait_until(true, seconds: float = 30) -> None:
-    """Wait until ``true()`` is."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def kill_in_the_middle(stack, *args: str, when) -> None:
-    """Start `invoke ARGS`, and kill it with no chance to clean up as soon as ``when()`` holds."""
-    command = subprocess.Popen(
-        [sys.executable, "-m", "invoke", *args], cwd=stack.folder, env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_until(lambda: command.poll() is not None or when())
-        assert command.poll() is None, "it was over too soon"
-    finally:
-        command.kill()
-        command.wait()
-
-
-def noted(stack, service: str) -> bool:
-    """Whether the service was started."""
-    return (stack.folder / ".stack" / "native" / "run" / f"{service}.json").exists()
+from ..stacks import wait_until
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
@@ -71,7 +45,7 @@ def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
 
 def test_up_killed_in_the_middle(stack, reference) -> None:
     stack.invoke("down")
-    kill_in_the_middle(stack, "up", "--orch", "dagster", when=lambda: noted(stack, "dagster-code"))
+    stack.kill_in_the_middle("up", "--orch", "dagster", when=lambda: stack.noted("dagster-code"))
     assert stack.status()["orchestrator"] == "dagster"
     stack.invoke("up", "--orch", "dagster")
     assert stack.hashes() == reference
@@ -79,7 +53,7 @@ def test_up_killed_in_the_middle(stack, reference) -> None:
 
 def test_switch_killed_in_the_middle(stack, reference) -> None:
     stack.on("dagster")
-    kill_in_the_middle(stack, "switch", "prefect", when=lambda: noted(stack, "prefect-server"))
+    stack.kill_in_the_middle("switch", "prefect", when=lambda: stack.noted("prefect-server"))
     assert stack.status()["orchestrator"] == "prefect"
     stack.invoke("switch", "dagster")
     assert {entry["orchestrator"] for entry in stack.status()["services"]} == {None, "dagster"}
@@ -94,7 +68,7 @@ def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
         record = stack.folder / ".stack" / "native" / "run" / "dagster-code.json"
         record.write_text(json.dumps({**facts, "created": created}))
         # PostgreSQL's own note of its process id as well.
-        note = Path(stack.place, "cluster", "postmaster.pid")
+        note = stack.cluster / "postmaster.pid"
         note.write_text(f"{stranger.pid}\n{note.parent}\n{int(created)}\n{stack.ports['POSTGRES_PORT']}\n\n")
         assert stack.states() == {"postgres": ("crashed", None), "dagster-code": ("crashed", None)}
         stack.invoke("up", "--orch", "dagster")

@@ -1,0 +1,93 @@
+"""The embedded server: what it has in common with the container's, and what happens where it cannot run."""
+
+import re
+import socket
+import sys
+
+import pytest
+
+from ..stacks import wait_until
+
+
+def test_the_server_is_like_the_containers(stack) -> None:
+    stack.on("dagster")
+    assert stack.sql("select current_setting('server_version_num')::int / 10000") == "16"
+    assert stack.sql("select now() at time zone 'Asia/Calcutta' - now() at time zone 'UTC'") == "05:30:00"
+    assert stack.sql("select current_setting('data_checksums'), current_setting('client_connection_check_interval')") == "on\t10s"
+    contrib = stack.sql("select count(*) from pg_available_extensions where name in ('pg_trgm', 'pgcrypto', 'tablefunc')")
+    assert contrib == "3"
+
+
+def test_it_takes_a_client_in_that_zone(stack) -> None:
+    stack.on("dagster")
+    assert "Asia/Calcutta" in stack.invoke("sql", "show timezone", PGTZ="Asia/Calcutta").stdout
+
+
+def test_it_listens_on_this_machine_alone(stack) -> None:
+    stack.on("dagster")
+    server = stack.root("postgres")
+    addresses = {connection.laddr.ip for connection in server.net_connections() if connection.status == "LISTEN"}
+    assert addresses == {"127.0.0.1"}
+    assert not list(stack.folder.rglob(".s.PGSQL.*"))
+
+
+def test_nobody_comes_in_without_the_password(stack) -> None:
+    stack.on("dagster")
+    refused = stack.invoke("sql", "select 1", code=2, DBT_PASSWORD="wrong")
+    assert "password authentication failed" in refused.stderr
+    assert "scram-sha-256" in {line.split()[-1] for line in (stack.cluster / "pg_hba.conf").read_text().splitlines() if line}
+
+
+def test_new_passwords_open_the_old_data(stack, reference) -> None:
+    stack.on("dagster")
+    env = stack.folder / ".env"
+    before = env.read_text()
+    env.write_text(re.sub(r"(?m)^(\w+_PASSWORD)=.*$", r"\1=<password>", before))
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.secrets()["POSTGRES_PASSWORD"] not in before
+    assert set(stack.states().values()) == {("running", "healthy")}
+    assert stack.hashes() == reference
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the library's name is Linux's")
+def test_a_missing_library_is_named(stack, tmp_path) -> None:
+    stack.invoke("down")
+    for name in ("postgres", "initdb", "pg_ctl", "psql"):
+        copy = tmp_path / name
+        copy.write_bytes((stack.programs / name).read_bytes().replace(b"libxml2.so.2", b"libxml9.so.2"))
+        copy.chmod(0o755)
+    refused = stack.invoke("up", code=3, STACK_PG_BIN=str(tmp_path)).stderr
+    assert "libxml9.so.2: cannot open shared object file" in refused
+    assert "set STACK_PG_BIN in .env" in refused
+    assert stack.processes() == []
+
+
+def test_a_wrong_folder_is_named(stack, tmp_path) -> None:
+    stack.invoke("down")
+    refused = stack.invoke("up", code=3, STACK_PG_BIN=str(tmp_path)).stderr
+    assert f"{tmp_path / 'postgres'}: No such file" in refused
+
+
+def test_the_programs_of_the_users_own_choice_are_taken(stack, reference) -> None:
+    stack.invoke("down")
+    own = stack.programs.parent
+    elsewhere = own.with_name("elsewhere")
+    own.rename(elsewhere)
+    try:
+        stack.invoke("up", "--orch", "dagster", STACK_PG_BIN=str(elsewhere / "bin"))
+        assert stack.root("postgres").exe() == str(elsewhere / "bin" / "postgres")
+        assert stack.invoke("sql", "select 1", STACK_PG_BIN=str(elsewhere / "bin")).returncode == 0
+        stack.invoke("down", STACK_PG_BIN=str(elsewhere / "bin"))
+    finally:
+        elsewhere.rename(own)
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.hashes() == reference
+
+
+def test_what_a_killed_server_left_is_no_obstacle(stack, reference) -> None:
+    stack.on("dagster")
+    with socket.create_connection(("127.0.0.1", stack.ports["POSTGRES_PORT"])):
+        stack.root("postgres").kill()
+        wait_until(lambda: stack.states()["postgres"][0] == "crashed")
+        stack.invoke("up", "--orch", "dagster")
+    assert stack.hashes() == reference
