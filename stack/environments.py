@@ -111,12 +111,7 @@ def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache:
             on_line(line)
 
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
-    _run(
-        runner,
-        [*argv, "--requirement", str(folders.code / requirements)],
-        lambda line: None if line.startswith(" + ") else on_line(line),
-        what,
-    )
+    _run(runner, [*argv, "--requirement", str(folders.code / requirements)], told, what)
     if not runner.dry:
         _stamp(folder, wanted)
 

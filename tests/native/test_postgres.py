@@ -38,6 +38,12 @@ def test_nobody_comes_in_without_the_password(stack) -> None:
     assert "scram-sha-256" in {line.split()[-1] for line in (stack.cluster / "pg_hba.conf").read_text().splitlines() if line}
 
 
+def test_no_other_account_can_look_in(stack) -> None:
+    stack.on("dagster")
+    for folder in (stack.folder / ".stack", stack.cluster):
+        assert folder.stat().st_mode & 0o77 == 0
+
+
 def test_new_passwords_open_the_old_data(stack, reference) -> None:
     stack.on("dagster")
     env = stack.folder / ".env"
