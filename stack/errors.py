@@ -93,3 +93,45 @@ class Locked(StackError):
     """Another command is changing the stack at this moment."""
 
     code = 11
+
+
+class StillStarting(StackError):
+    """The time was up while a service was still on its way; what was started goes on."""
+
+    code = 12
+
+
+class RunInProgress(StackError):
+    """The active orchestrator executes a run, which the command would kill."""
+
+    code = 13
+
+
+class IncompatibleData(StackError):
+    """The data is of another PostgreSQL version."""
+
+    code = 14
+
+
+class OutOfMemory(StackError):
+    """A service was ended for want of memory, or there is too little to start one."""
+
+    code = 15
+
+
+class ImageUnavailable(StackError):
+    """A base image cannot be pulled."""
+
+    code = 16
+
+
+class NoSpace(StackError):
+    """The disk is full, or nearly."""
+
+    code = 17
+
+
+class BadBackup(StackError):
+    """A backup could not be made, or the file to restore is not one."""
+
+    code = 18

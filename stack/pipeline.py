@@ -46,6 +46,61 @@ class Run:
         return results.failures(self.nodes)
 
 
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run in progress, as the orchestrator tells it.
+
+    Attributes:
+        run_id: the orchestrator's own id of the run.
+        job: the job's name.
+        url: the run's page.
+        state: the orchestrator's own word, such as running or queued.
+    """
+
+    run_id: str
+    job: str
+    url: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.job}, {self.state}: {self.url}"
+
+
+def active_runs(runtime: Runtime) -> list[ActiveRun]:
+    """The runs that the active orchestrator executes or has queued; none where no orchestrator is active.
+
+    Raises:
+        ApiUnusable: the orchestrator gave no usable answer.
+    """
+    return _ask_runs(runtime, "--active")
+
+
+def cancel_runs(runtime: Runtime) -> list[ActiveRun]:
+    """Cancel every run in progress through the orchestrator, wait until each has ended, and return them.
+
+    Raises:
+        ApiUnusable: the orchestrator gave no usable answer, or a run did not end.
+    """
+    return _ask_runs(runtime, "--cancel")
+
+
+def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
+    active = runtime.active()
+    if active is None:
+        return []
+    found: list[ActiveRun] = []
+
+    def on_line(line: str) -> None:
+        event = json.loads(line)
+        if event.pop("event") == "active":
+            found.append(ActiveRun(**event))
+
+    done = runtime.trigger(runtime.orchestrators[active], flag, on_line)
+    if done.code:
+        raise ApiUnusable(f"{runtime.orchestrators[active].title} does not tell its runs.", done.stderr, "invoke status")
+    return [] if runtime.runner.dry else found
+
+
 def check_job(name: str) -> None:
     """Raise `BadUsage` unless a job is called ``name``."""
     if name not in JOBS:

@@ -6,7 +6,7 @@ import pytest
 
 import stack  # noqa: F401  (puts docker/common on the path)
 
-ROOT = Path(__file__).resolve().parent.parent
+from .stacks import ROOT
 
 
 @pytest.fixture(scope="session")

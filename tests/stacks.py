@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+ROOT = Path(__file__).resolve().parent.parent
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
 
 # Every ordered pair of orchestrators once, each switch starting where the one before it ended.

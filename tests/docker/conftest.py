@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -9,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..stacks import Stack, copy_checkout, unavailable
+from ..stacks import ROOT, Stack, copy_checkout, unavailable
 
-PROJECT = "switchyard-test"
+# Of this checkout alone, so that two of them can be tested beside each other.
+PROJECT = f"switchyard-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
 
 
 class DockerStack(Stack):

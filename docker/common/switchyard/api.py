@@ -73,19 +73,28 @@ def emit(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def main(run: Callable[[str], bool], jobs: dict[str, Any]) -> None:
-    """Run the job named on the command line and end the process with the protocol's exit code.
+Asked = Callable[[], list[dict[str, Any]]]
+
+
+def main(run: Callable[[str], bool], jobs: dict[str, Any], active: Asked, cancel: Asked) -> None:
+    """Do what the command line asks for and end the process with the protocol's exit code.
 
     Args:
         run: triggers and follows the job, emits its events, and returns whether it succeeded.
         jobs: the known jobs by name.
+        active: for ``--active``: the runs in progress, each with ``run_id``, ``job``, ``url`` and ``state``.
+        cancel: for ``--cancel``: cancels them, waits until they have ended, and returns them as they were.
     """
     name = sys.argv[1] if len(sys.argv) == 2 else ""
-    if name not in jobs:
+    asked = {"--active": active, "--cancel": cancel}.get(name)
+    if asked is None and name not in jobs:
         print(f"unknown job {name!r}; the jobs are {', '.join(jobs)}", file=sys.stderr)
         sys.exit(UNKNOWN_JOB)
     try:
-        sys.exit(SUCCESS if run(name) else FAILED)
+        if asked is None:
+            sys.exit(SUCCESS if run(name) else FAILED)
+        for found in asked():
+            emit("active", **found)
     except ApiError as error:
         print(error, file=sys.stderr)
         sys.exit(UNREACHABLE)
