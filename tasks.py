@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 
@@ -17,6 +19,8 @@ ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
 BAKED = "Run the dbt project that the image carries, without the mount of ./dbt_project."
 RUNTIME = "What to run on: docker, native (no Docker needed), or auto (Docker when its engine answers). Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
+WAIT = "If a run is in progress, wait for its end."
+FORCE = "If a run is in progress, cancel it."
 
 
 def command(**options):
@@ -27,19 +31,21 @@ def command(**options):
         def guarded(*args, **kwargs):
             from stack.errors import StackError
 
+            # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
                 body(*args, **kwargs)
             except StackError as error:
                 raise Exit(str(error), error.code) from None
-            except KeyboardInterrupt:
-                raise Exit("Interrupted.", 130) from None
+            except KeyboardInterrupt as interrupt:
+                raise Exit(f"Interrupted. {interrupt}".strip(), 130) from None
 
         return task(**options)(guarded)
 
     return decorate
 
 
-def runtime_of(c, asked=None, starting=False):
+def runtime_of(c, asked=None, starting=False, keep=()):
     """The runtime that the task drives; `stack.runtime.choose` says which one that is."""
     from stack import console, orchestrators, runtime, settings
     from stack.docker import Docker
@@ -50,11 +56,31 @@ def runtime_of(c, asked=None, starting=False):
     loaded, made = settings.load(ROOT, os.environ)
     if made:
         console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
-    runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}, echo=c.config.run.echo, dry=c.config.run.dry)
+    env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
+    runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
     chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
     if starting and reason:
         console.note(f"Going on without Docker: {reason[0].lower()}{reason[1:]}")
     return chosen
+
+
+@contextlib.contextmanager
+def changing(c, command, asked=None, starting=False):
+    """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
+    from stack import lock
+
+    with lock.held(ROOT, command) as descriptor:
+        yield runtime_of(c, asked, starting, keep=(descriptor,))
+
+
+def runs(wait, force):
+    """What is to become of a run in progress."""
+    from stack.errors import BadUsage
+    from stack.lifecycle import Runs
+
+    if wait and force:
+        raise BadUsage("--wait and --force contradict each other.", "One waits for the run's end, the other cancels it.", "invoke status")
+    return Runs.WAIT if wait else Runs.FORCE if force else Runs.REFUSE
 
 
 def asked_for_help(name, value):
@@ -70,52 +96,48 @@ def asked_for_help(name, value):
 )
 def build(c, orch=None, cache=True, runtime=None):
     """Build the images, or environments: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
-    from stack import lifecycle, lock, orchestrators
+    from stack import lifecycle, orchestrators
 
     known = orchestrators.load_all(ROOT)
     asked = orchestrators.find(known, orch) if orch is not None else None
-    chosen = runtime_of(c, runtime)
-    names = [asked.name] if asked else ["postgres", *(name for name in known if not chosen.unsupported(known[name]))]
-    with lock.held(ROOT, "build"):
+    with changing(c, "build", runtime) as chosen:
+        names = [asked.name] if asked else ["postgres", *(name for name in known if not chosen.unsupported(known[name]))]
         lifecycle.build(chosen, names, cache=cache)
 
 
 @command(help={"orch": ORCH + " Without it: ORCHESTRATOR in .env.", "baked": BAKED, "timeout": TIMEOUT, "runtime": RUNTIME})
 def up(c, orch=None, baked=False, timeout=300, runtime=None):
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
-    from stack import console, lifecycle, lock, orchestrators
+    from stack import console, lifecycle, orchestrators
 
     known = orchestrators.load_all(ROOT)
     target = orchestrators.find(known, orch) if orch is not None else None
-    chosen = runtime_of(c, runtime, starting=True)
-    target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
-    with lock.held(ROOT, "up"):
+    with changing(c, "up", runtime, starting=True) as chosen:
+        target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=timeout)
     console.facts(lifecycle.access(target, chosen.settings.values))
 
 
-@command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT})
-def switch(c, name, baked=False, timeout=300):
+@command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
+def switch(c, name, baked=False, timeout=300, wait=False, force=False):
     """Put another orchestrator in the place of the active one; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
-    from stack import console, lifecycle, lock, orchestrators
+    from stack import console, lifecycle, orchestrators
 
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
-    runtime = runtime_of(c)
-    with lock.held(ROOT, "switch"):
-        lifecycle.switch(runtime, target, baked=baked, timeout=timeout)
+    with changing(c, "switch") as runtime:
+        lifecycle.switch(runtime, target, baked=baked, timeout=timeout, runs=runs(wait, force))
     console.facts(lifecycle.access(target, runtime.settings.values))
 
 
-@command()
-def down(c):
+@command(help={"wait": WAIT, "force": FORCE})
+def down(c, wait=False, force=False):
     """Stop the orchestrator and PostgreSQL; the data stays."""
-    from stack import lifecycle, lock
+    from stack import lifecycle
 
-    runtime = runtime_of(c)
-    with lock.held(ROOT, "down"):
-        lifecycle.down(runtime)
+    with changing(c, "down") as runtime:
+        lifecycle.down(runtime, runs(wait, force))
 
 
 @command(help={"job": "One of daily (build everything), smoke (quick tests), freshness (age of the raw tables), full_refresh."})
@@ -172,8 +194,7 @@ def sql(c, query=None):
 )
 def clean(c, volumes=False, images=False, yes=False, runtime=None):
     """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
-    from stack import lifecycle, lock
+    from stack import lifecycle
 
-    chosen = runtime_of(c, runtime)
-    with lock.held(ROOT, "clean"):
+    with changing(c, "clean", runtime) as chosen:
         lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stack.errors import (
     NothingActive,
     PortInUse,
     StackError,
+    still_starting,
 )
 from stack.orchestrators import Orchestrator
 from stack.runner import Result, Runner
@@ -265,7 +267,7 @@ class Docker:
         """
         running = any(service.name == POSTGRES and service.health == "healthy" for service in self.services())
         if not running:
-            self._up(up_postgres_argv(self.settings, timeout), POSTGRES, on_line)
+            self._up(up_postgres_argv(self.settings, timeout), "PostgreSQL", timeout, on_line)
         script = bootstrap.sql(self.settings, self.orchestrators.values())
         argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql("postgres", "--quiet"), user="postgres")
         done = self.runner.change(argv, stdin=script)
@@ -278,19 +280,24 @@ class Docker:
         """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
 
         Raises:
-            NotHealthy: it did not become healthy within ``timeout`` seconds; with the last log lines.
+            NotHealthy: a service ended, or is not healthy; with the last log lines.
+            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started goes on.
         """
         override = None
         if baked:
             override = self.settings.root / ".stack" / f"baked-{target.name}.yaml"
             override.parent.mkdir(mode=0o700, exist_ok=True)
             override.write_text(baked_override(target), encoding="utf-8")
-        self._up(up_argv(self.settings, target, timeout, override), target.title, on_line)
+        self._up(up_argv(self.settings, target, timeout, override), target.title, timeout, on_line)
 
-    def _up(self, argv: list[str], title: str, on_line: OnLine) -> None:
-        done = self.runner.follow(argv, on_line)
+    def _up(self, argv: list[str], title: str, timeout: int, on_line: OnLine) -> None:
+        began = time.monotonic()
+        # Compose counts its time-out from when the last container was started, which may wait for another's health.
+        done = self.runner.follow(argv, on_line, seconds=timeout)
         if done.code == 0:
             return
+        if time.monotonic() - began >= timeout and self._on_their_way():
+            raise still_starting(title, timeout)
         sick = [service for service in self.services() if service.health != "healthy"]
         why = [line.strip() for line in done.stderr.splitlines()[-1:]]
         for service in sick:
@@ -298,6 +305,16 @@ class Docker:
             why += [f"{service.name} is {service.state} {service.health}".rstrip() + "; its last lines:"]
             why += [f"  {line}" for line in (tail.stdout + tail.stderr).splitlines()[-15:]]
         raise NotHealthy(f"{title} did not become healthy.", "\n".join(why), "invoke logs")
+
+    def _on_their_way(self) -> bool:
+        """Whether every container is healthy or may become so: none ended, was started again, or failed its health check."""
+        names = [service.container for service in self.services()]
+        argv = ["docker", "inspect", "--format", "{{.State.Status}} {{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"]
+        found = self.runner.ask([*argv, *names])
+        return bool(names) and all(
+            line.split()[0] in ("created", "running") and "unhealthy" not in line and line.split()[1] == "0"
+            for line in found.stdout.splitlines()
+        )
 
     def down(self, on_line: OnLine) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""

@@ -101,6 +101,15 @@ class StillStarting(StackError):
     code = 12
 
 
+def still_starting(title: str, seconds: float) -> StillStarting:
+    """The error for services that are on their way still when ``seconds`` are over."""
+    return StillStarting(
+        f"{title} is still starting after {seconds:.0f} s.",
+        "Nothing has failed: what was started goes on.",
+        "invoke up   (goes on waiting)",
+    )
+
+
 class RunInProgress(StackError):
     """The active orchestrator executes a run, which the command would kill."""
 

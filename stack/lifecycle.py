@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 
-from stack import console
-from stack.errors import AlreadyActive, BadUsage, NothingActive, StackError
+from stack import console, pipeline
+from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError
 from stack.orchestrators import Orchestrator
 from stack.runtime import POSTGRES, Runtime
+
+PATIENCE = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
+
+
+class Runs(Enum):
+    """What becomes of a run in progress when its orchestrator is to be stopped."""
+
+    REFUSE = "refuse"
+    WAIT = "wait"
+    FORCE = "force"
 
 
 @contextmanager
@@ -40,41 +53,107 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> 
             f"{target.title} would use the same warehouse at the same time.",
             f"invoke switch {target.name}",
         )
-    _prepare(runtime, target, baked, timeout)
+    _prepare(runtime, target, baked)
+    _start_postgres(runtime, timeout)
     _start(runtime, target, baked, timeout)
 
 
-def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> None:
+def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, runs: Runs = Runs.REFUSE) -> None:
     """Put ``target`` in the place of the active orchestrator; bring the old one back when the new one fails.
 
     Everything that can fail beforehand (configuration, ports, builds) fails while the old one still runs.
 
     Raises:
         NothingActive: there is nothing to switch from.
+        RunInProgress: the active one executes a run, and ``runs`` says neither to wait for it nor to cancel it.
     """
     active = runtime.active()
     if active is None:
         raise NothingActive("No orchestrator is active, so there is nothing to switch from.", "", f"invoke up --orch {target.name}")
     if active == target.name:
         console.ok(f"{target.title} is the active orchestrator already")
-    was_baked = any(service.baked for service in runtime.services())
-    _prepare(runtime, target, baked, timeout)
-    try:
+        _prepare(runtime, target, baked)
+        _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
-    except (StackError, KeyboardInterrupt) as error:
-        if active == target.name:
-            raise
-        old = runtime.orchestrators[active]
+        return
+    was_baked = any(service.baked for service in runtime.services())
+    command = f"invoke switch {target.name}"
+    if runs is Runs.REFUSE:  # before anybody waits for a build
+        _settle(runtime, runs, command)
+    if _prepare(runtime, target, baked) or runs is not Runs.REFUSE:
+        _settle(runtime, runs, command)
+    old = runtime.orchestrators[active]
+    try:
+        _start_postgres(runtime, timeout)
+        _start(runtime, target, baked, timeout)
+    except StackError as error:
         console.fail(f"{target.title} did not start; bringing {old.title} back")
-        _start(runtime, old, was_baked, timeout)
-        if isinstance(error, StackError):
-            error.what += f" {old.title} is active again."
+        error.what += " " + _bring_back(runtime, old, was_baked)
         raise
+    except KeyboardInterrupt:
+        console.fail(f"Interrupted; bringing {old.title} back")
+        raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
 
 
-def _prepare(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
+def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
+    """Start the old orchestrator again, whatever is typed meanwhile, and tell how that went."""
+
+    def told(*_: object) -> None:
+        console.note(f"{old.title} is being brought back; that takes less than a minute.")
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _start_postgres(runtime, PATIENCE)
+        _start(runtime, old, baked, PATIENCE)
+    except StackError as error:
+        return f"{old.title} could not be brought back either: {error.what} Next: invoke up --orch {old.name}"
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return f"{old.title} is active again."
+
+
+def _settle(runtime: Runtime, runs: Runs, command: str) -> None:
+    """See to it that the active orchestrator executes no run.
+
+    Raises:
+        RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed.
+    """
+    try:
+        found = pipeline.active_runs(runtime)
+        if not found:
+            return
+        if runs is Runs.REFUSE:
+            raise RunInProgress(
+                f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
+                "\n".join(map(str, found)),
+                f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
+            )
+        if runs is Runs.FORCE:
+            with _waiting(f"Cancelling {_named(found)}", f"{_named(found)} cancelled"):
+                pipeline.cancel_runs(runtime)
+            return
+        with _waiting(f"Waiting for {_named(found)}", f"{_named(found)} ended"):
+            while pipeline.active_runs(runtime):
+                time.sleep(1)
+    except ApiUnusable as error:
+        # An orchestrator that is broken must be replaceable.
+        console.fail(f"{error.what} Whether a run is in progress is not known.")
+
+
+def _named(runs: list[pipeline.ActiveRun]) -> str:
+    return ", ".join(f"{run.job} ({run.run_id})" for run in runs)
+
+
+def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
+    """Check and build what ``target`` needs, without touching anything that runs; return whether that took a build."""
     runtime.preflight(target, baked=baked)
-    build(runtime, runtime.outdated([POSTGRES, target.name], baked=baked))
+    outdated = runtime.outdated([POSTGRES, target.name], baked=baked)
+    build(runtime, outdated)
+    return bool(outdated)
+
+
+def _start_postgres(runtime: Runtime, timeout: int) -> None:
     with console.Waiting("Starting PostgreSQL") as waiting:
         runtime.start_postgres(timeout, waiting.detail)
     console.ok(f"PostgreSQL is healthy on localhost:{runtime.settings.port('POSTGRES_PORT')}")
@@ -85,8 +164,13 @@ def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) ->
         runtime.start(target, baked=baked, timeout=timeout, on_line=waiting.detail)
 
 
-def down(runtime: Runtime) -> None:
-    """Take everything down; the data stays."""
+def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
+    """Take everything down; the data stays.
+
+    Raises:
+        RunInProgress: the active orchestrator executes a run, and ``runs`` says neither to wait for it nor to cancel it.
+    """
+    _settle(runtime, runs, "invoke down")
     _down(runtime)
     console.note(f"  The data is kept in {', '.join(runtime.volumes()) or 'no volume: nothing was ever started'}.")
 
@@ -100,8 +184,10 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool) -> None:
     """Remove containers and network, and on request volumes and images, after a question.
 
     Raises:
+        RunInProgress: the active orchestrator executes a run.
         BadUsage: something would be deleted, and the answer was not yes.
     """
+    _settle(runtime, Runs.REFUSE, "invoke down")
     doomed_volumes = runtime.volumes() if volumes else []
     doomed_images = runtime.images() if images else []
     if doomed_volumes and not yes and not console.confirm(f"Delete {', '.join(doomed_volumes)} and all data in it?"):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from stack import console
 from stack.errors import Locked
 
 if os.name == "nt":
@@ -25,13 +26,17 @@ else:
 
 
 @contextmanager
-def held(root: Path, command: str, seconds: float = 10) -> Iterator[None]:
-    """Hold the stack's lock. The operating system drops it when the process ends, however it ends.
+def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
+    """Hold the stack's lock. The operating system drops it when nobody has it open any more, however they ended.
 
     Args:
         root: the checkout; the lock is ``.stack/lock`` in it.
         command: what to tell others who want the lock meanwhile.
         seconds: how long to wait for another command to finish.
+
+    Yields:
+        The lock's file descriptor. A program that inherits it holds the lock as well: so where a command is killed, the next
+        one waits until the programs that it had started, and that go on changing the stack, are done.
 
     Raises:
         Locked: another command still held it after ``seconds``; the message says which.
@@ -40,22 +45,35 @@ def held(root: Path, command: str, seconds: float = 10) -> Iterator[None]:
     folder.mkdir(mode=0o700, exist_ok=True)
     holder = folder / "lock-holder"
     with open(folder / "lock", "ab+") as file:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                _try(file)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    who = holder.read_text(encoding="utf-8") if holder.exists() else "another command"
-                    raise Locked(
-                        f"{who} is changing the stack.",
-                        "Two commands at once would disturb each other.",
-                        "Wait until it is done, then try again.",
-                    ) from None
-                time.sleep(0.2)
+        if not _tried(file):
+            who = _holder(holder)
+            with console.Waiting(f"Waiting for {who} to finish"):
+                deadline = time.monotonic() + seconds
+                while not _tried(file):
+                    if time.monotonic() > deadline:
+                        raise Locked(
+                            f"{_holder(holder)} is still changing the stack after {seconds:.0f} s.",
+                            "Two commands at once would disturb each other.",
+                            "Wait until it is done, or end it; then try again.",
+                        )
+                    time.sleep(0.2)
         holder.write_text(f"invoke {command} (process {os.getpid()})", encoding="utf-8")
         try:
-            yield
+            yield file.fileno()
         finally:
             holder.unlink(missing_ok=True)
+
+
+def _tried(file: BinaryIO) -> bool:
+    try:
+        _try(file)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "another command"
+    except OSError:
+        return "another command"

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from stack import bootstrap, console, environments, plan, ports
-from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, PortInUse
+from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, PortInUse, StackError, still_starting
 from stack.orchestrators import Orchestrator, Process
 from stack.postgres import Postgres
 from stack.processes import Processes, Record
@@ -115,23 +115,29 @@ class Native:
         """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
 
         Raises:
-            NotHealthy: a process ended, or was not healthy within ``timeout`` seconds; with the last log lines.
+            NotHealthy: a process ended; with the last log lines.
+            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started goes on.
         """
-        if self._unchanged(target) and all(self._well(target, record) for record in self.processes.records()):
-            return
-        on_line("stopping what runs")
-        self.stop_orchestrator()
-        if not self.runner.dry:
-            self._prepare_home(target)
-        picked = {name: ports.unused() for name in plan.port_names(target)}
+        kept = self._kept(target)
+        if kept is None:
+            on_line("stopping what runs")
+            self.stop_orchestrator()
+            if not self.runner.dry:
+                self._prepare_home(target)
+        picked = next((record.ports for record in kept or []), None) or {name: ports.unused() for name in plan.port_names(target)}
         deadline = time.monotonic() + timeout
         waiting: dict[str, Process] = {}
         for process in target.native.processes:
-            self._wait({other: waiting.pop(other) for other in process.after if other in waiting}, target, picked, deadline, on_line)
-            on_line(f"starting {process.service}")
-            self._start(target, process, picked)
+            self._wait(
+                {other: waiting.pop(other) for other in process.after if other in waiting}, target, picked, timeout, deadline, on_line
+            )
+            if process.service not in {record.service for record in kept or []}:
+                on_line(f"starting {process.service}")
+                self._start(target, process, picked)
+            elif self._mark(process.service).exists():
+                continue  # `_kept` has just seen that it is well
             waiting[process.service] = process
-        self._wait(waiting, target, picked, deadline, on_line)
+        self._wait(waiting, target, picked, timeout, deadline, on_line)
 
     def stop_orchestrator(self) -> None:
         """End every process of the orchestrator; PostgreSQL stays up."""
@@ -248,15 +254,27 @@ class Native:
         argv = plan.argv(self.settings, target, process.command, picked)
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name))
 
-    def _unchanged(self, target: Orchestrator) -> bool:
-        """Whether exactly the target's processes run, and would be started just so again."""
-        running = {record.service: record for record in self.processes.records() if self.processes.root(record)}
-        return {process.service for process in target.native.processes} == set(running) == {
-            record.service for record in self.processes.records()
-        } and all(
-            running[process.service].fingerprint == self._fingerprint(target, process, running[process.service].ports)
-            for process in target.native.processes
-        )
+    def _kept(self, target: Orchestrator) -> list[Record] | None:
+        """The target's processes when they, or as many as were started, run as they would be started again; else None.
+
+        Each is well, or still in the time that a first good answer may take: then `start` goes on with it.
+        """
+        records = self.processes.records()
+        processes = {process.service: process for process in target.native.processes}
+        for record in records:
+            process = processes.get(record.service)
+            if record.orchestrator != target.name or process is None or not self.processes.root(record):
+                return None
+            if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
+                return None
+            young = time.time() - record.created < PATIENCE and not self._mark(record.service).exists()
+            if not young and not self._well(target, record):
+                return None
+        return records or None
+
+    def _mark(self, service: str) -> Path:
+        """A file that says that the service, since it was started, was healthy once: one that is not any more is sick."""
+        return self.base / "run" / f"{service}.healthy"
 
     def _prepare_home(self, target: Orchestrator) -> None:
         folders = plan.Folders(self.settings.root, target.name)
@@ -271,6 +289,7 @@ class Native:
         log = self.base / "logs" / f"{process.service}.log"
         if not self.runner.dry:
             log.write_bytes(b"")
+            self._mark(process.service).unlink(missing_ok=True)
         self.processes.start(
             process.service, target.name,
             plan.argv(self.settings, target, process.command, picked),
@@ -279,7 +298,9 @@ class Native:
             fingerprint=self._fingerprint(target, process, picked),
         )  # fmt: skip
 
-    def _wait(self, waiting: dict[str, Process], target: Orchestrator, picked: Mapping[str, int], deadline: float, on_line: OnLine) -> None:
+    def _wait(
+        self, waiting: dict[str, Process], target: Orchestrator, picked: Mapping[str, int], timeout: int, deadline: float, on_line: OnLine
+    ) -> None:
         """Wait until each of the processes is healthy, as long as all of the target's run."""
         while waiting and not self.runner.dry:
             for record in self._records(target):
@@ -289,13 +310,19 @@ class Native:
                 probe = self._probe(target, process, picked)
                 if probe.returncode == 0:
                     del waiting[name]
+                    self._mark(name).touch()
                     on_line(f"{name} is healthy")
                 elif time.monotonic() > deadline:
-                    raise NotHealthy(
-                        f"{target.title} did not become healthy.", self._evidence(name, "is not healthy", probe.stderr), "invoke logs"
-                    )
+                    raise self._late(target, name, probe.stderr, timeout)
             if waiting:
                 time.sleep(0.2)
+
+    def _late(self, target: Orchestrator, service: str, said: str, timeout: int) -> StackError:
+        """The error for a process that is not healthy in time."""
+        record = next(record for record in self._records(target) if record.service == service)
+        if time.time() - record.created < PATIENCE:
+            return still_starting(target.title, timeout)
+        return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
 
     def _evidence(self, service: str, what: str, said: str) -> str:
         log = (self.base / "logs" / f"{service}.log").read_text(encoding="utf-8", errors="replace")

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import psutil
 import yaml
 
 from stack import bootstrap, console, environments, plan
-from stack.errors import EngineMissing, NotHealthy, StackError
+from stack.errors import EngineMissing, NotHealthy, StackError, still_starting
 from stack.processes import alive
 from stack.runner import Result, Runner, shown
 from stack.runtime import POSTGRES, OnLine
@@ -137,6 +138,7 @@ class Postgres:
 
         Raises:
             NotHealthy: it does not start, or rejects the bootstrap.
+            StillStarting: it is not ready after ``timeout`` seconds.
         """
         if self.server() and not self._unchanged():
             self.stop()
@@ -148,6 +150,7 @@ class Postgres:
                 on_line("making the data folder")
                 self._make_cluster()
             self._start(timeout)
+        self._wait_until_ready(timeout)
         on_line("roles and databases")
         self._bootstrap(script)
         if self._ask(f"set timezone to '{ZONE}'").code:
@@ -238,8 +241,18 @@ class Postgres:
         # Its streams must be a file: the server inherits them, and whoever reads a pipe would wait for the server's end.
         process = self.runner.detach(argv, self.log, self.env, **self._options())
         if process and process.wait():
+            if self.server():
+                raise still_starting("PostgreSQL", timeout)
             last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
             raise NotHealthy("PostgreSQL did not start.", "\n".join(last), "invoke logs --service postgres")
+
+    def _wait_until_ready(self, timeout: int) -> None:
+        """Wait for a server that another command has started, and that may be busy recovering from a crash."""
+        deadline = time.monotonic() + timeout
+        while not self.runner.dry and not self.ready():
+            if time.monotonic() > deadline:
+                raise still_starting("PostgreSQL", timeout)
+            time.sleep(0.2)
 
     def _bootstrap(self, script: str) -> None:
         done = self._ask(script)

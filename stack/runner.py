@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,42 @@ def shown(argv: Sequence[str]) -> str:
     return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
 
 
+def _interrupt(process: subprocess.Popen) -> None:
+    if os.name == "nt":
+        process.terminate()
+    elif process.poll() is None:
+        process.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def _alarm(seconds: float | None, process: subprocess.Popen) -> Iterator[None]:
+    """Interrupt the process after so many seconds."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, _interrupt, [process])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _interruptible(process: subprocess.Popen, patience: float = 10) -> Iterator[None]:
+    """Pass an interrupt of this process on, and see to it that the other one ends within so many seconds."""
+    try:
+        yield
+    except BaseException:
+        _interrupt(process)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs argv lists, never a shell.
@@ -43,11 +82,13 @@ class Runner:
         env: variables added to this process's environment; their values are never printed.
         echo: print each command before it runs.
         dry: print the commands that would change something instead of running them.
+        keep: file descriptors that a program which changes something inherits: the stack's lock.
     """
 
     env: Mapping[str, str]
     echo: bool = False
     dry: bool = False
+    keep: tuple[int, ...] = ()
 
     def ask(self, argv: Sequence[str]) -> Result:
         """Run a command that only reads, even in a dry run, and capture what it prints."""
@@ -62,7 +103,7 @@ class Runner:
             env: further variables for this command.
             options: of `subprocess.Popen`, such as ``cwd`` and ``user``.
         """
-        return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False, **options)
+        return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False, **self._apart(), **options)
 
     def follow(
         self,
@@ -71,6 +112,7 @@ class Runner:
         env: Mapping[str, str] | None = None,
         errors_apart: bool = False,
         only_env: bool = False,
+        seconds: float | None = None,
     ) -> Result:
         """Run a command that changes something, and hand over each line that it prints at once.
 
@@ -80,6 +122,7 @@ class Runner:
             env: further variables for this command.
             errors_apart: hand over standard output alone; else both streams, as they come.
             only_env: ``env`` is all of the command's environment.
+            seconds: after which the command is interrupted, as by Ctrl-C.
 
         Returns:
             The exit code, and in ``stderr`` the last lines of what the command said (of standard error when apart).
@@ -97,8 +140,9 @@ class Runner:
                 encoding="utf-8",
                 errors="replace",
                 env=env if only_env else self._environment(env),
+                **self._apart(),
             )
-            with process:
+            with process, _alarm(seconds, process), _interruptible(process):
                 for line in process.stdout:
                     last.append(line.rstrip())
                     on_line(line.rstrip())
@@ -134,6 +178,14 @@ class Runner:
                 creationflags=windows,
                 **options,
             )
+
+    def _apart(self) -> dict[str, Any]:
+        """Options for a program that changes something.
+
+        Ctrl-C is for this process alone, which then decides what becomes of the program: the one that brings the old
+        orchestrator back must not be hit by it.
+        """
+        return {} if os.name == "nt" else {"start_new_session": True, "pass_fds": self.keep}
 
     def _only_printed(self, argv: Sequence[str]) -> bool:
         if self.echo or self.dry:

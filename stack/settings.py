@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import secrets
@@ -70,11 +71,15 @@ def load(root: Path, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """
     example = (root / ".env.example").read_text(encoding="utf-8")
     path = root / ".env"
-    text = path.read_text(encoding="utf-8-sig") if path.exists() else example
+    there = path.exists()
+    text = path.read_text(encoding="utf-8-sig") if there else example
     _check_lines(text)
     completed, made = complete(text, example)
     if made:
-        _write_private(path, completed)
+        try:
+            _write_private(path, completed, new=not there)
+        except FileExistsError:  # another command was first
+            return load(root, environ)
 
     defaults = dotenv_values(root / ".env.example", interpolate=False)
     in_file = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
@@ -145,9 +150,20 @@ def _check_values(values: Mapping[str, str]) -> None:
         )
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Replace ``path`` at once, readable by its owner alone (mkstemp makes the file 0600)."""
+def _write_private(path: Path, text: str, *, new: bool) -> None:
+    """Write ``path`` at once, readable by its owner alone (mkstemp makes the file 0600); a ``new`` one replaces no other.
+
+    Raises:
+        FileExistsError: ``path`` should be new, and is there.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        if new:
+            with contextlib.suppress(PermissionError, NotImplementedError):  # some file systems know no links
+                os.link(temporary, path)
+                return
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
