@@ -9,10 +9,12 @@ import stack  # noqa: F401  (puts docker/common on the path)
 from .stacks import ROOT
 
 
-@pytest.fixture(scope="session")
-def marts() -> dict[str, dict[str, tuple[int, str]]]:
-    """Rows and content hash of every mart, by the runtime that built them in this session."""
-    return {}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of one runtime share a stack and follow one another; those of the other run beside them (pytest-xdist)."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder != "unit":
+            item.add_marker(pytest.mark.xdist_group(folder))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..stacks import ROOT, Stack, copy_checkout, unavailable
+from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
 # Of this checkout alone, so that two of them can be tested beside each other.
 PROJECT = f"switchyard-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
@@ -22,6 +22,24 @@ class DockerStack(Stack):
     def container(self, service: str) -> dict:
         """`docker inspect` of a service's container."""
         return json.loads(subprocess.check_output(["docker", "inspect", f"{PROJECT}-{service}-1"]))[0]
+
+    def started(self, service: str) -> bool:
+        """Whether the service's container runs."""
+        return f"{PROJECT}-{service}-1" in ours("ps", "{{.Names}}")
+
+    def orchestrators(self) -> set[str]:
+        """Whose containers run at this moment."""
+        return set(ours("ps", '{{.Label "switchyard.orchestrator"}}')) - {""}
+
+    def leftovers(self) -> list[str]:
+        """Every container and network of the stack."""
+        return ours("ps", "{{.Names}}", "--all") + ours("network ls", "{{.Name}}")
+
+
+def ours(what: str, column: str, *args: str) -> list[str]:
+    """A column of `docker ps` or `docker network ls`, for what belongs to this stack."""
+    project = f"label=com.docker.compose.project={PROJECT}"
+    return subprocess.check_output(["docker", *what.split(), *args, "--filter", project, "--format", column], text=True).splitlines()
 
 
 @pytest.fixture(scope="package")
@@ -41,9 +59,10 @@ def stack(tmp_path_factory, root) -> Iterator[DockerStack]:
 
 
 @pytest.fixture(scope="package")
-def reference(stack, marts) -> dict[str, tuple[int, str]]:
-    """The marts as the first run built them."""
-    return marts.setdefault("docker", stack.hashes())
+def reference(stack) -> dict[str, tuple[int, str]]:
+    """The marts, which are those that every runtime builds."""
+    assert stack.hashes() == MARTS
+    return MARTS
 
 
 @pytest.fixture(scope="module", params=["dagster", "prefect", "airflow"])

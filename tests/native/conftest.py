@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ..stacks import Stack, copy_checkout
+from ..stacks import MARTS, Stack, copy_checkout
 
 
 def path_without_docker(folder: Path) -> str:
@@ -56,9 +57,23 @@ class NativeStack(Stack):
         root = place.parent if place.name == "data" else self.folder / ".stack" / "native" / "environments" / "postgres"
         return root / "programs" / "bin"
 
-    def noted(self, service: str) -> bool:
+    def started(self, service: str) -> bool:
         """Whether the service was started."""
         return (self.folder / ".stack" / "native" / "run" / f"{service}.json").exists()
+
+    def orchestrators(self) -> set[str]:
+        """Whose processes run at this moment: each works in its orchestrator's folder."""
+        home = str(self.folder / ".stack" / "native" / "data")
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd().startswith(home):
+                    found.add(Path(process.cwd()).relative_to(home).parts[0])
+        return found - {"postgres"}
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Every process of the stack."""
+        return self.processes()
 
     def processes(self) -> list[psutil.Process]:
         """Every process that works in this checkout's folders, or in its server's."""
@@ -118,6 +133,7 @@ def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
 
 
 @pytest.fixture(scope="package")
-def reference(stack, marts) -> dict[str, tuple[int, str]]:
-    """The marts as the first run built them."""
-    return marts.setdefault("native", stack.hashes())
+def reference(stack) -> dict[str, tuple[int, str]]:
+    """The marts, which are those that every runtime builds."""
+    assert stack.hashes() == MARTS
+    return MARTS

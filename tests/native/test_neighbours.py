@@ -96,7 +96,7 @@ def test_an_ordinary_user_recovers_from_kills(reference, second) -> None:
     second.root("postgres").kill()
     wait_until(lambda: second.states()["postgres"][0] == "crashed")
     second.invoke("up", "--orch", "dagster")
-    second.kill_in_the_middle("switch", "prefect", when=lambda: second.noted("prefect-server"))
+    second.kill_in_the_middle("switch", "prefect", when=lambda: second.started("prefect-server"))
     second.invoke("up", "--orch", "prefect")
     assert second.hashes() == reference
     second.invoke("down")

@@ -45,7 +45,7 @@ def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
 
 def test_up_killed_in_the_middle(stack, reference) -> None:
     stack.invoke("down")
-    stack.kill_in_the_middle("up", "--orch", "dagster", when=lambda: stack.noted("dagster-code"))
+    stack.kill_in_the_middle("up", "--orch", "dagster", when=lambda: stack.started("dagster-code"))
     assert stack.status()["orchestrator"] == "dagster"
     stack.invoke("up", "--orch", "dagster")
     assert stack.hashes() == reference
@@ -53,7 +53,7 @@ def test_up_killed_in_the_middle(stack, reference) -> None:
 
 def test_switch_killed_in_the_middle(stack, reference) -> None:
     stack.on("dagster")
-    stack.kill_in_the_middle("switch", "prefect", when=lambda: stack.noted("prefect-server"))
+    stack.kill_in_the_middle("switch", "prefect", when=lambda: stack.started("prefect-server"))
     assert stack.status()["orchestrator"] == "prefect"
     stack.invoke("switch", "dagster")
     assert {entry["orchestrator"] for entry in stack.status()["services"]} == {None, "dagster"}

@@ -1,0 +1,15 @@
+"""Commands killed at random moments, and many at once, on a real engine; see `tests.chaos`."""
+
+from .. import chaos
+
+
+def test_random_kills_lose_nothing(stack, reference) -> None:
+    chaos.random_kills(stack, reference)
+
+
+def test_twenty_ups_at_once(stack, reference) -> None:
+    chaos.many_ups(stack, reference)
+
+
+def test_switches_in_a_row_with_a_run_in_between(stack, reference) -> None:
+    chaos.many_switches(stack, reference)

@@ -1,0 +1,126 @@
+"""What must hold in both runtimes when a command is interrupted, too slow, or meets another one or a run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from .stacks import Stack, wait_until
+
+SLOW_MODEL = "select pg_sleep({seconds}) is null as slept, count(*) as orders from {{{{ ref('fct_orders') }}}}\n"
+
+
+def typed(stack: Stack, *args: str) -> subprocess.Popen[str]:
+    """Type `invoke ARGS` and go on; as on a terminal, it can be interrupted."""
+
+    def default_signals() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "invoke", *args],
+        cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=default_signals,
+        start_new_session=True, **stack.as_account,
+    )  # fmt: skip
+
+
+def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code, and what it printed."""
+    try:
+        out, _ = command.communicate(timeout=300)
+    finally:
+        command.kill()
+    print(out)
+    assert "Traceback" not in out, out
+    return command.returncode, out
+
+
+def interrupted_switch(stack: Stack, reference: object, number: signal.Signals) -> None:
+    """An interrupt in the middle of a switch undoes it, and a second one does not disturb that."""
+    stack.on("dagster")
+    command = typed(stack, "switch", "prefect")
+    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 60)
+    command.send_signal(number)
+    wait_until(lambda: command.poll() is not None or stack.started("dagster-code"), 60)
+    command.send_signal(number)
+    code, out = ended(command)
+    assert (code, "Interrupted. Dagster is active again." in out) == (130, True), out
+    assert "Dagster is being brought back" in out
+    assert healthy(stack) == "dagster"
+    assert stack.hashes() == reference
+
+
+def switch_that_takes_too_long(stack: Stack) -> None:
+    """What is still starting when the time is up makes room for the old one again."""
+    stack.on("dagster")
+    done = stack.invoke("switch", "prefect", "--timeout", "1", code=12)
+    assert "Prefect is still starting after 1 s. Dagster is active again." in done.stderr
+    assert healthy(stack) == "dagster"
+
+
+def second_up_goes_on(stack: Stack) -> None:
+    """`up` that ran out of time has not failed: another one goes on with what was started."""
+    stack.invoke("down")
+    assert "still starting after 1 s" in stack.invoke("up", "--orch", "prefect", "--timeout", "1", code=12).stderr
+    before = {service["name"]: service["id"] for service in stack.status()["services"]}
+    assert "prefect-server" in before
+    stack.invoke("up", "--orch", "prefect")
+    after = {service["name"]: service["id"] for service in stack.status()["services"]}
+    assert {name: after[name] for name in before} == before
+    assert healthy(stack) == "prefect"
+
+
+def second_command_waits(stack: Stack) -> None:
+    """The second of two commands says for whom it waits, and does its work when that one is done."""
+    stack.on("dagster")
+    first = typed(stack, "switch", "prefect")
+    wait_until(lambda: first.poll() is not None or (stack.folder / ".stack" / "lock-holder").exists())
+    second = typed(stack, "switch", "dagster")
+    assert ended(first)[0] == 0
+    code, out = ended(second)
+    assert (code, f"Waiting for invoke switch (process {first.pid}) to finish" in out) == (0, True), out
+    assert healthy(stack) == "dagster"
+
+
+def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
+    """A run in progress is named by whatever would kill it, is waited for, or is cancelled; never killed silently.
+
+    Args:
+        stack: the stack.
+        busy: whether the slow model's query runs in the warehouse.
+    """
+    stack.on("dagster")
+    with stack.edited("models/intermediate/slow.sql", SLOW_MODEL.format(seconds=20)):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or busy(), 120)
+        before = stack.status()["services"]
+        for command in (["switch", "prefect"], ["down"], ["clean", "--yes"]):
+            said = stack.invoke(*command, code=13).stderr
+            assert "A run is in progress: daily." in said
+            assert f"http://localhost:{stack.ports['DAGSTER_PORT']}/runs/" in said
+        assert "contradict" in stack.invoke("down", "--wait", "--force", code=2).stderr
+        assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+        out = stack.invoke("switch", "prefect", "--wait").stdout
+        assert "Waiting for daily" in out
+        code, out = ended(run)
+        assert (code, "daily succeeded on Dagster" in out) == (0, True), out
+
+    stack.invoke("switch", "dagster")
+    with stack.edited("models/intermediate/slow.sql", SLOW_MODEL.format(seconds=300)):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or busy(), 120)
+        out = stack.invoke("switch", "prefect", "--force").stdout
+        assert "cancelled" in out
+        code, out = ended(run)
+        assert (code, "ended with canceled" in out) == (1, True), out
+        assert not busy()
+    assert healthy(stack) == "prefect"
+
+
+def healthy(stack: Stack) -> str:
+    """The active orchestrator, when all of the stack's services are healthy, and are its own."""
+    status = stack.status()
+    assert {service["health"] for service in status["services"]} == {"healthy"}, status
+    assert {service["orchestrator"] for service in status["services"]} == {None, status["orchestrator"]}
+    return status["orchestrator"]

@@ -1,0 +1,36 @@
+"""The switch as a transaction, without Docker; the bodies are shared with the runtime that has one."""
+
+import signal
+
+import pytest
+
+from .. import interruptions
+
+
+def busy(stack) -> bool:
+    """Whether the slow model's query runs in the warehouse."""
+    return (
+        stack.sql("select count(*) from pg_stat_activity where usename = 'dbt' and pid <> pg_backend_pid() and query like '%pg_sleep%'")
+        != "0"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
+    interruptions.interrupted_switch(stack, reference, number)
+
+
+def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
+    interruptions.switch_that_takes_too_long(stack)
+
+
+def test_a_second_up_goes_on_with_what_is_starting(stack) -> None:
+    interruptions.second_up_goes_on(stack)
+
+
+def test_a_second_command_waits_for_the_first(stack) -> None:
+    interruptions.second_command_waits(stack)
+
+
+def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
+    interruptions.run_in_progress(stack, lambda: busy(stack))
