@@ -1,6 +1,7 @@
 """The dbt project as Dagster assets and asset checks, with the four jobs and their schedules."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from dagster import (
@@ -24,6 +25,7 @@ from dagster import (
     define_asset_job,
     in_process_executor,
     multi_asset_check,
+    resource,
 )
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from pydantic import Field
@@ -61,19 +63,30 @@ class DbtConfig(Config):
     )
 
 
-@dbt_assets(manifest=MANIFEST, dagster_dbt_translator=TRANSLATOR, name="dbt")
+@resource(description="Ends the run's dbt when the run ends.")
+def processes() -> Iterator[ExitStack]:
+    """What a run must end before it is over.
+
+    An interrupt mostly finds `dbt_project` waiting at a ``yield``, where it hears nothing of it: a ``with`` there would be left
+    some time after Dagster has called the run canceled. A resource is closed before.
+    """
+    with ExitStack() as stack:
+        yield stack
+
+
+@dbt_assets(manifest=MANIFEST, dagster_dbt_translator=TRANSLATOR, name="dbt", required_resource_keys={"processes"})
 def dbt_project(context: AssetExecutionContext, config: DbtConfig) -> Iterator[MaterializeResult | AssetCheckResult]:
     """Run dbt, and report every node as soon as it is finished."""
     args = list(config.args)
     if context.is_subset and "--select" not in args:
         args += _selection([*context.selected_asset_keys, *context.selected_asset_check_keys])
-    with DbtProcess(args) as dbt:
-        records = []
-        for record in dbt.records():
-            records.append(record)
-            yield from _report(context, record)
-        if not dbt.succeeded():
-            raise _failure(dbt, records)
+    dbt = context.resources.processes.enter_context(DbtProcess(args))
+    records = []
+    for record in dbt.records():
+        records.append(record)
+        yield from _report(context, record)
+    if not dbt.succeeded():
+        raise _failure(dbt, records)
 
 
 ASSETS: dict[str, AssetKey] = {spec.metadata["dagster_dbt/unique_id"]: spec.key for spec in dbt_project.specs}
@@ -81,22 +94,25 @@ CHECKS: dict[str, AssetCheckKey] = {spec.metadata["dagster_dbt/unique_id"]: spec
 SOURCES = {source: TRANSLATOR.get_asset_key(properties) for source, properties in MANIFEST["sources"].items()}
 
 
-@multi_asset_check(specs=[AssetCheckSpec("freshness", asset=key, description="dbt source freshness") for key in SOURCES.values()])
+@multi_asset_check(
+    specs=[AssetCheckSpec("freshness", asset=key, description="dbt source freshness") for key in SOURCES.values()],
+    required_resource_keys={"processes"},
+)
 def source_freshness(context: AssetCheckExecutionContext) -> Iterator[AssetCheckResult]:
     """Ask dbt how old the raw tables are."""
-    with DbtProcess(JOBS["freshness"].dbt_args) as dbt:
-        records = list(dbt.records())
-        succeeded = dbt.succeeded()
-        ages = {entry["unique_id"]: entry.get("max_loaded_at") for entry in dbt.artifact("sources.json")["results"]}
-        for record in records:
-            yield AssetCheckResult(
-                asset_key=SOURCES[record["unique_id"]],
-                check_name="freshness",
-                **_verdict(record),
-                metadata=_metadata(record) | {"loaded at": ages[record["unique_id"]] or "never"},
-            )
-        if not succeeded:
-            raise _failure(dbt, records)
+    dbt = context.resources.processes.enter_context(DbtProcess(JOBS["freshness"].dbt_args))
+    records = list(dbt.records())
+    succeeded = dbt.succeeded()
+    ages = {entry["unique_id"]: entry.get("max_loaded_at") for entry in dbt.artifact("sources.json")["results"]}
+    for record in records:
+        yield AssetCheckResult(
+            asset_key=SOURCES[record["unique_id"]],
+            check_name="freshness",
+            **_verdict(record),
+            metadata=_metadata(record) | {"loaded at": ages[record["unique_id"]] or "never"},
+        )
+    if not succeeded:
+        raise _failure(dbt, records)
 
 
 def _selection(keys: Sequence[AssetKey | AssetCheckKey]) -> list[str]:
@@ -167,6 +183,7 @@ defs = Definitions(
     assets=[dbt_project],
     asset_checks=[source_freshness],
     jobs=jobs,
+    resources={"processes": processes},
     schedules=[
         ScheduleDefinition(
             job=job,

@@ -1,4 +1,7 @@
-"""``python run_job.py JOB``: start a job over Dagster's GraphQL API, follow it, and print what happens as JSON lines."""
+"""``python run_job.py JOB``: start a job over Dagster's GraphQL API, follow it, and print what happens as JSON lines.
+
+With ``--active`` or ``--cancel`` in the place of the job, it tells or cancels the runs in progress; see `switchyard.api`.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,22 @@ query ($run: ID!, $after: String) {
 }
 fragment record on JsonMetadataEntry {label jsonString}"""
 
+ACTIVE = """
+query {
+  runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+    ... on Runs {results {runId jobName status}}
+    ... on Error {message}
+  }
+}"""
+
+TERMINATE = """
+mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
+  terminateRuns(runIds: $runs, terminatePolicy: $policy) {__typename}
+}"""
+
+# Seconds. On an interrupt, `DbtProcess` kills a dbt that has not ended by itself after fifteen.
+PATIENCE = 20
+
 STATES = {"RunSuccessEvent": "success", "RunFailureEvent": "failure", "RunCanceledEvent": "canceled"}
 
 
@@ -67,7 +86,7 @@ def run(job: str) -> bool:
     if error := load_current_project():
         return finish("failure", start, error)
     run_id = launch(job)
-    api.emit("started", job=job, run_id=run_id, url=f"{os.environ['SWITCHYARD_UI_URL']}/runs/{run_id}")
+    api.emit("started", job=job, run_id=run_id, url=page(run_id))
     message = None
     failed = []
     for event in events(run_id):
@@ -81,6 +100,46 @@ def run(job: str) -> bool:
                 message = "failed: " + ", ".join(record["name"] for record in failed)
             return finish(state, start, (message or event["message"]) if state == "failure" else None)
     raise AssertionError("a run's events end with its state")
+
+
+def page(run_id: str) -> str:
+    """The run's page."""
+    return f"{os.environ['SWITCHYARD_UI_URL']}/runs/{run_id}"
+
+
+def active() -> list[dict[str, Any]]:
+    """The runs in progress, whoever started them."""
+    answer = ask(ACTIVE)["runsOrError"]
+    if "results" not in answer:
+        raise api.ApiError(answer["message"])
+    return [
+        {"run_id": run["runId"], "job": run["jobName"], "url": page(run["runId"]), "state": run["status"].lower()}
+        for run in answer["results"]
+    ]
+
+
+def cancel() -> list[dict[str, Any]]:
+    """Cancel the runs in progress, and return them when they have ended."""
+    runs = active()
+    try:
+        api.wait_for_end(runs, active_and_asked_to_end, PATIENCE)
+    except api.ApiError:  # its process is gone, for which Dagster would wait for ever
+        terminate(runs, "MARK_AS_CANCELED_IMMEDIATELY")
+        api.wait_for_end(runs, active)
+    return runs
+
+
+def active_and_asked_to_end() -> list[dict[str, Any]]:
+    """The runs in progress, each asked to end as soon as it can be: Dagster refuses while a run is being started."""
+    runs = active()
+    terminate([run for run in runs if run["state"] in ("started", "queued")], "SAFE_TERMINATE")
+    return runs
+
+
+def terminate(runs: list[dict[str, Any]], policy: str) -> None:
+    """Ask Dagster to end the runs; what came of it, their states tell."""
+    if runs:
+        ask(TERMINATE, runs=[run["run_id"] for run in runs], policy=policy)
 
 
 def finish(state: str, start: float, message: str | None) -> bool:
@@ -151,4 +210,4 @@ def node_record(event: dict[str, Any]) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    api.main(run, JOBS)
+    api.main(run, JOBS, active, cancel)

@@ -76,6 +76,21 @@ def emit(event: str, **fields: Any) -> None:
 Asked = Callable[[], list[dict[str, Any]]]
 
 
+def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60) -> None:
+    """Wait until none of ``runs`` is among those that ``active`` tells.
+
+    Raises:
+        ApiError: one is still there after ``seconds``; the message names it.
+    """
+    ids = {run["run_id"] for run in runs}
+    deadline = time.monotonic() + seconds
+    while left := [run for run in active() if run["run_id"] in ids]:
+        if time.monotonic() > deadline:
+            names = ", ".join(f"{run['job']} ({run['state']}: {run['url']})" for run in left)
+            raise ApiError(f"canceled, but not over after {seconds:.0f} s: {names}")
+        time.sleep(0.5)
+
+
 def main(run: Callable[[str], bool], jobs: dict[str, Any], active: Asked, cancel: Asked) -> None:
     """Do what the command line asks for and end the process with the protocol's exit code.
 
