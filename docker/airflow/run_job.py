@@ -1,4 +1,7 @@
-"""``run_job.py JOB``: trigger a job in Airflow and follow it to its end. What it prints is described in `switchyard.api`."""
+"""``run_job.py JOB``: trigger a job in Airflow and follow it to its end; ``--active`` tells and ``--cancel`` cancels what runs.
+
+What it prints is described in `switchyard.api`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,11 @@ from switchyard.results import failures
 # import error of a broken project, which the project's fingerprint follows.
 RESULTS_KEY = "dbt_results"
 PARSE_FAILED = "dbt cannot parse the project"
+
+# Airflow calls a run that a person ends failed. The note, which its page shows, tells the one from the other.
+CANCELED = "Canceled by a command of the task runner."
+# In the log of a task that runs dbt: dbt has ended, or else the whole task was killed before it ran dbt.
+DBT_ENDED = ("Command exited with return code", "Task killed!")
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 
@@ -53,17 +61,70 @@ def run(job: str) -> bool:
     airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})
     run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {}})["dag_run_id"]
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
-    page = f"{os.environ['SWITCHYARD_UI_URL']}/dags/{job}/runs/{quote(run_id, safe='')}"
-    api.emit("started", job=job, run_id=run_id, url=page)
+    url = page(job, run_id)
+    api.emit("started", job=job, run_id=run_id, url=url)
 
     dag_run = follow(airflow, path)
     results = read_results(airflow, path)
     for record in results["nodes"]:
         api.emit("node", **record)
     good = dag_run["state"] == "success"
-    message = None if good else why(airflow, path, results, page)
-    api.emit("finished", state="success" if good else "failure", seconds=round(dag_run["duration"] or 0.0, 1), message=message)
+    canceled = not good and dag_run["note"] == CANCELED
+    api.emit(
+        "finished",
+        state="success" if good else "canceled" if canceled else "failure",
+        seconds=round(dag_run["duration"] or 0.0, 1),
+        message=None if good or canceled else why(airflow, path, results, url),
+    )
     return good
+
+
+def page(job: str, run_id: str) -> str:
+    """The run's page."""
+    return f"{os.environ['SWITCHYARD_UI_URL']}/dags/{job}/runs/{quote(run_id, safe='')}"
+
+
+def active() -> list[dict[str, Any]]:
+    """The runs in progress, of every DAG and whoever started them."""
+    return find_active(Airflow())
+
+
+def cancel() -> list[dict[str, Any]]:
+    """Cancel the runs in progress, and return them when dbt has ended."""
+    airflow = Airflow()
+    runs = find_active(airflow)
+    logs = []
+    for run in runs:
+        path = f"dags/{run['job']}/dagRuns/{quote(run['run_id'], safe='')}"
+        tasks = airflow.request("GET", f"{path}/taskInstances?state=running")["task_instances"]
+        logs += [
+            f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}?full_content=true"
+            for task in tasks
+            if task["task_display_name"].startswith("dbt ")  # the others watch this one
+        ]
+        airflow.request("PATCH", path, {"state": "failed", "note": CANCELED})
+
+    def ended() -> bool | None:
+        texts = (str(airflow.find(log)) for log in logs)
+        return all(any(mark in text for mark in DBT_ENDED) for text in texts) or None
+
+    # Airflow calls them failed at once; dbt is interrupted when its task next asks whether it may go on.
+    api.wait_for(ended, 60, "dbt to end, of " + ", ".join(f"{run['job']} ({run['url']})" for run in runs))
+    return runs
+
+
+def find_active(airflow: Airflow) -> list[dict[str, Any]]:
+    """See `active`."""
+    dag_runs = airflow.request("GET", "dags/~/dagRuns?state=running&state=queued")["dag_runs"]
+    return [
+        {
+            "run_id": dag_run["dag_run_id"],
+            "job": dag_run["dag_id"],
+            "url": page(dag_run["dag_id"], dag_run["dag_run_id"]),
+            "state": dag_run["state"],
+        }
+        for dag_run in dag_runs
+    ]
 
 
 def make_current(airflow: Airflow, job: str) -> str | None:
@@ -136,7 +197,7 @@ def read_results(airflow: Airflow, path: str) -> dict[str, Any]:
     return airflow.request("GET", f"{path}/taskInstances/{entries[0]['task_id']}/xcomEntries/{RESULTS_KEY}")["value"]
 
 
-def why(airflow: Airflow, path: str, results: dict[str, Any], page: str) -> str:
+def why(airflow: Airflow, path: str, results: dict[str, Any], url: str) -> str:
     """Why the run failed."""
     broken = [f"{record['kind']} {record['name']}" for record in failures(results["nodes"])]
     if broken:
@@ -145,8 +206,8 @@ def why(airflow: Airflow, path: str, results: dict[str, Any], page: str) -> str:
         return results["error"]
     tasks = airflow.request("GET", f"{path}/taskInstances?state=failed")["task_instances"]
     names = ", ".join(task["task_display_name"] for task in tasks)
-    return f"failed in Airflow, with nothing from dbt: {names}; the logs are at {page}"
+    return f"failed in Airflow, with nothing from dbt: {names}; the logs are at {url}"
 
 
 if __name__ == "__main__":
-    api.main(run, JOBS)
+    api.main(run, JOBS, active, cancel)
