@@ -8,6 +8,7 @@ which takes longer than dbt's own work, and it shows no skipped nodes.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 from concurrent.futures import Future
@@ -17,6 +18,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Literal
 
+from dbt.adapters.factory import FACTORY
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from prefect import allow_failure, flow, get_client, get_run_logger, serve, task
 from prefect.artifacts import create_table_artifact
@@ -53,12 +55,16 @@ def dbt(job: Literal[tuple(JOBS)]) -> State:
     with settings.resolve_profiles_yml() as profiles_dir:
         command = ["--log-level", "none", "--no-use-colors", *JOBS[job].dbt_args, "--profiles-dir", profiles_dir]
         # In a thread of its own, because only the flow's thread can make task runs, and hears when it is cancelled.
-        threading.Thread(target=invoke, args=(command, events, outcome), daemon=True).start()
+        thread = threading.Thread(target=invoke, args=(command, events, outcome), daemon=True)
+        thread.start()
         try:
             while not (outcome.done() and events.empty()):
                 with suppress(Empty):
                     run.handle(events.get(timeout=0.2))
                 run.publish(every=1)
+        except BaseException:  # such as a cancellation
+            interrupt(thread)
+            raise
         finally:
             run.finish()
 
@@ -82,6 +88,15 @@ def invoke(command: list[str], events: SimpleQueue[Any], outcome: Future[dbtRunn
         outcome.set_result(dbtRunner(callbacks=[on_event]).invoke(command))
     except BaseException as error:  # whatever it is, the flow must not wait for ever
         outcome.set_exception(error)
+
+
+def interrupt(thread: threading.Thread) -> None:
+    """End dbt as Ctrl-C does, so that it leaves no query on the server, where one goes on without the process that asked it."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt))
+    for adapter in FACTORY.adapters.values():  # the thread hears of it when what it waits for is over
+        with adapter.connection_named("interrupt"):
+            adapter.cancel_open_connections()
+    thread.join(timeout=15)
 
 
 class Run:

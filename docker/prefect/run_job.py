@@ -1,15 +1,20 @@
-"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end. What it prints is described in `switchyard.api`."""
+"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; ``--active`` tells and ``--cancel`` cancels what runs.
+
+What it prints is described in `switchyard.api`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from datetime import datetime, timezone
 from typing import Any
 
 from switchyard import api
 from switchyard.jobs import JOBS
 
 FLOW = "dbt"
+IN_PROGRESS = ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]
 FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
 
 
@@ -22,8 +27,7 @@ def run(job: str) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded."""
     deployment = api.wait_for(lambda: find_deployment(job), 60, f"Prefect's worker to offer the job {job}")
     flow_run = request("POST", f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    page = f"{os.environ['SWITCHYARD_UI_URL']}/runs/flow-run/{flow_run['id']}"
-    api.emit("started", job=job, run_id=flow_run["id"], url=page)
+    api.emit("started", job=job, run_id=flow_run["id"], url=page(flow_run))
 
     flow_run = follow(flow_run)
     state = FINISHED.get(flow_run["state_type"])
@@ -33,6 +37,42 @@ def run(job: str) -> bool:
         message = None if state == "success" else flow_run["state"]["message"]
     api.emit("finished", state=state, seconds=round(flow_run["total_run_time"], 1), message=message)
     return state == "success"
+
+
+def page(flow_run: dict[str, Any]) -> str:
+    """The flow run's page."""
+    return f"{os.environ['SWITCHYARD_UI_URL']}/runs/flow-run/{flow_run['id']}"
+
+
+def active() -> list[dict[str, Any]]:
+    """The flow runs in progress, whoever started them, and those that are due; not those that a schedule holds for later."""
+    now = datetime.now(timezone.utc).isoformat()
+    found = [
+        *request("POST", "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": IN_PROGRESS}}}}),
+        *request(
+            "POST", "flow_runs/filter",
+            {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now}}},
+        ),
+    ]  # fmt: skip
+    return [
+        {
+            "run_id": flow_run["id"],
+            "job": flow_run["parameters"].get("job", flow_run["name"]),
+            "url": page(flow_run),
+            "state": flow_run["state_name"].lower(),
+        }
+        for flow_run in found
+    ]
+
+
+def cancel() -> list[dict[str, Any]]:
+    """Cancel the flow runs in progress, and return them when they have ended."""
+    flow_runs = active()
+    for flow_run in flow_runs:
+        # The worker ends the process of one that has a process; to one that has none, the server gives the state Cancelled.
+        request("POST", f"flow_runs/{flow_run['run_id']}/set_state", {"state": {"type": "CANCELLING"}})
+    api.wait_for_end(flow_runs, active)
+    return flow_runs
 
 
 def find_deployment(job: str) -> dict[str, Any] | None:
@@ -75,4 +115,4 @@ def give_up(flow_run: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    api.main(run, JOBS)
+    api.main(run, JOBS, active, cancel)
