@@ -179,7 +179,8 @@ def conclude(run: Run, title: str) -> None:
     if run.state == "success":
         console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {told}")
         return
-    why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed]
+    # What fails in a canceled run, such as the query that was cut off, is not why.
+    why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed if run.state != "canceled"]
     if run.message and not why:
         why = [run.message]
     raise RunFailed(f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {told}.", "\n".join(why), run.url)

@@ -1,0 +1,10 @@
+"""Runs in progress, without Docker."""
+
+import pytest
+
+from .. import transaction
+
+
+@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
+def test_a_run_is_told_and_canceled(stack, reference, name) -> None:
+    transaction.canceled_run(stack, name, reference)
