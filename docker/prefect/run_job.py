@@ -14,6 +14,8 @@ from switchyard import api
 from switchyard.jobs import JOBS
 
 FLOW = "dbt"
+# Seconds. The worker kills the process of a flow run that has not ended by itself after thirty.
+PATIENCE = 40
 IN_PROGRESS = ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]
 FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
 
@@ -71,7 +73,11 @@ def cancel() -> list[dict[str, Any]]:
     for flow_run in flow_runs:
         # The worker ends the process of one that has a process; to one that has none, the server gives the state Cancelled.
         request("POST", f"flow_runs/{flow_run['run_id']}/set_state", {"state": {"type": "CANCELLING"}})
-    api.wait_for_end(flow_runs, active)
+    try:
+        api.wait_for_end(flow_runs, active, PATIENCE)
+    except api.ApiError:  # no worker is there to end it
+        for run_id in {flow_run["run_id"] for flow_run in flow_runs} & {flow_run["run_id"] for flow_run in active()}:
+            take_back(run_id)
     return flow_runs
 
 
@@ -109,9 +115,14 @@ def follow(started: dict[str, Any]) -> dict[str, Any]:
 
 def give_up(flow_run: dict[str, Any]) -> str:
     """Take back a flow run that no worker executes, so that it does not start unasked later, and say what happened."""
-    state = {"type": "CANCELLED", "message": "No worker executes it."}
-    request("POST", f"flow_runs/{flow_run['id']}/set_state", {"state": state, "force": True})
+    take_back(flow_run["id"])
     return f"Prefect's worker is gone; the flow run, which was {flow_run['state_name']}, is cancelled. See the log of prefect-worker."
+
+
+def take_back(run_id: str) -> None:
+    """Mark a flow run as cancelled that no worker executes."""
+    state = {"type": "CANCELLED", "message": "No worker executes it."}
+    request("POST", f"flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
 
 if __name__ == "__main__":
