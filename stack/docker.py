@@ -341,6 +341,15 @@ class Docker:
         if names:
             self._checked(self.runner.change(["docker", "image", "rm", *names]))
 
+    def has_data(self) -> bool:
+        """Whether PostgreSQL was ever started: whether its volume is there."""
+        return f"{self.settings.project}_postgres-db-volume" in self.volumes()
+
+    def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
+        """A program of PostgreSQL's as the role ``dbt``, in the container, over its local socket, which needs no password."""
+        command = [program, "--username", bootstrap.DBT_ROLE, *args]
+        return exec_argv(self.settings, postgres_file(self.settings), POSTGRES, command, user="postgres"), {}
+
     def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
         """Trigger and follow ``job`` in the orchestrator's container, handing over each line of the run protocol."""
         argv = exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, job])

@@ -168,6 +168,14 @@ class Native:
         """Delete the folders called ``names``."""
         self._remove(names)
 
+    def has_data(self) -> bool:
+        """Whether PostgreSQL was ever started: whether its data folder is there."""
+        return self.postgres.data.exists()
+
+    def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
+        """A program of PostgreSQL's as the role ``dbt``, and the variables that it needs."""
+        return self.postgres.client(program, bootstrap.DBT_ROLE, *args), self.postgres.psql_env(bootstrap.DBT_ROLE)
+
     def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
         """Trigger and follow ``job``, handing over each line of the run protocol."""
         record = next(iter(self._records(orchestrator)), None)

@@ -169,13 +169,17 @@ class Postgres:
         elif not self.runner.dry:
             self._end_leftovers()
 
-    def psql(self, role: str, database: str, *args: str) -> list[str]:
-        """psql over TCP, as everybody else; the password is in `psql_env`, where no list of processes shows it."""
+    def client(self, program: str, role: str, *args: str) -> list[str]:
+        """A program over TCP, as everybody else; the password is in `psql_env`, where no list of processes shows it."""
         host = ["--host", "127.0.0.1", "--port", self.settings["POSTGRES_PORT"]]
-        return [self.program("psql"), "--no-psqlrc", *host, "--username", role, "--dbname", database, *args]
+        return [self.program(program), *host, "--username", role, *args]
+
+    def psql(self, role: str, database: str, *args: str) -> list[str]:
+        """psql in one database."""
+        return self.client("psql", role, "--no-psqlrc", "--dbname", database, *args)
 
     def psql_env(self, role: str) -> dict[str, str]:
-        """The variables that `psql` needs, so that no setting of the user's own leads it elsewhere."""
+        """The variables that a `client` needs, so that no setting of the user's own leads it elsewhere."""
         key = "POSTGRES_PASSWORD" if role == SUPERUSER else "DBT_PASSWORD"
         return {"PGPASSWORD": self.settings[key], "PGPASSFILE": os.devnull, "PGSERVICEFILE": os.devnull, "PGCONNECT_TIMEOUT": "10"}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stack import console
 
@@ -90,9 +90,9 @@ class Runner:
     dry: bool = False
     keep: tuple[int, ...] = ()
 
-    def ask(self, argv: Sequence[str]) -> Result:
-        """Run a command that only reads, even in a dry run, and capture what it prints."""
-        return self._captured(argv)
+    def ask(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Result:
+        """Run a command that only reads, even in a dry run, and capture what it prints; ``env`` are further variables."""
+        return self._captured(argv, env=env)
 
     def change(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, **options: Any) -> Result:
         """Run a command that changes something, and capture what it prints; ``stdin`` is never echoed.
@@ -104,6 +104,20 @@ class Runner:
             options: of `subprocess.Popen`, such as ``cwd`` and ``user``.
         """
         return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False, **self._apart(), **options)
+
+    def transfer(self, argv: Sequence[str], source: BinaryIO | None, sink: BinaryIO | None, env: Mapping[str, str] | None = None) -> Result:
+        """Run a command between two open files of any size; standard error alone is captured.
+
+        Args:
+            argv: the command.
+            source: what it reads; None for nothing.
+            sink: what it writes to; None to throw it away.
+            env: further variables for this command.
+        """
+        if self._only_printed(argv):
+            return Result(0)
+        streams = {"stdin": source or subprocess.DEVNULL, "stdout": sink or subprocess.DEVNULL}
+        return self._captured(argv, None, env, echo=False, **streams)
 
     def follow(
         self,
@@ -196,22 +210,20 @@ class Runner:
         return {**os.environ, **self.env, **(env or {})}
 
     def _captured(
-        self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, echo: bool = True, **options: Any
+        self, argv: Sequence[str], text: str | None = None, env: Mapping[str, str] | None = None, echo: bool = True, **options: Any
     ) -> Result:
         if echo and self.echo:
             console.note(f"$ {shown(argv)}")
         try:
+            given = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
             done = subprocess.run(
                 argv,
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
                 text=True,
                 encoding="utf-8",
                 errors="replace",
                 env=self._environment(env),
-                **options,
+                **{**given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             )
         except OSError as error:
             return Result(127, stderr=f"{argv[0]}: {error.strerror}")
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(done.returncode, done.stdout or "", done.stderr)

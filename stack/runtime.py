@@ -108,6 +108,12 @@ class Runtime(Protocol):
     def remove_images(self, names: Sequence[str]) -> None:
         """Delete the images called ``names``."""
 
+    def has_data(self) -> bool:
+        """Whether PostgreSQL's data is there, whether it runs or not."""
+
+    def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
+        """How to run ``psql``, ``pg_dump`` or ``pg_restore`` on the running server as the role ``dbt``: argv, and variables for it."""
+
     def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
         """Trigger and follow ``job``, handing over each line of the run protocol."""
 
