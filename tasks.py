@@ -184,17 +184,46 @@ def sql(c, query=None):
         raise Exit(code=code)
 
 
+# As with `sql`, but there are flags as well.
+@command(
+    positional=["file"] if any(word == "backup" and after[:1] != "-" for word, after in zip(sys.argv, sys.argv[1:])) else [],
+    help={"file": "Where to; without it: backups/switchyard-<time>.dump in the checkout.", "runtime": RUNTIME},
+)
+def backup(c, file=None, runtime=None):
+    """Write the warehouse's data into one file, which `invoke restore` brings back, on either runtime."""
+    from stack import backups
+
+    with changing(c, "backup", runtime) as chosen:
+        backups.backup(chosen, file)
+
+
+@command(
+    positional=["file"],
+    help={"file": "What `invoke backup` wrote.", "yes": "Do not ask before data is replaced.", "runtime": RUNTIME},
+)
+def restore(c, file, yes=False, runtime=None):
+    """Replace the warehouse's data by that of a backup: all of it, or, when anything fails, nothing."""
+    if asked_for_help("restore", file):
+        return
+    from stack import backups
+
+    with changing(c, "restore", runtime, starting=True) as chosen:
+        backups.restore(chosen, file, yes=yes)
+
+
 @command(
     help={
         "volumes": "Delete the data as well: every order, run and password in PostgreSQL.",
         "images": "Delete the images as well.",
+        "backup": "Back the warehouse up before its data is deleted.",
         "yes": "Do not ask.",
         "runtime": RUNTIME,
     }
 )
-def clean(c, volumes=False, images=False, yes=False, runtime=None):
+def clean(c, volumes=False, images=False, yes=False, backup=True, runtime=None):
     """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
-    from stack import lifecycle
+    from stack import backups, lifecycle
 
     with changing(c, "clean", runtime) as chosen:
-        lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes)
+        first = backups.before_deletion if backup else None
+        lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes, first=first)

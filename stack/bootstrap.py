@@ -9,6 +9,26 @@ from stack.settings import Settings
 
 WAREHOUSE = "airflow"  # the shared default database: Airflow's metadata, and the dbt schemas beside it
 DBT_ROLE = "dbt"
+REPLACE = "switchyard.replace"  # the setting with which a session's first new schema takes the place of all that its role owns
+
+# pg_restore cannot drop in its transaction what its file does not know of, so the server does: at the first schema that a
+# session with `REPLACE` makes, as that session's own role. In pg_catalog, because no other role can put anything there.
+_REPLACE = f"""\
+create or replace function pg_catalog.switchyard_replace() returns event_trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    name text;
+begin
+    if current_setting('{REPLACE}', true) = 'on' then
+        perform set_config('{REPLACE}', 'off', true);
+        for name in select nspname from pg_namespace where nspowner = current_user::text::regrole loop
+            execute format('drop schema %I cascade', name);
+        end loop;
+    end if;
+end $$;
+select 'create event trigger switchyard_replace on ddl_command_start when tag in (''CREATE SCHEMA'')
+        execute function pg_catalog.switchyard_replace()'
+where not exists (select from pg_event_trigger where evtname = 'switchyard_replace') \\gexec"""
 
 
 def literal(text: str) -> str:
@@ -47,4 +67,5 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
             f'revoke all on database "{name}" from public;',
         ]
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
+    parts.append(_REPLACE)
     return "\n".join(parts) + "\n"

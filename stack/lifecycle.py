@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 
@@ -180,8 +180,11 @@ def _down(runtime: Runtime) -> None:
         runtime.down(waiting.detail)
 
 
-def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool) -> None:
+def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Callable[[Runtime], None] | None = None) -> None:
     """Remove containers and network, and on request volumes and images, after a question.
+
+    Args:
+        first: called before data is deleted, and before the question; when it raises, nothing is deleted.
 
     Raises:
         RunInProgress: the active orchestrator executes a run.
@@ -190,6 +193,8 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool) -> None:
     _settle(runtime, Runs.REFUSE, "invoke down")
     doomed_volumes = runtime.volumes() if volumes else []
     doomed_images = runtime.images() if images else []
+    if doomed_volumes and first:
+        first(runtime)
     if doomed_volumes and not yes and not console.confirm(f"Delete {', '.join(doomed_volumes)} and all data in it?"):
         raise BadUsage("Nothing was deleted.", "The question was not answered with yes.", "invoke clean --volumes --yes")
     _down(runtime)

@@ -55,7 +55,7 @@ def stack(tmp_path_factory, root) -> Iterator[DockerStack]:
         stack.invoke("run")
         yield stack
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--yes", code=None)
+        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
 
 
 @pytest.fixture(scope="package")

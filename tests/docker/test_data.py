@@ -1,5 +1,6 @@
 """PostgreSQL itself: its roles, its zone, and that data goes only when somebody says so."""
 
+import re
 import subprocess
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_run_needs_an_active_orchestrator(stack) -> None:
     assert "invoke up" in stack.invoke("sql", "select 1", code=8).stderr
 
 
-def test_clean_asks_first_and_deletes_only_ours(stack, reference) -> None:
+def test_clean_makes_a_backup_asks_and_deletes_only_ours(stack, reference) -> None:
     stack.on("dagster")
     subprocess.run(["docker", "volume", "create", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)
     try:
@@ -72,7 +73,9 @@ def test_clean_asks_first_and_deletes_only_ours(stack, reference) -> None:
         stack.invoke("clean", "--volumes", code=2, stdin="n\n")
         assert volumes() == before
         assert stack.status()["orchestrator"] == "dagster"
-        stack.invoke("clean", "--volumes", stdin="y\n")
+        done = stack.invoke("clean", "--volumes", stdin="y\n").stdout
+        backup = re.search(r"Backup written to (\S+)", done)[1]
+        assert done.index(backup) < done.index("Delete ")
         gone = before - volumes()
         assert f"{PROJECT}_postgres-db-volume" in gone
         assert all(name.startswith(f"{PROJECT}_") for name in gone)
@@ -80,6 +83,7 @@ def test_clean_asks_first_and_deletes_only_ours(stack, reference) -> None:
         assert containers == ""
     finally:
         subprocess.run(["docker", "volume", "rm", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)
+    stack.invoke("restore", backup)
+    assert stack.status()["services"] == []
     stack.invoke("up", "--orch", "dagster")
-    stack.invoke("run")
     assert stack.hashes() == reference

@@ -125,7 +125,7 @@ def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
         stack.invoke("run")
         yield stack
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--yes", code=None)
+        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
         left = stack.processes()
         for process in left:
             process.kill()

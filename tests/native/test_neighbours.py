@@ -60,7 +60,7 @@ def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
         assert "daily succeeded on Dagster" in out
         yield second
     finally:
-        second.invoke("clean", "--volumes", "--yes", code=None)
+        second.invoke("clean", "--volumes", "--no-backup", "--yes", code=None)
     assert second.processes() == []
 
 

@@ -1,0 +1,266 @@
+"""The warehouse in one file, and back: pg_dump and pg_restore as the role ``dbt``, on whichever runtime."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from stack import bootstrap, console, lifecycle, pipeline
+from stack.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, RunInProgress, StackError
+from stack.runner import shown
+from stack.runtime import POSTGRES, Runtime
+
+FOLDER = "backups"
+MAGIC = b"PGDMP"
+ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
+TIMEOUT = 120  # seconds that PostgreSQL may take to start
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+ANOTHER = "Restore a file that `invoke backup` has written."
+
+_SCHEMAS = "select nspname from pg_namespace where nspowner = current_user::text::regrole order by nspname"
+# Whoever waits for a command inside a transaction is in the middle of something as well.
+_BUSY = """
+select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
+              date_trunc('second', state_change), left(regexp_replace(query, '\\s+', ' ', 'g'), 80))
+from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
+"""
+
+
+def default_file(root: Path, now: datetime) -> Path:
+    """Where a backup goes that was given no name: into ``backups/`` of the checkout, named by the time in UTC."""
+    return root / FOLDER / f"switchyard-{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}.dump"
+
+
+def partial_file(root: Path, target: Path) -> Path:
+    """Where the backup of the checkout ``root`` grows until it is complete: beside its place, under the same name each time."""
+    return target.with_name(f".switchyard-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.partial")
+
+
+def check_header(head: bytes, name: str) -> None:
+    """Look at the first seven bytes of a file.
+
+    Raises:
+        BadBackup: it is no archive in pg_dump's custom format.
+        IncompatibleData: it is one that only a newer PostgreSQL reads.
+    """
+    if head[:5] != MAGIC or len(head) < 7:
+        raise BadBackup(f"{name} is not a backup.", "It does not begin as an archive in pg_dump's custom format does.", "invoke backup")
+    if tuple(head[5:7]) > ARCHIVE:
+        raise IncompatibleData(
+            f"{name} was made by a newer PostgreSQL, whose archives version 16 does not read.",
+            f"Its format is {head[5]}.{head[6]}; PostgreSQL 16 reads up to {ARCHIVE[0]}.{ARCHIVE[1]}.",
+            "Make the dump with the pg_dump of PostgreSQL 16.",
+        )
+
+
+def pattern(schema: str) -> str:
+    """The option of pg_dump that stands for exactly one schema, whatever its name."""
+    quoted = schema.replace('"', '""')
+    return f'--schema="{quoted}"'
+
+
+def backup(runtime: Runtime, file: str | None) -> None:
+    """Write the schemas of the role ``dbt`` into ``file``, or one in ``backups/``; PostgreSQL is up or down afterwards as it was.
+
+    Raises:
+        BadUsage: ``file`` exists, or its folder does not.
+        BadBackup: there is no data, or it could not be written.
+        NoSpace: there is no room for it.
+    """
+    _announce(_save(runtime, file))
+
+
+def before_deletion(runtime: Runtime) -> None:
+    """Make a backup of data that is about to be deleted; where there is none, do nothing.
+
+    Raises:
+        StackError: it could not be made; tells how to go on without.
+    """
+    if not runtime.has_data():
+        return
+    try:
+        _announce(_save(runtime, None, empty_is_fine=True))
+    except StackError as error:
+        error.what += " Nothing was deleted."
+        error.next = "\n".join(filter(None, [error.next, "To delete without a backup: invoke clean --volumes --no-backup"]))
+        raise
+
+
+def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
+    """Put the content of ``file`` in the place of everything that the role ``dbt`` owns, in one transaction.
+
+    Raises:
+        BadUsage: there is no such file, or the question was not answered with yes.
+        BadBackup: it is not a complete backup, or PostgreSQL rejects it; the data is as it was.
+        IncompatibleData: a newer PostgreSQL made it.
+        RunInProgress: something works on the data.
+    """
+    with _told_apart(Path(file)):
+        if not stat.S_ISREG(os.stat(file).st_mode):  # it is read twice
+            raise BadUsage(f"{file} is no ordinary file.", "", ANOTHER)
+        archive = open(file, "rb", buffering=0)  # what is read from here, the programs read from there
+    with archive:
+        check_header(archive.read(7), file)
+        with _server(runtime):
+            with console.Waiting(f"Reading {file}"):
+                _check(runtime, archive, file)
+            _refuse_while_busy(runtime, file)
+            existing = _schemas(runtime)
+            if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} by that of {file}?"):
+                raise BadUsage("Nothing was restored.", "The question was not answered with yes.", f"{_restore_command(Path(file))} --yes")
+            with console.Waiting(f"Restoring {file}") as waiting:
+                _restore(runtime, archive, file)
+            console.ok(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(_schemas(runtime))}")
+
+
+def _save(runtime: Runtime, file: str | None, empty_is_fine: bool = False) -> Path | None:
+    root = runtime.settings.root
+    target = Path(file) if file else default_file(root, datetime.now(timezone.utc))
+    with _told_apart(target):
+        if not runtime.runner.dry:
+            if not file:
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+            _require_free(target)
+    if not runtime.has_data():
+        raise BadBackup("There is nothing to back up.", f"The runtime {runtime.name} has no data.", "invoke up run")
+    with _server(runtime):
+        schemas = _schemas(runtime)
+        if not schemas and not runtime.runner.dry:
+            if empty_is_fine:
+                return None
+            raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
+        with _told_apart(target), console.Waiting("Backing up the warehouse"):
+            _dump(runtime, schemas, partial_file(root, target), target)
+    return target
+
+
+def _dump(runtime: Runtime, schemas: list[str], partial: Path, target: Path) -> None:
+    """Write the archive under a name of its own, and give it the right one when it is complete."""
+    argv, env = runtime.client("pg_dump", "--format=custom", *map(pattern, schemas), bootstrap.WAREHOUSE)
+    if runtime.runner.dry:
+        runtime.runner.transfer(argv, None, None, env)
+        return
+    partial.unlink(missing_ok=True)  # of a backup that was killed
+    try:
+        with open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "r+b", buffering=0) as archive:
+            done = runtime.runner.transfer(argv, None, archive, env)
+            if done.code:
+                raise _failed(f"{target} could not be written.", done.stderr, "invoke logs --service postgres", target.parent)
+            os.fsync(archive.fileno())
+            _check(runtime, archive, str(target), target.parent)
+        _require_free(target)
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
+    # As dbt, and by pg_restore, which hands no line of the file to psql: a hostile one can do no more than a model can.
+    database = f"dbname={bootstrap.WAREHOUSE} options='-c {bootstrap.REPLACE}=on'"
+    argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
+    archive.seek(0)
+    done = runtime.runner.transfer(argv, archive, None, env)
+    if done.code:
+        raise _failed(f"{name} was not restored; the data is as it was.", done.stderr, ANOTHER)
+
+
+def _check(runtime: Runtime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:
+    """Have pg_restore read the whole archive, and do nothing with it."""
+    argv, env = runtime.client("pg_restore", "--file=-")
+    archive.seek(0)
+    done = runtime.runner.transfer(argv, archive, None, env)
+    if done.code:
+        raise _failed(f"{name} is not a complete backup.", done.stderr, ANOTHER, folder)
+
+
+def _failed(what: str, said: str, next: str, folder: Path | None = None) -> StackError:
+    """The error for what a program said; where ``folder`` is full, that is the reason, in whatever words."""
+    why = "\n".join(said.strip().splitlines()[-8:])
+    if "no space left" in said.lower() or (folder and shutil.disk_usage(folder).free < 2**16):
+        return NoSpace(what, why, "Free some space, then try again.")
+    return BadBackup(what, why, next)
+
+
+def _refuse_while_busy(runtime: Runtime, file: str) -> None:
+    """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand."""
+    busy = [str(run) for run in pipeline.active_runs(runtime)] or _query(runtime, _BUSY)
+    if busy:
+        raise RunInProgress(
+            "Something works on the data, and restoring would take it away.",
+            "\n".join(busy),
+            f"Wait for its end, then: {_restore_command(Path(file))}",
+        )
+
+
+def _schemas(runtime: Runtime) -> list[str]:
+    return _query(runtime, _SCHEMAS)
+
+
+def _query(runtime: Runtime, statement: str) -> list[str]:
+    """The rows of one column, asked as the role ``dbt``."""
+    args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero", "--dbname", bootstrap.WAREHOUSE]
+    argv, env = runtime.client("psql", *args, "--command", statement)
+    found = runtime.runner.ask(argv, env)
+    if found.code and not runtime.runner.dry:
+        raise BadBackup("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
+    return [row for row in found.stdout.split("\0") if row.strip()]
+
+
+@contextmanager
+def _server(runtime: Runtime) -> Iterator[None]:
+    """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
+    up = [service.name for service in runtime.services() if service.up]
+    if POSTGRES not in up:
+        lifecycle.build(runtime, runtime.outdated([POSTGRES], baked=False))
+    try:
+        with console.Waiting("Starting PostgreSQL" if POSTGRES not in up else "Looking at PostgreSQL") as waiting:
+            runtime.start_postgres(TIMEOUT, waiting.detail)
+        yield
+    finally:
+        if not up:
+            with console.Waiting("Stopping PostgreSQL") as waiting:
+                runtime.down(waiting.detail)
+
+
+@contextmanager
+def _told_apart(file: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error for the user.
+
+    Raises:
+        NoSpace: the disk is full.
+        BadUsage: anything else about ``file`` or its folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise NoSpace(f"{file} could not be written.", error.strerror, "Free some space, then try again.") from None
+        raise BadUsage(f"{file} cannot be used.", error.strerror or str(error), "Name another file.") from None
+
+
+def _require_free(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise BadUsage(f"There is no folder {target.parent}.", "", f"Make it, or name a file elsewhere than {target}.")
+    if os.path.lexists(target):
+        raise BadUsage(f"{target} exists already.", "A backup never replaces a file.", "Name another file, or none: invoke backup")
+
+
+def _announce(target: Path | None) -> None:
+    if target is None:
+        console.note("There is no data of the warehouse to back up.")
+    elif target.exists():  # unlike in a dry run
+        console.ok(f"Backup written to {target} ({target.stat().st_size / 1e6:.1f} MB)")
+        console.note(f"  {_restore_command(target)} brings it back.")
+
+
+def _restore_command(file: Path) -> str:
+    """What to type, from any folder and with any name."""
+    return shown(["invoke", "restore", str(file.absolute())])

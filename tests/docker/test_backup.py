@@ -1,0 +1,68 @@
+"""`backup` and `restore` in containers; that a backup moves between the runtimes; and that `clean` makes one first."""
+
+import subprocess
+
+import psutil
+
+from ..native.conftest import NativeStack
+from ..stacks import copy_checkout, unavailable, wait_until
+from .conftest import PROJECT
+
+
+def test_a_backup_moves_between_the_runtimes_in_both_directions(stack, reference, root, tmp_path) -> None:
+    stack.on("dagster")
+    ours, theirs = tmp_path / "docker.dump", tmp_path / "native.dump"
+    stack.invoke("backup", str(ours))
+
+    folder = (tmp_path / "native").resolve()
+    copy_checkout(root, folder)
+    native = NativeStack(folder, COMPOSE_PROJECT_NAME=f"{PROJECT}-native")
+    try:
+        native.invoke("restore", str(ours), "--runtime", "native")  # nothing is there to ask about
+        native.invoke("backup", str(theirs), "--runtime", "native")
+        assert native.processes() == []
+    finally:
+        native.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", "--runtime", "native", code=None)
+
+    stack.invoke("sql", "drop schema marts cascade")
+    stack.invoke("sql", "create schema younger")
+    stack.invoke("restore", "--yes", str(theirs))
+    assert stack.hashes() == reference
+    assert stack.sql("select count(*) from pg_namespace where nspname = 'younger'") == "0"
+    stack.invoke("run", "--job", "smoke")
+
+
+def test_a_killed_restore_changes_nothing(stack, reference, tmp_path) -> None:
+    stack.on("dagster")
+    file = tmp_path / "x.dump"
+    stack.invoke("backup", str(file))
+    psql = ["docker", "exec", f"{PROJECT}-postgres-1", "psql", "-U", "postgres", "-d", "airflow", "-Atc"]
+
+    def ask(query: str) -> str:
+        return subprocess.check_output([*psql, query], text=True).strip()
+
+    def waits() -> bool:
+        return ask("select count(*) from pg_stat_activity where application_name = 'pg_restore' and wait_event_type = 'Lock'") == "1"
+
+    with subprocess.Popen([*psql, "begin; lock table marts.fct_orders; select pg_sleep(600)"], stdout=subprocess.DEVNULL):
+        wait_until(lambda: ask("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
+        command = subprocess.Popen([stack.python, "-m", "invoke", "restore", "--yes", str(file)], cwd=stack.folder, env=stack.env)
+        wait_until(lambda: command.poll() is not None or waits())
+        assert command.poll() is None, "it was over too soon"
+        for process in [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]:
+            process.kill()
+        command.wait()
+        ask("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
+    wait_until(lambda: ask("select count(*) from pg_stat_activity where application_name = 'pg_restore'") == "0")
+    assert stack.hashes() == reference
+
+
+def test_no_room_on_the_disk(stack, tmp_path) -> None:
+    stack.on("dagster")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], capture_output=True).returncode:
+        unavailable("no disk can be mounted")
+    try:
+        stack.invoke("backup", str(tmp_path / "full.dump"), code=17)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

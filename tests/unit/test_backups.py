@@ -1,0 +1,54 @@
+"""What a backup is called, and which files are taken for one."""
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from stack import backups
+from stack.errors import BadBackup, IncompatibleData
+
+ROOT = Path("/shop")
+
+
+def test_a_backup_is_named_by_the_time_in_utc() -> None:
+    now = datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    assert backups.default_file(ROOT, now) == ROOT / "backups" / "switchyard-20260228T200000Z.dump"
+
+
+def test_a_checkout_finds_its_own_leftovers_whatever_the_file_is_called_and_nobody_elses() -> None:
+    first, second = (backups.partial_file(ROOT, Path("/mnt", name)) for name in ("a.dump", "b.dump"))
+    assert first == second
+    assert first.parent == Path("/mnt")
+    assert backups.partial_file(Path("/other"), Path("/mnt/a.dump")) != first
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        pytest.param("marts", '--schema="marts"', id="plain"),
+        pytest.param("m*", '--schema="m*"', id="no pattern"),
+        pytest.param('a"b.c', '--schema="a""b.c"', id="a quote"),
+    ],
+)
+def test_a_schema_is_dumped_by_its_very_name(schema: str, expected: str) -> None:
+    assert backups.pattern(schema) == expected
+
+
+@pytest.mark.parametrize("head", [b"PGDMP\x01\x0f", b"PGDMP\x01\x0e"], ids=["16", "15"])
+def test_an_archive_of_this_or_an_older_postgresql_is_taken(head: bytes) -> None:
+    backups.check_header(head, "x.dump")
+
+
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        pytest.param(b"", BadBackup, id="empty"),
+        pytest.param(b"PGDMP", BadBackup, id="cut off"),
+        pytest.param(b"--\n-- P", BadBackup, id="plain SQL"),
+        pytest.param(b"PGDMP\x01\x10", IncompatibleData, id="of PostgreSQL 17"),
+    ],
+)
+def test_anything_else_is_refused(head: bytes, error: type) -> None:
+    with pytest.raises(error, match=r"x\.dump"):
+        backups.check_header(head, "x.dump")
