@@ -117,7 +117,7 @@ class Runner:
         if self._only_printed(argv):
             return Result(0)
         streams = {"stdin": source or subprocess.DEVNULL, "stdout": sink or subprocess.DEVNULL}
-        return self._captured(argv, None, env, echo=False, **streams)
+        return self._captured(argv, None, env, echo=False, **self._apart(), **streams)
 
     def follow(
         self,
