@@ -2,9 +2,9 @@
 
 import pytest
 
-from .. import transaction
+from .. import runs
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
 def test_a_run_is_told_and_canceled(stack, reference, name) -> None:
-    transaction.canceled_run(stack, name, reference)
+    runs.canceled_run(stack, name, reference)
