@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .stacks import Stack, wait_until
 
-SLOW_MODEL = "select pg_sleep({seconds}) is null as slept, count(*) as orders from {{{{ ref('fct_orders') }}}}\n"
+SLOW_MODEL = "{{{{ config(materialized='table') }}}}\nselect pg_sleep({seconds})::text as slept\n"
 
 
 def typed(stack: Stack, *args: str) -> subprocess.Popen[str]:
