@@ -316,6 +316,15 @@ class Docker:
             for line in found.stdout.splitlines()
         )
 
+    def stop_orchestrator(self, on_line: OnLine) -> None:
+        """Stop and remove the orchestrator's containers; PostgreSQL's stays as it is."""
+        names = [service.container for service in self.services() if service.orchestrator]
+        if names:
+            for argv in (["docker", "stop", *names], ["docker", "rm", "--force", *names]):
+                done = self.runner.follow(argv, on_line)
+                if done.code:
+                    raise StackError("The orchestrator could not be stopped.", done.stderr, "invoke status")
+
     def down(self, on_line: OnLine) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""
         done = self.runner.follow(down_argv(self.settings, self._file(self.active() or POSTGRES)), on_line)

@@ -85,6 +85,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     old = runtime.orchestrators[active]
     try:
         _start_postgres(runtime, timeout)
+        _stop(runtime, old)
         _start(runtime, target, baked, timeout)
     except StackError as error:
         console.fail(f"{target.title} did not start; bringing {old.title} back")
@@ -95,22 +96,44 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
 
 
+def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
+    """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be told from what runs."""
+    doing = f"Stopping {orchestrator.title}"
+    with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting(doing) as waiting:
+        runtime.stop_orchestrator(waiting.detail)
+    if interrupts:
+        raise KeyboardInterrupt
+
+
 def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
     """Start the old orchestrator again, whatever is typed meanwhile, and tell how that went."""
+    with _deaf(f"{old.title} is being brought back; that takes less than a minute."):
+        try:
+            if runtime.active() != old.name:
+                with console.Waiting("Stopping what was started") as waiting:
+                    runtime.stop_orchestrator(waiting.detail)
+            _start_postgres(runtime, PATIENCE)
+            _start(runtime, old, baked, PATIENCE)
+        except StackError as error:
+            return f"{old.title} could not be brought back either: {error.what} Next: invoke up --orch {old.name}"
+    return f"{old.title} is active again."
 
-    def told(*_: object) -> None:
-        console.note(f"{old.title} is being brought back; that takes less than a minute.")
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+@contextmanager
+def _deaf(answer: str) -> Iterator[list[int]]:
+    """Answer an interrupt, instead of obeying it; yield those that came."""
+    came: list[int] = []
+
+    def heard(number: int, _: object) -> None:
+        came.append(number)
+        console.note(answer)
+
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _start_postgres(runtime, PATIENCE)
-        _start(runtime, old, baked, PATIENCE)
-    except StackError as error:
-        return f"{old.title} could not be brought back either: {error.what} Next: invoke up --orch {old.name}"
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return f"{old.title} is active again."
 
 
 def _settle(runtime: Runtime, runs: Runs, command: str) -> None:

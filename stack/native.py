@@ -120,8 +120,7 @@ class Native:
         """
         kept = self._kept(target)
         if kept is None:
-            on_line("stopping what runs")
-            self.stop_orchestrator()
+            self.stop_orchestrator(on_line)
             if not self.runner.dry:
                 self._prepare_home(target)
         picked = next((record.ports for record in kept or []), None) or {name: ports.unused() for name in plan.port_names(target)}
@@ -139,15 +138,15 @@ class Native:
             waiting[process.service] = process
         self._wait(waiting, target, picked, timeout, deadline, on_line)
 
-    def stop_orchestrator(self) -> None:
+    def stop_orchestrator(self, on_line: OnLine) -> None:
         """End every process of the orchestrator; PostgreSQL stays up."""
+        on_line("stopping what runs")
         if not self.runner.dry:
             self.processes.stop(self.processes.records())
 
     def down(self, on_line: OnLine) -> None:
         """End everything; the data stays."""
-        on_line("stopping the orchestrator")
-        self.stop_orchestrator()
+        self.stop_orchestrator(on_line)
         on_line("stopping PostgreSQL")
         self.postgres.stop()
 
@@ -271,7 +270,7 @@ class Native:
         processes = {process.service: process for process in target.native.processes}
         for record in records:
             process = processes.get(record.service)
-            if record.orchestrator != target.name or process is None or not self.processes.root(record):
+            if record.orchestrator != target.name or process is None or not self.processes.lasting(record):
                 return None
             if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
                 return None

@@ -100,7 +100,10 @@ class Processes:
         Raises:
             StackError: a process outlives even that.
         """
-        for record in reversed(list(records)):
+        records = list(records)
+        for record in records:
+            self._stopping(record).touch()
+        for record in reversed(records):
             members = self.members(record)
             if root := self.root(record):
                 _signal([root], signal.SIGINT if os.name == "posix" else signal.SIGTERM)
@@ -113,6 +116,14 @@ class Processes:
                 left = ", ".join(f"{process.pid} ({process.name()})" for process in members)
                 raise StackError(f"Processes of {record.service} cannot be ended.", left, "invoke down")
             (self.folder / f"{record.service}.json").unlink(missing_ok=True)
+            self._stopping(record).unlink(missing_ok=True)
+
+    def lasting(self, record: Record) -> bool:
+        """Whether the record's process runs, and nobody has begun to stop it: a killed command may have."""
+        return self.root(record) is not None and not self._stopping(record).exists()
+
+    def _stopping(self, record: Record) -> Path:
+        return self.folder / f"{record.service}.stopping"
 
     def root(self, record: Record) -> psutil.Process | None:
         """The process that the record is about, or None when it ended, even if another program has its id by now."""

@@ -93,6 +93,9 @@ class Runtime(Protocol):
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
         """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy."""
 
+    def stop_orchestrator(self, on_line: OnLine) -> None:
+        """Stop whatever orchestrator runs, and return when it has ended; PostgreSQL stays up."""
+
     def down(self, on_line: OnLine) -> None:
         """Stop everything; the data stays."""
 
