@@ -191,11 +191,12 @@ def _failed(what: str, said: str, next: str, folder: Path | None = None) -> Stac
 
 def _refuse_while_busy(runtime: Runtime, file: str) -> None:
     """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand."""
-    busy = [str(run) for run in pipeline.active_runs(runtime)] or _query(runtime, _BUSY)
-    if busy:
+    runs = pipeline.active_runs(runtime)
+    busy = _query(runtime, _BUSY)
+    if runs or busy:
         raise RunInProgress(
-            "Something works on the data, and restoring would take it away.",
-            "\n".join(busy),
+            f"A run is in progress: {', '.join(run.job for run in runs)}." if runs else "Somebody works on the data.",
+            "\n".join(map(str, runs or busy)),
             f"Wait for its end, then: {_restore_command(Path(file))}",
         )
 

@@ -91,14 +91,16 @@ def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
         busy: whether the slow model's query runs in the warehouse.
     """
     stack.on("dagster")
+    stack.invoke("backup", "before.dump")
     with stack.edited("models/intermediate/slow.sql", SLOW_MODEL.format(seconds=20)):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or busy(), 120)
         before = stack.status()["services"]
-        for command in (["switch", "prefect"], ["down"], ["clean", "--yes"]):
+        for command in (["switch", "prefect"], ["down"], ["clean", "--yes"], ["restore", "before.dump"]):
             said = stack.invoke(*command, code=13).stderr
             assert "A run is in progress: daily." in said
             assert f"http://localhost:{stack.ports['DAGSTER_PORT']}/runs/" in said
+        (stack.folder / "before.dump").unlink()
         assert "contradict" in stack.invoke("down", "--wait", "--force", code=2).stderr
         assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
         out = stack.invoke("switch", "prefect", "--wait").stdout
