@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import difflib
+import io
 import os
 import re
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from stack.errors import BadConfiguration
 
@@ -27,6 +30,17 @@ _MAKERS = {
     "<long-key>": lambda: secrets.token_urlsafe(64),
 }
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$")
+_URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_WORDS = (
+    ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
+    ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
+    (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
+)
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LINE_END = re.compile(r"\r\n|\r|\n")  # what ends a line for both readers of the file, and nothing else
+_MISSPELT = 0.85  # how alike two keys are: DAGSTER_PROT is a slip of DAGSTER_PORT, PREFECT_HOST a key of the user's own
 
 
 @dataclass(frozen=True)
@@ -56,12 +70,18 @@ class Settings:
         return self.root / ".env"
 
 
-def load(root: Path, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def defaults(root: Path) -> Settings:
+    """The settings of ``.env.example`` alone, for a look at the rest where ``.env`` cannot be read; no secrets."""
+    return Settings(root, dotenv_values(root / ".env.example", interpolate=False), PROJECT_NAME)
+
+
+def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple[Settings, list[str]]:
     """Read ``.env``, first making it, or completing it, from ``.env.example``.
 
     Args:
         root: the checkout's folder.
         environ: the process's environment; a key set there wins over ``.env``, as it does for Docker Compose.
+        write: False leaves the file as it is, or missing.
 
     Returns:
         The settings, and the keys that were written to ``.env`` just now (usually none).
@@ -72,31 +92,32 @@ def load(root: Path, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     example = (root / ".env.example").read_text(encoding="utf-8")
     path = root / ".env"
     there = path.exists()
-    text = path.read_text(encoding="utf-8-sig") if there else example
-    _check_lines(text)
+    known = defaults(root).values
+    text = _read(path, example)
+    _check_lines(text, {*known, _PROJECT_NAME_KEY})
     completed, made = complete(text, example)
-    if made:
+    if made and write:
         try:
             _write_private(path, completed, new=not there)
         except FileExistsError:  # another command was first
             return load(root, environ)
 
-    defaults = dotenv_values(root / ".env.example", interpolate=False)
-    in_file = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
-    values = {key: environ.get(key) or in_file.get(key) or defaults[key] or "" for key in defaults}
-    _check_values(values)
+    in_file = dotenv_values(stream=io.StringIO(completed), interpolate=False)
+    values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
+    _check_values({**values, _PROJECT_NAME_KEY: project})
     return Settings(root, values, project), made
 
 
 def complete(text: str, example: str) -> tuple[str, list[str]]:
-    """Put a secret wherever ``text`` has a placeholder, and add the secrets of ``example`` that it lacks.
+    """Put a secret wherever ``text`` has a placeholder, or nothing, for one, and add the secrets of ``example`` that it lacks.
 
     Everything else in ``text``, comments included, stays as it is.
 
     Returns:
         The completed text, and the keys for which a secret was made.
     """
+    secret = {match[1]: match[2] for match in map(_ASSIGNMENT.match, example.splitlines()) if match and match[2] in _MAKERS}
     made: list[str] = []
     present: set[str] = set()
 
@@ -106,48 +127,102 @@ def complete(text: str, example: str) -> tuple[str, list[str]]:
             return line
         key, value = match.groups()
         present.add(key)
-        if value not in _MAKERS:
+        kind = value or secret.get(key, "")
+        if kind not in _MAKERS:
             return line
         made.append(key)
-        return f"{key}={_MAKERS[value]()}"
+        return f"{key}={_MAKERS[kind]()}"
 
-    lines = [filled(line) for line in text.splitlines()]
-    for line in example.splitlines():
-        match = _ASSIGNMENT.match(line)
-        if match and match[2] in _MAKERS and match[1] not in present:
-            lines.append(filled(line))
+    lines = [filled(line) for line in _LINE_END.split(text.removesuffix("\n"))]
+    lines += [filled(f"{key}=") for key in secret if key not in present]
     return "\n".join(lines) + "\n", made
 
 
-def _check_lines(text: str) -> None:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#") and not _ASSIGNMENT.match(line):
+def _read(path: Path, example: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return example
+    except UnicodeDecodeError as error:
+        why = f"Byte {error.start + 1} is no UTF-8."
+        raise BadConfiguration(".env is not a text in UTF-8.", why, "Save it as UTF-8, without other encodings.") from None
+    except OSError as error:
+        hint = "Move it away; the next command writes a new one." if path.is_dir() else "sudo chown $USER .env && chmod 600 .env"
+        raise BadConfiguration(".env cannot be read.", error.strerror, hint) from None
+
+
+def _check_lines(text: str, known: Collection[str]) -> None:
+    """Make sure that every line is an assignment which python-dotenv and Docker Compose can both read.
+
+    What they read differs in details still; the commands hand their own reading to Compose as variables, which win.
+    """
+    lines: dict[str, int] = {}
+    for binding in parse_stream(io.StringIO(text, newline="")):
+        if binding.key is None and not binding.error:
+            continue
+        source = binding.original.string.lstrip()
+        blank = binding.original.string.removesuffix(source)
+        number = binding.original.line + len(_LINE_END.findall(blank))  # the parser counts from the blank lines before
+        match = _ASSIGNMENT.match(source)
+        if binding.error or match is None:
             raise BadConfiguration(
                 f".env cannot be read: line {number} is not KEY=value.",
-                f"The line reads: {line.split('=')[0][:40]}",
+                f"The line begins: {_LINE_END.split(source)[0].partition('=')[0][:40]}",
                 "Correct the line, or put # before it.",
+            )
+        key, value = match.groups()
+        if "$" in binding.value and not value.startswith("'"):
+            raise BadConfiguration(
+                f".env line {number}: the value of {key} has a $.",
+                "Docker Compose takes it for a variable.",
+                f"Put the value in single quotes: {key}='...'",
+            )
+        if key in lines:
+            raise BadConfiguration(
+                f".env has {key} twice, in the lines {lines[key]} and {number}.", "Only one can count.", "Delete one of the lines."
+            )
+        lines[key] = number
+    for key in lines.keys() - known:
+        for near in difflib.get_close_matches(key.upper(), known, n=1, cutoff=_MISSPELT):
+            raise BadConfiguration(
+                f".env line {lines[key]}: {key} is no setting; did you mean {near}?",
+                "It is so near to one that it would be missed.",
+                f"Call it {near}, or something else altogether.",
             )
 
 
 def _check_values(values: Mapping[str, str]) -> None:
+    """Make sure that every value is what its key needs.
+
+    Raises:
+        BadConfiguration: one is not.
+    """
     ports: dict[str, str] = {}
     for key, value in values.items():
+        if _CONTROL.search(value):
+            raise BadConfiguration(
+                f"The value of {key} has a character that no program takes.", "It is invisible, or not text.", f"Set {key} in .env."
+            )
+        # The password is a part of a connection URL.
+        if key.endswith("_DB_PASSWORD") and not _URL_SAFE.fullmatch(value):
+            raise BadConfiguration(
+                f"{key} has a character that means something in a connection URL.",
+                "Letters, digits and - . _ ~ are allowed.",
+                f"Set {key} in .env to another value, or to nothing: then one is made.",
+            )
         if key.endswith("_PORT"):
-            if not value.isdecimal() or not 0 < int(value) < 65536:
+            if not _PORT.fullmatch(value) or int(value) > 65535:
                 raise BadConfiguration(
-                    f"{key} is {value!r}, which is not a port.", "A port is a number from 1 to 65535.", f"Set {key} in .env."
+                    f"{key} is {value[:40]!r}, which is not a port.", "A port is a number from 1 to 65535.", f"Set {key} in .env."
                 )
             if other := ports.get(value):
                 raise BadConfiguration(
                     f"{other} and {key} are both {value}.", "Each service needs a port of its own.", f"Set {key} in .env to a free port."
                 )
             ports[value] = key
-    if values["RUNTIME"] not in ("auto", "docker", "native"):
-        raise BadConfiguration(f"RUNTIME is {values['RUNTIME']!r}.", "It is auto, docker or native.", "Set RUNTIME in .env.")
-    if values["SCHEDULES_ENABLED"] not in ("true", "false"):
-        raise BadConfiguration(
-            f"SCHEDULES_ENABLED is {values['SCHEDULES_ENABLED']!r}.", "It is either true or false.", "Set SCHEDULES_ENABLED in .env."
-        )
+    for key, pattern, allowed in _WORDS:
+        if not pattern.fullmatch(values[key]):
+            raise BadConfiguration(f"{key} is {values[key][:40]!r}.", f"It is {allowed}.", f"Set {key} in .env.")
 
 
 def _write_private(path: Path, text: str, *, new: bool) -> None:

@@ -62,11 +62,62 @@ def test_the_shell_wins_over_the_file(checkout) -> None:
         pytest.param("DAGSTER_PORT=4200", "PREFECT_PORT", id="two services on one port"),
         pytest.param("SCHEDULES_ENABLED=maybe", "SCHEDULES_ENABLED", id="neither true nor false"),
         pytest.param("this is not an assignment", "line 1", id="a line without ="),
+        pytest.param("\n# mine\n\nthis is none", "line 4", id="a line without =, after others"),
+        pytest.param("DBT_PASSWORD='open", "line 1", id="a quote that is not closed"),
+        pytest.param('DBT_PASSWORD="two\nlines"', "line 1", id="a value over two lines"),
+        pytest.param("DBT_PASSWORD=pa$word", "single quotes", id="a $ that Compose would take for a variable"),
+        pytest.param("DAGSTER_PROT=3001", "did you mean DAGSTER_PORT", id="a misspelt key"),
+        pytest.param("dagster_port=3001", "did you mean DAGSTER_PORT", id="a key in small letters"),
+        pytest.param("RUNTIME=auto\nDAGSTER_PORT=1\nRUNTIME=docker", "lines 1 and 3", id="a key twice"),
+        pytest.param("AIRFLOW_DB_PASSWORD=p@ss", "connection URL", id="a password that would break a URL"),
+        pytest.param("COMPOSE_PROJECT_NAME=My Stack", "COMPOSE_PROJECT_NAME", id="no name for a Compose project"),
+        pytest.param('DBT_PASSWORD="a\\nb"', "DBT_PASSWORD", id="a line end in a password"),
     ],
 )
 def test_a_bad_value_is_named(checkout, line, named) -> None:
     (checkout / ".env").write_text(line + "\n")
     with pytest.raises(BadConfiguration, match=named):
+        settings.load(checkout, {})
+
+
+def test_a_secret_is_not_shown_by_the_message_that_it_is_wrong(checkout) -> None:
+    (checkout / ".env").write_text("AIRFLOW_DB_PASSWORD=hush@hush\n")
+    with pytest.raises(BadConfiguration) as error:
+        settings.load(checkout, {})
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("DBT_PASSWORD=two words", "two words"),
+        ("DBT_PASSWORD='pa$$ #1 ${x}'", "pa$$ #1 ${x}"),
+        ('DBT_PASSWORD="a # b\'c"', "a # b'c"),
+        ("DBT_PASSWORD=a#b # a comment", "a#b"),
+        ("\ufeffDBT_PASSWORD=after a BOM", "after a BOM"),
+        ("RUNTIME=auto\r\nDBT_PASSWORD=of Windows\r", "of Windows"),
+        ("PREFECT_HOST=a key of mine\nexport DBT_PASSWORD=x", "x"),
+    ],
+)
+def test_unusual_lines_mean_what_they_say(checkout, line, value) -> None:
+    (checkout / ".env").write_bytes(f"{line}\n".encode())
+    assert settings.load(checkout, {})[0]["DBT_PASSWORD"] == value
+    assert settings.load(checkout, {})[0]["DBT_PASSWORD"] == value  # of the file that was completed
+
+
+def test_an_empty_secret_is_made_and_no_placeholder_is_ever_a_password(checkout) -> None:
+    (checkout / ".env").write_text("DBT_PASSWORD=\nSTACK_PG_BIN=\n")
+    loaded, made = settings.load(checkout, {})
+    assert "DBT_PASSWORD" in made
+    assert len(loaded["DBT_PASSWORD"]) > 20
+    assert loaded["STACK_PG_BIN"] == ""
+
+
+@pytest.mark.parametrize("content", [b"DBT_PASSWORD=\xff\n", None], ids=["not UTF-8", "a folder"])
+def test_an_env_that_is_no_text_file_is_told(checkout, content) -> None:
+    path = checkout / ".env"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(BadConfiguration, match=r"\.env"):
         settings.load(checkout, {})
 
 
