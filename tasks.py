@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ RUNTIME = "What to run on: docker, native (no Docker needed), or auto (Docker wh
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
 FORCE = "If a run is in progress, cancel it."
+PACKAGES = ("colorama", "dotenv", "psutil", "yaml")  # what stands in requirements.txt and is imported here
 
 
 def command(**options):
@@ -29,7 +32,7 @@ def command(**options):
     def decorate(body):
         @functools.wraps(body)
         def guarded(*args, **kwargs):
-            from stack.errors import StackError
+            from stack.errors import BadConfiguration, EngineMissing, NoSpace, StackError
 
             # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -37,6 +40,21 @@ def command(**options):
                 body(*args, **kwargs)
             except StackError as error:
                 raise Exit(str(error), error.code) from None
+            except ModuleNotFoundError as error:
+                if error.name not in PACKAGES:
+                    raise
+                next_ = f"{sys.executable} -m pip install -r requirements.txt"
+                missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
+                raise Exit(str(missing), missing.code) from None
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    full = NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
+                    raise Exit(str(full), full.code) from None
+                if not isinstance(error, PermissionError):
+                    raise
+                next_ = "Give the checkout to yourself (sudo chown -R $USER .), or use the account that it belongs to."
+                refused = BadConfiguration("A file of the checkout belongs to another account.", str(error), next_)
+                raise Exit(str(refused), refused.code) from None
             except KeyboardInterrupt as interrupt:
                 raise Exit(f"Interrupted. {interrupt}".strip(), 130) from None
 
@@ -83,6 +101,15 @@ def runs(wait, force):
     return Runs.WAIT if wait else Runs.FORCE if force else Runs.REFUSE
 
 
+def whole(flag, value):
+    """The positive whole number that stands after ``flag``; Invoke itself would end with a traceback where it is none."""
+    from stack.errors import BadUsage
+
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
+        raise BadUsage(f"{flag} {value!r} is not a positive whole number.", "", f"{flag} 60")
+    return int(value)
+
+
 def asked_for_help(name, value):
     """Whether a positional value is really a request for help, which Invoke does not see; if so, show it."""
     if value not in ("-h", "--help"):
@@ -106,28 +133,30 @@ def build(c, orch=None, cache=True, runtime=None):
 
 
 @command(help={"orch": ORCH + " Without it: ORCHESTRATOR in .env.", "baked": BAKED, "timeout": TIMEOUT, "runtime": RUNTIME})
-def up(c, orch=None, baked=False, timeout=300, runtime=None):
+def up(c, orch=None, baked=False, timeout="300", runtime=None):
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
     from stack import console, lifecycle, orchestrators
 
+    seconds = whole("--timeout", timeout)
     known = orchestrators.load_all(ROOT)
     target = orchestrators.find(known, orch) if orch is not None else None
     with changing(c, "up", runtime, starting=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
-        lifecycle.up(chosen, target, baked=baked, timeout=timeout)
+        lifecycle.up(chosen, target, baked=baked, timeout=seconds)
     console.facts(lifecycle.access(target, chosen.settings.values))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
-def switch(c, name, baked=False, timeout=300, wait=False, force=False):
+def switch(c, name, baked=False, timeout="300", wait=False, force=False):
     """Put another orchestrator in the place of the active one; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
     from stack import console, lifecycle, orchestrators
 
+    seconds = whole("--timeout", timeout)
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     with changing(c, "switch") as runtime:
-        lifecycle.switch(runtime, target, baked=baked, timeout=timeout, runs=runs(wait, force))
+        lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
     console.facts(lifecycle.access(target, runtime.settings.values))
 
 
@@ -165,12 +194,12 @@ def status(c, json=False):
         "tail": "Lines of each service to begin with.",
     }
 )
-def logs(c, follow=False, service=None, tail=100):
+def logs(c, follow=False, service=None, tail="100"):
     """Show the logs of the active orchestrator and PostgreSQL."""
+    lines = whole("--tail", tail)
     runtime = runtime_of(c)
-    code = runtime.logs(runtime.active(), follow=follow, tail=tail, service=service)
-    if code:
-        raise Exit(code=code)
+    if runtime.logs(runtime.active(), follow=follow, tail=lines, service=service):
+        raise Exit(code=1)
 
 
 # Invoke knows no optional positional argument: the query is one exactly when something follows the task's name.
@@ -179,9 +208,8 @@ def sql(c, query=None):
     """Ask the warehouse, as the role dbt: one statement, or an interactive psql."""
     if asked_for_help("sql", query):
         return
-    code = runtime_of(c).sql(query, tty=query is None and sys.stdin.isatty())
-    if code:
-        raise Exit(code=code)
+    if runtime_of(c).sql(query, tty=query is None and sys.stdin.isatty()):
+        raise Exit(code=1)
 
 
 # As with `sql`, but there are flags as well.
@@ -227,3 +255,17 @@ def clean(c, volumes=False, images=False, yes=False, backup=True, runtime=None):
     with changing(c, "clean", runtime) as chosen:
         first = backups.before_deletion if backup else None
         lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes, first=first)
+
+
+@command(help={"runtime": RUNTIME})
+def doctor(c, runtime=None):
+    """Look at everything that a start needs, and say what to do; changes nothing, and needs nothing set up."""
+    from stack import doctor
+    from stack.runner import Runner
+
+    def runner(settings):
+        return Runner({**settings.values, "COMPOSE_PROJECT_NAME": settings.project}, echo=c.config.run.echo)
+
+    code = doctor.examine(ROOT, os.environ, runtime, runner)
+    if code:
+        raise Exit(code=code)

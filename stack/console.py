@@ -15,10 +15,11 @@ from colorama import Fore, Style
 
 colorama.just_fix_windows_console()
 
-_GLYPHS = {"ok": ("✓", "+"), "fail": ("✗", "x"), "dot": ("·", "-"), "wait": ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")}
+_GLYPHS = {"ok": ("✓", "+"), "fail": ("✗", "x"), "advice": ("!", "!"), "dot": ("·", "-"), "wait": ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")}
 
 
-def _unicode(stream: TextIO) -> bool:
+def unicode(stream: TextIO) -> bool:
+    """Whether the stream's encoding has the signs."""
     try:
         "✓⠋".encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -28,7 +29,7 @@ def _unicode(stream: TextIO) -> bool:
 
 def glyph(name: str) -> str:
     """The sign called ``name``, in ASCII where the terminal has nothing better."""
-    return _GLYPHS[name][0 if _unicode(sys.stdout) else 1]
+    return _GLYPHS[name][0 if unicode(sys.stdout) else 1]
 
 
 def paint(text: str, colour: str) -> str:
@@ -54,6 +55,11 @@ def ok(text: str) -> None:
 def fail(text: str) -> None:
     """Something went wrong, and the command goes on."""
     say(f"{paint(glyph('fail'), Fore.RED)} {text}")
+
+
+def advice(text: str) -> None:
+    """Something is not as it should be, and nothing fails for it."""
+    say(f"{paint(glyph('advice'), Fore.YELLOW)} {text}")
 
 
 def note(text: str) -> None:

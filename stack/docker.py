@@ -7,28 +7,36 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
-from stack import bootstrap, fingerprints, ports
+import psutil
+
+from stack import bootstrap, checks, diagnosis, fingerprints, ports
+from stack.checks import Check
 from stack.errors import (
     BadConfiguration,
     BuildFailed,
     EngineMissing,
     NotHealthy,
     NothingActive,
-    PortInUse,
     StackError,
     still_starting,
 )
 from stack.orchestrators import Orchestrator
 from stack.runner import Result, Runner
-from stack.runtime import POSTGRES, OnLine, Service
+from stack.runtime import POSTGRES, OnLine, Service, require_service
 from stack.settings import Settings
 
 LABEL = "switchyard.orchestrator"
 LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
+
+PGDATA = "/var/lib/postgresql/data"
+REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
+OLD_IMAGE = "set POSTGRES_IMAGE in .env to that version's image, invoke up, invoke backup."
+MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
 
 _COLUMNS = (
     "{{.ID}}",
@@ -130,6 +138,11 @@ def baked_override(orchestrator: Orchestrator) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rejected(file: Path, said: str = "") -> BadConfiguration:
+    """The error where Compose cannot use a file."""
+    return BadConfiguration(f"Compose rejects {file.name}.", said.strip(), "Correct the file or .env; git diff -- compose shows edits.")
+
+
 class Docker:
     """The runtime over a Docker engine.
 
@@ -156,26 +169,12 @@ class Docker:
             EngineMissing: not installed, not started, or not permitted; each with its own message.
         """
         if shutil.which("docker") is None:
-            raise EngineMissing(
-                "There is no Docker on this machine.", "The command docker is not on the PATH.", "Install Docker Desktop or Docker Engine."
-            )
+            raise checks.no_docker()
         found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"])
         if found.code:
-            if "permission denied" in found.stderr.lower():
-                raise EngineMissing(
-                    "You are not permitted to use the Docker engine.",
-                    found.stderr.strip(),
-                    "sudo usermod -aG docker $USER   (then sign out and in again)",
-                )
-            raise EngineMissing(
-                "The Docker engine does not answer.", found.stderr.strip(), "Start Docker Desktop, or: sudo systemctl start docker"
-            )
-        if self.runner.ask(["docker", "compose", "version"]).code:
-            raise EngineMissing(
-                "Docker has no compose plugin.",
-                "`docker compose version` fails.",
-                "Install the package docker-compose-plugin, version 2.24 or newer.",
-            )
+            raise checks.no_answer(found.stderr.strip())
+        version = self.runner.ask(["docker", "compose", "version", "--short"])
+        checks.compose_version(version.code, version.stdout)
         return found.stdout.strip()
 
     def running(self) -> bool:
@@ -233,31 +232,108 @@ class Docker:
             wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.settings.root)
         return wanted.items() <= labels.items()
 
+    def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
+        """What can be told before one of ``targets`` is started."""
+        keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
+        return [
+            *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
+            *(Check(key, partial(self._port, key)) for key in keys),
+            *(Check("Memory", partial(self._memory, target)) for target in targets),
+            Check("Disk", self._disk),
+            Check("Data", self._data),
+            Check("Images", partial(self._images, targets), advice=True),
+            Check("Buildx", self._buildx, advice=True),
+            Check("Leftovers", self._leftovers, advice=True),
+        ]
+
     def preflight(self, target: Orchestrator, *, baked: bool) -> None:
-        """Check what can be checked before anything that runs is touched: the configuration, and the ports.
+        """Check what can be checked before anything that runs is touched.
 
         Raises:
             BadConfiguration: Compose rejects the files.
             PortInUse: somebody else holds a port that the target publishes.
+            OutOfMemory: there is too little memory for the target.
+            NoSpace: the disk is nearly full.
+            IncompatibleData: the volume is of another PostgreSQL version.
         """
+        for check in self.checks([target]):
+            if not check.advice:
+                check.run()
+
+    def _accepted(self, target: Orchestrator) -> str:
         checked = self.runner.ask(compose(self.settings, target.file, "config", "--quiet"))
         if checked.code:
-            raise BadConfiguration(f"Compose rejects {target.file.name}.", checked.stderr.strip(), "Correct the file or .env.")
-        for key in ("POSTGRES_PORT", target.ui_port):
-            self._require_port(key)
+            raise rejected(target.file, checked.stderr)
+        return "valid"
 
-    def _require_port(self, key: str) -> None:
+    def _port(self, key: str) -> str:
         port = self.settings.port(key)
-        project = '{{.Label "com.docker.compose.project"}}'
-        holders = self._checked(
-            self.runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"])
-        ).stdout.splitlines()
-        if any(holder.split("\t")[0] == self.settings.project for holder in holders):
-            return
-        if not holders and ports.free(port):
-            return
-        who = f"The container {holders[0].split(chr(9))[1]} publishes it." if holders else "Another program on this machine listens on it."
-        raise PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
+        holders = checks.publishers(port, self.runner)
+        if any(project == self.settings.project for project, _ in holders):
+            return f"{port} is held by this stack"
+        if holders or not ports.free(port):
+            raise checks.port_in_use(key, port, holders)
+        return f"{port} is free"
+
+    @cached_property
+    def _machine(self) -> tuple[int, Path, bool]:
+        """The engine's memory in bytes, the folder of its data, and whether it is on this machine and not in a VM beside it."""
+        found = self._checked(self.runner.ask(["docker", "info", "--format", "{{.MemTotal}}\t{{.DockerRootDir}}"])).stdout
+        total, folder = found.strip().split("\t")
+        return int(total), Path(folder), int(total) == psutil.virtual_memory().total and Path(folder).exists()
+
+    def _memory(self, target: Orchestrator) -> str:
+        total, _, here = self._machine
+        active = self.orchestrators.get(self.active())
+        available = psutil.virtual_memory().available if here else total
+        freed = active.memory if active and here else 0
+        return checks.memory(target.title, target.memory, freed, available // checks.MIB)
+
+    def _disk(self) -> str:
+        _, folder, here = self._machine
+        return checks.disk(folder if here else self.settings.root)
+
+    def _data(self) -> str:
+        """Compare the volume's version with the image's, where both are there and no server has opened the volume already."""
+        image, volume = image_name(self.settings, POSTGRES), f"{self.settings.project}_postgres-db-volume"
+        if volume not in self.volumes() or image not in self.images() or any(service.name == POSTGRES for service in self.services()):
+            return "in use" if volume in self.volumes() else "none yet"
+        script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
+        argv = [
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--volume",
+            f"{volume}:{PGDATA}:ro",
+            "--entrypoint",
+            "sh",
+            image,
+            "-c",
+            script,
+        ]
+        found, _, program = self._checked(self.runner.ask([*argv, image, "-c", script])).stdout.partition("\n")
+        major = re.search(r" (\d+)", program)
+        return checks.same_major(found.strip(), major[1] if major else "", OLD_IMAGE)
+
+    def _images(self, targets: Sequence[Orchestrator]) -> str:
+        outdated = self.outdated([POSTGRES, *(target.name for target in targets)], baked=False)
+        return f"the next `invoke up` builds what it needs of {', '.join(outdated)}" if outdated else "current"
+
+    def _buildx(self) -> str:
+        found = self.runner.ask(["docker", "buildx", "version"])
+        if found.code:
+            raise EngineMissing("Docker has no buildx plugin.", "Images are built with it.", "Install the package docker-buildx-plugin.")
+        return found.stdout.split()[1]
+
+    def _leftovers(self) -> str:
+        strangers = [
+            service.container for service in self.services() if service.orchestrator and service.orchestrator not in self.orchestrators
+        ]
+        if strangers:
+            raise StackError(f"Containers of an orchestrator that has no compose file: {', '.join(strangers)}.", "", "invoke down")
+        return "none"
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL when it is not healthy yet, and bring roles and databases up to date.
@@ -291,11 +367,13 @@ class Docker:
         self._up(up_argv(self.settings, target, timeout, override), target.title, timeout, on_line)
 
     def _up(self, argv: list[str], title: str, timeout: int, on_line: OnLine) -> None:
-        began = time.monotonic()
+        began, started = time.monotonic(), int(time.time())
         # Compose counts its time-out from when the last container was started, which may wait for another's health.
         done = self.runner.follow(argv, on_line, seconds=timeout)
         if done.code == 0:
             return
+        if done.code in REJECTED:
+            raise rejected(Path(argv[argv.index("-f") + 1]), done.stderr)
         if time.monotonic() - began >= timeout and self._on_their_way():
             raise still_starting(title, timeout)
         sick = [service for service in self.services() if service.health != "healthy"]
@@ -304,7 +382,14 @@ class Docker:
             tail = self.runner.ask(["docker", "logs", "--tail", "15", service.container])
             why += [f"{service.name} is {service.state} {service.health}".rstrip() + "; its last lines:"]
             why += [f"  {line}" for line in (tail.stdout + tail.stderr).splitlines()[-15:]]
-        raise NotHealthy(f"{title} did not become healthy.", "\n".join(why), "invoke logs")
+        raise diagnosis.start_failure(title, "\n".join(why), killed=self._killed(started), more_memory=MORE_MEMORY, old_programs=OLD_IMAGE)
+
+    def _killed(self, since: int) -> list[str]:
+        """The services of which the system has killed a process for want of memory; a container that restarts forgets it."""
+        filters = ["type=container", "event=oom", f"label=com.docker.compose.project={self.settings.project}"]
+        argv = ["docker", "events", "--since", str(since), "--until", str(int(time.time()) + 1)]
+        template = '{{index .Actor.Attributes "com.docker.compose.service"}}'
+        return sorted(set(self._ids([*argv, *(word for text in filters for word in ("--filter", text)), "--format", template])))
 
     def _on_their_way(self) -> bool:
         """Whether every container is healthy or may become so: none ended, was started again, or failed its health check."""
@@ -327,7 +412,10 @@ class Docker:
 
     def down(self, on_line: OnLine) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""
-        done = self.runner.follow(down_argv(self.settings, self._file(self.active() or POSTGRES)), on_line)
+        file = self._file(self.active() or POSTGRES)
+        done = self.runner.follow(down_argv(self.settings, file), on_line)
+        if done.code in REJECTED:
+            raise rejected(file, done.stderr)
         if done.code:
             raise StackError("The stack could not be taken down.", done.stderr, "invoke status")
 
@@ -366,7 +454,12 @@ class Docker:
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
-        return self.runner.hand_over(logs_argv(self.settings, self._file(active or POSTGRES), follow=follow, tail=tail, service=service))
+        require_service(service, [POSTGRES, *(self.orchestrators[active].services if active else [])])
+        file = self._file(active or POSTGRES)
+        code = self.runner.hand_over(logs_argv(self.settings, file, follow=follow, tail=tail, service=service))
+        if code in REJECTED:
+            raise rejected(file)
+        return code
 
     def sql(self, query: str | None, *, tty: bool) -> int:
         """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``.

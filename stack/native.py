@@ -9,20 +9,23 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, console, environments, plan, ports
-from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, PortInUse, StackError, still_starting
+from stack import bootstrap, checks, console, diagnosis, environments, plan, ports
+from stack.checks import Check
+from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
 from stack.orchestrators import Orchestrator, Process
 from stack.postgres import Postgres
 from stack.processes import Processes, Record
 from stack.runner import Result, Runner
-from stack.runtime import POSTGRES, OnLine, Service
+from stack.runtime import POSTGRES, OnLine, Service, require_service
 from stack.settings import Settings
 
 PATIENCE = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
+MORE_MEMORY = "Close other programs, then: invoke up"
 
 
 class Native:
@@ -44,6 +47,7 @@ class Native:
         self.base = plan.base(settings.root)
         self.postgres = Postgres(settings, runner, environ)
         self.processes = Processes(self.base / "run", runner)
+        self.oom_kills = checks.oom_kills()
 
     def require(self) -> str:
         """Nothing is needed: what is missing is installed by `build`."""
@@ -86,13 +90,29 @@ class Native:
         """Those of ``names`` that are not installed, or were from other files than the checkout holds now."""
         return [name for name in names if not (self.postgres.current() if name == POSTGRES else environments.current(self.settings, name))]
 
+    def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
+        """What can be told before one of ``targets`` is started."""
+        ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
+        return [
+            *(Check(target.title, partial(self._able, target)) for target in targets),
+            *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
+            *(Check("Memory", partial(self._memory, target)) for target in targets),
+            *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.base, self.postgres.home])),
+            Check("Data", self.postgres.require_major),
+            Check("Environments", partial(self._environments, targets), advice=True),
+            Check("Leftovers", self._leftovers, advice=True),
+        ]
+
     def preflight(self, target: Orchestrator, *, baked: bool) -> None:
-        """Check what can be checked before anything that runs is touched: abilities, and the ports.
+        """Check what can be checked before anything that runs is touched.
 
         Raises:
             BadUsage: ``baked`` without an image.
             EngineMissing: the orchestrator cannot run without Docker.
             PortInUse: somebody else holds a port of the target.
+            OutOfMemory: there is too little memory for the target.
+            NoSpace: a disk is nearly full.
+            IncompatibleData: the data folder is of another PostgreSQL version.
         """
         if baked:
             raise BadUsage(
@@ -100,12 +120,9 @@ class Native:
                 "The dbt project is read where it is, in ./dbt_project.",
                 f"invoke up --orch {target.name}",
             )
-        self._supported(target)
-        own = {process.pid for record in self.processes.records() for process in self.processes.members(record)}
-        if server := self.postgres.server():
-            own.add(server.pid)
-        for key in ("POSTGRES_PORT", target.ui_port):
-            self._require_port(key, own, target)
+        for check in self.checks([target]):
+            if not check.advice:
+                check.run()
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
@@ -187,8 +204,7 @@ class Native:
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the processes' logs on this terminal, each line after its service's name."""
         names = [POSTGRES, *([process.service for process in self.orchestrators[active].native.processes] if active else [])]
-        if service is not None and service not in names:
-            raise BadUsage(f"There is no service called {service!r}.", f"The services are {', '.join(names)}.", "invoke status")
+        require_service(service, names)
         files = {name: self.base / "logs" / f"{name}.log" for name in names if service in (None, name)}
         width = max(map(len, files))
         positions = {}
@@ -312,7 +328,9 @@ class Native:
         while waiting and not self.runner.dry:
             for record in self._records(target):
                 if self.processes.root(record) is None:
-                    raise NotHealthy(f"{target.title} did not become healthy.", self._evidence(record.service, "ended", ""), "invoke logs")
+                    killed = [record.service] if checks.oom_kills() > self.oom_kills else []
+                    why = self._evidence(record.service, "ended", "")
+                    raise diagnosis.start_failure(target.title, why, killed=killed, more_memory=MORE_MEMORY)
             for name, process in list(waiting.items()):
                 probe = self._probe(target, process, picked)
                 if probe.returncode == 0:
@@ -344,20 +362,47 @@ class Native:
             raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, f"Start Docker{''.join(others[:1])}")
         return target
 
-    def _require_port(self, key: str, own: set[int], target: Orchestrator) -> None:
+    def _able(self, target: Orchestrator) -> str:
+        self._supported(target)
+        return "runs here without Docker"
+
+    def _port(self, key: str, target: Orchestrator | None) -> str:
         port = self.settings.port(key)
         if ports.free(port):
-            return
+            return f"{port} is free"
         holder = ports.holder(port)
         if holder is None:
             # The system does not tell: it is ours when we run something on it.
-            ours = self.postgres.server() and self.postgres.port() == port if key == "POSTGRES_PORT" else self.active() == target.name
-            if ours:
-                return
-        elif holder.pid in own:
-            return
-        who = f"{_name(holder)} (process {holder.pid}) listens on it." if holder else "Another program on this machine listens on it."
-        raise PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
+            ours = self.active() == target.name if target else self.postgres.server() and self.postgres.port() == port
+        else:
+            ours = holder.pid in self._own()
+        if ours:
+            return f"{port} is held by this stack"
+        raise checks.port_in_use(key, port, checks.publishers(port, self.runner))
+
+    def _own(self) -> set[int]:
+        own = {process.pid for record in self.processes.records() for process in self.processes.members(record)}
+        return own | ({server.pid} if (server := self.postgres.server()) else set())
+
+    def _memory(self, target: Orchestrator) -> str:
+        active = self.orchestrators.get(self.active())
+        available = psutil.virtual_memory().available // checks.MIB
+        return checks.memory(target.title, target.memory, active.memory if active else 0, available)
+
+    def _environments(self, targets: Sequence[Orchestrator]) -> str:
+        outdated = self.outdated([POSTGRES, *(target.name for target in targets)], baked=False)
+        return f"the next `invoke up` makes what it needs of {', '.join(outdated)}" if outdated else "current"
+
+    def _leftovers(self) -> str:
+        dead = [record.service for record in self.processes.records() if self.processes.root(record) is None]
+        dead += [POSTGRES] if self.postgres.crashed() else []
+        if dead:
+            raise StackError(
+                f"{', '.join(dead)} ended without being asked to, as in a crash or a restart of the machine.",
+                "",
+                "invoke up, or: invoke down",
+            )
+        return "none"
 
     # Folders
 
@@ -392,13 +437,6 @@ class Native:
 def _found(program: str, env: Mapping[str, str]) -> str:
     """Where the program is on the PATH of ``env``."""
     return shutil.which(program, path=env["PATH"]) or program
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.Error:
-        return "Another program"
 
 
 def _since(process: psutil.Process) -> str:

@@ -75,6 +75,8 @@ class Orchestrator:
         built: the service whose ``build`` section makes the image of all of them.
         mounts: per service that mounts the dbt project, its *other* volumes.
         native: how it runs without Docker, or None where it cannot.
+        services: the names of its services.
+        memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
     """
 
     name: str
@@ -90,6 +92,8 @@ class Orchestrator:
     built: str
     mounts: Mapping[str, tuple[str, ...]]
     native: Native | None = None
+    services: tuple[str, ...] = ()
+    memory: int = 0
 
     @property
     def database_key(self) -> str:
@@ -103,20 +107,29 @@ def load_all(root: Path) -> dict[str, Orchestrator]:
     Raises:
         BadConfiguration: a compose file is not YAML, or its block lacks something.
     """
-    found = {}
-    for file in sorted((root / "compose").glob(f"{_PREFIX}*.yaml")):
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            block = content.get("x-orchestrator")
-            if block is not None:
-                name = file.stem.removeprefix(_PREFIX)
-                found[name] = _orchestrator(name, file, block, content["services"])
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-            reason = f"it lacks the key {error}" if isinstance(error, KeyError) else str(error)
-            raise BadConfiguration(
-                f"{file.relative_to(root).as_posix()} cannot be read.", reason, f"git diff -- {file.relative_to(root).as_posix()}"
-            ) from None
-    return found
+    found = (load(root, file) for file in files(root))
+    return {orchestrator.name: orchestrator for orchestrator in found if orchestrator}
+
+
+def files(root: Path) -> list[Path]:
+    """The compose files of the checkout, PostgreSQL's included."""
+    return sorted((root / "compose").glob(f"{_PREFIX}*.yaml"))
+
+
+def load(root: Path, file: Path) -> Orchestrator | None:
+    """What one compose file describes; None without an ``x-orchestrator`` block.
+
+    Raises:
+        BadConfiguration: the file is not YAML, or its block lacks something.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        block = content.get("x-orchestrator")
+        return None if block is None else _orchestrator(file.stem.removeprefix(_PREFIX), file, block, content["services"])
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = f"it lacks the key {error}" if isinstance(error, KeyError) else str(error)
+        name = file.relative_to(root).as_posix()
+        raise BadConfiguration(f"{name} cannot be read.", reason, f"git diff -- {name}") from None
 
 
 def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[str, Any]) -> Orchestrator:
@@ -144,6 +157,8 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         built=built[0],
         mounts=mounts,
         native=_native(block["native"], services) if "native" in block else None,
+        services=tuple(services),
+        memory=int(block.get("memory", 0)),
     )
 
 

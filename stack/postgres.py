@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from stack import bootstrap, console, environments, plan
+from stack import bootstrap, checks, console, diagnosis, environments, plan
 from stack.errors import EngineMissing, NotHealthy, StackError, still_starting
 from stack.processes import alive
 from stack.runner import Result, Runner, shown
@@ -102,6 +102,17 @@ class Postgres:
                     f"{self.program(name)} is {found.stdout.strip()}.",
                     f"Set STACK_PG_BIN in .env to the folder of PostgreSQL {MAJOR}'s programs, or to nothing.",
                 )
+
+    def require_major(self) -> str:
+        """Make sure that the data folder is of this PostgreSQL, or not made yet.
+
+        Raises:
+            IncompatibleData: it is of another major version.
+        """
+        note = self.data / "PG_VERSION"
+        found = note.read_text(encoding="ascii").strip() if note.exists() else ""
+        old = f"install PostgreSQL {found} and run its pg_dumpall on {self.data}." if found else ""
+        return checks.same_major(found, MAJOR, old)
 
     def program(self, name: str) -> str:
         """The path of one of PostgreSQL's programs."""
@@ -248,7 +259,7 @@ class Postgres:
             if self.server():
                 raise still_starting("PostgreSQL", timeout)
             last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-            raise NotHealthy("PostgreSQL did not start.", "\n".join(last), "invoke logs --service postgres")
+            raise diagnosis.start_failure("PostgreSQL", "\n".join(last))
 
     def _wait_until_ready(self, timeout: int) -> None:
         """Wait for a server that another command has started, and that may be busy recovering from a crash."""

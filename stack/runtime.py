@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stack.checks import Check
 from stack.errors import AlreadyActive, BadUsage, EngineMissing
 from stack.orchestrators import Orchestrator
 from stack.runner import Result, Runner
@@ -84,8 +85,11 @@ class Runtime(Protocol):
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
         """Those of ``names`` that `build` must make, or make anew, first."""
 
+    def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
+        """What can be told before one of ``targets`` is started: configuration, abilities, ports, memory, disk, data."""
+
     def preflight(self, target: Orchestrator, *, baked: bool) -> None:
-        """Check what can be checked before anything that runs is touched: configuration, abilities, ports."""
+        """Run those `checks` that are more than advice, before anything that runs is touched."""
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
@@ -125,6 +129,16 @@ class Runtime(Protocol):
 
     def sql(self, query: str | None, *, tty: bool) -> int:
         """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``."""
+
+
+def require_service(name: str | None, known: Sequence[str]) -> None:
+    """Make sure that there is a service called ``name``; None is none.
+
+    Raises:
+        BadUsage: there is not.
+    """
+    if name is not None and name not in known:
+        raise BadUsage(f"There is no service called {name!r}.", f"The services are {', '.join(known)}.", "invoke status")
 
 
 def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: bool = False) -> tuple[Runtime, str]:

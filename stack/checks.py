@@ -1,0 +1,202 @@
+"""What can be told beforehand: the same checks before a start, where the first trouble refuses, and in `invoke doctor`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from stack import ports
+from stack.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, OutOfMemory, PortInUse
+from stack.runner import Runner
+
+COMPOSE_NEEDED = (2, 24)  # the first with `!override` and `!reset`, which --baked uses
+# Bytes. PostgreSQL keeps up to max_wal_size of log, by default 1 GB, and stops at once when it cannot write it.
+DISK_NEEDED = 1 << 30
+MIB = 1 << 20
+
+_TEXTS = {".sh", ".py", ".sql", ".yaml", ".yml", ".toml", ".txt"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look at.
+
+    Attributes:
+        what: what is looked at, a few words.
+        run: tells how it is, or raises a `StackError`.
+        advice: whether the trouble is only worth knowing; a start goes on.
+    """
+
+    what: str
+    run: Callable[[], str]
+    advice: bool = False
+
+
+def no_docker(platform: str = sys.platform) -> EngineMissing:
+    """The error where there is no ``docker`` to call."""
+    product = "Docker Engine (https://docs.docker.com/engine/install/)" if platform == "linux" else "Docker Desktop"
+    next_ = f"Install {product}, or: invoke up --runtime native"
+    return EngineMissing("There is no Docker on this machine.", "The command docker is not on the PATH.", next_)
+
+
+def no_answer(said: str, platform: str = sys.platform) -> EngineMissing:
+    """The error where the engine does not answer: not permitted, or not started."""
+    if "permission denied" in said.lower():
+        return EngineMissing(
+            "You are not permitted to use the Docker engine.",
+            said,
+            {
+                "linux": "sudo usermod -aG docker $USER   (then sign out and in again)",
+                "win32": "net localgroup docker-users %USERNAME% /add   (as administrator; then sign out and in again)",
+            }.get(platform, "Start Docker Desktop from your own account."),
+        )
+    start = {"linux": "sudo systemctl start docker   (or start Docker Desktop)", "darwin": "open -a Docker"}
+    return EngineMissing("The Docker engine does not answer.", said, start.get(platform, "Start Docker Desktop."))
+
+
+def compose_version(code: int, text: str) -> str:
+    """The version of Compose, out of what `docker compose version --short` printed.
+
+    Raises:
+        EngineMissing: there is none, or it is too old.
+    """
+    install = "Install the package docker-compose-plugin, version {}.{} or newer; or update Docker Desktop.".format(*COMPOSE_NEEDED)
+    if code:
+        raise EngineMissing("Docker has no compose plugin.", "`docker compose version` fails.", install)
+    found = re.search(r"(\d+)\.(\d+)", text)
+    if found and (int(found[1]), int(found[2])) < COMPOSE_NEEDED:
+        raise EngineMissing(f"Docker's compose plugin is too old: {text.strip()}.", "The compose files use what is newer.", install)
+    return text.strip()
+
+
+def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
+    """Compose project and name of the containers that publish ``port``; none where no engine answers."""
+    project = '{{.Label "com.docker.compose.project"}}'
+    found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"])
+    return [tuple(line.split("\t")) for line in found.stdout.splitlines()] if found.code == 0 else []
+
+
+def port_in_use(key: str, port: int, publishing: Sequence[tuple[str, str]]) -> PortInUse:
+    """The error for a port that a stranger holds; names the container or the process, where the system tells."""
+    holder = ports.holder(port)
+    if publishing:
+        who = f"The container {publishing[0][1]} publishes it."
+    elif holder:
+        who = f"{_name(holder)} (process {holder.pid}) listens on it."
+    else:
+        who = "Another program on this machine listens on it."
+    return PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "Another program"
+
+
+def memory(title: str, needed: int, freed: int, available: int) -> str:
+    """Make sure that there is memory to start something.
+
+    Args:
+        title: what is started.
+        needed: MiB that it takes.
+        freed: MiB that what runs now, and makes way for it, takes.
+        available: MiB that could be had at this moment.
+
+    Raises:
+        OutOfMemory: there is too little.
+    """
+    if needed - freed > available:
+        raise OutOfMemory(
+            f"There is too little memory for {title}: it needs {needed:,} MiB, and {available + freed:,} MiB are there.",
+            "A service that finds none is killed by the system, at any moment.",
+            "Close other programs, or give Docker Desktop more in Settings, Resources.",
+        )
+    return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are there"
+
+
+def disk(place: Path, said: str = "") -> str:
+    """Make sure that the disk is not nearly full.
+
+    Args:
+        place: a folder on it; need not exist yet.
+        said: what to call it.
+
+    Raises:
+        NoSpace: less than `DISK_NEEDED` is free.
+    """
+    while not place.exists():
+        place = place.parent
+    free = psutil.disk_usage(str(place)).free
+    if free < DISK_NEEDED:
+        raise NoSpace(
+            f"The disk is nearly full: {free // MIB:,} MiB are free in {said or place}.",
+            f"Less than {DISK_NEEDED // MIB:,} MiB is too little for PostgreSQL's log of changes.",
+            "Delete something; of Docker's own: docker image prune, docker builder prune",
+        )
+    return f"{free // MIB:,} MiB free in {said or place}"
+
+
+def same_major(found: str, program: str, old_programs: str) -> str:
+    """Make sure that the data is of the PostgreSQL that is to open it.
+
+    Args:
+        found: the data folder's PG_VERSION; empty where there is no data yet.
+        program: the major version of the programs.
+        old_programs: how to run the old major.
+
+    Raises:
+        IncompatibleData: it is not.
+    """
+    if found and program and found != program:
+        raise incompatible(f"It was made by PostgreSQL {found}, and this is PostgreSQL {program}.", old_programs)
+    return f"of PostgreSQL {found}" if found else "none yet"
+
+
+def incompatible(why: str, old_programs: str) -> IncompatibleData:
+    """The error where PostgreSQL cannot open the data."""
+    return IncompatibleData(
+        "The data is of another PostgreSQL version.", why,
+        f"To get the data out: {old_programs}\nTo start with none: invoke clean --volumes --no-backup",
+    )  # fmt: skip
+
+
+def windows_line_ends(root: Path) -> str:
+    """Make sure that no file that a container reads has the line ends of Windows.
+
+    Raises:
+        BadConfiguration: some have.
+    """
+    found = [path for folder in ("compose", "docker", "dbt_project") for path in _texts(root / folder) if b"\r\n" in path.read_bytes()]
+    if found:
+        raise BadConfiguration(
+            f"{len(found)} files have the line ends of Windows, such as {found[0].relative_to(root).as_posix()}.",
+            "Something has changed them after git, which leaves them as they are (.gitattributes); they make images and runs differ.",
+            "git config core.autocrlf false, then clone anew; or for files of your own: git add --renormalize .",
+        )
+    return "as they should be"
+
+
+def _texts(folder: Path) -> Iterable[Path]:
+    skipped = {"target", "logs", "dbt_packages"}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            if path.name not in skipped and not path.name.startswith("."):
+                yield from _texts(path)
+        elif path.is_file() and (path.suffix in _TEXTS or path.name == "Dockerfile"):
+            yield path
+
+
+def oom_kills() -> int:
+    """How many processes this machine has killed for want of memory since it started; 0 where it does not tell."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))

@@ -1,0 +1,139 @@
+"""`invoke doctor`: every check that needs no start, one line each: ok, or what to do. It goes on whatever it finds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from stack import checks, console, orchestrators, settings
+from stack.checks import Check
+from stack.docker import Docker
+from stack.errors import BadConfiguration, BadUsage, EngineMissing, StackError
+from stack.native import Native
+from stack.orchestrators import Orchestrator
+from stack.runner import Runner
+from stack.runtime import AUTO
+from stack.settings import Settings
+
+
+def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runner: Callable[[Settings], Runner]) -> int:
+    """Run every check and print a line for each.
+
+    Args:
+        root: the checkout.
+        environ: the caller's environment.
+        asked: the value of ``--runtime``, or None.
+        make_runner: what starts programs, given the settings.
+
+    Returns:
+        The exit code of the first check that failed, or 0; advice does not fail.
+    """
+    code = 0
+    for check in _checks(root, environ, asked, make_runner):
+        try:
+            console.ok(f"{check.what}: {check.run()}")
+        except StackError as error:
+            why = " ".join(error.why.split())
+            line = " ".join(filter(None, [f"{check.what}: {error.what}", why, error.next and f"Next: {' '.join(error.next.split())}"]))
+            if check.advice:
+                console.advice(line)
+            else:
+                console.fail(line)
+                code = code or error.code
+    return code
+
+
+def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runner: Callable[[Settings], Runner]) -> Iterator[Check]:
+    yield Check("Python", _python)
+    yield Check("Packages", partial(_packages, root), advice=True)
+    yield Check("Terminal", _terminal)
+    yield Check("Line ends", partial(checks.windows_line_ends, root), advice=True)
+    yield Check(".env", partial(_env, root, environ))
+    yield Check(".env", partial(_private, root), advice=True)
+    known: dict[str, Orchestrator] = {}
+    for file in orchestrators.files(root):
+        yield Check(file.relative_to(root).as_posix(), partial(_compose_file, root, file, known))
+    try:
+        loaded, _ = settings.load(root, environ, write=False)
+    except BadConfiguration:
+        loaded = settings.defaults(root)  # the rest is looked at all the same
+    runner = make_runner(loaded)
+    docker, native = Docker(loaded, known, runner), Native(loaded, known, runner, environ)
+    wanted = asked or loaded["RUNTIME"]
+    yield Check("Runtime", partial(_runtime, wanted))
+    missing = _missing(docker)
+    if wanted != native.name:
+        yield Check("Docker", partial(_engine, docker, missing), advice=wanted == AUTO)
+    runtime = native if wanted == native.name or missing or native.running() else docker
+    targets = [target for target in known.values() if not runtime.unsupported(target)]
+    yield from runtime.checks(targets) if not (missing and runtime is docker) else ()
+
+
+def _missing(docker: Docker) -> EngineMissing | None:
+    try:
+        docker.require()
+    except EngineMissing as error:
+        return error
+    return None
+
+
+def _engine(docker: Docker, missing: EngineMissing | None) -> str:
+    if missing:
+        raise missing
+    return f"the engine {docker.require()} answers"
+
+
+def _runtime(wanted: str) -> str:
+    if wanted not in (AUTO, Docker.name, Native.name):
+        raise BadUsage(f"There is no runtime called {wanted!r}.", "", "invoke doctor --runtime auto")
+    return wanted
+
+
+def _python() -> str:
+    return f"{platform.python_version()} in {sys.prefix}"
+
+
+def _packages(root: Path) -> str:
+    """Compare what is installed with the lock; a line of the lock is ``name==version`` and perhaps a marker."""
+    locked = re.findall(r"^([\w.-]+)==([\w.]+)", (root / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    other = [f"{name} {version}" for name, version in locked if _installed(name) not in (version, None)]
+    if other:
+        raise StackError(f"Other versions than locked: not {', '.join(other)}.", "", f"{sys.executable} -m pip install -r requirements.txt")
+    return "as locked"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # of another platform; one that is needed would have stopped the command
+
+
+def _terminal() -> str:
+    return "UTF-8" if console.unicode(sys.stdout) else "no UTF-8, so signs are in ASCII"
+
+
+def _env(root: Path, environ: Mapping[str, str]) -> str:
+    settings.load(root, environ, write=False)
+    return "valid" if (root / ".env").exists() else "none yet; the next command writes it"
+
+
+def _private(root: Path) -> str:
+    path = root / ".env"
+    if os.name == "posix" and path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise BadConfiguration("Others on this machine can read it.", "", "chmod 600 .env")
+    return "readable by you alone"
+
+
+def _compose_file(root: Path, file: Path, known: dict[str, Orchestrator]) -> str:
+    found = orchestrators.load(root, file)
+    if found:
+        known[found.name] = found
+    return found.title if found else "no orchestrator"

@@ -1,0 +1,185 @@
+"""What users of such tools report, brought about for real: each ends with its own exit code, and with what to do."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from stack import checks, docker, orchestrators, settings
+from stack.runner import Runner
+
+from ..stacks import copy_checkout
+from .conftest import PROJECT
+
+
+@contextmanager
+def replaced(file: Path, old: str, new: str) -> Iterator[None]:
+    """A file of the checkout with another text in the place of ``old``, for a while."""
+    before = file.read_text()
+    assert old in before
+    file.write_text(before.replace(old, new))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def compose_file(stack, name: str) -> Path:
+    return stack.folder / "compose" / f"docker-compose-{name}.yaml"
+
+
+def in_volume(script: str) -> str:
+    """Run a script where PostgreSQL's volume is mounted on /data."""
+    argv = ["docker", "run", "--rm", "--volume", f"{PROJECT}_postgres-db-volume:/data", "--entrypoint", "sh"]
+    return subprocess.check_output([*argv, f"{PROJECT}-postgres:local", "-c", script], text=True).strip()
+
+
+def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container(stack) -> None:
+    stack.invoke("down")
+    name, port = f"{PROJECT}-stranger", stack.ports["DAGSTER_PORT"]
+    stranger = ["docker", "run", "--rm", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8000"]
+    subprocess.check_output([*stranger, "--entrypoint", "sleep", "python:3.12-slim-bookworm", "300"])
+    try:
+        up, doctor = stack.invoke("up", "--orch", "dagster", code=9).stderr, stack.invoke("doctor", code=9).stdout
+    finally:
+        subprocess.check_output(["docker", "rm", "--force", name])
+    for said in (up, doctor):
+        assert f"Port {port} (DAGSTER_PORT) is in use" in said
+        assert f"The container {name} publishes it" in said
+    assert stack.status()["services"] == []
+
+
+def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stack) -> None:
+    stack.invoke("down")
+    version = in_volume("cat /data/PG_VERSION")
+    in_volume("echo 15 > /data/PG_VERSION")
+    try:
+        said = stack.invoke("up", "--orch", "dagster", code=14).stderr
+        assert "PostgreSQL 15" in said
+        assert "invoke clean --volumes --no-backup" in said
+        assert "PostgreSQL 15" in stack.invoke("doctor", code=14).stdout
+        assert stack.status()["services"] == []
+        # Where it cannot be seen beforehand, the server's own words tell it.
+        subprocess.check_output(["docker", "image", "rm", f"{PROJECT}-postgres:local"], text=True)
+        assert "incompatible" in stack.invoke("up", "--orch", "dagster", code=14).stderr
+    finally:
+        in_volume(f"echo {version} > /data/PG_VERSION")
+    stack.invoke("up", "--orch", "dagster")
+
+
+def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
+    stack.invoke("down")
+    with replaced(compose_file(stack, "dagster"), "mem_limit: 1g", "mem_limit: 24m"):
+        said = stack.invoke("up", "--orch", "dagster", "--timeout", "60", code=15).stderr
+    assert "ran out of memory" in said
+    assert "dagster-daemon" in said or "dagster-webserver" in said
+    assert "mem_limit" in said
+    stack.invoke("up", "--orch", "dagster")
+
+
+def test_too_little_memory_for_the_target_is_told_while_the_old_one_runs_on(stack) -> None:
+    stack.on("dagster")
+    before = [service["id"] for service in stack.status()["services"]]
+    with replaced(compose_file(stack, "prefect"), "  memory: ", "  memory: 90000"):
+        assert "too little memory for Prefect" in stack.invoke("switch", "prefect", code=15).stderr
+        assert "too little memory for Prefect" in stack.invoke("doctor", code=15).stdout
+    assert [service["id"] for service in stack.status()["services"]] == before
+
+
+def test_a_file_that_compose_rejects_is_a_broken_file_to_every_command(stack) -> None:
+    stack.on("dagster")
+    before = [service["id"] for service in stack.status()["services"]]
+    with replaced(compose_file(stack, "prefect"), "\nservices:\n", "\nservices:\n  other: {nonsense: 1}\n"):
+        assert "Compose rejects docker-compose-prefect.yaml" in stack.invoke("switch", "prefect", code=5).stderr
+        assert "Compose rejects docker-compose-prefect.yaml" in stack.invoke("doctor", code=5).stdout
+    with replaced(compose_file(stack, "dagster"), "\nservices:\n", "\nservices:\n  other: {nonsense: 1}\n"):
+        for args in (("down",), ("logs",), ("run",)):
+            assert "Compose rejects docker-compose-dagster.yaml" in stack.invoke(*args, code=5).stderr
+    assert [service["id"] for service in stack.status()["services"]] == before
+
+
+def test_an_unknown_service_is_refused(stack) -> None:
+    assert "The services are postgres, dagster-code" in stack.invoke("logs", "--service", "dagster-cod", code=2).stderr
+
+
+def test_after_a_restart_of_the_machine_the_next_up_goes_on(stack, reference) -> None:
+    stack.on("dagster")
+    containers = [service["container"] for service in stack.status()["services"]]
+    subprocess.check_output(["docker", "kill", *containers])
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.hashes() == reference
+
+
+def test_a_volume_with_old_passwords_gets_those_of_the_env_file(stack) -> None:
+    stack.on("dagster")
+    env = stack.folder / ".env"
+    old = stack.secrets()
+    env.write_text("".join(f"{line}\n" for line in env.read_text().splitlines() if "PASSWORD" not in line))
+    stack.invoke("up", "--orch", "dagster")
+    assert stack.secrets()["POSTGRES_PASSWORD"] != old["POSTGRES_PASSWORD"]
+
+    def signs_in(role: str, key: str, secrets: dict[str, str]) -> bool:
+        psql = ["psql", "-h", "127.0.0.1", "-U", role, "-d", "airflow", "-c", "select 1"]
+        argv = ["docker", "exec", "--env", "PGPASSWORD", f"{PROJECT}-postgres-1", *psql]
+        return subprocess.run(argv, env={**os.environ, "PGPASSWORD": secrets[key]}, capture_output=True).returncode == 0
+
+    for role, key in (("postgres", "POSTGRES_PASSWORD"), ("dbt", "DBT_PASSWORD")):
+        inside = subprocess.check_output(["docker", "exec", f"{PROJECT}-postgres-1", "sh", "-c", "hostname -i"], text=True)
+        assert inside
+        assert signs_in(role, key, stack.secrets())
+    stack.invoke("sql", "select 1")
+
+
+def test_containers_of_an_orchestrator_without_a_file_are_told(stack) -> None:
+    stack.on("dagster")
+    file = compose_file(stack, "dagster")
+    away = file.rename(stack.folder / "away")
+    try:
+        assert f"{PROJECT}-dagster-code-1" in stack.invoke("doctor").stdout
+        stack.invoke("down")
+    finally:
+        away.rename(file)
+    assert stack.status()["services"] == []
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["two words", "it's", 'a "b" c', "$HOME", "$$", "${x:-y}", "a#b #c", "back\\slash\\n", "`id`;&|", "50%", "é漢", "{code}", "=="],
+)
+def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -> None:
+    copy_checkout(root, tmp_path)
+    quoted = password.replace("\\", "\\\\").replace("'", "\\'")
+    (tmp_path / ".env").write_text(f"DBT_PASSWORD='{quoted}'\nMINE='{quoted}'\n", encoding="utf-8")
+    loaded, _ = settings.load(tmp_path, {})
+    assert loaded["DBT_PASSWORD"] == password
+    runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project})
+    file = orchestrators.load_all(tmp_path)["dagster"].file
+    done = runner.ask(docker.compose(loaded, file, "config", "--format", "json"))
+    seen = json.loads(done.stdout)["services"]["dagster-code"]["environment"]["DBT_ENV_SECRET_PASSWORD"]
+    assert seen.replace("$$", "$") == password, done.stderr
+
+
+def test_an_engine_that_is_not_started_is_told(stack, tmp_path) -> None:
+    done = stack.invoke("status", DOCKER_HOST=f"unix://{tmp_path}/none.sock", code=3)
+    assert "The Docker engine does not answer" in done.stderr
+    assert "Next:" in stack.invoke("doctor", DOCKER_HOST=f"unix://{tmp_path}/none.sock", code=3).stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a socket's permissions are POSIX's")
+def test_an_engine_that_is_not_permitted_is_told(tmp_path) -> None:
+    path = tmp_path / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(0)
+        argv = ["docker", "--host", f"unix://{path}", "version", "--format", "{{.Server.Version}}"]
+        account = {} if os.geteuid() else {"user": "nobody", "group": 65534, "extra_groups": []}
+        done = subprocess.run(argv, capture_output=True, text=True, cwd="/", env={**os.environ, "HOME": "/"}, **account)
+    assert done.returncode
+    assert "not permitted" in checks.no_answer(done.stderr).what
