@@ -66,7 +66,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
         loaded = settings.defaults(root)  # the rest is looked at all the same
     runner = make_runner(loaded)
     docker, native = Docker(loaded, known, runner), Native(loaded, known, runner, environ)
-    wanted = asked or loaded["RUNTIME"]
+    wanted = loaded["RUNTIME"] if asked is None else asked
     yield Check("Runtime", partial(_runtime, wanted))
     missing = _missing(docker)
     if wanted != native.name:

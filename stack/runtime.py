@@ -161,7 +161,7 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
         AlreadyActive: the other runtime is up.
         EngineMissing: Docker was asked for, and no engine answers.
     """
-    wanted = asked or native.settings["RUNTIME"]
+    wanted = native.settings["RUNTIME"] if asked is None else asked
     if wanted not in (AUTO, docker.name, native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
     missing, up = None, native if native.running() else None

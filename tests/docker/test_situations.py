@@ -67,7 +67,7 @@ def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stac
         assert stack.status()["services"] == []
         # Where it cannot be seen beforehand, the server's own words tell it.
         subprocess.check_output(["docker", "image", "rm", f"{PROJECT}-postgres:local"], text=True)
-        assert "incompatible" in stack.invoke("up", "--orch", "dagster", code=14).stderr
+        assert "incompatible" in stack.invoke("up", "--orch", "dagster", "--timeout", "20", code=14).stderr
     finally:
         in_volume(f"echo {version} > /data/PG_VERSION")
     stack.invoke("up", "--orch", "dagster")
@@ -76,7 +76,7 @@ def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stac
 def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
     stack.invoke("down")
     with replaced(compose_file(stack, "dagster"), "mem_limit: 1g", "mem_limit: 24m"):
-        said = stack.invoke("up", "--orch", "dagster", "--timeout", "60", code=15).stderr
+        said = stack.invoke("up", "--orch", "dagster", "--timeout", "25", code=15).stderr
     assert "ran out of memory" in said
     assert "dagster-daemon" in said or "dagster-webserver" in said
     assert "mem_limit" in said
@@ -92,48 +92,41 @@ def test_too_little_memory_for_the_target_is_told_while_the_old_one_runs_on(stac
     assert [service["id"] for service in stack.status()["services"]] == before
 
 
-def test_a_file_that_compose_rejects_is_a_broken_file_to_every_command(stack) -> None:
+def test_a_file_that_compose_rejects_is_told_before_anything_is_touched(stack) -> None:
     stack.on("dagster")
     before = [service["id"] for service in stack.status()["services"]]
     with replaced(compose_file(stack, "prefect"), "\nservices:\n", "\nservices:\n  other: {nonsense: 1}\n"):
         assert "Compose rejects docker-compose-prefect.yaml" in stack.invoke("switch", "prefect", code=5).stderr
         assert "Compose rejects docker-compose-prefect.yaml" in stack.invoke("doctor", code=5).stdout
-    with replaced(compose_file(stack, "dagster"), "\nservices:\n", "\nservices:\n  other: {nonsense: 1}\n"):
-        for args in (("down",), ("logs",), ("run",)):
-            assert "Compose rejects docker-compose-dagster.yaml" in stack.invoke(*args, code=5).stderr
     assert [service["id"] for service in stack.status()["services"]] == before
 
 
 def test_an_unknown_service_is_refused(stack) -> None:
+    stack.on("dagster")
     assert "The services are postgres, dagster-code" in stack.invoke("logs", "--service", "dagster-cod", code=2).stderr
 
 
-def test_after_a_restart_of_the_machine_the_next_up_goes_on(stack, reference) -> None:
+def test_after_a_restart_of_the_machine_the_next_up_goes_on(stack) -> None:
     stack.on("dagster")
     containers = [service["container"] for service in stack.status()["services"]]
     subprocess.check_output(["docker", "kill", *containers])
     stack.invoke("up", "--orch", "dagster")
-    assert stack.hashes() == reference
+    assert {service["health"] for service in stack.status()["services"]} == {"healthy"}
 
 
 def test_a_volume_with_old_passwords_gets_those_of_the_env_file(stack) -> None:
-    stack.on("dagster")
+    stack.invoke("down")
     env = stack.folder / ".env"
     old = stack.secrets()
     env.write_text("".join(f"{line}\n" for line in env.read_text().splitlines() if "PASSWORD" not in line))
     stack.invoke("up", "--orch", "dagster")
     assert stack.secrets()["POSTGRES_PASSWORD"] != old["POSTGRES_PASSWORD"]
 
-    def signs_in(role: str, key: str, secrets: dict[str, str]) -> bool:
-        psql = ["psql", "-h", "127.0.0.1", "-U", role, "-d", "airflow", "-c", "select 1"]
-        argv = ["docker", "exec", "--env", "PGPASSWORD", f"{PROJECT}-postgres-1", *psql]
-        return subprocess.run(argv, env={**os.environ, "PGPASSWORD": secrets[key]}, capture_output=True).returncode == 0
-
-    for role, key in (("postgres", "POSTGRES_PASSWORD"), ("dbt", "DBT_PASSWORD")):
-        inside = subprocess.check_output(["docker", "exec", f"{PROJECT}-postgres-1", "sh", "-c", "hostname -i"], text=True)
-        assert inside
-        assert signs_in(role, key, stack.secrets())
-    stack.invoke("sql", "select 1")
+    # Over the network, where the server asks for the password.
+    argv = ["docker", "exec", "--env", "PGPASSWORD", f"{PROJECT}-postgres-1", "psql", "-h", "postgres", "-U", "postgres", "-c", "select 1"]
+    for secrets, code in ((stack.secrets(), 0), (old, 2)):
+        done = subprocess.run(argv, env={**os.environ, "PGPASSWORD": secrets["POSTGRES_PASSWORD"]}, capture_output=True)
+        assert done.returncode == code, done.stderr
 
 
 def test_containers_of_an_orchestrator_without_a_file_are_told(stack) -> None:

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def invoke(tmp_path, root):
     """Run invoke on a copy of the checkout, with no docker to be found, and no .env."""
-    for name in ("tasks.py", "stack", "compose", "docker", "dbt_project", ".env.example"):
+    for name in ("tasks.py", "stack", "compose", "docker", "dbt_project", ".env.example", "requirements.txt"):
         source = root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
 
@@ -24,7 +24,7 @@ def invoke(tmp_path, root):
     return run
 
 
-TASKS = ("build", "up", "down", "switch", "run", "status", "logs", "sql", "backup", "restore", "clean")
+TASKS = ("build", "up", "down", "switch", "run", "status", "logs", "sql", "backup", "restore", "clean", "doctor")
 
 
 def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:
@@ -51,6 +51,9 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
         pytest.param(("switch", "dagstre"), 2, "Did you mean dagster?", id="a misspelt orchestrator"),
         pytest.param(("up", "--orch", "airflw"), 2, "Did you mean airflow?", id="a misspelt --orch"),
         pytest.param(("switch", "--dry"), 2, "is a flag", id="a flag in the place of the name"),
+        pytest.param(("up", "--timeout", "x"), 2, "--timeout 'x' is not", id="a timeout that is a word"),
+        pytest.param(("switch", "dagster", "--timeout=-1"), 2, "--timeout '-1' is not", id="a timeout below nothing"),
+        pytest.param(("logs", "--tail", "0"), 2, "--tail '0' is not", id="no lines of a log"),
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
         pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
@@ -81,3 +84,38 @@ def test_a_broken_env_is_named(invoke) -> None:
     (invoke.folder / ".env").write_text("DAGSTER_PORT=x\n")
     done = invoke("status")
     assert (done.returncode, "DAGSTER_PORT" in done.stderr) == (5, True), done.stderr
+
+
+def test_doctor_works_with_nothing_set_up_and_changes_nothing(invoke) -> None:
+    done = invoke("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "! Docker: There is no Docker on this machine." in done.stdout
+    assert ".env: none yet" in done.stdout
+    assert "Dagster: runs here without Docker" in done.stdout
+    assert not (invoke.folder / ".env").exists()
+    assert not (invoke.folder / ".stack").exists()
+
+
+def test_doctor_goes_on_after_what_is_broken_and_ends_with_the_code_of_the_first(invoke) -> None:
+    (invoke.folder / ".env").write_text("DAGSTER_PROT=3001\n")
+    (invoke.folder / "compose" / "docker-compose-prefect.yaml").write_text("services: [")
+    done = invoke("doctor", "--runtime", "docker")
+    assert done.returncode == 5, done.stdout + done.stderr
+    broken = [line for line in done.stdout.splitlines() if line[0] in "✗x"]
+    assert [line.split(":")[0][2:] for line in broken] == [".env", "compose/docker-compose-prefect.yaml", "Docker"]
+    assert all("Next: " in line for line in broken)
+
+
+@pytest.mark.parametrize("args", [("doctor",), ("status",), ("--list",), ("switch", "dagstré")], ids=" ".join)
+def test_a_terminal_without_utf8_gets_ascii(invoke, args) -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = invoke(*args, **plain)
+    assert "Traceback" not in done.stderr
+    assert (done.stdout + done.stderr).isascii()
+    assert done.returncode == (2 if args[0] == "switch" else 0), done.stderr
+
+
+def test_a_missing_package_is_told(invoke) -> None:
+    (invoke.folder / "psutil.py").write_text("raise ModuleNotFoundError(name='psutil')\n")
+    done = invoke("status")
+    assert (done.returncode, "pip install -r requirements.txt" in done.stderr) == (3, True), done.stderr

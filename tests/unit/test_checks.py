@@ -1,0 +1,70 @@
+"""What is told of an engine, of memory and of logs: which error, and what to do on which platform."""
+
+import subprocess
+from functools import partial
+
+import pytest
+
+from stack import checks, diagnosis
+from stack.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, NotHealthy, OutOfMemory
+
+from ..stacks import copy_checkout
+
+DENIED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+DEAD = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+
+
+def test_each_trouble_with_the_engine_has_its_own_next_step_on_each_platform() -> None:
+    kinds = {"missing": checks.no_docker, "denied": partial(checks.no_answer, DENIED), "dead": partial(checks.no_answer, DEAD)}
+    platforms = ("linux", "darwin", "win32")
+    steps = {(kind, name): error(name).next for name in platforms for kind, error in kinds.items()}
+    for name in platforms:
+        assert len({steps[kind, name] for kind in kinds}) == 3
+    assert "usermod" in steps["denied", "linux"]
+    assert "systemctl" in steps["dead", "linux"]
+    assert not any("sudo" in step for (_, name), step in steps.items() if name == "win32")
+
+
+@pytest.mark.parametrize("text", ["2.24.0", "v2.26.1-4", "2.29.1-desktop.1", "3.0.0", "dev"])
+def test_a_compose_that_is_new_enough_passes(text) -> None:
+    assert checks.compose_version(0, text + "\n") == text
+
+
+@pytest.mark.parametrize(("code", "text"), [(0, "2.23.3"), (0, "1.29.2"), (1, "")])
+def test_a_compose_that_is_missing_or_too_old_is_told(code, text) -> None:
+    with pytest.raises(EngineMissing, match=text or "no compose plugin"):
+        checks.compose_version(code, text)
+
+
+def test_memory_of_what_makes_way_counts() -> None:
+    assert "Airflow" in checks.memory("Airflow", needed=850, freed=600, available=300)
+    with pytest.raises(OutOfMemory, match="850 MiB, and 300 MiB"):
+        checks.memory("Airflow", needed=850, freed=0, available=300)
+
+
+@pytest.mark.parametrize(
+    ("log", "killed", "kind"),
+    [
+        ("FATAL:  database files are incompatible with server", [], IncompatibleData),
+        ('could not write to file "pg_wal/xlogtemp.29": No space left on device', ["postgres"], NoSpace),
+        ("Killed", ["dagster-code"], OutOfMemory),
+        ("ImportError", [], NotHealthy),
+    ],
+)
+def test_a_start_that_failed_is_told_by_its_log(log, killed, kind) -> None:
+    error = diagnosis.start_failure("Dagster", log, killed=killed)
+    assert type(error) is kind
+    assert log in error.why
+
+
+def test_a_clone_with_autocrlf_has_no_line_ends_of_windows(tmp_path, root) -> None:
+    for name in ("source", "clone"):
+        (tmp_path / name).mkdir()
+    copy_checkout(root, tmp_path / "source")
+    clone = ["git", "clone", "--quiet", "--config", "core.autocrlf=true", str(tmp_path / "source"), str(tmp_path / "clone")]
+    subprocess.run(clone, check=True)
+    checks.windows_line_ends(tmp_path / "clone")
+    file = tmp_path / "clone" / "docker" / "airflow" / "start.py"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(BadConfiguration, match=r"docker/airflow/start\.py"):
+        checks.windows_line_ends(tmp_path / "clone")

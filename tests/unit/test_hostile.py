@@ -1,0 +1,159 @@
+"""Whatever somebody types, or has in `.env`, at every task: an exit code of the README, no traceback, nothing executed.
+
+The commands run in this process, over a stand-in for the docker program that answers as an engine with PostgreSQL and
+Dagster up, and writes down what it is called with; so a value can be followed to where it leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from invoke import Collection, Program
+
+import tasks
+from stack import orchestrators
+
+ENGINE = """#!/bin/sh
+printf '%s\\0' "$#" "$@" >> "$RECORD"
+case "$1" in
+version) echo 26.1.5 ;;
+compose) if [ "$2" = version ]; then echo 2.26.1; fi ;;
+image) echo '{}' ;;
+info) printf '8000000000\\t/nowhere\\n' ;;
+ps) case "$*" in *publish=*) ;; *)
+  printf 'a\\tx-postgres-1\\tpostgres\\t\\t\\trunning\\tUp (healthy)\\n'
+  printf 'b\\tx-dagster-code-1\\tdagster-code\\tdagster\\t\\trunning\\tUp (healthy)\\n' ;; esac ;;
+esac
+"""
+
+settings.register_profile(
+    "quick", max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a POSIX shell's script")
+
+CODES = {int(code) for code in re.findall(r"^\| (\d+) \|", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.M)}
+
+# Would make the file "canary" in the current folder, were it to reach a shell.
+INJECTIONS = [
+    "; touch canary", "$(touch canary)", "`touch canary`", "| touch canary", "& touch canary &", "\n touch canary\n", "' ; touch canary '",
+    '" ; touch canary "', "'; copy (select 1) to program 'touch canary'; --", "\\! touch canary", "--help; touch canary", "-- --rm",
+    "../../../etc/passwd", "a/../b", "{root}", "{port:x}", "${HOME}", "%s%n%d", "<!--", "\x1b[2J", "é漢", "-", "--", "",
+]  # fmt: skip
+# An argument is any bytes but NUL; Python shows those that are no UTF-8 as these surrogates.
+TEXT = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
+)
+HOSTILE = st.sampled_from(INJECTIONS) | TEXT | st.tuples(TEXT, st.sampled_from(INJECTIONS)).map("".join)
+# Hypothesis knows the words of the code under test, and tries those as well.
+VALID = re.compile(
+    r"airflow|dagster|prefect|daily|smoke|freshness|full_refresh|auto|docker|native|postgres|dagster-\w+|\d*[1-9]\d*|--?h\w*"
+)
+WORDS = st.sampled_from(["Dagster", "dagster ", "airflow\n", "--orch", "0", "-1", "None"])
+NAMES = (HOSTILE | WORDS).filter(lambda name: not VALID.fullmatch(name))
+KEYS = ("ORCHESTRATOR", "RUNTIME", "STACK_PG_BIN", "DAGSTER_PORT", "POSTGRES_IMAGE", "DBT_PASSWORD", "AIRFLOW_DB_PASSWORD")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, root) -> Iterator[SimpleNamespace]:
+    """A copy of the checkout as the current folder, and a PATH with nothing but the stand-in."""
+    folder = tmp_path_factory.mktemp("hostile")
+    for name in ("compose", "docker", "dbt_project", ".env.example", "requirements.txt"):
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, folder / name)
+    engine = folder / "bin" / "docker"
+    engine.parent.mkdir()
+    engine.write_text(ENGINE)
+    engine.chmod(0o755)
+    record = folder / "record"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(tasks, "ROOT", folder)
+        patch.setattr(orchestrators, "load_all", functools.cache(orchestrators.load_all))  # most of the time, and always the same
+        patch.setenv("PATH", f"{engine.parent}:/bin:/usr/bin")
+        patch.setenv("RECORD", str(record))
+        patch.setenv("COLUMNS", "200")
+        yield SimpleNamespace(folder=folder, record=record)
+
+
+def typed(checkout, *args: str) -> tuple[int, str, list[list[str]]]:
+    """Type `invoke ARGS`: its exit code, what it printed, and how docker was called."""
+    checkout.record.write_text("")
+    (checkout.folder / "canary").unlink(missing_ok=True)
+    out = io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            Program(namespace=Collection.from_module(tasks)).run(["invoke", *args])
+        except SystemExit as end:
+            code = end.code or 0
+    assert not list(checkout.folder.rglob("canary")), args
+    assert "Traceback" not in out.getvalue()
+    assert code in CODES, (code, out.getvalue())
+    words = checkout.record.read_bytes().decode("utf-8", "surrogateescape").split("\0")
+    calls = []
+    while words[0]:
+        count = 1 + int(words[0])
+        calls.append(words[1:count])
+        words = words[count:]
+    return code, out.getvalue(), calls
+
+
+def changing(calls: list[list[str]]) -> list[list[str]]:
+    """Those calls of docker that would change something."""
+    reading = {"version", "ps", "info", "image", "volume"}
+    return [call for call in calls if call[0] not in reading and not {"config", "version", "logs"} & set(call)]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("up", "--orch"), ("switch",), ("build", "--orch"), ("run", "--job"), ("logs", "--service"), ("up", "--runtime"),
+     ("clean", "--runtime"), ("switch", "dagster", "--timeout"), ("logs", "--tail")],
+    ids=" ".join,
+)  # fmt: skip
+@given(NAMES)
+def test_a_hostile_name_is_refused_and_nothing_is_done(checkout, args, value) -> None:
+    code, said, calls = typed(checkout, *args[:-1], f"{args[-1]}={value}") if args[-1].startswith("--") else typed(checkout, *args, value)
+    assert code or "Usage:" in said, said
+    assert changing(calls) == []
+
+
+@given(HOSTILE)
+def test_a_query_reaches_psql_as_one_word(checkout, query) -> None:
+    code, _, calls = typed(checkout, "sql", query)
+    if code == 0 and query not in ("-h", "--help"):
+        sent = next(call for call in calls if "psql" in call)
+        assert sent[sent.index("--command") + 1] == query
+        assert sent[-1] == query
+
+
+@given(st.sampled_from(KEYS), HOSTILE, st.sampled_from(["{}", "'{}'", '"{}"']))
+def test_a_hostile_value_in_env_is_used_as_it_is_or_refused(checkout, key, value, quoted) -> None:
+    (checkout.folder / ".env").write_text(f"{key}={quoted.format(value)}\n", encoding="utf-8", errors="surrogateescape")
+    try:
+        for task in ("status", "doctor"):
+            typed(checkout, task)
+    finally:
+        (checkout.folder / ".env").unlink()
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_can_be_the_env_file(checkout, content) -> None:
+    (checkout.folder / ".env").write_bytes(content)
+    try:
+        typed(checkout, "status")
+    finally:
+        (checkout.folder / ".env").unlink()
