@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import re
@@ -32,7 +31,7 @@ def command(**options):
     def decorate(body):
         @functools.wraps(body)
         def guarded(*args, **kwargs):
-            from stack.errors import BadConfiguration, EngineMissing, NoSpace, StackError
+            from stack.errors import EngineMissing, StackError
 
             # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -46,14 +45,15 @@ def command(**options):
                 next_ = f"{sys.executable} -m pip install -r requirements.txt"
                 missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
                 raise Exit(str(missing), missing.code) from None
+            except BrokenPipeError:  # who reads the output has enough, as `head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise Exit(code=130) from None
             except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    full = NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
-                    raise Exit(str(full), full.code) from None
-                if not isinstance(error, PermissionError):
+                from stack import diagnosis
+
+                refused = diagnosis.refusal(error)
+                if refused is None:
                     raise
-                next_ = "Give the checkout to yourself (sudo chown -R $USER .), or use the account that it belongs to."
-                refused = BadConfiguration("A file of the checkout belongs to another account.", str(error), next_)
                 raise Exit(str(refused), refused.code) from None
             except KeyboardInterrupt as interrupt:
                 raise Exit(f"Interrupted. {interrupt}".strip(), 130) from None

@@ -1,11 +1,12 @@
-"""What an engine, a build or a service has said, read for what was the matter. Pure: text in, an error out."""
+"""What an engine, a build, a service or the system has said, read for what was the matter. Pure: no look at anything else."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from stack import checks
-from stack.errors import NoSpace, NotHealthy, OutOfMemory, StackError
+from stack.errors import BadConfiguration, NoSpace, NotHealthy, OutOfMemory, StackError
 
 
 def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memory: str = "", old_programs: str = "") -> StackError:
@@ -27,3 +28,16 @@ def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memo
     if killed:
         return OutOfMemory(f"{', '.join(killed)} ran out of memory and was killed; {title} did not start.", why, more_memory)
     return NotHealthy(f"{title} did not become healthy.", why, "invoke logs")
+
+
+def refusal(error: OSError) -> StackError | None:
+    """The error for what the system has refused to a command itself; None where no user could have caused it."""
+    if error.errno == errno.ENOSPC:
+        return NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
+    if isinstance(error, PermissionError):
+        return BadConfiguration(
+            "A file of the checkout belongs to another account.",
+            str(error),
+            "Give the checkout to yourself (sudo chown -R $USER .), or use the account that it belongs to.",
+        )
+    return None

@@ -299,20 +299,7 @@ class Docker:
         if volume not in self.volumes() or image not in self.images() or any(service.name == POSTGRES for service in self.services()):
             return "in use" if volume in self.volumes() else "none yet"
         script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
-        argv = [
-            "docker",
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--volume",
-            f"{volume}:{PGDATA}:ro",
-            "--entrypoint",
-            "sh",
-            image,
-            "-c",
-            script,
-        ]
+        argv = ["docker", "run", "--rm", "--network", "none", "--volume", f"{volume}:{PGDATA}:ro", "--entrypoint", "sh"]
         found, _, program = self._checked(self.runner.ask([*argv, image, "-c", script])).stdout.partition("\n")
         major = re.search(r" (\d+)", program)
         return checks.same_major(found.strip(), major[1] if major else "", OLD_IMAGE)
@@ -328,9 +315,8 @@ class Docker:
         return "there"
 
     def _leftovers(self) -> str:
-        strangers = [
-            service.container for service in self.services() if service.orchestrator and service.orchestrator not in self.orchestrators
-        ]
+        known = ("", *self.orchestrators)
+        strangers = [service.container for service in self.services() if service.orchestrator not in known]
         if strangers:
             raise StackError(f"Containers of an orchestrator that has no compose file: {', '.join(strangers)}.", "", "invoke down")
         return "none"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from stack import checks, console, orchestrators, settings
+from stack import checks, console, diagnosis, orchestrators, settings
 from stack.checks import Check
 from stack.docker import Docker
 from stack.errors import BadConfiguration, BadUsage, EngineMissing, StackError
@@ -39,14 +39,20 @@ def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     for check in _checks(root, environ, asked, make_runner):
         try:
             console.ok(f"{check.what}: {check.run()}")
+            continue
         except StackError as error:
-            why = " ".join(error.why.split())
-            line = " ".join(filter(None, [f"{check.what}: {error.what}", why, error.next and f"Next: {' '.join(error.next.split())}"]))
-            if check.advice:
-                console.advice(line)
-            else:
-                console.fail(line)
-                code = code or error.code
+            trouble = error
+        except OSError as error:
+            trouble = diagnosis.refusal(error)
+            if trouble is None:
+                raise
+        line = " ".join(f"{check.what}: {trouble.what} {trouble.why}".split())
+        line += f" Next: {' '.join(trouble.next.split())}" if trouble.next else ""
+        if check.advice:
+            console.advice(line)
+        else:
+            console.fail(line)
+            code = code or trouble.code
     return code
 
 

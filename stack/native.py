@@ -397,11 +397,7 @@ class Native:
         dead = [record.service for record in self.processes.records() if self.processes.root(record) is None]
         dead += [POSTGRES] if self.postgres.crashed() else []
         if dead:
-            raise StackError(
-                f"{', '.join(dead)} ended without being asked to, as in a crash or a restart of the machine.",
-                "",
-                "invoke up, or: invoke down",
-            )
+            raise StackError(f"Left over from a crash or a restart of the machine: {', '.join(dead)}.", "", "invoke up, or: invoke down")
         return "none"
 
     # Folders

@@ -1,5 +1,6 @@
 """What is told of an engine, of memory and of logs: which error, and what to do on which platform."""
 
+import errno
 import subprocess
 from functools import partial
 
@@ -55,6 +56,12 @@ def test_a_start_that_failed_is_told_by_its_log(log, killed, kind) -> None:
     error = diagnosis.start_failure("Dagster", log, killed=killed)
     assert type(error) is kind
     assert log in error.why
+
+
+def test_what_the_system_refuses_is_told_unless_no_user_caused_it() -> None:
+    assert type(diagnosis.refusal(OSError(errno.ENOSPC, "No space left on device", "x"))) is NoSpace
+    assert "sudo chown" in diagnosis.refusal(PermissionError(errno.EACCES, "Permission denied", ".stack/lock")).next
+    assert diagnosis.refusal(OSError(errno.EBADF, "Bad file descriptor")) is None
 
 
 def test_a_clone_with_autocrlf_has_no_line_ends_of_windows(tmp_path, root) -> None:

@@ -100,7 +100,7 @@ def typed(checkout, *args: str) -> tuple[int, str, list[list[str]]]:
             Program(namespace=Collection.from_module(tasks)).run(["invoke", *args])
         except SystemExit as end:
             code = end.code or 0
-    assert not list(checkout.folder.rglob("canary")), args
+    assert not (checkout.folder / "canary").exists(), args
     assert "Traceback" not in out.getvalue()
     assert code in CODES, (code, out.getvalue())
     words = checkout.record.read_bytes().decode("utf-8", "surrogateescape").split("\0")
@@ -120,8 +120,8 @@ def changing(calls: list[list[str]]) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "args",
-    [("up", "--orch"), ("switch",), ("build", "--orch"), ("run", "--job"), ("logs", "--service"), ("up", "--runtime"),
-     ("clean", "--runtime"), ("switch", "dagster", "--timeout"), ("logs", "--tail")],
+    [("up", "--orch"), ("up", "--runtime"), ("switch",), ("switch", "dagster", "--timeout"), ("build", "--orch"), ("run", "--job"),
+     ("logs", "--service"), ("logs", "--tail"), ("backup", "--file"), ("restore",), ("clean", "--runtime")],
     ids=" ".join,
 )  # fmt: skip
 @given(NAMES)
@@ -134,18 +134,19 @@ def test_a_hostile_name_is_refused_and_nothing_is_done(checkout, args, value) ->
 @given(HOSTILE)
 def test_a_query_reaches_psql_as_one_word(checkout, query) -> None:
     code, _, calls = typed(checkout, "sql", query)
-    if code == 0 and query not in ("-h", "--help"):
-        sent = next(call for call in calls if "psql" in call)
-        assert sent[sent.index("--command") + 1] == query
-        assert sent[-1] == query
+    if query.startswith("-"):  # a flag to Invoke
+        assert changing(calls) == []
+    else:
+        assert code == 0
+        (sent,) = changing(calls)
+        assert sent[-2:] == ["--command", query]
 
 
-@given(st.sampled_from(KEYS), HOSTILE, st.sampled_from(["{}", "'{}'", '"{}"']))
-def test_a_hostile_value_in_env_is_used_as_it_is_or_refused(checkout, key, value, quoted) -> None:
+@given(st.sampled_from(KEYS), HOSTILE, st.sampled_from(["{}", "'{}'", '"{}"']), st.sampled_from(["status", "doctor"]))
+def test_a_hostile_value_in_env_is_used_as_it_is_or_refused(checkout, key, value, quoted, task) -> None:
     (checkout.folder / ".env").write_text(f"{key}={quoted.format(value)}\n", encoding="utf-8", errors="surrogateescape")
     try:
-        for task in ("status", "doctor"):
-            typed(checkout, task)
+        typed(checkout, task)
     finally:
         (checkout.folder / ".env").unlink()
 

@@ -119,3 +119,12 @@ def test_a_missing_package_is_told(invoke) -> None:
     (invoke.folder / "psutil.py").write_text("raise ModuleNotFoundError(name='psutil')\n")
     done = invoke("status")
     assert (done.returncode, "pip install -r requirements.txt" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="head is POSIX's")
+def test_a_reader_that_has_enough_ends_the_command_quietly(invoke) -> None:
+    done = subprocess.run(
+        [shutil.which("sh"), "-c", f"{sys.executable} -m invoke doctor | {shutil.which('head')} -n 1"],
+        cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
