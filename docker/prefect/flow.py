@@ -31,7 +31,7 @@ from prefect.schedules import Cron
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect_dbt import PrefectDbtSettings
 
-from switchyard import results
+from switchyard import project, results
 from switchyard.jobs import JOBS, schedules_enabled
 
 Record = dict[str, Any]
@@ -224,6 +224,7 @@ def close_interrupted_runs() -> None:
 
 
 if __name__ == "__main__":
+    project.adopt_baked()
     close_interrupted_runs()
     serve(
         *(

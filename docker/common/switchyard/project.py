@@ -29,6 +29,7 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
+ARTIFACTS = ("manifest.json", "partial_parse.msgpack")
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
 
@@ -44,6 +45,14 @@ def project_dir() -> Path:
 def target_dir() -> Path:
     """Where manifests are kept, from SWITCHYARD_TARGET_PATH; always outside the project."""
     return Path(os.environ["SWITCHYARD_TARGET_PATH"])
+
+
+def adopt_baked() -> None:
+    """Begin with the parse that the image carries, at SWITCHYARD_BAKED_PATH: the target is an empty folder in memory there."""
+    baked, target = os.environ.get("SWITCHYARD_BAKED_PATH"), target_dir()
+    if baked and Path(baked) != target and not (target / "fingerprint").exists():
+        for name in (*ARTIFACTS, "fingerprint"):
+            shutil.copy(Path(baked, name), target)
 
 
 def fingerprint(project: Path | None = None) -> str:
@@ -85,6 +94,7 @@ def ensure_manifest(dbt: str = "dbt") -> tuple[Path, str]:
     manifest = target / "manifest.json"
     with open(target / ".lock", "wb") as lock:  # closing the file drops the lock
         _lock(lock)
+        adopt_baked()
         wanted = fingerprint()
         if manifest.exists() and stamp.exists() and stamp.read_text() == wanted:
             return manifest, wanted
@@ -106,7 +116,7 @@ def _parse(dbt: str, target: Path) -> None:
         )  # fmt: skip
         if done.returncode != 0:
             raise ParseFailed((done.stdout + done.stderr).strip())
-        for name in ("manifest.json", "partial_parse.msgpack"):
+        for name in ARTIFACTS:
             os.replace(Path(scratch, name), target / name)
 
 

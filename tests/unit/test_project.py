@@ -1,0 +1,38 @@
+"""The parse that an image carries."""
+
+import pytest
+
+from switchyard import project
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    baked, target = tmp_path / "baked", tmp_path / "target"
+    for folder in (baked, target):
+        folder.mkdir()
+    for name in (*project.ARTIFACTS, "fingerprint"):
+        (baked / name).write_text(f"baked {name}")
+    monkeypatch.setenv("SWITCHYARD_BAKED_PATH", str(baked))
+    monkeypatch.setenv("SWITCHYARD_TARGET_PATH", str(target))
+    return baked, target
+
+
+def test_an_empty_target_begins_with_it(folders) -> None:
+    baked, target = folders
+    project.adopt_baked()
+    assert {path.name: path.read_text() for path in target.iterdir()} == {path.name: path.read_text() for path in baked.iterdir()}
+
+
+def test_a_newer_parse_is_kept(folders) -> None:
+    _, target = folders
+    (target / "fingerprint").write_text("newer")
+    project.adopt_baked()
+    assert {path.name for path in target.iterdir()} == {"fingerprint"}
+    assert (target / "fingerprint").read_text() == "newer"
+
+
+def test_without_an_image_there_is_none(folders, monkeypatch) -> None:
+    _, target = folders
+    monkeypatch.delenv("SWITCHYARD_BAKED_PATH")
+    project.adopt_baked()
+    assert list(target.iterdir()) == []
