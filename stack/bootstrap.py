@@ -66,6 +66,8 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
             f'alter database "{name}" owner to "{name}";',
             f'revoke all on database "{name}" from public;',
         ]
+    # Where a role has no business, it cannot even look at the catalogue.
+    parts.append("revoke all on database postgres, template1 from public;")
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
     parts.append(_REPLACE)
     return "\n".join(parts) + "\n"
