@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from stack import checks
-from stack.errors import BadConfiguration, NoSpace, NotHealthy, OutOfMemory, StackError
+from stack.errors import BadConfiguration, BuildFailed, ImageUnavailable, NoSpace, NotHealthy, OutOfMemory, StackError
+
+# How BuildKit, old and new, and the classic builder say that it was the base image.
+_PULL = re.compile(
+    r"failed to (resolve source metadata|load metadata|do request|authorize|fetch (anonymous|oauth) token|copy: httpReadSeeker)"
+    r"|pull access denied|manifest (for .+ not found|unknown)|error pulling image"
+    r"|failed to solve: \S+: .*(not found|unexpected status)",
+    re.I,
+)
+# Why a registry gave nothing; the first that is found is told.
+_REASONS = {
+    r"toomanyrequests|rate limit|429 Too Many": "The registry limits how much it gives without a sign-in; `docker login` raises the limit.",
+    r"x509|certificate signed by unknown|tls: failed to verify": (
+        "The engine does not trust the registry's certificate. certs/ is for what runs in the build; the engine itself wants the\n"
+        "company's certificate in /etc/docker/certs.d/REGISTRY/ca.crt, and Docker Desktop in the system's own store."
+    ),
+    r"proxyconnect|proxy authentication|407 Proxy": "The engine's proxy does not let it through; the proxy is a setting of the engine.",
+    r"no such host|server misbehaving|name resolution|lookup .+ on ": "The registry's name is not found: there is no network, or no DNS.",
+    r"403|forbidden|denied|401|unauthorized": "The registry refuses: it is blocked here, wants `docker login`, or has no such image.",
+    r"not found|manifest unknown": "The registry has no such image.",
+    r"refused|timeout|timed out|deadline exceeded|unreachable|reset by peer|EOF": "The registry cannot be reached from here.",
+}
+# pip's, requests', uv's, curl's and OpenSSL's words for the same.
+_UNTRUSTED = re.compile(
+    r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|UnknownIssuer|unable to get local issuer|self.signed certificate", re.I
+)
 
 
 def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memory: str = "", old_programs: str = "") -> StackError:
@@ -41,3 +67,30 @@ def refusal(error: OSError) -> StackError | None:
             "Give the checkout to yourself (sudo chown -R $USER .), or use the account that it belongs to.",
         )
     return None
+
+
+def image(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed | ImageUnavailable:
+    """The error for an image that could not be built.
+
+    Args:
+        name: the image's name.
+        said: the last lines that the build printed.
+        base_images: the base images by the keys of their settings.
+    """
+    lines = [line for line in said.splitlines() if _PULL.search(line)]
+    key = next((key for key, base in base_images.items() if any(base in line for line in lines)), None)
+    if key is None:
+        return environment(f"The image {name} could not be built.", said, "invoke build")
+    reason = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, lines[-1], re.I)), "")
+    return ImageUnavailable(
+        f"The base image {base_images[key]} cannot be pulled.",
+        "\n".join(filter(None, (reason, lines[-1].strip()))),
+        f"Set {key} in .env to your company's mirror of it, then: invoke build\nor go on without Docker: invoke up --runtime native",
+    )
+
+
+def environment(what: str, said: str, again: str) -> BuildFailed:
+    """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
+    if _UNTRUSTED.search(said):
+        again = f"Put your company's root certificate into certs/ (certs/README.md tells how), then: {again}"
+    return BuildFailed(what, said, again)

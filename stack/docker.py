@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -12,11 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, checks, diagnosis, fingerprints, ports
+from stack import bootstrap, certificates, checks, diagnosis, fingerprints, plan, ports
 from stack.checks import Check
 from stack.errors import (
     BadConfiguration,
-    BuildFailed,
     EngineMissing,
     NotHealthy,
     NothingActive,
@@ -60,9 +60,16 @@ def compose(settings: Settings, file: Path, *args: str, override: Path | None = 
     return ["docker", "compose", "--env-file", str(settings.env_file), *files, *args]
 
 
-def build_argv(settings: Settings, file: Path, service: str, *, cache: bool = True) -> list[str]:
-    """Build the image of one service; naming it leaves out the PostgreSQL that the file includes."""
-    return compose(settings, file, "--progress", "plain", "build", *([] if cache else ["--no-cache"]), service)
+def build_argv(settings: Settings, file: Path, service: str, *, cache: bool = True, proxies: Iterable[str] = ()) -> list[str]:
+    """Build the image of one service; naming it leaves out the PostgreSQL that the file includes.
+
+    ``proxies`` are names of variables: their values, in which there may be a password, reach Docker in the environment.
+    Docker knows these arguments by itself, and keeps them out of the image and its history.
+    """
+    options = [] if cache else ["--no-cache"]
+    for name in proxies:
+        options += ["--build-arg", name]
+    return compose(settings, file, "--progress", "plain", "build", *options, service)
 
 
 def up_postgres_argv(settings: Settings, timeout: int) -> list[str]:
@@ -203,16 +210,21 @@ class Docker:
 
         Raises:
             BuildFailed: with the last lines that the build printed.
+            ImageUnavailable: a base image cannot be pulled.
+            BadConfiguration: a file in ``certs/`` is no certificate.
         """
+        certificates.check(self.settings.root)
+        base_images = {key: self.settings[key] for key in fingerprints.BASE_IMAGE_KEYS}
         for name in names:
             service = POSTGRES if name == POSTGRES else self.orchestrators[name].built
             labels = {
                 "SWITCHYARD_ENVIRONMENT": fingerprints.environment(self.settings.root, name, self.settings.values),
                 "SWITCHYARD_PROJECT": fingerprints.dbt_project(self.settings.root),
             }
-            done = self.runner.follow(build_argv(self.settings, self._file(name), service, cache=cache), on_line, env=labels)
+            argv = build_argv(self.settings, self._file(name), service, cache=cache, proxies=plan.proxies(os.environ))
+            done = self.runner.follow(argv, on_line, env=labels)
             if done.code:
-                raise BuildFailed(f"The image {image_name(self.settings, name)} could not be built.", done.stderr, "invoke build")
+                raise diagnosis.image(image_name(self.settings, name), done.stderr, base_images)
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
         """Those of ``names`` whose image is missing or was built from other files than the checkout holds now.
@@ -238,6 +250,7 @@ class Docker:
         return [
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
+            Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
             *(Check("Memory", partial(self._memory, target)) for target in targets),
             Check("Disk", self._disk),
             Check("Data", self._data),
@@ -250,7 +263,7 @@ class Docker:
         """Check what can be checked before anything that runs is touched.
 
         Raises:
-            BadConfiguration: Compose rejects the files.
+            BadConfiguration: Compose rejects the files, or one in ``certs/`` is no certificate.
             PortInUse: somebody else holds a port that the target publishes.
             OutOfMemory: there is too little memory for the target.
             NoSpace: the disk is nearly full.

@@ -7,10 +7,10 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from stack import fingerprints, plan
-from stack.errors import BuildFailed
+from stack import certificates, diagnosis, fingerprints, plan
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
 from stack.runtime import POSTGRES, OnLine
@@ -54,9 +54,10 @@ def build(
     if not runner.dry:
         folders.environment.mkdir(parents=True, exist_ok=True)
         (folders.environment / STAMP).unlink(missing_ok=True)
+    runner = _trusting(runner, settings)
     for requirements in orchestrator.native.requirements:
         _virtualenv(folders, requirements, runner, cache, on_line)
-    env = plan.environment(settings, orchestrator, None, {}, environ)
+    env = {**plan.environment(settings, orchestrator, None, {}, environ), **plan.proxies(environ)}
     _packages(settings, folders, runner, env, on_line)
     on_line("parsing the dbt project")
     _run(runner, [_program("python", env), "-m", "switchyard.project"], lambda _: None, f"The manifest for {folders.name}", env)
@@ -74,11 +75,12 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
     if folders.environment.exists() and not runner.dry:
         shutil.rmtree(folders.environment)
     wheel = folders.environment / "wheel"
+    runner = _trusting(runner, settings)
     # The wheel holds programs and no Python that minds the version which it asks for.
     argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
     done = runner.follow([*argv, "--require-hashes", "--requirement", str(folders.code / "requirements.txt")], on_line)
     if done.code:
-        raise BuildFailed(
+        raise diagnosis.environment(
             "PostgreSQL's programs could not be installed.",
             done.stderr,
             "Set STACK_PG_BIN in .env to the folder of PostgreSQL 16's programs on this machine.",
@@ -116,6 +118,11 @@ def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache:
         _stamp(folder, wanted)
 
 
+def _trusting(runner: Runner, settings: Settings) -> Runner:
+    """The runner, whose programs trust what is in ``certs/`` too."""
+    return runner if runner.dry else replace(runner, env={**runner.env, **certificates.write_bundle(settings.root)})
+
+
 def _options(cache: bool) -> list[str]:
     return [] if cache else ["--refresh"]
 
@@ -140,7 +147,7 @@ def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mappi
     """Run a step of a build; ``env``, when given, is all of its environment."""
     done = runner.follow(argv, on_line, env={"UV_PYTHON_DOWNLOADS": "never"} if env is None else env, only_env=env is not None)
     if done.code:
-        raise BuildFailed(f"{what} could not be made.", done.stderr, "invoke build --runtime native")
+        raise diagnosis.environment(f"{what} could not be made.", done.stderr, "invoke build --runtime native")
 
 
 def _program(name: str, env: Mapping[str, str]) -> str:

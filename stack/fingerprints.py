@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from stack import certificates
 from switchyard import project
 
 BASE_IMAGE_KEYS = ("POSTGRES_IMAGE", "PYTHON_IMAGE", "AIRFLOW_IMAGE")
@@ -19,7 +20,7 @@ def dbt_project(root: Path) -> str:
 
 
 def environment(root: Path, image: str, values: Mapping[str, str]) -> str:
-    """The fingerprint of what an image holds besides models: code, locked requirements, dbt packages, base image.
+    """The fingerprint of what an image holds besides models: code, locked requirements, dbt packages, certificates, base image.
 
     Args:
         root: the checkout.
@@ -32,6 +33,8 @@ def environment(root: Path, image: str, values: Mapping[str, str]) -> str:
     for file in ("packages.yml", "package-lock.yml"):
         path = root / "dbt_project" / file
         digest.update(path.read_bytes() if path.exists() else b"-")
+    for path in certificates.find(root):
+        digest.update(path.read_bytes())
     digest.update("\n".join(values[key] for key in BASE_IMAGE_KEYS).encode())
     return digest.hexdigest()[:16]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, checks, console, diagnosis, environments, plan, ports
+from stack import bootstrap, certificates, checks, console, diagnosis, environments, plan, ports
 from stack.checks import Check
 from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
 from stack.orchestrators import Orchestrator, Process
@@ -77,6 +77,7 @@ class Native:
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Install PostgreSQL, or make the environments of an orchestrator."""
+        certificates.check(self.settings.root)
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in names:
             if name == POSTGRES:
@@ -96,6 +97,7 @@ class Native:
         return [
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
+            Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
             *(Check("Memory", partial(self._memory, target)) for target in targets),
             *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.base, self.postgres.home])),
             Check("Data", self.postgres.require_major),
@@ -108,6 +110,7 @@ class Native:
 
         Raises:
             BadUsage: ``baked`` without an image.
+            BadConfiguration: a file in ``certs/`` is no certificate.
             EngineMissing: the orchestrator cannot run without Docker.
             PortInUse: somebody else holds a port of the target.
             OutOfMemory: there is too little memory for the target.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack import bootstrap
+from stack import bootstrap, certificates
 from stack.errors import BadConfiguration
 from stack.orchestrators import Orchestrator, Process
 from stack.settings import Settings
@@ -68,6 +68,11 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if _INHERITED.fullmatch(key)}
 
 
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of the caller's environment that names proxies: for what a build downloads, and nothing that runs later."""
+    return {key: value for key, value in environ.items() if key.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+
+
 def contract(settings: Settings, folders: Folders) -> dict[str, str]:
     """The variables that every image sets, with this machine's values."""
     return {
@@ -86,6 +91,7 @@ def contract(settings: Settings, folders: Folders) -> dict[str, str]:
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "DO_NOT_TRACK": "1",
         "TZ": "UTC",
+        **certificates.variables(settings.root),
     }
 
 

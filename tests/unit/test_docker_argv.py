@@ -39,6 +39,11 @@ def posix(argv: list[str]) -> list[str]:
             id="build --no-cache",
         ),
         pytest.param(
+            docker.build_argv(SETTINGS, FILE, "dagster-code", proxies=["HTTPS_PROXY", "no_proxy"]),
+            [*ON_DAGSTER, "--progress", "plain", "build", "--build-arg", "HTTPS_PROXY", "--build-arg", "no_proxy", "dagster-code"],
+            id="build behind a proxy, whose password stays out of sight",
+        ),
+        pytest.param(
             docker.up_postgres_argv(SETTINGS, 300),
             [*ON_POSTGRES, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "postgres"],
             id="up: PostgreSQL first, without touching an orchestrator",

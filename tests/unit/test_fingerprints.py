@@ -51,6 +51,15 @@ def test_another_base_image_matters(copy) -> None:
     assert fingerprints.environment(copy, "dagster", {**VALUES, "PYTHON_IMAGE": "mirror/python"}) != environment
 
 
+def test_a_certificate_matters(copy) -> None:
+    environment, _ = both(copy)
+    (copy / "certs").mkdir()
+    (copy / "certs" / "README.md").write_text("about")
+    assert fingerprints.environment(copy, "dagster", VALUES) == environment
+    (copy / "certs" / "company.crt").write_text("one")
+    assert fingerprints.environment(copy, "dagster", VALUES) != environment
+
+
 def test_what_dbt_writes_does_not_matter(copy) -> None:
     before = both(copy)
     for name in ("target", "logs", "dbt_packages"):

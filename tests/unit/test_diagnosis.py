@@ -1,0 +1,80 @@
+"""What a build prints when a base image cannot be pulled, and what is made of it."""
+
+import pytest
+
+from stack import diagnosis
+
+BASES = {"POSTGRES_IMAGE": "postgres:16-bookworm", "PYTHON_IMAGE": "python:3.12-slim-bookworm"}
+METADATA = (
+    "ERROR: failed to solve: python:3.12-slim-bookworm: failed to resolve source metadata for docker.io/library/python:3.12-slim-bookworm: "
+)
+HEAD = METADATA + 'failed to do request: Head "https://registry-1.docker.io/v2/library/python/manifests/3.12-slim-bookworm": '
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        pytest.param(HEAD + "dial tcp: lookup registry-1.docker.io on 127.0.0.53:53: no such host", "no DNS", id="offline"),
+        pytest.param(HEAD + "dial tcp 127.0.0.1:443: connect: connection refused", "cannot be reached", id="nobody there"),
+        pytest.param(HEAD + "dial tcp 10.0.0.1:443: i/o timeout", "cannot be reached", id="a firewall that drops"),
+        pytest.param(HEAD + "proxyconnect tcp: dial tcp 10.0.0.1:3128: connect: connection refused", "engine's proxy", id="a proxy"),
+        pytest.param(
+            HEAD + "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            "/etc/docker/certs.d",
+            id="a company's CA",
+        ),
+        pytest.param(METADATA + "unexpected status from HEAD request to https://registry/v2: 403 Forbidden", "refuses", id="blocked"),
+        pytest.param(
+            METADATA + "429 Too Many Requests - Server message: toomanyrequests: You have reached your pull rate limit.",
+            "docker login",
+            id="rate limit",
+        ),
+        pytest.param(
+            "ERROR: failed to solve: python:3.12-slim-bookworm: pull access denied, repository does not exist or may require authorization:"
+            " server message: insufficient_scope: authorization failed",
+            "refuses",
+            id="denied",
+        ),
+        pytest.param(
+            "failed to solve: python:3.12-slim-bookworm: docker.io/library/python:3.12-slim-bookworm: not found",
+            "no such image",
+            id="no such tag",
+        ),
+    ],
+)
+def test_a_base_image_that_cannot_be_pulled(said, why) -> None:
+    error = diagnosis.image("switchyard-dagster:local", f"#3 ERROR\n------\n{said}", BASES)
+    assert error.code == 16
+    assert "python:3.12-slim-bookworm" in error.what
+    assert why in error.why
+    assert "PYTHON_IMAGE in .env" in error.next
+    assert "invoke up --runtime native" in error.next
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param("ERROR: Could not find a version that satisfies the requirement x\nfailed to solve: exit code: 1", id="pip"),
+        pytest.param("#3 FROM docker.io/library/python:3.12-slim-bookworm\nERROR: failed to solve: process exit code: 2", id="a step"),
+        pytest.param("ERROR: failed to solve: lstat /docker/x: no such file or directory", id="a missing file"),
+    ],
+)
+def test_any_other_failure_is_a_failed_build(said) -> None:
+    error = diagnosis.image("switchyard-dagster:local", said, BASES)
+    assert (error.code, error.why, error.next) == (6, said, "invoke build")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param("error: invalid peer certificate: UnknownIssuer", id="uv"),
+        pytest.param(
+            "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", id="pip, requests"
+        ),
+        pytest.param("curl: (60) SSL certificate problem: unable to get local issuer certificate", id="curl"),
+    ],
+)
+def test_a_step_that_trusts_too_little_names_the_folder(said) -> None:
+    error = diagnosis.image("switchyard-dagster:local", said, BASES)
+    assert error.code == 6
+    assert "certs/" in error.next
