@@ -9,11 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from dotenv import dotenv_values
 
@@ -73,6 +75,33 @@ def account_group(account: str) -> int:
     return pwd.getpwnam(account).pw_gid
 
 
+class Arguments:
+    """The command lines of every process on this machine, in containers too, that were seen while the block ran."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __enter__(self) -> Arguments:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.1):
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    self.seen.add(" ".join(process.cmdline()))
+
+    def of(self, program: str) -> list[str]:
+        """Those in which the program's name stands."""
+        return [line for line in self.seen if program in line]
+
+
 class Stack:
     """The commands of one checkout.
 
@@ -104,6 +133,7 @@ class Stack:
         print(shown)
         assert code is None or done.returncode == code, shown
         assert "Traceback" not in shown
+        assert self.leaked(done.stdout + done.stderr) == []
         return done
 
     def kill_in_the_middle(self, *args: str, when: Callable[[], bool]) -> None:
@@ -137,6 +167,15 @@ class Stack:
     def secrets(self) -> dict[str, str]:
         """What `.env` holds."""
         return dotenv_values(self.folder / ".env")
+
+    def passwords(self) -> dict[str, str]:
+        """The secrets that were made for `.env`, by key; a test's own may be any word."""
+        example, found = dotenv_values(self.folder / ".env.example"), self.secrets()
+        return {key: found[key] for key, value in example.items() if value.startswith("<") and len(found.get(key) or "") >= 20}
+
+    def leaked(self, text: str) -> list[str]:
+        """The keys of those secrets that stand in the text."""
+        return [key for key, secret in self.passwords().items() if secret in text]
 
     def git_status(self) -> str:
         """What git sees that is not committed."""

@@ -65,8 +65,8 @@ def reference(stack) -> dict[str, tuple[int, str]]:
     return MARTS
 
 
-@pytest.fixture(scope="module", params=["dagster", "prefect", "airflow"])
+@pytest.fixture(scope="package", params=["dagster", "prefect", "airflow"])
 def orchestrator(request, stack) -> str:
-    """Each orchestrator in turn, active."""
+    """Each orchestrator in turn, active; of the whole package, so that the tests that ask for it in any file share one switch."""
     stack.on(request.param)
     return request.param

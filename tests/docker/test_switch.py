@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ..stacks import TOUR
+from ..stacks import TOUR, Arguments
 from .conftest import PROJECT
 
 
@@ -46,15 +46,18 @@ class Watch:
 def test_a_switch_keeps_postgres_and_shows_one_orchestrator_at_a_time(stack, reference, old, new) -> None:
     stack.on(old)
     postgres = stack.container("postgres")
-    with Watch() as watch:
+    with Watch() as watch, Arguments() as arguments:
         stack.invoke("switch", new)
     after = stack.container("postgres")
     assert (after["Id"], after["State"]["StartedAt"]) == (postgres["Id"], postgres["State"]["StartedAt"])
     assert watch.polls > 10
     assert max(len(names) for names in watch.seen) == 1, watch.seen
     assert stack.status()["orchestrator"] == new
-    stack.invoke("run")
+    with arguments:
+        stack.invoke("run")
     assert stack.hashes() == reference
+    assert arguments.of("run_job.py")
+    assert stack.leaked("\n".join(arguments.seen)) == []
 
 
 def test_the_other_runtime_is_refused_while_this_one_is_up(stack) -> None:

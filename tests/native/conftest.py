@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -86,6 +88,23 @@ class NativeStack(Stack):
                     found.append(process)
             except psutil.Error:
                 continue
+        return found
+
+    def exposed(self) -> list[str]:
+        """What of the stack others could reach or read: a socket open to the network, a file with a secret in it."""
+        base = self.folder / ".stack"
+        assert base.stat().st_mode & 0o77 == 0
+        sockets = [connection for process in self.processes() for connection in process.net_connections()]
+        addresses = [ip_address(socket.laddr.ip) for socket in sockets if socket.status == psutil.CONN_LISTEN]
+        assert len(addresses) >= 2
+        found = [str(address) for address in addresses if not (getattr(address, "ipv4_mapped", None) or address).is_loopback]
+        places = {folder: list((base / "native" / folder).rglob("*")) for folder in ("data", "run", "logs")}
+        for path in [self.folder / ".env", *places["data"], *places["run"], *places["logs"]]:
+            # Data may hold one, for its owner alone; nothing that is noted or logged has a reason to.
+            with suppress(FileNotFoundError):  # it was a temporary one
+                private = path not in places["run"] + places["logs"] and path.stat().st_mode & 0o77 == 0
+                if path.is_file() and not private and self.leaked(path.read_bytes().decode("latin-1")):
+                    found.append(str(path))
         return found
 
     def root(self, service: str) -> psutil.Process:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ..stacks import TOUR
+from ..stacks import TOUR, Arguments
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.pairwise(TOUR)), ids=lambda name: name)
@@ -12,15 +12,20 @@ def test_a_switch_keeps_postgres_and_builds_the_same_marts(stack, reference, old
     stack.on(old)
     server = stack.root("postgres")
     old_roots = [stack.root(name) for name in stack.states() if name != "postgres"]
-    stack.invoke("switch", new)
+    with Arguments() as arguments:
+        stack.invoke("switch", new)
     assert server.is_running()
     assert not any(root.is_running() for root in old_roots)
     status = stack.status()
     assert (status["runtime"], status["orchestrator"]) == ("native", new)
     assert {(service["state"], service["health"]) for service in status["services"]} == {("running", "healthy")}
-    assert "succeeded on" in stack.invoke("run").stdout
+    with arguments:
+        assert "succeeded on" in stack.invoke("run").stdout
     assert stack.hashes() == reference
     assert stack.git_status() == ""
+    assert arguments.of("run_job.py")
+    assert stack.leaked("\n".join(arguments.seen)) == []
+    assert stack.exposed() == []
 
 
 def test_up_of_a_second_one_is_refused_and_touches_nothing(stack) -> None:

@@ -1,0 +1,21 @@
+"""That the tests notice what others could reach or read, and what is in `certs/`; the tour in test_switch.py looks everywhere."""
+
+
+def test_a_secret_that_others_could_read_is_noticed(stack) -> None:
+    stack.on("dagster")
+    assert stack.exposed() == []
+    stray = stack.folder / ".stack" / "native" / "logs" / "stray.log"
+    stray.write_text(f"signing in with {stack.secrets()['DBT_PASSWORD']}")
+    try:
+        assert stack.exposed() == [str(stray)]
+    finally:
+        stray.unlink()
+
+
+def test_a_file_in_certs_that_is_no_certificate_is_named(stack) -> None:
+    stray = stack.folder / "certs" / "company.crt"
+    stray.write_text("not one\n")
+    try:
+        assert "certs/company.crt" in stack.invoke("up", code=5).stderr
+    finally:
+        stray.unlink()
