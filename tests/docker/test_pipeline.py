@@ -85,18 +85,6 @@ def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) ->
     assert clean(stack)
 
 
-def test_no_orchestrator_runs_as_root(stack, orchestrator) -> None:
-    for service in stack.status()["services"]:
-        if service["orchestrator"]:
-            assert subprocess.check_output(["docker", "exec", service["container"], "id", "-u"], text=True).strip() != "0"
-
-
-def test_only_loopback_is_published(stack, orchestrator) -> None:
-    for service in stack.status()["services"]:
-        bindings = stack.container(service["name"])["HostConfig"]["PortBindings"] or {}
-        assert {binding["HostIp"] for ports in bindings.values() for binding in ports} <= {"127.0.0.1"}
-
-
 def test_the_baked_image_runs_without_any_mount(stack, orchestrator, reference) -> None:
     stack.invoke("up", "--orch", orchestrator, "--baked")
     status = stack.status()
