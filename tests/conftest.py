@@ -9,6 +9,7 @@ import stack  # noqa: F401  (puts docker/common on the path)
 from .stacks import ROOT
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of one runtime share a stack and follow one another; those of the other run beside them (pytest-xdist)."""
     for item in items:
