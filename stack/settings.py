@@ -51,11 +51,13 @@ class Settings:
         root: the checkout's folder.
         values: every key of ``.env.example`` with its value in force.
         project: the compose project's name, which every container, network and volume of the stack carries.
+        saved: whether they stand in ``.env``, and not only in memory, for a look before there is one.
     """
 
     root: Path
     values: Mapping[str, str]
     project: str
+    saved: bool = True
 
     def __getitem__(self, key: str) -> str:
         return self.values[key]
@@ -66,13 +68,13 @@ class Settings:
 
     @property
     def env_file(self) -> Path:
-        """The file that the secrets are kept in."""
-        return self.root / ".env"
+        """The file that the secrets are kept in, and that Compose reads; an empty one where there is none."""
+        return self.root / ".env" if self.saved else Path(os.devnull)
 
 
 def defaults(root: Path) -> Settings:
     """The settings of ``.env.example`` alone, for a look at the rest where ``.env`` cannot be read; no secrets."""
-    return Settings(root, dotenv_values(root / ".env.example", interpolate=False), PROJECT_NAME)
+    return Settings(root, dotenv_values(root / ".env.example", interpolate=False), PROJECT_NAME, saved=False)
 
 
 def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple[Settings, list[str]]:
@@ -106,7 +108,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
-    return Settings(root, values, project), made
+    return Settings(root, values, project, saved=there or write), made
 
 
 def complete(text: str, example: str) -> tuple[str, list[str]]:

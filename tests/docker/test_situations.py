@@ -15,7 +15,7 @@ from stack import checks, docker, orchestrators, settings
 from stack.runner import Runner
 
 from ..stacks import copy_checkout
-from .conftest import PROJECT
+from .conftest import PROJECT, DockerStack
 
 
 @contextmanager
@@ -156,6 +156,17 @@ def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -
     done = runner.ask(docker.compose(loaded, file, "config", "--format", "json"))
     seen = json.loads(done.stdout)["services"]["dagster-code"]["environment"]["DBT_ENV_SECRET_PASSWORD"]
     assert seen.replace("$$", "$") == password, done.stderr
+
+
+@pytest.mark.parametrize(("env", "code"), [(None, 0), ("DAGSTER_PROT=1\n", 5)], ids=["none", "broken"])
+def test_the_doctor_needs_no_env_file_that_compose_can_read(tmp_path, root, env, code) -> None:
+    copy_checkout(root, tmp_path)
+    if env:
+        (tmp_path / ".env").write_text(env)
+    said = DockerStack(tmp_path, COMPOSE_PROJECT_NAME=f"{PROJECT}-none", RUNTIME="docker").invoke("doctor", code=code).stdout
+    assert "Compose and docker-compose-dagster.yaml: valid" in said
+    assert [line.split(":")[0] for line in said.splitlines() if line[0] in "✗x"] == (["✗ .env"] if env else [])
+    assert (tmp_path / ".env").exists() == bool(env)
 
 
 def test_an_engine_that_is_not_started_is_told(stack, tmp_path) -> None:
