@@ -4,6 +4,7 @@ import base64
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from dotenv import dotenv_values
@@ -31,6 +32,13 @@ def test_first_use_writes_secrets_that_only_the_owner_can_read(checkout) -> None
     assert len(loaded["AIRFLOW_JWT_SECRET"]) >= 64
     if sys.platform != "win32":
         assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o600
+
+
+def test_of_many_first_uses_at_once_one_makes_the_secrets(checkout) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        loaded = [found for found, _ in pool.map(lambda _: settings.load(checkout, {}), range(64))]
+    assert len({found["POSTGRES_PASSWORD"] for found in loaded}) == 1
+    assert [path.name for path in checkout.iterdir() if path.name.startswith(".env.")] == [".env.example"]
 
 
 def test_a_second_use_changes_nothing(checkout) -> None:

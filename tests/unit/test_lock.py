@@ -1,0 +1,64 @@
+"""One command at a time: who waits, for whom, for how long, and what becomes of the lock when its holder is killed."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from stack import lock
+from stack.errors import Locked
+from stack.runner import Runner
+
+HOLDER = """
+import sys
+from pathlib import Path
+from stack import lock
+from stack.runner import Runner
+with lock.held(Path(sys.argv[1]), "switch") as descriptor:
+    program = "import time; print('working', flush=True); time.sleep(60)"
+    Runner({}, keep=(descriptor,)).follow([sys.executable, "-c", program], lambda line: print(line, flush=True))
+"""
+
+
+@pytest.fixture
+def holder(tmp_path, root):
+    """A command that holds the lock, while a program that it has started works."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "working\n"
+        left = psutil.Process(process.pid).children()
+        yield process
+        for program in left:
+            program.kill()
+        process.kill()
+
+
+def test_who_waits_in_vain_is_told_for_whom(holder, tmp_path, capsys) -> None:
+    said = rf"invoke switch \(process {holder.pid}\) is still changing the stack after 0 s"
+    with pytest.raises(Locked, match=said), lock.held(tmp_path, "down", seconds=0.3):
+        pass
+    assert f"Waiting for invoke switch (process {holder.pid}) to finish" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
+def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder, tmp_path) -> None:
+    (program,) = psutil.Process(holder.pid).children()
+    holder.kill()
+    holder.wait()
+    with pytest.raises(Locked), lock.held(tmp_path, "up", seconds=0.3):
+        pass
+    program.kill()
+    with lock.held(tmp_path, "up", seconds=10):
+        pass
+
+
+def test_a_dead_holder_holds_nothing(tmp_path) -> None:
+    (tmp_path / ".stack").mkdir()
+    (tmp_path / ".stack" / "lock-holder").write_text("invoke up (process 1)")
+    with lock.held(tmp_path, "up", seconds=0):
+        assert "invoke up (process" in (tmp_path / ".stack" / "lock-holder").read_text()
+
+
+def test_a_program_that_takes_too_long_is_interrupted() -> None:
+    found = Runner({}).follow([sys.executable, "-c", "import time; time.sleep(60)"], print, seconds=0.3)
+    assert found.code != 0
