@@ -3,19 +3,23 @@
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import stack  # noqa: F401  (puts docker/common on the path)
 
 from .stacks import ROOT
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of one runtime share a stack and follow one another; those of the other run beside them (pytest-xdist)."""
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        if folder != "unit":
-            item.add_marker(pytest.mark.xdist_group(folder))
+class RuntimesApart(LoadScopeScheduling):
+    """Hands the tests out to pytest-xdist's workers by folder: those of one runtime share a stack and follow one another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("/")[1]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Have the two runtimes' tests run beside each other."""
+    return RuntimesApart(config, log)
 
 
 @pytest.fixture(scope="session")
