@@ -92,7 +92,7 @@ class Arguments:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(0.3):
             for process in psutil.process_iter():
                 with suppress(psutil.Error):
                     self.seen.add(" ".join(process.cmdline()))
