@@ -8,6 +8,12 @@ import pytest
 from .conftest import PROJECT
 
 
+@pytest.fixture(scope="module", autouse=True)
+def up(stack) -> None:
+    """A server to ask, whatever was tested before."""
+    stack.on("dagster")
+
+
 def volumes() -> set[str]:
     return set(subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split())
 
