@@ -33,7 +33,7 @@ def test_it_listens_on_this_machine_alone(stack) -> None:
 
 def test_nobody_comes_in_without_the_password(stack) -> None:
     stack.on("dagster")
-    refused = stack.invoke("sql", "select 1", code=2, DBT_PASSWORD="wrong")
+    refused = stack.invoke("sql", "select 1", code=1, DBT_PASSWORD="wrong")
     assert "password authentication failed" in refused.stderr
     assert "scram-sha-256" in {line.split()[-1] for line in (stack.cluster / "pg_hba.conf").read_text().splitlines() if line}
 
