@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import Enum
 
 from stack import console, pipeline
-from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError
+from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError, StillStarting
 from stack.orchestrators import Orchestrator
 from stack.runtime import POSTGRES, Runtime
 
@@ -54,8 +54,12 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> 
             f"invoke switch {target.name}",
         )
     _prepare(runtime, target, baked)
-    _start_postgres(runtime, timeout)
-    _start(runtime, target, baked, timeout)
+    try:
+        _start_postgres(runtime, timeout)
+        _start(runtime, target, baked, timeout)
+    except StillStarting as error:
+        error.next = f"invoke up --orch {target.name}   (goes on waiting)"
+        raise
 
 
 def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, runs: Runs = Runs.REFUSE) -> None:
@@ -90,6 +94,8 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     except StackError as error:
         console.fail(f"{target.title} did not start; bringing {old.title} back")
         error.what += " " + _bring_back(runtime, old, was_baked)
+        if isinstance(error, StillStarting):
+            error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
         raise
     except KeyboardInterrupt:
         console.fail(f"Interrupted; bringing {old.title} back")
