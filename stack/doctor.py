@@ -62,7 +62,8 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     yield Check("Terminal", _terminal)
     yield Check("Line ends", partial(checks.windows_line_ends, root), advice=True)
     yield Check(".env", partial(_env, root, environ))
-    yield Check(".env", partial(_private, root), advice=True)
+    if (root / ".env").is_file():
+        yield Check(".env", partial(_private, root), advice=True)
     known: dict[str, Orchestrator] = {}
     for file in orchestrators.files(root):
         yield Check(file.relative_to(root).as_posix(), partial(_compose_file, root, file, known))
@@ -132,8 +133,7 @@ def _env(root: Path, environ: Mapping[str, str]) -> str:
 
 
 def _private(root: Path) -> str:
-    path = root / ".env"
-    if os.name == "posix" and path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if os.name == "posix" and stat.S_IMODE((root / ".env").stat().st_mode) & 0o077:
         raise BadConfiguration("Others on this machine can read it.", "", "chmod 600 .env")
     return "readable by you alone"
 
