@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,37 @@ def _interruptible(process: subprocess.Popen, patience: float = 10) -> Iterator[
         except subprocess.TimeoutExpired:
             process.kill()
         raise
+
+
+@contextmanager
+def _output() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """A file to print to, and the same file to read what was printed.
+
+    Not a pipe: a program whose reader was killed would die of its next line, in the middle of what it does.
+    """
+    number, path = tempfile.mkstemp()
+    with open(number, "wb") as sink, open(path, "rb") as source:
+        if os.name != "nt":  # nothing is left behind, however this process ends
+            os.unlink(path)
+        yield sink, source
+    if os.name == "nt":
+        os.unlink(path)
+
+
+def _lines(source: BinaryIO, process: subprocess.Popen) -> Iterator[str]:
+    """Each line that the process prints, without its line end, until it has ended."""
+    rest = b""
+    while True:
+        ended = process.poll() is not None
+        *lines, rest = (rest + source.read()).split(b"\n")
+        if ended and rest:
+            lines.append(rest)
+        for line in lines:
+            yield line.decode("utf-8", "replace").rstrip()
+        if ended:
+            return
+        if not lines:
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -144,22 +176,19 @@ class Runner:
         if self._only_printed(argv):
             return Result(0)
         last: deque[str] = deque(maxlen=40)
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, _output() as (sink, source):
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=sink,
                 stderr=errors if errors_apart else subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
                 env=env if only_env else self._environment(env),
                 **self._apart(),
             )
             with process, _alarm(seconds, process), _interruptible(process):
-                for line in process.stdout:
-                    last.append(line.rstrip())
-                    on_line(line.rstrip())
+                for line in _lines(source, process):
+                    last.append(line)
+                    on_line(line)
             errors.seek(0)
             return Result(process.returncode, stderr=errors.read().strip() if errors_apart else "\n".join(last))
 

@@ -35,3 +35,10 @@ def test_a_second_command_waits_for_the_first(stack) -> None:
 
 def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
     interruptions.run_in_progress(stack, busy)
+
+
+def test_what_a_killed_command_was_stopping_is_stopped_before_it_is_started_again(stack) -> None:
+    stack.on("airflow")
+    stack.kill_in_the_middle("down", when=lambda: not stack.started("airflow-dag-processor"))
+    stack.invoke("up", "--orch", "airflow")
+    assert interruptions.healthy(stack) == "airflow"

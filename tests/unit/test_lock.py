@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import psutil
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from stack import lock
 from stack.errors import Locked
 from stack.runner import Runner
+
+from ..stacks import wait_until
 
 HOLDER = """
 import sys
@@ -50,6 +53,48 @@ def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder,
     program.kill()
     with lock.held(tmp_path, "up", seconds=10):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
+def test_a_program_whose_command_was_killed_does_its_work_to_the_end(tmp_path, root) -> None:
+    go_on, done = tmp_path / "go-on", tmp_path / "done"
+    program = f"""
+import time
+from pathlib import Path
+print("working", flush=True)
+while not Path({str(go_on)!r}).exists():
+    time.sleep(0.01)
+print("still working", flush=True)
+Path({str(done)!r}).touch()
+"""
+    command = f"import sys\nfrom stack.runner import Runner\nRunner({{}}).follow([sys.executable, '-c', {program!r}], print)"
+    with subprocess.Popen([sys.executable, "-u", "-c", command], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "working\n"
+        process.kill()
+    go_on.touch()
+    wait_until(done.exists)
+
+
+def test_who_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, root) -> None:
+    follower = f"""
+import sys
+from pathlib import Path
+from stack import lock
+with lock.following(Path({str(tmp_path)!r})):
+    print("following", flush=True)
+    sys.stdin.read()
+"""
+    argv = [sys.executable, "-c", follower]
+    with subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "following\n"
+        with lock.following(tmp_path):  # more than one may
+            pass
+        waiting = threading.Thread(target=lock.wait_for_followers, args=(tmp_path,))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_a_dead_holder_holds_nothing(tmp_path) -> None:
