@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 
-from stack import console, pipeline
+from stack import console, lock, pipeline
 from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError, StillStarting
 from stack.orchestrators import Orchestrator
 from stack.runtime import POSTGRES, Runtime
@@ -161,10 +161,12 @@ def _settle(runtime: Runtime, runs: Runs, command: str) -> None:
         if runs is Runs.FORCE:
             with _waiting(f"Cancelling {_named(found)}", f"{_named(found)} cancelled"):
                 pipeline.cancel_runs(runtime)
+                lock.wait_for_followers(runtime.settings.root)
             return
         with _waiting(f"Waiting for {_named(found)}", f"{_named(found)} ended"):
             while pipeline.active_runs(runtime):
                 time.sleep(1)
+            lock.wait_for_followers(runtime.settings.root)
     except ApiUnusable as error:
         # An orchestrator that is broken must be replaceable.
         console.fail(f"{error.what} Whether a run is in progress is not known.")

@@ -1,10 +1,10 @@
-"""One command at a time may change the stack."""
+"""One command at a time may change the stack, and waits for those that follow a run."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,11 +18,24 @@ if os.name == "nt":
     def _try(file: BinaryIO) -> None:
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+    def _share(file: BinaryIO) -> None:
+        file.seek(os.getpid())  # there are no shared locks: each has a byte of its own
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+    def _try_all(file: BinaryIO) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 2**31 - 1)
 else:
     import fcntl
 
     def _try(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _share(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+    _try_all = _try
 
 
 @contextmanager
@@ -41,8 +54,7 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
     Raises:
         Locked: another command still held it after ``seconds``; the message says which.
     """
-    folder = root / ".stack"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _folder(root)
     holder = folder / "lock-holder"
     with open(folder / "lock", "ab+") as file:
         if not _tried(file):
@@ -64,9 +76,31 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
             holder.unlink(missing_ok=True)
 
 
-def _tried(file: BinaryIO) -> bool:
+@contextmanager
+def following(root: Path) -> Iterator[None]:
+    """Follow a run: a command that stops its orchestrator once the run is over waits until its end has been read as well."""
+    with open(_folder(root) / "following", "ab+") as file:
+        _share(file)
+        yield
+
+
+def wait_for_followers(root: Path, seconds: float = 30) -> None:
+    """Wait until nobody is `following` a run of this checkout, or ``seconds`` have passed: one may have been suspended."""
+    deadline = time.monotonic() + seconds
+    with open(_folder(root) / "following", "ab+") as file:
+        while not _tried(file, _try_all) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _folder(root: Path) -> Path:
+    folder = root / ".stack"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _tried(file: BinaryIO, attempt: Callable[[BinaryIO], None] = _try) -> bool:
     try:
-        _try(file)
+        attempt(file)
     except OSError:
         return False
     return True

@@ -10,7 +10,7 @@ from typing import Any
 
 from colorama import Fore, Style
 
-from stack import console
+from stack import console, lock
 from stack.errors import ApiUnusable, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
 from stack.runtime import Runtime
@@ -153,7 +153,9 @@ def run(runtime: Runtime, job: str) -> None:
     if runtime.runner.dry:
         runtime.trigger(orchestrator, job, console.say)
         return
-    conclude(follow(job, lambda on_line: runtime.trigger(orchestrator, job, on_line), show_event), orchestrator.title)
+    with lock.following(runtime.settings.root):
+        found = follow(job, lambda on_line: runtime.trigger(orchestrator, job, on_line), show_event)
+    conclude(found, orchestrator.title)
 
 
 def show_event(event: dict[str, Any]) -> None:
