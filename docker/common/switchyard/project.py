@@ -29,6 +29,9 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
+# dbt, by way of the warm one where there is one; see `switchyard.warm`.
+DBT = str(Path(__file__).parents[1] / "bin" / "dbt") if sys.platform == "linux" else "dbt"
+
 ARTIFACTS = ("manifest.json", "partial_parse.msgpack")
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
@@ -73,7 +76,7 @@ def fingerprint(project: Path | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
-def ensure_manifest(dbt: str = "dbt") -> tuple[Path, str]:
+def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
     """Parse the project if it changed since the last parse, and return the manifest and the fingerprint it stands for.
 
     Safe to call from several processes at once: one parses, the others wait and use its result. The manifest of the

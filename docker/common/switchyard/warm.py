@@ -1,0 +1,249 @@
+"""A warm dbt: one process keeps dbt and the project's parse in memory, and forks a child for each dbt command.
+
+``python -m switchyard.warm COMMAND...`` starts that process and becomes COMMAND, with which it ends. From then on ``bin/dbt``,
+called as dbt is, saves dbt importing itself and reading its last parse, which take it longer than a build of a small project
+takes the database. Nothing else is different: each command has a process of its own with the caller's arguments, environment,
+folder, streams and signals, and in it dbt's own ``cli()``, which decides as ever whether the parse still fits the files, the
+variables and the profile.
+
+Only on Linux: a fork is not safe on macOS, whose frameworks have threads, and Windows has none. There, as wherever no server
+answers, it is the plain dbt that runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import os
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from switchyard import project
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+PATIENCE = 5  # seconds that a client may take to say what it wants
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+def become(command: list[str]) -> NoReturn:
+    """Start the server, with the Python that belongs to the dbt of PATH, and become ``command``."""
+    dbt = shutil.which("dbt")
+    if sys.platform == "linux" and dbt:
+        beside = Path(dbt).with_name("python")
+        python = beside if beside.exists() else sys.executable
+        subprocess.Popen([python, "-m", "switchyard.warm", "--serve", str(os.getpid())], stdin=subprocess.DEVNULL)
+    if os.name == "nt":  # where exec ends the process that others wait for
+        sys.exit(subprocess.call(command))
+    os.execvp(command[0], command)
+
+
+def serve(parent: int) -> None:
+    """Load dbt, and serve until the process ``parent`` ends."""
+    _end_with_parent(parent, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # that of the parent's group; dbt's clients pass theirs on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    sys.path[0] = str(Path(sys.executable).parent)  # as it is for dbt
+    server = Server()
+    loading = threading.Thread(target=server.load, daemon=True)
+    loading.start()
+    loading.join()
+    if server.loaded:
+        server.listen()
+
+
+class Server:
+    """Forks a dbt for each client that connects to the socket in the folder SWITCHYARD_TARGET_PATH.
+
+    When it does, it has one thread and no connection to a database, or else a fork would not be safe.
+    """
+
+    def __init__(self) -> None:
+        self.loaded = False
+        self._target = project.target_dir()
+        self._parse = b""
+        self._manifest: Any = None
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._children: dict[int, tuple[int, socket.socket]] = {}  # by process id: its file descriptor, and its client
+
+    def load(self) -> None:
+        """Import what dbt imports by and by, and read the parse."""
+        with suppress(OSError):  # what starts at the same time goes first; a thread's priority ends with it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        import dbt.cli.main
+        import dbt.task.build
+        import dbt.task.freshness  # noqa: F401
+        from dbt.contracts.graph.manifest import Manifest
+
+        self._from_msgpack = Manifest.from_msgpack
+        Manifest.from_msgpack = self._remembered
+        self._refresh()
+        self.loaded = True
+
+    def _remembered(self, data: bytes, *args: Any, **kwargs: Any) -> Any:
+        """Stands for ``Manifest.from_msgpack``: what is in memory, where ``data`` is what it was read from."""
+        return self._manifest if data == self._parse else self._from_msgpack(data, *args, **kwargs)
+
+    def _refresh(self) -> None:
+        """Read the parse, unless it is the one in memory."""
+        from dbt.adapters.factory import FACTORY
+        from dbt.parser.manifest import extended_mashumuro_decoder
+
+        with suppress(Exception):  # there is none, or not of this dbt, which will then say so
+            parse = (self._target / "partial_parse.msgpack").read_bytes()
+            if parse != self._parse:
+                self._manifest, self._parse = self._from_msgpack(parse, decoder=extended_mashumuro_decoder), parse
+                FACTORY.load_plugin(self._manifest.metadata.adapter_type)
+                gc.unfreeze()
+                gc.collect()
+                gc.freeze()  # or the collections of every child would touch, and so copy, all of it
+
+    def listen(self) -> None:
+        """Serve until a SIGTERM comes."""
+        folder = os.open(self._target, os.O_PATH)
+        path = f"/proc/self/fd/{folder}/warm.sock"  # the folder's own path may be longer than a socket's can be
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # of a server that was killed
+        umask = os.umask(0o077)
+        self._listener.bind(path)
+        os.umask(umask)
+        self._listener.listen()
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        try:
+            while True:
+                for key, _ in self._selector.select():
+                    key.data()
+        finally:
+            os.unlink(path)
+            self._listener.close()
+            for pid in self._children:
+                os.kill(pid, signal.SIGINT)
+            for pid in list(self._children):
+                self._ended(pid)
+
+    def _accept(self) -> None:
+        """Fork a dbt as the client wants it."""
+        client, _ = self._listener.accept()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", PATIENCE, 0))
+        streams: list[int] = []
+        try:
+            length, streams, _, _ = socket.recv_fds(client, 4, 3)
+            count, *words = client.recv(*struct.unpack("I", length), socket.MSG_WAITALL).split(b"\0")
+            environ, (folder, *args) = words[: int(count)], words[int(count) :]
+            self._refresh()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child minds them as dbt does
+            server, pid = os.getpid(), os.fork()
+            if pid == 0:
+                self._close(client)
+                _end_with_parent(server, signal.SIGKILL)
+                _run_dbt(streams, dict(pair.split(b"=", 1) for pair in environ), folder, args)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        except (OSError, ValueError, struct.error):  # it went away, or is no client of ours
+            client.close()
+            return
+        finally:
+            for stream in streams:
+                os.close(stream)
+        descriptor = os.pidfd_open(pid)
+        self._children[pid] = descriptor, client
+        self._selector.register(descriptor, selectors.EVENT_READ, partial(self._ended, pid))
+        self._selector.register(client, selectors.EVENT_READ, partial(self._told, pid))
+        _send(client, b"+")
+
+    def _close(self, client: socket.socket) -> None:
+        """In a child: let go of what is the server's."""
+        self._selector.close()
+        self._listener.close()
+        client.close()
+        for descriptor, other in self._children.values():
+            os.close(descriptor)
+            other.close()
+
+    def _told(self, pid: int) -> None:
+        """Pass on the signals that the client got; when it is gone, so is its dbt."""
+        _, client = self._children[pid]
+        try:
+            numbers = client.recv(16)
+        except OSError:
+            numbers = b""
+        if not numbers:
+            self._selector.unregister(client)
+        for number in numbers or [signal.SIGKILL]:
+            os.kill(pid, number)
+
+    def _ended(self, pid: int) -> None:
+        """Take note of the child's end, and tell its client."""
+        _, status = os.waitpid(pid, 0)
+        descriptor, client = self._children.pop(pid)
+        for file in (descriptor, client):
+            with suppress(KeyError):
+                self._selector.unregister(file)
+        os.close(descriptor)
+        _send(client, struct.pack("i", os.waitstatus_to_exitcode(status)))
+        client.close()
+
+
+def _send(client: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # it is gone, which the selector tells
+        client.send(data, socket.MSG_NOSIGNAL)
+
+
+def _end_with_parent(parent: int, number: int) -> None:
+    """Get the signal ``number`` when the process ``parent``, which started this one, ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it has ended already
+        os.kill(os.getpid(), number)
+
+
+def _run_dbt(streams: Sequence[int], environ: Mapping[bytes, bytes], folder: bytes, args: Sequence[bytes]) -> NoReturn:
+    """In a child: run dbt as a process of its own would."""
+    code: object = 1
+    try:
+        os.setpgid(0, 0)  # a signal to the server's group is not for dbt
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.environb.clear()
+        os.environb.update(environ)
+        os.chdir(folder)
+        time.tzset()
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
+        sys.argv = ["dbt", *map(os.fsdecode, args)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        from dbt.cli.main import cli
+
+        cli(prog_name="dbt")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:  # what the interpreter does at its end, but for freeing all memory, piece by piece
+        with suppress(Exception):
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(bool(code)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(int(sys.argv[2]))
+    else:
+        become(sys.argv[1:])
