@@ -39,7 +39,7 @@ class DbtProcess:
             shutil.copy(partial_parse, self.target)
         self._process = subprocess.Popen(
             # Only at level debug does dbt say what became of a node, right when it is finished.
-            ["dbt", "--log-format", "json", "--log-level", "debug", "--log-level-file", "none", *self.args,
+            [project.DBT, "--log-format", "json", "--log-level", "debug", "--log-level-file", "none", *self.args,
              "--project-dir", str(project.project_dir()), "--target-path", str(self.target)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,  # a signal to Dagster's processes is not for dbt too: two of them spoil its cleaning up

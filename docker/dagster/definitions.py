@@ -18,6 +18,7 @@ from dagster import (
     DefaultScheduleStatus,
     Definitions,
     Failure,
+    InitResourceContext,
     MaterializeResult,
     MetadataValue,
     RunConfig,
@@ -63,13 +64,18 @@ class DbtConfig(Config):
     )
 
 
-@resource(description="Ends the run's dbt when the run ends.")
-def processes() -> Iterator[ExitStack]:
+@resource(description="Keeps a connection to Dagster's database, and ends the run's dbt when the run ends.")
+def processes(context: InitResourceContext) -> Iterator[ExitStack]:
     """What a run must end before it is over.
+
+    And what it begins with: each of its several hundred events would be written over a new connection, which costs both sides
+    more than the event. The webserver keeps its connection for that; this is its switch.
 
     An interrupt mostly finds `dbt_project` waiting at a ``yield``, where it hears nothing of it: a ``with`` there would be left
     some time after Dagster has called the run canceled. A resource is closed before.
     """
+    # Milliseconds for a statement, seconds until the connection is made anew, and connections beside it.
+    context.instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=5, max_overflow=20)
     with ExitStack() as stack:
         yield stack
 

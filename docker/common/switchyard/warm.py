@@ -23,6 +23,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,6 +35,7 @@ from typing import Any, NoReturn
 
 from switchyard import project
 
+PARSE = "partial_parse.msgpack"
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 PATIENCE = 5  # seconds that a client may take to say what it wants
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -82,13 +84,18 @@ class Server:
 
     def load(self) -> None:
         """Import what dbt imports by and by, and read the parse."""
-        with suppress(OSError):  # what starts at the same time goes first; a thread's priority ends with it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        import dbt.cli.main
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # what starts beside it goes first; of this thread alone
         import dbt.task.build
         import dbt.task.freshness  # noqa: F401
+        from dbt.cli.main import dbtRunner
         from dbt.contracts.graph.manifest import Manifest
 
+        if (self._target / PARSE).exists():
+            # Once through: much of dbt's code is only made when it is first needed.
+            with tempfile.TemporaryDirectory() as scratch:
+                paths = ["--project-dir", project.project_dir(), "--target-path", scratch, "--log-path", scratch]
+                command = ["--quiet", "--log-level", "none", "parse", "--partial-parse-file-path", self._target / PARSE, *paths]
+                dbtRunner().invoke(list(map(str, command)))
         self._from_msgpack = Manifest.from_msgpack
         Manifest.from_msgpack = self._remembered
         self._refresh()
@@ -102,12 +109,15 @@ class Server:
         """Read the parse, unless it is the one in memory."""
         from dbt.adapters.factory import FACTORY
         from dbt.parser.manifest import extended_mashumuro_decoder
+        from dbt_common.clients.jinja import template_cache
 
-        with suppress(Exception):  # there is none, or not of this dbt, which will then say so
-            parse = (self._target / "partial_parse.msgpack").read_bytes()
+        with suppress(Exception):  # there is none, or one that is not this dbt's, which the client's will say
+            parse = (self._target / PARSE).read_bytes()
             if parse != self._parse:
                 self._manifest, self._parse = self._from_msgpack(parse, decoder=extended_mashumuro_decoder), parse
                 FACTORY.load_plugin(self._manifest.metadata.adapter_type)
+                for macro in self._manifest.macros.values():
+                    template_cache.get_node_template(macro)
                 gc.unfreeze()
                 gc.collect()
                 gc.freeze()  # or the collections of every child would touch, and so copy, all of it
