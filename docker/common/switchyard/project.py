@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,9 +52,24 @@ def target_dir() -> Path:
     return Path(os.environ["SWITCHYARD_TARGET_PATH"])
 
 
+@contextmanager
+def _locked() -> Iterator[Path]:
+    """The folder of the manifests, in which no other process changes anything meanwhile."""
+    target = target_dir()
+    target.mkdir(parents=True, exist_ok=True)
+    with open(target / ".lock", "wb") as lock:  # closing the file drops the lock
+        _lock(lock)
+        yield target
+
+
 def adopt_baked() -> None:
     """Begin with the parse that the image carries, at SWITCHYARD_BAKED_PATH: the target is an empty folder in memory there."""
-    baked, target = os.environ.get("SWITCHYARD_BAKED_PATH"), target_dir()
+    with _locked() as target:
+        _adopt_baked(target)
+
+
+def _adopt_baked(target: Path) -> None:
+    baked = os.environ.get("SWITCHYARD_BAKED_PATH")
     if baked and Path(baked) != target and not (target / "fingerprint").exists():
         for name in (*ARTIFACTS, "fingerprint"):
             shutil.copy(Path(baked, name), target)
@@ -91,13 +108,10 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
     Raises:
         ParseFailed: dbt rejected the project.
     """
-    target = target_dir()
-    target.mkdir(parents=True, exist_ok=True)
-    stamp = target / "fingerprint"
-    manifest = target / "manifest.json"
-    with open(target / ".lock", "wb") as lock:  # closing the file drops the lock
-        _lock(lock)
-        adopt_baked()
+    with _locked() as target:
+        stamp = target / "fingerprint"
+        manifest = target / "manifest.json"
+        _adopt_baked(target)
         wanted = fingerprint()
         if manifest.exists() and stamp.exists() and stamp.read_text() == wanted:
             return manifest, wanted

@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -84,12 +84,13 @@ class Server:
 
     def load(self) -> None:
         """Import what dbt imports by and by, and read the parse."""
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # what starts beside it goes first; of this thread alone
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)  # what starts beside it goes first; of this thread alone
         import dbt.task.build
         import dbt.task.freshness  # noqa: F401
         from dbt.cli.main import dbtRunner
         from dbt.contracts.graph.manifest import Manifest
 
+        project.adopt_baked()
         if (self._target / PARSE).exists():
             # Once through: much of dbt's code is only made when it is first needed.
             with tempfile.TemporaryDirectory() as scratch:
@@ -138,7 +139,8 @@ class Server:
                 for key, _ in self._selector.select():
                     key.data()
         finally:
-            os.unlink(path)
+            with suppress(OSError):
+                os.unlink(path)
             self._listener.close()
             for pid in self._children:
                 os.kill(pid, signal.SIGINT)
@@ -155,13 +157,7 @@ class Server:
             count, *words = client.recv(*struct.unpack("I", length), socket.MSG_WAITALL).split(b"\0")
             environ, (folder, *args) = words[: int(count)], words[int(count) :]
             self._refresh()
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child minds them as dbt does
-            server, pid = os.getpid(), os.fork()
-            if pid == 0:
-                self._close(client)
-                _end_with_parent(server, signal.SIGKILL)
-                _run_dbt(streams, dict(pair.split(b"=", 1) for pair in environ), folder, args)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            pid = self._fork(client, streams, environ, folder, args)
         except (OSError, ValueError, struct.error):  # it went away, or is no client of ours
             client.close()
             return
@@ -174,6 +170,23 @@ class Server:
         self._selector.register(client, selectors.EVENT_READ, partial(self._told, pid))
         _send(client, b"+")
 
+    def _fork(self, client: socket.socket, *request: Any) -> int:
+        """Make the child that runs dbt, and return its process id."""
+        server = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child minds them as dbt does
+        try:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    self._close(client)
+                    _end_with_parent(server, signal.SIGKILL)
+                    _run_dbt(*request)
+                finally:
+                    os._exit(1)
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
     def _close(self, client: socket.socket) -> None:
         """In a child: let go of what is the server's."""
         self._selector.close()
@@ -185,6 +198,8 @@ class Server:
 
     def _told(self, pid: int) -> None:
         """Pass on the signals that the client got; when it is gone, so is its dbt."""
+        if pid not in self._children:  # it has ended this very moment
+            return
         _, client = self._children[pid]
         try:
             numbers = client.recv(16)
@@ -193,7 +208,8 @@ class Server:
         if not numbers:
             self._selector.unregister(client)
         for number in numbers or [signal.SIGKILL]:
-            os.kill(pid, number)
+            with suppress(OSError):  # no signal has that number
+                os.kill(pid, number)
 
     def _ended(self, pid: int) -> None:
         """Take note of the child's end, and tell its client."""
@@ -219,7 +235,7 @@ def _end_with_parent(parent: int, number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def _run_dbt(streams: Sequence[int], environ: Mapping[bytes, bytes], folder: bytes, args: Sequence[bytes]) -> NoReturn:
+def _run_dbt(streams: Sequence[int], environ: Sequence[bytes], folder: bytes, args: Sequence[bytes]) -> NoReturn:
     """In a child: run dbt as a process of its own would."""
     code: object = 1
     try:
@@ -228,7 +244,7 @@ def _run_dbt(streams: Sequence[int], environ: Mapping[bytes, bytes], folder: byt
             os.dup2(stream, number)
             os.close(stream)
         os.environb.clear()
-        os.environb.update(environ)
+        os.environb.update(pair.split(b"=", 1) for pair in environ)
         os.chdir(folder)
         time.tzset()
         for stream in (sys.stdout, sys.stderr):
