@@ -63,8 +63,10 @@ def serve(parent: int) -> None:
     loading = threading.Thread(target=server.load, daemon=True)
     loading.start()
     loading.join()
-    if server.loaded:
-        server.listen()
+    for _ in range(100):  # the thread may take a moment to be gone; any other one would be missing in the children
+        if server.loaded and len(os.listdir("/proc/self/task")) == 1:
+            server.listen()
+        time.sleep(0.01)
 
 
 class Server:
@@ -92,10 +94,19 @@ class Server:
 
         project.adopt_baked()
         if (self._target / PARSE).exists():
-            # Once through: much of dbt's code is only made when it is first needed.
+            # Once through: much of dbt's code is only made when it is first needed. Its static parser would start threads.
             with tempfile.TemporaryDirectory() as scratch:
                 paths = ["--project-dir", project.project_dir(), "--target-path", scratch, "--log-path", scratch]
-                command = ["--quiet", "--log-level", "none", "parse", "--partial-parse-file-path", self._target / PARSE, *paths]
+                command = [
+                    "--quiet",
+                    "--log-level",
+                    "none",
+                    "parse",
+                    "--no-static-parser",
+                    "--partial-parse-file-path",
+                    self._target / PARSE,
+                    *paths,
+                ]
                 dbtRunner().invoke(list(map(str, command)))
         self._from_msgpack = Manifest.from_msgpack
         Manifest.from_msgpack = self._remembered
