@@ -143,7 +143,7 @@ def up(c, orch=None, baked=False, timeout="300", runtime=None):
     with changing(c, "up", runtime, starting=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)
-    console.facts(lifecycle.access(target, chosen.settings.values))
+    console.facts(target.access(chosen.settings.values))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
@@ -157,7 +157,7 @@ def switch(c, name, baked=False, timeout="300", wait=False, force=False):
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     with changing(c, "switch") as runtime:
         lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
-    console.facts(lifecycle.access(target, runtime.settings.values))
+    console.facts(target.access(runtime.settings.values))
 
 
 @command(help={"wait": WAIT, "force": FORCE})

@@ -166,8 +166,11 @@ class Docker:
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
         self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
 
-    def require(self) -> str:
+    def require(self, *, starting: bool = True) -> str:
         """Make sure that an engine answers.
+
+        Args:
+            starting: ask for Compose's version as well, which takes longer than all that a look needs.
 
         Returns:
             The engine's version.
@@ -180,8 +183,9 @@ class Docker:
         found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"])
         if found.code:
             raise checks.no_answer(found.stderr.strip())
-        version = self.runner.ask(["docker", "compose", "version", "--short"])
-        checks.compose_version(version.code, version.stdout)
+        if starting:
+            version = self.runner.ask(["docker", "compose", "version", "--short"])
+            checks.compose_version(version.code, version.stdout)
         return found.stdout.strip()
 
     def running(self) -> bool:

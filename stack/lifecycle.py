@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 
@@ -233,20 +233,3 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
     runtime.remove_images(doomed_images)
     for name in (*doomed_volumes, *doomed_images):
         console.ok(f"Deleted {name}")
-
-
-def access(target: Orchestrator, settings: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Where to go and how to sign in: label and value, never a password itself."""
-    sign_in = (
-        f"user {target.login_user}, password: {target.login_key} in .env" if target.login_user else "none (the product has no sign-in)"
-    )
-    return [
-        (target.title, url(target, settings)),
-        ("Sign-in", sign_in),
-        ("PostgreSQL", f"localhost:{settings['POSTGRES_PORT']}, database airflow, user dbt, password: DBT_PASSWORD in .env"),
-    ]
-
-
-def url(target: Orchestrator, settings: Mapping[str, str]) -> str:
-    """The address of the orchestrator's start page."""
-    return f"http://localhost:{settings[target.ui_port]}{target.ui_path}"

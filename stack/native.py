@@ -49,7 +49,7 @@ class Native:
         self.processes = Processes(self.base / "run", runner)
         self.oom_kills = checks.oom_kills()
 
-    def require(self) -> str:
+    def require(self, *, starting: bool = True) -> str:
         """Nothing is needed: what is missing is installed by `build`."""
         return self.name
 

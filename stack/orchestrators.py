@@ -13,6 +13,8 @@ import yaml
 from stack.errors import BadConfiguration, BadUsage
 
 _PREFIX = "docker-compose-"
+# libyaml's where PyYAML was built with it, as its wheels are: every command reads these files first, and it is ten times faster.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,19 @@ class Orchestrator:
         """The ``.env`` key of the metadata role's password."""
         return f"{self.name.upper()}_DB_PASSWORD"
 
+    def url(self, settings: Mapping[str, str]) -> str:
+        """The address of the start page."""
+        return f"http://localhost:{settings[self.ui_port]}{self.ui_path}"
+
+    def access(self, settings: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Where to go and how to sign in: label and value, never a password itself."""
+        sign_in = f"user {self.login_user}, password: {self.login_key} in .env" if self.login_user else "none (the product has no sign-in)"
+        return [
+            (self.title, self.url(settings)),
+            ("Sign-in", sign_in),
+            ("PostgreSQL", f"localhost:{settings['POSTGRES_PORT']}, database airflow, user dbt, password: DBT_PASSWORD in .env"),
+        ]
+
 
 def load_all(root: Path) -> dict[str, Orchestrator]:
     """Every compose file that has an ``x-orchestrator`` block, by name, in alphabetical order.
@@ -123,7 +138,7 @@ def load(root: Path, file: Path) -> Orchestrator | None:
         BadConfiguration: the file is not YAML, or its block lacks something.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        content = yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}
         block = content.get("x-orchestrator")
         return None if block is None else _orchestrator(file.stem.removeprefix(_PREFIX), file, block, content["services"])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

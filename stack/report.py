@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stack import console, lifecycle
+from stack import console
 from stack.runtime import Runtime
 
 
@@ -17,7 +17,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
     return {
         "runtime": runtime.name,
         "orchestrator": name,
-        "url": lifecycle.url(active, runtime.settings.values) if active else None,
+        "url": active.url(runtime.settings.values) if active else None,
         "dbt_project": ("baked" if any(service.baked for service in services) else "mounted") if active else None,
         "services": [
             {
@@ -48,7 +48,7 @@ def print_table(runtime: Runtime) -> None:
         return
     if active:
         where = runtime.project_place if now["dbt_project"] == "mounted" else "the image's own copy"
-        console.facts([*lifecycle.access(active, runtime.settings.values), ("dbt project", where), ("Runtime", runtime.name)])
+        console.facts([*active.access(runtime.settings.values), ("dbt project", where), ("Runtime", runtime.name)])
     else:
         console.say("  No orchestrator is active. Next: invoke up")
     console.say()

@@ -64,8 +64,8 @@ class Runtime(Protocol):
     orchestrators: Mapping[str, Orchestrator]
     runner: Runner
 
-    def require(self) -> str:
-        """Make sure that the runtime can be used, and return its version."""
+    def require(self, *, starting: bool = True) -> str:
+        """Make sure that the runtime can be used, to start something or only to look and to stop, and return its version."""
 
     def running(self) -> bool:
         """Whether anything of the stack runs on it at this moment."""
@@ -167,7 +167,7 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
     missing, up = None, native if native.running() else None
     if up is None:
         try:
-            docker.require()
+            docker.require(starting=starting)
         except EngineMissing as error:
             missing = error
         else:

@@ -50,7 +50,7 @@ def test_a_fourth_one_needs_no_python(folder) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        pytest.param("services: [", "line 1", id="not YAML"),
+        pytest.param("services: [}", "line 1", id="not YAML"),
         pytest.param(FOURTH.replace("  title: Fourth\n", ""), "title", id="a key is missing"),
         pytest.param(FOURTH.replace("    build: ..\n", ""), "build", id="nothing builds the image"),
     ],

@@ -126,7 +126,7 @@ def test_the_fingerprint_does_not_depend_on_the_order() -> None:
 def machine(*, engine: bool, up: str | None = None, setting: str = "auto"):
     """The two runtimes as they answer on some machine."""
 
-    def require() -> str:
+    def require(*, starting: bool) -> str:
         if not engine:
             raise EngineMissing("There is no Docker on this machine.")
         return "26.1"
