@@ -23,7 +23,7 @@ from stack.errors import (
     StackError,
     still_starting,
 )
-from stack.orchestrators import Orchestrator
+from stack.orchestrators import Orchestrator, stop_order
 from stack.runner import Result, Runner
 from stack.runtime import POSTGRES, OnLine, Service, require_service
 from stack.settings import Settings
@@ -406,12 +406,15 @@ class Docker:
 
     def stop_orchestrator(self, on_line: OnLine) -> None:
         """Stop and remove the orchestrator's containers; PostgreSQL's stays as it is."""
-        names = [service.container for service in self.services() if service.orchestrator]
-        if names:
-            for argv in (["docker", "stop", *names], ["docker", "rm", "--force", *names]):
-                done = self.runner.follow(argv, on_line)
-                if done.code:
-                    raise StackError("The orchestrator could not be stopped.", done.stderr, "invoke status")
+        found = [service for service in self.services() if service.orchestrator]
+        waves = stop_order([service.name for service in found], self.orchestrators.values())
+        argvs = [["docker", "stop", *(service.container for service in found if service.name in wave)] for wave in waves]
+        if found:
+            argvs.append(["docker", "rm", "--force", *(service.container for service in found)])
+        for argv in argvs:
+            done = self.runner.follow(argv, on_line)
+            if done.code:
+                raise StackError("The orchestrator could not be stopped.", done.stderr, "invoke status")
 
     def down(self, on_line: OnLine) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""

@@ -17,7 +17,7 @@ import psutil
 from stack import bootstrap, certificates, checks, console, diagnosis, environments, plan, ports
 from stack.checks import Check
 from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
-from stack.orchestrators import Orchestrator, Process
+from stack.orchestrators import Orchestrator, Process, stop_order
 from stack.postgres import Postgres
 from stack.processes import Processes, Record
 from stack.runner import Result, Runner
@@ -162,7 +162,9 @@ class Native:
         """End every process of the orchestrator; PostgreSQL stays up."""
         on_line("stopping what runs")
         if not self.runner.dry:
-            self.processes.stop(self.processes.records())
+            records = self.processes.records()
+            for wave in stop_order([record.service for record in records], self.orchestrators.values()):
+                self.processes.stop([record for record in records if record.service in wave])
 
     def down(self, on_line: OnLine) -> None:
         """End everything; the data stays."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Orchestrator:
         native: how it runs without Docker, or None where it cannot.
         services: the names of its services.
         memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
+        after: by service, its other services that must be healthy before that one starts.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Orchestrator:
     native: Native | None = None
     services: tuple[str, ...] = ()
     memory: int = 0
+    after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def database_key(self) -> str:
@@ -174,6 +176,7 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         native=_native(block["native"], services) if "native" in block else None,
         services=tuple(services),
         memory=int(block.get("memory", 0)),
+        after={name: tuple(other for other in body.get("depends_on", {}) if other in services) for name, body in services.items()},
     )
 
 
@@ -197,6 +200,25 @@ def _native(block: dict[str, Any], services: dict[str, Any]) -> Native:
             for name, process in block["services"].items()
         ),
     )
+
+
+def stop_order(services: Sequence[str], known: Iterable[Orchestrator]) -> list[list[str]]:
+    """Which services to stop at once, and which next: one goes before those that it waited for at its start.
+
+    Prefect's worker, for one, signs off at the server, and without an answer would wait until it is killed.
+
+    Args:
+        services: that are to be stopped, of any orchestrators, and such that have no compose file any more.
+        known: every known orchestrator.
+    """
+    after = {service: others for orchestrator in known for service, others in orchestrator.after.items()}
+    waves, left = [], list(services)
+    while left:
+        needed = {other for service in left for other in after.get(service, ())}
+        wave = [service for service in left if service not in needed] or left
+        waves.append(wave)
+        left = [service for service in left if service not in wave]
+    return waves
 
 
 def find(orchestrators: Mapping[str, Orchestrator], name: str) -> Orchestrator:

@@ -1,5 +1,7 @@
 """The compose files are the only place that knows the orchestrators."""
 
+from dataclasses import replace
+
 import pytest
 
 from stack import orchestrators
@@ -72,3 +74,22 @@ def test_a_misspelt_name_gets_the_nearest_one(root) -> None:
 def test_what_is_no_name_is_refused(root, name) -> None:
     with pytest.raises(BadUsage):
         orchestrators.find(orchestrators.load_all(root), name)
+
+
+@pytest.mark.parametrize(
+    ("services", "waves"),
+    [
+        pytest.param(["prefect-server", "prefect-worker"], [["prefect-worker"], ["prefect-server"]], id="one signs off at the other"),
+        pytest.param(["dagster-code", "dagster-daemon"], [["dagster-code", "dagster-daemon"]], id="those that need no other stop at once"),
+        pytest.param(["prefect-server", "gone"], [["prefect-server", "gone"]], id="a worker that is stopped already, and a stranger"),
+        pytest.param([], [], id="nothing runs"),
+    ],
+)
+def test_a_service_is_stopped_before_those_that_it_needs(root, services, waves) -> None:
+    assert orchestrators.stop_order(services, orchestrators.load_all(root).values()) == waves
+
+
+def test_services_that_need_each_other_are_stopped_all_the_same(folder) -> None:
+    write(folder, "fourth", FOURTH)
+    circle = replace(orchestrators.load_all(folder)["fourth"], after={"a": ("b",), "b": ("a",)})
+    assert orchestrators.stop_order(["a", "b"], [circle]) == [["a", "b"]]
