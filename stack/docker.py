@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -205,6 +206,10 @@ class Docker:
         found = self.services() if services is None else services
         return next((service.orchestrator for service in found if service.up and service.orchestrator in self.orchestrators), None)
 
+    def baked(self) -> bool:
+        """Whether a container runs the dbt project of its image."""
+        return any(service.baked for service in self.services())
+
     def unsupported(self, target: Orchestrator) -> str:
         """Containers run everywhere."""
         return ""
@@ -273,9 +278,9 @@ class Docker:
             NoSpace: the disk is nearly full.
             IncompatibleData: the volume is of another PostgreSQL version.
         """
-        for check in self.checks([target]):
-            if not check.advice:
-                check.run()
+        with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for Docker's answers
+            for told in [pool.submit(check.run) for check in self.checks([target]) if not check.advice]:
+                told.result()
 
     def _accepted(self, target: Orchestrator) -> str:
         checked = self.runner.ask(compose(self.settings, target.file, "config", "--quiet"))
@@ -312,9 +317,13 @@ class Docker:
 
     def _data(self) -> str:
         """Compare the volume's version with the image's, where both are there and no server has opened the volume already."""
+        if any(service.name == POSTGRES for service in self.services()):
+            return "in use"
         image, volume = image_name(self.settings, POSTGRES), f"{self.settings.project}_postgres-db-volume"
-        if volume not in self.volumes() or image not in self.images() or any(service.name == POSTGRES for service in self.services()):
-            return "in use" if volume in self.volumes() else "none yet"
+        if not self.has_data():
+            return "none yet"
+        if image not in self.images():
+            return "not looked at: the server's image is not built yet"
         script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
         argv = ["docker", "run", "--rm", "--network", "none", "--volume", f"{volume}:{PGDATA}:ro", "--entrypoint", "sh"]
         found, _, program = self._checked(self.runner.ask([*argv, image, "-c", script])).stdout.partition("\n")

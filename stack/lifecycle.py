@@ -80,7 +80,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
         return
-    was_baked = any(service.baked for service in runtime.services())
+    was_baked = runtime.baked()
     command = f"invoke switch {target.name}"
     if runs is Runs.REFUSE:  # before anybody waits for a build
         _settle(runtime, runs, command)

@@ -69,6 +69,10 @@ class Native:
         running = (record.orchestrator for record in self.processes.records() if self.processes.members(record))
         return next((name for name in running if name in self.orchestrators), None)
 
+    def baked(self) -> bool:
+        """There is no image without Docker."""
+        return False
+
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
         if target.native is None:

@@ -76,6 +76,9 @@ class Runtime(Protocol):
     def active(self, services: Iterable[Service] | None = None) -> str | None:
         """The known orchestrator that is up, or None; ``services`` is what was returned just now, to not ask again."""
 
+    def baked(self) -> bool:
+        """Whether what runs is the dbt project of the image; asks no service how it does."""
+
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run on it here; empty where it can."""
 
