@@ -269,3 +269,19 @@ def doctor(c, runtime=None):
     code = doctor.examine(ROOT, os.environ, runtime, runner)
     if code:
         raise Exit(code=code)
+
+
+@command(
+    help={
+        "only": "Some of the measurements, separated by commas (docs/benchmark.md tells of them). Without it: all.",
+        "orch": "Some of the orchestrators, separated by commas. Without it: all.",
+        "rounds": "How often everything is measured.",
+        "runtime": "Measure on docker or native. Without it: on both, as far as they are there.",
+        "out": "The JSON file to write. Without it: bench/results/<time>.json in the checkout.",
+    }
+)
+def bench(c, only="", orch="", rounds="5", runtime="", out=None):
+    """Measure what orchestration costs, as ratios, on a stack of the benchmark's own; yours is not touched."""
+    from bench.__main__ import main
+
+    main(only, orch, whole("--rounds", rounds), runtime, out)

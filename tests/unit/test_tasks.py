@@ -24,7 +24,7 @@ def invoke(tmp_path, root):
     return run
 
 
-TASKS = ("build", "up", "down", "switch", "run", "status", "logs", "sql", "backup", "restore", "clean", "doctor")
+TASKS = ("build", "up", "down", "switch", "run", "status", "logs", "sql", "backup", "restore", "clean", "doctor", "bench")
 
 
 def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:

@@ -1,0 +1,125 @@
+"""``python -m bench``, which is also ``invoke bench``: measure, print a table, and write the figures as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+from bench import commands, images, many, memory, rivals, run, start, switch
+from bench.harness import HEADER, Figure, as_json, row
+from bench.stand import stand
+from stack import ROOT, checks, console, orchestrators
+from stack.errors import BadUsage, StackError
+from stack.runner import Runner
+
+MEASUREMENTS = {
+    "commands": commands.measure,
+    "run": run.measure,
+    "switch": switch.measure,
+    "start": start.measure,
+    "images": images.measure,
+    "memory": memory.measure,
+    "many": many.measure,
+    "rivals": rivals.measure,
+}
+RUNTIMES = ("docker", "native")
+ROUNDS = 5
+
+
+def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> None:
+    """Measure on a stack of the benchmark's own, print each row as it is known, and write all of them to a file.
+
+    Args:
+        only: names in `MEASUREMENTS`, separated by commas; empty for all.
+        orch: orchestrators, separated by commas; empty for all.
+        rounds: how often everything is measured.
+        runtime: ``docker``, ``native``, or both, separated by a comma; empty for those that there are here.
+        path: of the JSON; None for one in ``bench/results``.
+
+    Raises:
+        BadUsage: there is no such measurement or runtime, or the file is there.
+        StackError: what was to be measured fails.
+    """
+    chosen = _picked(only, MEASUREMENTS, "measurement", "--only") or list(MEASUREMENTS)
+    names = _picked(orch, orchestrators.load_all(ROOT), "orchestrator", "--orch")
+    runtimes = _picked(runtime, RUNTIMES, "runtime", "--runtime") or _possible()
+    now = datetime.now(timezone.utc)
+    target = Path(path) if path else ROOT / "bench" / "results" / f"{now:%Y%m%dT%H%M%SZ}.json"
+    if target.exists():
+        raise BadUsage(f"{target} is there already.", "Figures are not written over others.", "invoke bench --out OTHER.json")
+    console.note("This takes a stack of its own, in a copy of this checkout, and removes it again; yours is not touched.")
+    console.note("What else runs on this machine makes the spread wider.")
+    found: dict[str, dict[str, list[Figure]]] = {}
+    try:
+        for kind in runtimes:
+            with stand(kind, names) as made:
+                for name in chosen:
+                    console.say(f"\n{name} ({kind})")
+                    for figure in MEASUREMENTS[name](made, rounds):
+                        found.setdefault(kind, {}).setdefault(name, []).append(figure)
+                        console.note(f"  {' | '.join(filter(None, row(figure)))}")
+    finally:
+        if found:
+            _report(found, target, now, rounds)
+
+
+def _picked(text: str, known: Iterable[str], what: str, flag: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise BadUsage(
+                f"There is no {what} called {name!r}.", f"There are {', '.join(known)}.", f"invoke bench {flag} {next(iter(known))}"
+            )
+    return names
+
+
+def _possible() -> list[str]:
+    """The runtimes that there are here."""
+    return [name for name in RUNTIMES if name != "docker" or Runner({}).ask(["docker", "version"]).code == 0]
+
+
+def _report(found: dict[str, dict[str, list[Figure]]], target: Path, now: datetime, rounds: int) -> None:
+    for kind, measurements in found.items():
+        console.say(f"\n{kind}")
+        console.table(HEADER, [row(figure) for figures in measurements.values() for figure in figures])
+    content = {
+        "time": now.isoformat(timespec="seconds"),
+        "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip(),
+        "machine": {"system": platform.system(), "cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total // checks.MIB},
+        "rounds": rounds,
+        "figures": {
+            kind: {name: [as_json(figure) for figure in figures] for name, figures in measurements.items()}
+            for kind, measurements in found.items()
+        },
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    console.ok(f"Written to {target}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What orchestration costs; docs/benchmark.md tells the rest.")
+    parser.add_argument("--only", default="", help=f"some of {', '.join(MEASUREMENTS)}, separated by commas; without it: all")
+    parser.add_argument("--orch", default="", help="some of the orchestrators, separated by commas; without it: all")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often everything is measured (%(default)s)")
+    parser.add_argument("--runtime", default="", help="docker or native; without it: both, as far as they are there")
+    parser.add_argument("--out", help="the JSON file; without it: bench/results/<time>.json")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it gently has it tidy up
+    try:
+        main(asked.only, asked.orch, asked.rounds, asked.runtime, asked.out)
+    except StackError as error:
+        console.say(str(error))
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)

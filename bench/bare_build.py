@@ -1,0 +1,18 @@
+"""Given to a Python where an orchestrator runs dbt: one plain `dbt build`, whose seconds are the last line that is printed.
+
+Its target folder is its own and stays, so that from the second time on the project is parsed already.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+target = os.path.join(os.environ["SWITCHYARD_TARGET_PATH"], "bench")
+options = ["--project-dir", os.environ["DBT_PROJECT_DIR"], "--target-path", target, "--log-path", target, "--log-level-file", "none"]
+began = time.perf_counter()
+done = subprocess.run(["dbt", "build", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+seconds = time.perf_counter() - began
+if done.returncode:
+    sys.exit(f"dbt ended with {done.returncode}\n{done.stdout[-3000:]}")
+print(seconds)

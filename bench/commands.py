@@ -1,0 +1,51 @@
+"""What a command costs beyond what it asks for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from bench.harness import Figure, interleaved, ratio, timed
+from bench.stand import Stand
+from stack import docker
+
+EMPTY = 'from invoke import task\n\n\n@task\ndef nothing(c):\n    """Do nothing."""\n'
+TIMES = 5  # as many measurements as rounds: each takes a fraction of a second
+
+
+def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+    """`invoke --list` and `invoke status`, with one orchestrator up, against what each cannot do without."""
+    stand.on(stand.names()[0])
+    needed, ask = _needed(stand)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tasks.py").write_text(EMPTY, encoding="utf-8")
+        empty = stand.argv("--search-root", folder)
+        actions = {
+            "list": partial(stand.invoke, "--list"),
+            "empty list": partial(stand.command, [*empty, "--list"]),
+            "status": partial(stand.invoke, "status"),
+            "empty task": partial(stand.command, [*empty, "nothing"]),
+            "needed": ask,
+        }
+        for action in actions.values():
+            action()
+        found = interleaved(TIMES * rounds, {name: partial(timed, action) for name, action in actions.items()})
+    yield ratio("invoke --list / that of an empty tasks.py", found["list"], found["empty list"], 1.3)
+    yield ratio(f"invoke status / {needed}", found["status"], found["needed"])
+    both = [sum(pair) for pair in zip(found["empty task"], found["needed"])]
+    yield ratio(f"invoke status / {needed}, and an empty task of Invoke's", found["status"], both)
+
+
+def _needed(stand: Stand) -> tuple[str, Callable[[], object]]:
+    """What `invoke status` must ask at least: the engine for its containers, or without one, every service how it does."""
+    if stand.runtime == "docker":
+        return "docker ps", lambda: stand.command(docker.ps_argv(stand.settings))
+
+    def side_by_side() -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(stand.health, stand.driver.processes.records()))
+
+    return "the services' health commands, side by side", side_by_side

@@ -1,0 +1,76 @@
+"""The images: what they weigh beyond what they must hold, and what an edit builds anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.harness import Figure, interleaved, ratio, timed
+from bench.stand import Stand
+from stack import docker
+from stack.fingerprints import BASE_IMAGE_KEYS
+
+MODEL = "models/staging/stg_orders.sql"
+LIST = "find / -xdev -type f -printf '%s\\t%T@\\t%p\\n'"
+
+
+def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+    """Sizes once, builds as often as there are rounds; without Docker there are no images."""
+    if stand.runtime != "docker":
+        return
+    bases = [stand.settings[key] for key in BASE_IMAGE_KEYS]
+    for name in stand.names():
+        stand.invoke("build", "--orch", name)
+        title, image = stand.orchestrators[name].title, docker.image_name(stand.settings, name)
+        base = next(base for base in bases if _layers(stand, image)[: len(_layers(stand, base))] == _layers(stand, base))
+        needed = _size(stand, base) + environment(_files(stand, image), _files(stand, base))
+        yield ratio(f"{title}: image / its base and its environment", [_size(stand, image)], [needed])
+        build = ("build", "--orch", name)
+        found = interleaved(
+            rounds,
+            {
+                "everything": lambda build=build: timed(lambda: stand.invoke(*build, "--no-cache")),
+                "a model": _edited(stand, stand.folder / "dbt_project" / MODEL, "-- {}\n", build),
+                "a dependency": _edited(stand, stand.folder / "docker" / name / "requirements.txt", "# {}\n", build),
+            },
+        )
+        yield ratio(f"{title}: build after one model / of everything", found["a model"], found["everything"], 0.05)
+        yield ratio(f"{title}: build after one dependency / of everything", found["a dependency"], found["everything"])
+
+
+def environment(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, int]]) -> int:
+    """Bytes of installed packages among ``files`` that are not, or not the same, in ``base``.
+
+    Args:
+        files: of an image: time of change, and size, by path.
+        base: the same of the image that it is built on.
+    """
+    return sum(size for path, (at, size) in files.items() if "site-packages" in path and base.get(path) != (at, size))
+
+
+def _edited(stand: Stand, path: Path, line: str, build: tuple[str, ...]) -> object:
+    edits = iter(range(1_000_000))
+
+    def measured() -> float:
+        path.write_text(path.read_text(encoding="utf-8") + line.format(next(edits)), encoding="utf-8")
+        return timed(lambda: stand.invoke(*build))
+
+    return measured
+
+
+def _inspect(stand: Stand, image: str, template: str) -> str:
+    return stand.command(["docker", "image", "inspect", "--format", template, image]).strip()
+
+
+def _size(stand: Stand, image: str) -> int:
+    return int(_inspect(stand, image, "{{.Size}}"))
+
+
+def _layers(stand: Stand, image: str) -> list[str]:
+    return _inspect(stand, image, '{{join .RootFS.Layers " "}}').split()
+
+
+def _files(stand: Stand, image: str) -> dict[str, tuple[str, int]]:
+    argv = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh", image, "-c", LIST]
+    rows = (line.split("\t", 2) for line in stand.command(argv).splitlines())
+    return {path: (at, int(size)) for size, at, path in rows}

@@ -1,0 +1,74 @@
+"""What each orchestrator takes while nothing happens, after it has run the pipeline once; PostgreSQL included."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from bench.harness import Figure
+from bench.stand import Stand
+from stack import checks
+from stack.native import Native
+
+WINDOW = 60  # seconds, of all rounds together
+SETTLING = 20  # seconds after a run, in which workers and connections that are not kept go away
+
+# Of the control groups' second version, and of their first.
+CPU = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpuacct/cpuacct.usage"
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+    """Memory in MiB, and processor time as a share of one core."""
+    for name in stand.names():
+        stand.on(name)
+        stand.invoke("run")
+        time.sleep(SETTLING)
+        memory, load = [], []
+        for _ in range(rounds):
+            began, before = time.monotonic(), _cpu_seconds(stand)
+            time.sleep(WINDOW / rounds)
+            load.append(100 * (_cpu_seconds(stand) - before) / (time.monotonic() - began))
+            memory.append(_memory(stand))
+        title = stand.orchestrators[name].title
+        yield Figure(f"{title}: memory", tuple(memory), unit="MiB")
+        yield Figure(f"{title}: idle CPU", tuple(load), unit="% of a core")
+
+
+def cpu_seconds(text: str) -> float:
+    """The processor time that a container's control group tells."""
+    if match := re.search(r"^usage_usec (\d+)", text, re.M):
+        return int(match[1]) / 1e6
+    return int(text) / 1e9
+
+
+def mebibytes(text: str) -> float:
+    """What `docker stats` says of memory, such as ``512.5MiB / 1GiB``."""
+    number, unit = re.match(r"([\d.]+)(\w+)", text).groups()
+    return float(number) * UNITS[unit] / checks.MIB
+
+
+def _cpu_seconds(stand: Stand) -> float:
+    if isinstance(stand.driver, Native):
+        return sum(sum(process.cpu_times()[:2]) for process in _processes(stand.driver))
+    containers = [service.container for service in stand.driver.services()]
+    return sum(cpu_seconds(stand.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
+
+
+def _memory(stand: Stand) -> float:
+    """Memory that several processes share is counted once, where the system tells."""
+    if isinstance(stand.driver, Native):
+        used = (process.memory_full_info() for process in _processes(stand.driver))
+        return sum(getattr(info, "pss", info.uss) for info in used) / checks.MIB
+    containers = [service.container for service in stand.driver.services()]
+    lines = stand.command(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers]).splitlines()
+    return sum(map(mebibytes, lines))
+
+
+def _processes(native: Native) -> list[psutil.Process]:
+    server = native.postgres.server()
+    own = [process for record in native.processes.records() for process in native.processes.members(record)]
+    return [*own, server, *server.children(recursive=True)]

@@ -1,0 +1,177 @@
+"""A stack of the benchmark's own: a copy of the checkout, with its own compose project and ports. Yours is never touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from stack import ROOT, bootstrap, docker, orchestrators, plan, ports, runtime, settings
+from stack.errors import StackError
+from stack.native import Native
+from stack.orchestrators import Orchestrator, Process
+from stack.processes import Record
+from stack.runner import Runner
+from stack.runtime import POSTGRES
+
+PROJECT = "switchyard-bench"
+
+
+class Stand:
+    """The benchmark's stack.
+
+    Args:
+        folder: the copy of the checkout.
+        runtime: ``docker`` or ``native``.
+        only: the orchestrators to measure; none for all.
+    """
+
+    def __init__(self, folder: Path, runtime: str, only: Sequence[str] = ()) -> None:
+        self.folder, self.runtime, self.only = folder, runtime, only
+        self.orchestrators: dict[str, Orchestrator] = orchestrators.load_all(folder)
+        keys = ("POSTGRES_PORT", *(orchestrator.ui_port for orchestrator in self.orchestrators.values()))
+        own = {key: str(ports.unused()) for key in keys}
+        self.env = {**os.environ, **own, "COMPOSE_PROJECT_NAME": PROJECT, "RUNTIME": runtime, "NO_COLOR": "1"}
+
+    @cached_property
+    def settings(self) -> settings.Settings:
+        """What the copy's `.env` and the variables of `env` say."""
+        return settings.load(self.folder, self.env)[0]
+
+    @cached_property
+    def driver(self) -> runtime.Runtime:
+        """The runtime itself, for what no command does."""
+        runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": PROJECT})
+        if self.runtime == "docker":
+            return docker.Docker(self.settings, self.orchestrators, runner)
+        return Native(self.settings, self.orchestrators, runner, self.env)
+
+    def possible(self) -> list[str]:
+        """The orchestrators that can run here."""
+        return [name for name, orchestrator in self.orchestrators.items() if not self.driver.unsupported(orchestrator)]
+
+    def names(self) -> list[str]:
+        """Those of them that are to be measured."""
+        return [name for name in self.possible() if not self.only or name in self.only]
+
+    def argv(self, *args: str) -> list[str]:
+        """How `invoke ARGS` is typed."""
+        return [sys.executable, "-m", "invoke", *args]
+
+    def invoke(self, *args: str, stdin: str = "") -> str:
+        """Type `invoke ARGS` in the copy, and return what it prints.
+
+        Raises:
+            StackError: it does not end well.
+        """
+        return self.command(self.argv(*args), stdin)
+
+    def command(self, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
+        """Run any program in the copy, or in ``folder``, and return what it prints; ``env``, when given, is all of its environment.
+
+        Raises:
+            StackError: it does not end well.
+        """
+        where = {"cwd": folder or self.folder, "env": env or self.env}
+        done = subprocess.run(argv, **where, input=stdin, capture_output=True, text=True, encoding="utf-8")
+        if done.returncode:
+            said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+            raise StackError(f"What was to be measured fails with {done.returncode}: {' '.join(argv[-3:])}", said, "invoke doctor")
+        return done.stdout
+
+    def on(self, name: str | None) -> None:
+        """Make ``name`` the active orchestrator; with None, PostgreSQL alone is left."""
+        active = self.driver.active()
+        if name is None:
+            self.driver.stop_orchestrator(lambda _: None)
+        elif active is None:
+            self.invoke("up", "--orch", name)
+        elif active != name:
+            self.invoke("switch", name)
+
+    def start(self, name: str) -> None:
+        """The bare start of an orchestrator, with PostgreSQL up: nothing is checked, and nothing is told."""
+        target = self.orchestrators[name]
+        if self.runtime == "docker":
+            self.command(docker.compose(self.settings, target.file, "up", "-d", "--wait"))
+        else:
+            self.driver.start(target, baked=False, timeout=300, on_line=lambda _: None)
+
+    def replace(self, old: str, new: str) -> None:
+        """Put one orchestrator in the place of another by hand: everything of the one file down, everything of the other up."""
+        if self.runtime == "docker":
+            self.command(docker.compose(self.settings, self.orchestrators[old].file, "down"))
+            self.command(docker.compose(self.settings, self.orchestrators[new].file, "up", "-d", "--wait"))
+        else:
+            self.invoke("down")
+            self.invoke("up", "--orch", new)
+
+    def sql(self, query: str) -> str:
+        """What `invoke sql` answers, without the frame."""
+        return self.invoke("sql", f"copy ({query}) to stdout").strip()
+
+    def superuser(self, script: str, database: str = bootstrap.WAREHOUSE) -> str:
+        """What psql answers to a script of the superuser's, one line per row, with `|` between columns."""
+        options = ["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set", "ON_ERROR_STOP=1"]
+        if isinstance(self.driver, Native):
+            postgres = self.driver.postgres
+            return self.command(postgres.psql("postgres", database, *options), script, {**self.env, **postgres.psql_env("postgres")})
+        psql = ["psql", "--username", "postgres", "--dbname", database, *options]
+        file = docker.postgres_file(self.settings)
+        return self.command(docker.exec_argv(self.settings, file, POSTGRES, psql, user="postgres"), script)
+
+    def process(self, name: str) -> Process:
+        """The process of an orchestrator that runs dbt: it has the warehouse's password, and does not serve the pages."""
+        orchestrator = self.orchestrators[name]
+        able = (process for process in orchestrator.native.processes if "DBT_ENV_SECRET_PASSWORD" in process.container)
+        return next(process for process in able if process.service != orchestrator.service)
+
+    def execute(self, name: str, argv: Sequence[str], stdin: str = "") -> str:
+        """Run a command where an orchestrator runs dbt: in its container, or in its environment."""
+        orchestrator, process = self.orchestrators[name], self.process(name)
+        if isinstance(self.driver, Native):
+            env = plan.environment(self.settings, orchestrator, process, {}, self.env)
+            home = plan.Folders(self.folder, name).home  # where a container has its working folder
+            return self.command([shutil.which(argv[0], path=env["PATH"]) or argv[0], *argv[1:]], stdin, env, home)
+        return self.command(docker.exec_argv(self.settings, orchestrator.file, process.service, argv), stdin)
+
+    def health(self, record: Record) -> None:
+        """Run a native process's own health command."""
+        orchestrator = self.orchestrators[record.orchestrator]
+        process = next(process for process in orchestrator.native.processes if process.service == record.service)
+        env = plan.environment(self.settings, orchestrator, process, record.ports, self.env)
+        argv = plan.argv(self.settings, orchestrator, process.health, record.ports)
+        self.command([shutil.which(argv[0], path=env["PATH"]) or argv[0], *argv[1:]], env=env)
+
+
+@contextmanager
+def stand(runtime: str, only: Sequence[str]) -> Iterator[Stand]:
+    """The benchmark's stack, of which nothing is left afterwards but what Docker and uv keep to build faster.
+
+    Raises:
+        EngineMissing: there is no such runtime here.
+    """
+    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
+        made = Stand(_copied(Path(folder).resolve()), runtime, only)
+        made.driver.require()
+        try:
+            yield made
+        finally:
+            for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
+                subprocess.run(made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.DEVNULL)
+
+
+def _copied(folder: Path) -> Path:
+    """Copy what git knows, or would add, of this checkout."""
+    files = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True)
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder

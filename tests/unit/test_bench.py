@@ -1,0 +1,68 @@
+"""The benchmark's figures, as far as they are reckoned and not measured."""
+
+import pytest
+
+from bench import harness, images, memory, run
+from bench.harness import Figure, interleaved, ratio, row
+
+
+def test_measurements_take_turns() -> None:
+    order = []
+
+    def action(name: str, seconds: float):
+        return lambda: order.append(name) or seconds
+
+    assert interleaved(2, {"a": action("a", 3.0), "b": action("b", 2.0)}) == {"a": (3.0, 3.0), "b": (2.0, 2.0)}
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_a_ratio_compares_neighbours_so_that_a_slow_moment_of_the_machine_does_not_count() -> None:
+    figure = ratio("x", [2.0, 20.0, 2.0], [1.0, 10.0, 1.0], target=2.0)
+    assert (figure.values, figure.median, figure.met) == ((2.0, 2.0, 2.0), 2.0, True)
+
+
+@pytest.mark.parametrize(
+    ("figure", "cells"),
+    [
+        pytest.param(Figure("a", (1.2, 1.0, 1.6), 1.25), ("a", "1.20", "1.00 to 1.60", "met, at most 1.25"), id="met"),
+        pytest.param(Figure("a", (1.3, 1.0, 1.6), 1.25), ("a", "1.30", "1.00 to 1.60", "MISSED, at most 1.25"), id="missed"),
+        pytest.param(Figure("a", (1.5, 1.0)), ("a", "1.25", "1.00 to 1.50", ""), id="no target, and an even number of rounds"),
+        pytest.param(Figure("a", (1200.4,), unit="MiB"), ("a", "1,200 MiB", "1,200 MiB to 1,200 MiB", ""), id="a unit"),
+    ],
+)
+def test_a_row_shows_median_spread_and_target(figure, cells) -> None:
+    assert row(figure) == cells
+
+
+def test_the_json_has_what_the_ratio_was_made_of() -> None:
+    found = harness.as_json(ratio("x", [3.0], [2.0], target=1.0))
+    assert (found["median"], found["met"], found["seconds"]) == (1.5, False, {"above": [3.0], "below": [2.0]})
+
+
+def test_phases_add_up_to_the_run_even_where_clocks_disagree() -> None:
+    timeline = run.Timeline(100.0, (101.0, 100.9, 103.0, 104.0, 108.0, 110.0))  # handed over before it was created
+    assert timeline.phases == dict(zip(run.PHASES, (1.0, 0.0, 2.0, 1.0, 4.0, 2.0)))
+    assert sum(timeline.phases.values()) == timeline.seconds
+
+
+def test_connections_of_dbt_alone_count() -> None:
+    told = "postgres-1  | bench 1700000000.250 LOG:  connection authorized: user={} database=airflow application_name=dbt"
+    left = "postgres  | bench 1700000009.500 LOG:  disconnection: session time: 0:00:01 user=dbt database=airflow host=::1 port=1"
+    assert run.CONNECTED.search(told.format("dbt"))[1] == "1700000000.250"
+    assert run.CONNECTED.search(told.format("dagster")) is None
+    assert run.DISCONNECTED.search(left)[1] == "1700000009.500"
+
+
+def test_the_environment_of_an_image_is_its_own_packages() -> None:
+    base = {"/usr/lib/site-packages/a.py": ("1", 10), "/usr/lib/site-packages/b.py": ("1", 10)}
+    files = base | {"/usr/lib/site-packages/b.py": ("2", 12), "/opt/venv/site-packages/c.py": ("2", 5), "/opt/code.py": ("2", 7)}
+    assert images.environment(files, base) == 17
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("usage_usec 2500000\nuser_usec 1\n", 2.5), ("2500000000\n", 2.5)], ids=["v2", "v1"])
+def test_both_versions_of_control_groups_are_read(text, seconds) -> None:
+    assert memory.cpu_seconds(text) == seconds
+
+
+def test_memory_is_read_in_mebibytes() -> None:
+    assert (memory.mebibytes("512.5MiB / 1GiB"), memory.mebibytes("1.5GiB / 2GiB")) == (512.5, 1536.0)
