@@ -1,4 +1,4 @@
-"""The Prefect flow that runs dbt, and the process that serves it as four deployments, one per job.
+"""The Prefect flow that runs dbt.
 
 dbt runs inside the flow run's process and tells what it does through its events: a node that starts becomes a task run,
 which ends as dbt says that the node ended. prefect-dbt supplies dbt's settings, so that ``profiles.yml`` may name
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,25 +21,71 @@ from typing import Any, Literal
 
 from dbt.adapters.factory import FACTORY
 from dbt.cli.main import dbtRunner, dbtRunnerResult
-from prefect import allow_failure, flow, get_client, get_run_logger, serve, task
+from dbt.contracts.graph.manifest import Manifest
+from dbt_common.clients.jinja import template_cache
+from prefect import allow_failure, flow, get_client, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
-from prefect.schedules import Cron
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect_dbt import PrefectDbtSettings
 
 from switchyard import project, results
-from switchyard.jobs import JOBS, schedules_enabled
+from switchyard.jobs import JOBS
 
 Record = dict[str, Any]
 FLOW = "dbt"
 INTERRUPTED = "interrupted"  # beside dbt's own words for how a node ends
+LEVELS = {"warn": logging.WARNING, "error": logging.ERROR}
 TESTS = ("test", "unit_test")
 NODE_EVENTS = ("NodeStart", "NodeFinished")
+
+
+class Parsed:
+    """The parsed project in memory, for the flow runs that are forked from this process.
+
+    Attributes:
+        manifest: what dbt made of the project, or None when it is not known.
+    """
+
+    def __init__(self) -> None:
+        self.manifest: Manifest | None = None
+        self._fingerprint = ""
+        self._file: tuple[int, ...] = ()
+
+    def refresh(self) -> bool:
+        """Parse the project, if dbt has done so, and with success, since this was last asked; return whether it was.
+
+        With the modules in memory, and from the parse that dbt left, that takes a fraction of a second. What nobody has
+        parsed yet is left to the next flow run, where it can be seen, be cancelled, and fail.
+        """
+        if self._left() == self._file:
+            return False
+        fingerprint = project.fingerprint()
+        parse = dbtRunner().invoke(["--log-level", "none", "--log-level-file", "none", "parse"])
+        self.manifest, self._fingerprint, self._file = parse.result if parse.success else None, fingerprint, self._left()
+        for macro in self.manifest.macros.values() if self.manifest else []:
+            template_cache.get_node_template(macro)  # compiles it, which else every run does with those that it uses
+        return True
+
+    def current(self) -> Manifest | None:
+        """The manifest, if the project is still as it was parsed."""
+        return self.manifest if self._fingerprint == project.fingerprint() else None
+
+    @staticmethod
+    def _left() -> tuple[int, ...]:
+        """What tells the file in which dbt leaves its parse from any before it."""
+        try:
+            status = (project.target_dir() / "partial_parse.msgpack").stat()
+        except FileNotFoundError:
+            return ()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+parsed = Parsed()
 
 
 @flow(name=FLOW, description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.")
@@ -85,7 +132,7 @@ def invoke(command: list[str], events: SimpleQueue[Any], outcome: Future[dbtRunn
             events.put(event)
 
     try:
-        outcome.set_result(dbtRunner(callbacks=[on_event]).invoke(command))
+        outcome.set_result(dbtRunner(parsed.current(), callbacks=[on_event]).invoke(command))
     except BaseException as error:  # whatever it is, the flow must not wait for ever
         outcome.set_exception(error)
 
@@ -111,7 +158,7 @@ class Run:
         self._parents: dict[str, list[str]] = {}
         self._ends: dict[str, Future[Record]] = {}
         self._task_runs: dict[str, PrefectFuture[Any]] = {}
-        self._logger = get_run_logger()
+        self._logs: list[Record] = []
         self._client = get_client(sync_client=True)
         self._table = create_table_artifact([], key=f"dbt-{job.replace('_', '-')}", description=JOBS[job].description)
         self._published = 0
@@ -120,8 +167,7 @@ class Run:
     def handle(self, event: Any) -> None:
         """React to one of dbt's events."""
         if event.info.name not in NODE_EVENTS:
-            if text := event.info.msg.strip():
-                getattr(self._logger, {"warn": "warning", "error": "error"}.get(event.info.level, "info"))(text)
+            self._log(event.info)
             return
         node_info = event.data.node_info
         if node_info.resource_type == "exposure":  # dbt names it, and does nothing for it
@@ -136,6 +182,18 @@ class Run:
         elif not hidden:
             self._start(node_info.unique_id)
 
+    def _log(self, info: Any) -> None:
+        """Keep what dbt says for the flow run's log, and print it for this process's."""
+        if text := info.msg.strip():
+            print(text, flush=True)
+            self._logs.append({
+                "flow_run_id": flow_run.id,
+                "name": "prefect.flow_runs",
+                "level": LEVELS.get(info.level, logging.INFO),
+                "message": text,
+                "timestamp": info.ts.ToJsonString(),
+            })  # fmt: skip
+
     def _start(self, unique_id: str) -> None:
         if not self._parents:
             manifest = self._target / "manifest.json"  # written before the first node starts
@@ -144,9 +202,7 @@ class Run:
         before = [parent for parent in self._parents.get(unique_id, []) if parent in self._ends and not self._was_skipped(parent)]
         name = results.node_record({"unique_id": unique_id, "status": "started"})["name"]
         self._ends[unique_id] = end = Future()
-        self._task_runs[unique_id] = node.with_options(task_run_name=name).submit(
-            end, wait_for=[allow_failure(self._task_runs[parent]) for parent in before]
-        )
+        self._task_runs[unique_id] = node.submit(name, end, wait_for=[allow_failure(self._task_runs[parent]) for parent in before])
 
     def _was_skipped(self, unique_id: str) -> bool:
         end = self._ends[unique_id]
@@ -160,11 +216,16 @@ class Run:
             end.set_result(record)
 
     def publish(self, every: float = 0) -> None:
-        """Bring the table up to date, if it has something new to tell and ``every`` seconds have gone by."""
-        if len(self.records) > self._published and monotonic() - self._published_at >= every:
+        """Bring the table and the log up to date, if they have something new to tell and ``every`` seconds have gone by."""
+        if monotonic() - self._published_at < every:
+            return
+        if len(self.records) > self._published:
             self._client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(self.records)))
             self._published = len(self.records)
-            self._published_at = monotonic()
+        if self._logs:
+            self._client.create_logs(self._logs)
+            self._logs = []
+        self._published_at = monotonic()
 
     def finish(self) -> None:
         """Complete what the events told with what dbt wrote at its end, and end every task run."""
@@ -197,9 +258,9 @@ def finished_record(node_info: Any, run_result: Any) -> Record:
     })  # fmt: skip
 
 
-@task(cache_policy=NO_CACHE)
-def node(end: Future[Record]) -> State:
-    """Stand for a dbt node: wait for its end, and end the same way."""
+@task(task_run_name="{name}", cache_policy=NO_CACHE)
+def node(name: str, end: Future[Record]) -> State:
+    """Stand for the dbt node ``name``: wait for its end, and end the same way."""
     record = end.result()
     message = record["message"] or f"{record['seconds']} s" + ("" if record["rows"] is None else f", {record['rows']} rows")
     if record["status"] == INTERRUPTED:
@@ -209,33 +270,3 @@ def node(end: Future[Record]) -> State:
     if record["status"] == "skipped":
         return Cancelled(name="Skipped", message="Something that it depends on failed.")
     return Completed(name="Warned" if record["status"] == "warn" else "Completed", message=message)
-
-
-def close_interrupted_runs() -> None:
-    """End what a worker before this one left behind when it was killed; nobody else does, and it would look alive for ever."""
-    of_this_flow = FlowFilter(name={"any_": [FLOW]})
-    alive = {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}
-    state = Crashed(message="The worker was stopped.")
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_filter=of_this_flow, flow_run_filter=FlowRunFilter(state=alive)):
-            client.set_flow_run_state(run.id, state, force=True)
-        for run in client.read_task_runs(flow_filter=of_this_flow, task_run_filter=TaskRunFilter(state=alive)):
-            client.set_task_run_state(run.id, state, force=True)
-
-
-if __name__ == "__main__":
-    project.adopt_baked()
-    close_interrupted_runs()
-    serve(
-        *(
-            dbt.to_deployment(
-                name=job.name,
-                description=job.description,
-                parameters={"job": job.name},
-                schedules=[Cron(job.cron, timezone="UTC", active=schedules_enabled())] if job.cron else [],
-            )
-            for job in JOBS.values()
-        ),
-        limit=1,  # two dbt runs at once would rebuild the same tables under each other
-        print_starting_message=False,
-    )
