@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timezone
+from itertools import count
 from typing import Any
 
 from switchyard import api
@@ -95,22 +96,29 @@ def find_deployment(job: str) -> dict[str, Any] | None:
 def follow(started: dict[str, Any]) -> dict[str, Any]:
     """Wait for the end of the flow run, or of the worker, telling of each dbt node as it ends."""
     told: set[str] = set()
+    rounds = count()
     table = {"flow_run_id": {"any_": [started["id"]]}, "type": {"any_": ["table"]}}
 
-    def probe() -> dict[str, Any] | None:
-        flow_run = request("GET", f"flow_runs/{started['id']}")  # before the table, or else its last rows could be missed
-        for artifact in request("POST", "artifacts/filter", {"artifacts": table}):
+    def tell(artifacts: list[dict[str, Any]]) -> None:
+        for artifact in artifacts:
             for record in json.loads(artifact["data"]):
                 if record["unique_id"] not in told:
                     told.add(record["unique_id"])
                     api.emit("node", **record)
-        if flow_run["state_type"] in FINISHED:
+
+    def probe() -> dict[str, Any] | None:
+        flow_run = request("GET", f"flow_runs/{started['id']}")  # before the table, or else its last rows could be missed
+        is_over = flow_run["state_type"] in FINISHED
+        passed = next(rounds)
+        if is_over or passed % 4 == 0:  # the flow renews it every second
+            tell(request("POST", "artifacts/filter", {"artifacts": table}))
+        if is_over:
             return flow_run
         # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
-        deployment = request("GET", f"deployments/{started['deployment_id']}")
-        return flow_run if deployment["status"] == "NOT_READY" else None
+        gone = passed % 20 == 0 and request("GET", f"deployments/{started['deployment_id']}")["status"] == "NOT_READY"
+        return flow_run if gone else None
 
-    return api.wait_for(probe, float("inf"), "the flow run to end")
+    return api.wait_for(probe, float("inf"), "the flow run to end", every=0.25)
 
 
 def give_up(flow_run: dict[str, Any]) -> str:
