@@ -195,7 +195,11 @@ def _native(block: dict[str, Any], services: dict[str, Any]) -> Native:
                 container=services[name].get("environment", {}),
                 environment={**block.get("environment", {}), **process.get("environment", {})},
                 # PostgreSQL, of which every service depends, is up before anything of an orchestrator starts.
-                after=tuple(other for other in services[name].get("depends_on", {}) if other in block["services"]),
+                after=tuple(
+                    other
+                    for other, needed in services[name].get("depends_on", {}).items()
+                    if other in block["services"] and needed["condition"] == "service_healthy"
+                ),
             )
             for name, process in block["services"].items()
         ),

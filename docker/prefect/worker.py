@@ -29,14 +29,15 @@ from prefect.schedules import Cron
 from prefect.states import Crashed
 
 import flow
-from switchyard import project
+from switchyard import api, project
 from switchyard.jobs import JOBS, schedules_enabled
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def run() -> None:
-    """Take over from the worker before this one, and serve the deployments until a signal comes."""
+    """Take over from the worker before this one as soon as the server is there, and serve the deployments until a signal comes."""
+    api.wait_for(server_is_healthy, 120, "Prefect's server", every=0.2)
     close_interrupted_runs()
     serve(
         *(
@@ -50,7 +51,16 @@ def run() -> None:
         ),
         limit=1,  # two dbt runs at once would rebuild the same tables under each other
         print_starting_message=False,
+        query_seconds=0.5,
     )
+
+
+def server_is_healthy() -> bool | None:
+    """True when it is, and None while it is not."""
+    try:
+        return api.request("GET", f"{os.environ['PREFECT_API_URL']}/health", timeout=5)
+    except api.ApiError:
+        return None
 
 
 def close_interrupted_runs() -> None:
