@@ -13,25 +13,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from stack import bootstrap, console, lifecycle, pipeline
-from stack.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, RunInProgress, StackError
+from stack import bootstrap, console, warehouse
+from stack.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from stack.runner import shown
-from stack.runtime import POSTGRES, Runtime
+from stack.runtime import Runtime
 
 FOLDER = "backups"
 MAGIC = b"PGDMP"
 ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
-TIMEOUT = 120  # seconds that PostgreSQL may take to start
 NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 ANOTHER = "Restore a file that `invoke backup` has written."
-
-_SCHEMAS = "select nspname from pg_namespace where nspowner = current_user::text::regrole order by nspname"
-# Whoever waits for a command inside a transaction is in the middle of something as well.
-_BUSY = """
-select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
-              date_trunc('second', state_change), left(regexp_replace(query, '\\s+', ' ', 'g'), 80))
-from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
-"""
 
 
 def default_file(root: Path, now: datetime) -> Path:
@@ -109,16 +100,16 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
         archive = open(file, "rb", buffering=0)  # what is read from here, the programs read from there
     with archive:
         check_header(archive.read(7), file)
-        with _server(runtime):
+        with warehouse.server(runtime):
             with console.Waiting(f"Reading {file}"):
                 _check(runtime, archive, file)
-            _refuse_while_busy(runtime, file)
-            existing = _schemas(runtime)
+            warehouse.refuse_while_busy(runtime, _restore_command(Path(file)))
+            existing = warehouse.schemas(runtime)
             if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} by that of {file}?"):
                 raise BadUsage("Nothing was restored.", "The question was not answered with yes.", f"{_restore_command(Path(file))} --yes")
             with console.Waiting(f"Restoring {file}") as waiting:
                 _restore(runtime, archive, file)
-            console.ok(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(_schemas(runtime))}")
+            console.ok(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
 
 
 def _save(runtime: Runtime, file: str | None, empty_is_fine: bool = False) -> Path | None:
@@ -131,8 +122,8 @@ def _save(runtime: Runtime, file: str | None, empty_is_fine: bool = False) -> Pa
             _require_free(target)
     if not runtime.has_data():
         raise BadBackup("There is nothing to back up.", f"The runtime {runtime.name} has no data.", "invoke up run")
-    with _server(runtime):
-        schemas = _schemas(runtime)
+    with warehouse.server(runtime):
+        schemas = warehouse.schemas(runtime)
         if not schemas and not runtime.runner.dry:
             if empty_is_fine:
                 return None
@@ -187,48 +178,6 @@ def _failed(what: str, said: str, next: str, folder: Path | None = None) -> Stac
     if "no space left" in said.lower() or (folder and shutil.disk_usage(folder).free < 2**16):
         return NoSpace(what, why, "Free some space, then try again.")
     return BadBackup(what, why, next)
-
-
-def _refuse_while_busy(runtime: Runtime, file: str) -> None:
-    """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand."""
-    runs = pipeline.active_runs(runtime)
-    busy = _query(runtime, _BUSY)
-    if runs or busy:
-        raise RunInProgress(
-            f"A run is in progress: {', '.join(run.job for run in runs)}." if runs else "Somebody works on the data.",
-            "\n".join(map(str, runs or busy)),
-            f"Wait for its end, then: {_restore_command(Path(file))}",
-        )
-
-
-def _schemas(runtime: Runtime) -> list[str]:
-    return _query(runtime, _SCHEMAS)
-
-
-def _query(runtime: Runtime, statement: str) -> list[str]:
-    """The rows of one column, asked as the role ``dbt``."""
-    args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero", "--dbname", bootstrap.WAREHOUSE]
-    argv, env = runtime.client("psql", *args, "--command", statement)
-    found = runtime.runner.ask(argv, env)
-    if found.code and not runtime.runner.dry:
-        raise BadBackup("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
-    return [row for row in found.stdout.split("\0") if row.strip()]
-
-
-@contextmanager
-def _server(runtime: Runtime) -> Iterator[None]:
-    """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
-    up = [service.name for service in runtime.services() if service.up]
-    if POSTGRES not in up:
-        lifecycle.build(runtime, runtime.outdated([POSTGRES], baked=False))
-    try:
-        with console.Waiting("Starting PostgreSQL" if POSTGRES not in up else "Looking at PostgreSQL") as waiting:
-            runtime.start_postgres(TIMEOUT, waiting.detail)
-        yield
-    finally:
-        if not up:
-            with console.Waiting("Stopping PostgreSQL") as waiting:
-                runtime.down(waiting.detail)
 
 
 @contextmanager

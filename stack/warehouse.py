@@ -1,0 +1,71 @@
+"""What the commands that replace or copy the warehouse's data have in common: a server, questions, and nobody at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stack import bootstrap, console, lifecycle, pipeline
+from stack.errors import BadBackup, RunInProgress
+from stack.runtime import POSTGRES, Runtime
+
+TIMEOUT = 120  # seconds that PostgreSQL may take to start
+
+_SCHEMAS = "select nspname from pg_namespace where nspowner = current_user::text::regrole order by nspname"
+# Whoever waits for a command inside a transaction is in the middle of something as well.
+_BUSY = """
+select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
+              date_trunc('second', state_change), left(regexp_replace(query, '\\s+', ' ', 'g'), 80))
+from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
+"""
+
+
+@contextmanager
+def server(runtime: Runtime) -> Iterator[None]:
+    """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
+    up = [service.name for service in runtime.services() if service.up]
+    if POSTGRES not in up:
+        lifecycle.build(runtime, runtime.outdated([POSTGRES], baked=False))
+    try:
+        with console.Waiting("Starting PostgreSQL" if POSTGRES not in up else "Looking at PostgreSQL") as waiting:
+            runtime.start_postgres(TIMEOUT, waiting.detail)
+        yield
+    finally:
+        if not up:
+            with console.Waiting("Stopping PostgreSQL") as waiting:
+                runtime.down(waiting.detail)
+
+
+def query(runtime: Runtime, statement: str) -> list[str]:
+    """The rows of one column, asked as the role ``dbt``.
+
+    Raises:
+        BadBackup: the server does not answer, or not with rows.
+    """
+    args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero", "--dbname", bootstrap.WAREHOUSE]
+    argv, env = runtime.client("psql", *args, "--command", statement)
+    found = runtime.runner.ask(argv, env)
+    if found.code and not runtime.runner.dry:
+        raise BadBackup("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
+    return [row for row in found.stdout.split("\0") if row.strip()]
+
+
+def schemas(runtime: Runtime) -> list[str]:
+    """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
+    return query(runtime, _SCHEMAS)
+
+
+def refuse_while_busy(runtime: Runtime, command: str) -> None:
+    """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand.
+
+    Raises:
+        RunInProgress: somebody is at work; ``command`` is what to type afterwards.
+    """
+    runs = pipeline.active_runs(runtime)
+    busy = query(runtime, _BUSY)
+    if runs or busy:
+        raise RunInProgress(
+            f"A run is in progress: {', '.join(run.job for run in runs)}." if runs else "Somebody works on the data.",
+            "\n".join(map(str, runs or busy)),
+            f"Wait for its end, then: {command}",
+        )
