@@ -238,7 +238,8 @@ class Postgres:
         words = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][POSTGRES]["command"][1:]
         # Windows does not tell a server that a client has gone, and the server refuses to start when it is to look.
         unknown = "--client_connection_check_interval" if os.name == "nt" else " "
-        return ["-p", self.settings["POSTGRES_PORT"], *(word for word in words if not word.startswith(unknown))]
+        words = [plan.expand(word, self.settings, self.folders, {}) for word in words if not word.startswith(unknown)]
+        return ["-p", self.settings["POSTGRES_PORT"], *words]
 
     def _unchanged(self) -> bool:
         """Whether the running server would be started just so again; it notes how it was."""

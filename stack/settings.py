@@ -35,6 +35,7 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _WORDS = (
     ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
+    ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
     ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )
@@ -108,6 +109,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
+    values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     return Settings(root, values, project, saved=there or write), made
 
 
@@ -225,6 +227,21 @@ def _check_values(values: Mapping[str, str]) -> None:
     for key, pattern, allowed in _WORDS:
         if not pattern.fullmatch(values[key]):
             raise BadConfiguration(f"{key} is {values[key][:40]!r}.", f"It is {allowed}.", f"Set {key} in .env.")
+
+
+def postgres_memory(wanted: str) -> dict[str, str]:
+    """What the compose file gives to PostgreSQL, for so many MiB of memory; by default a quarter of this machine's.
+
+    The shares are those that PostgreSQL's manual begins with: a quarter for its own cache, the rest for the system's cache of its
+    files. A sort or hash may take a 64th, of which dbt's four threads have a few at once; parallel ones share it in ``/dev/shm``.
+    """
+    if not wanted:
+        import psutil
+
+        wanted = str(max(1024, psutil.virtual_memory().total // 4 >> 28 << 8))  # in steps, so that it is the same after a restart
+    shares = {"SHARED_BUFFERS": 4, "EFFECTIVE_CACHE_SIZE": 2, "WORK_MEM": 64, "MAINTENANCE_WORK_MEM": 8, "SHM_SIZE": 2}
+    memory = int(wanted)
+    return {"POSTGRES_MEMORY": wanted, **{f"POSTGRES_{name}": f"{memory // share}MB" for name, share in shares.items()}}
 
 
 def _write_private(path: Path, text: str, *, new: bool) -> None:

@@ -14,6 +14,8 @@ def test_the_server_is_like_the_containers(stack) -> None:
     assert stack.sql("select current_setting('server_version_num')::int / 10000") == "16"
     assert stack.sql("select now() at time zone 'Asia/Calcutta' - now() at time zone 'UTC'") == "05:30:00"
     assert stack.sql("select current_setting('data_checksums'), current_setting('client_connection_check_interval')") == "on\t10s"
+    # From POSTGRES_MEMORY: what dbt makes needs no log, and a cache is worth having.
+    assert stack.sql("select current_setting('wal_level'), pg_size_bytes(current_setting('shared_buffers')) >= 256 << 20") == "minimal\tt"
     contrib = stack.sql("select count(*) from pg_available_extensions where name in ('pg_trgm', 'pgcrypto', 'tablefunc')")
     assert contrib == "3"
 

@@ -6,6 +6,7 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from dotenv import dotenv_values
 from hypothesis import given
@@ -62,6 +63,13 @@ def test_the_shell_wins_over_the_file(checkout) -> None:
     assert (loaded.port("DAGSTER_PORT"), loaded.project) == (3456, "mine")
 
 
+def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
+    given, _ = settings.load(checkout, {"POSTGRES_MEMORY": "2048"})
+    assert (given["POSTGRES_SHARED_BUFFERS"], given["POSTGRES_WORK_MEM"]) == ("512MB", "32MB")
+    default, _ = settings.load(checkout, {})
+    assert 1024 <= int(default["POSTGRES_MEMORY"]) <= max(1024, psutil.virtual_memory().total // 4 >> 20)
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [
@@ -69,6 +77,7 @@ def test_the_shell_wins_over_the_file(checkout) -> None:
         pytest.param("DAGSTER_PORT=70000", "DAGSTER_PORT", id="a port out of range"),
         pytest.param("DAGSTER_PORT=4200", "PREFECT_PORT", id="two services on one port"),
         pytest.param("SCHEDULES_ENABLED=maybe", "SCHEDULES_ENABLED", id="neither true nor false"),
+        pytest.param("POSTGRES_MEMORY=2GB", "POSTGRES_MEMORY", id="an amount with a unit"),
         pytest.param("this is not an assignment", "line 1", id="a line without ="),
         pytest.param("\n# mine\n\nthis is none", "line 4", id="a line without =, after others"),
         pytest.param("DBT_PASSWORD='open", "line 1", id="a quote that is not closed"),
