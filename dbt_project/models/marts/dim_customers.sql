@@ -4,8 +4,20 @@ customers as (
     select * from {{ ref('stg_customers') }}
 ),
 
+orders as (
+    select * from {{ ref('fct_orders') }}
+    where is_sale
+),
+
 customer_orders as (
-    select * from {{ ref('int_customer_orders') }}
+    select
+        customer_id,
+        count(*)::integer as order_count,
+        min(ordered_at) as first_ordered_at,
+        max(ordered_at) as last_ordered_at,
+        sum(net_revenue) as lifetime_value
+    from orders
+    group by customer_id
 ),
 
 joined as (

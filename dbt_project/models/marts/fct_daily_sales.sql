@@ -11,6 +11,17 @@ with
 
 orders as (
     select * from {{ ref('fct_orders') }}
+    {% if is_incremental() %}
+        -- A day is computed again, as a whole, as long as any of its orders still changes.
+        where order_date = any(array(
+            select distinct changed.order_date
+            from {{ ref('fct_orders') }} as changed
+            where changed.last_activity_at >= (
+                select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
+                from {{ this }} as known
+            )
+        ))
+    {% endif %}
 ),
 
 final as (
@@ -31,10 +42,3 @@ final as (
 )
 
 select * from final
-{% if is_incremental() %}
-    -- A day is computed again, as a whole, as long as any of its orders still changes.
-    where final.last_activity_at >= (
-        select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
-        from {{ this }} as known
-    )
-{% endif %}

@@ -1,16 +1,43 @@
+-- depends_on: {{ ref('int_order_activity') }}
 {{
     config(
         materialized='incremental',
         incremental_strategy='merge',
         unique_key='order_id',
         on_schema_change='fail',
+        indexes=[
+            {'columns': ['order_id'], 'unique': true},
+            {'columns': ['last_activity_at']},
+            {'columns': ['order_date']},
+        ],
+        post_hook="{% if not is_incremental() %}analyze {{ this }}{% endif %}",
     )
 }}
 
+{#- As an array, which every view below hands on to an index. -#}
+{% set only_changed -%}
+    {% if is_incremental() %}where order_id = any((select order_ids from changed)::integer []){% endif %}
+{%- endset %}
+
 with
+
+{% if is_incremental() %}
+    changed as (
+        select
+            array(
+                select distinct activity.order_id
+                from {{ ref('int_order_activity') }} as activity
+                where activity.activity_at >= (
+                    select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
+                    from {{ this }} as known
+                )
+            ) as order_ids
+    ),
+{% endif %}
 
 orders as (
     select * from {{ ref('stg_orders') }}
+    {{ only_changed }}
 ),
 
 order_items as (
@@ -27,11 +54,13 @@ order_items as (
         sum(net_revenue) as net_revenue,
         max(last_returned_at) as last_returned_at
     from {{ ref('int_order_items') }}
+    {{ only_changed }}
     group by order_id
 ),
 
 order_payments as (
     select * from {{ ref('int_order_payments') }}
+    {{ only_changed }}
 ),
 
 final as (
@@ -66,9 +95,3 @@ final as (
 )
 
 select * from final
-{% if is_incremental() %}
-    where final.last_activity_at >= (
-        select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
-        from {{ this }} as known
-    )
-{% endif %}

@@ -1,7 +1,8 @@
 with
 
+-- One row per customer and month with a sale, which all below counts.
 orders as (
-    select
+    select distinct
         customer_id,
         date_trunc('month', order_date)::date as order_month
     from {{ ref('fct_orders') }}
@@ -46,7 +47,7 @@ activity as (
     select
         customers.cohort_month,
         orders.order_month,
-        count(distinct orders.customer_id) as active_customers
+        count(*) as active_customers
     from orders
     inner join customers on orders.customer_id = customers.customer_id
     group by customers.cohort_month, orders.order_month

@@ -1,8 +1,49 @@
+-- depends_on: {{ ref('fct_daily_sales') }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='delete+insert',
+        unique_key='sales_month',
+        on_schema_change='fail',
+    )
+}}
+
 with
+
+{% if is_incremental() %}
+    -- A month is computed again, as a whole, when its sums are not those of its days.
+    changed_months as (
+        select
+            date_trunc('month', order_date)::date as sales_month,
+            sum(units_sold) as units_sold,
+            sum(revenue) as revenue,
+            sum(margin) as margin,
+            sum(refund_amount) as refund_amount
+        from {{ ref('fct_daily_sales') }}
+        group by 1
+        except
+        select
+            sales_month,
+            sum(units_sold) as units_sold,
+            sum(revenue) as revenue,
+            sum(margin) as margin,
+            sum(refund_amount) as refund_amount
+        from {{ this }}
+        group by 1
+    ),
+{% endif %}
 
 orders as (
     select * from {{ ref('fct_orders') }}
-    where is_sale
+    where
+        is_sale
+        {% if is_incremental() %}
+            and order_date = any(array(
+                select days.order_date
+                from {{ ref('fct_daily_sales') }} as days
+                inner join changed_months on date_trunc('month', days.order_date)::date = changed_months.sales_month
+            ))
+        {% endif %}
 ),
 
 order_items as (
