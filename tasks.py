@@ -241,6 +241,30 @@ def restore(c, file, yes=False, runtime=None):
 
 @command(
     help={
+        "orders": "How many orders the new shop has in its two years; it replaces all data of the warehouse.",
+        "seed": "Another whole number gives another shop of the same size.",
+        "days": "Let the generated shop go on for so many days, instead.",
+        "yes": "Do not ask before data is replaced.",
+        "runtime": RUNTIME,
+    }
+)
+def generate(c, orders=None, seed="1", days=None, yes=False, runtime=None):
+    """Fill the raw tables with a made-up shop of any size, or add days to it; `invoke run` then builds the marts from it."""
+    from stack import shop
+    from stack.errors import BadUsage
+
+    if (orders is None) == (days is None):
+        raise BadUsage(
+            "Say either --orders or --days.", "One makes a new shop, the other goes on with it.", "invoke generate --orders 10000"
+        )
+    count = whole("--orders", orders) if orders is not None else whole("--days", days)
+    chosen_seed = whole("--seed", seed)
+    with changing(c, "generate", runtime, starting=True) as chosen:
+        shop.new(chosen, count, chosen_seed, yes=yes) if orders is not None else shop.append(chosen, count)
+
+
+@command(
+    help={
         "volumes": "Delete the data as well: every order, run and password in PostgreSQL.",
         "images": "Delete the images as well.",
         "backup": "Back the warehouse up before its data is deleted.",

@@ -159,6 +159,7 @@ class Runner:
         errors_apart: bool = False,
         only_env: bool = False,
         seconds: float | None = None,
+        stdin: BinaryIO | None = None,
     ) -> Result:
         """Run a command that changes something, and hand over each line that it prints at once.
 
@@ -169,6 +170,7 @@ class Runner:
             errors_apart: hand over standard output alone; else both streams, as they come.
             only_env: ``env`` is all of the command's environment.
             seconds: after which the command is interrupted, as by Ctrl-C.
+            stdin: what it reads; None for nothing.
 
         Returns:
             The exit code, and in ``stderr`` the last lines of what the command said (of standard error when apart).
@@ -179,7 +181,7 @@ class Runner:
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, _output() as (sink, source):
             process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin or subprocess.DEVNULL,
                 stdout=sink,
                 stderr=errors if errors_apart else subprocess.STDOUT,
                 env=env if only_env else self._environment(env),

@@ -1,0 +1,132 @@
+-- The marts by hand: what dbt_project/models makes, as one would write it for psql alone. The floor that a build is compared with.
+
+set client_min_messages = warning;
+drop schema if exists floor cascade;
+create schema floor;
+
+create table floor.dim_products as
+select
+    product_id, sku, product_name, category, unit_price, unit_cost,
+    (unit_price - unit_cost)::numeric(12, 2) as unit_margin,
+    round((unit_price - unit_cost) / nullif(unit_price, 0), 4)::numeric(6, 4) as margin_rate,
+    updated_at
+from (
+    select
+        id as product_id, sku, trim(name) as product_name, lower(trim(category)) as category,
+        regexp_replace(unit_price, '[^0-9.-]', '', 'g')::numeric(12, 2) as unit_price, unit_cost,
+        updated_at at time zone 'UTC' as updated_at
+    from raw.raw_products
+) as products;
+
+create table floor.fct_orders as
+with items as (
+    select
+        order_id, count(*)::integer as line_count, sum(quantity)::integer as unit_count,
+        sum(quantity * unit_price)::numeric(12, 2) as gross_amount, sum(discount_amount)::numeric(12, 2) as discount_amount,
+        sum(quantity * unit_price - discount_amount)::numeric(12, 2) as revenue, sum(quantity * unit_cost)::numeric(12, 2) as cost,
+        sum(quantity * unit_price - discount_amount - quantity * unit_cost)::numeric(12, 2) as margin,
+        coalesce(sum(refund_amount), 0)::numeric(12, 2) as refund_amount,
+        (sum(quantity * unit_price - discount_amount) - coalesce(sum(refund_amount), 0))::numeric(12, 2) as net_revenue,
+        max(returned_at) as returned_at
+    from raw.raw_order_items as items
+    left join (
+        select order_item_id, sum(refund_amount) as refund_amount, max(returned_at) as returned_at from raw.raw_returns group by 1
+    ) as returns on returns.order_item_id = items.id
+    group by order_id
+),
+payments as (
+    select
+        order_id, sum(amount) filter (where succeeded) as paid, max(paid_at) filter (where succeeded) as paid_at, max(paid_at) as tried_at
+    from (
+        select
+            order_id, paid_at, regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) as amount,
+            lower(trim(status)) = 'succeeded' as succeeded
+        from raw.raw_payments
+    ) as payments
+    group by order_id
+),
+orders as (
+    select distinct on (id) id, customer_id, ordered_at, updated_at, replace(lower(trim(status)), 'canceled', 'cancelled') as order_status
+    from raw.raw_orders
+    order by id asc, updated_at desc
+)
+select
+    orders.id as order_id, customer_id, (ordered_at at time zone 'UTC')::date as order_date, ordered_at at time zone 'UTC' as ordered_at,
+    order_status, order_status in ('shipped', 'completed', 'returned') as is_sale,
+    line_count, unit_count, gross_amount, discount_amount, revenue, cost, margin, refund_amount, net_revenue,
+    coalesce(paid, 0)::numeric(12, 2) as amount_paid, coalesce(paid, 0) = revenue as is_fully_paid,
+    (paid_at at time zone 'UTC')::date - (ordered_at at time zone 'UTC')::date as days_to_pay,
+    greatest(updated_at, tried_at, returned_at) at time zone 'UTC' as last_activity_at
+from orders
+inner join items on items.order_id = orders.id
+left join payments on payments.order_id = orders.id;
+
+analyze floor.fct_orders;
+
+create table floor.fct_daily_sales as
+select
+    order_date, count(*)::integer as orders_placed, (count(*) filter (where is_sale))::integer as orders_sold,
+    (count(*) filter (where order_status = 'cancelled'))::integer as orders_cancelled,
+    coalesce(sum(unit_count) filter (where is_sale), 0)::integer as units_sold,
+    coalesce(sum(revenue) filter (where is_sale), 0)::numeric(12, 2) as revenue,
+    coalesce(sum(cost) filter (where is_sale), 0)::numeric(12, 2) as cost,
+    coalesce(sum(margin) filter (where is_sale), 0)::numeric(12, 2) as margin,
+    coalesce(sum(refund_amount) filter (where is_sale), 0)::numeric(12, 2) as refund_amount,
+    coalesce(sum(net_revenue) filter (where is_sale), 0)::numeric(12, 2) as net_revenue,
+    max(last_activity_at) as last_activity_at
+from floor.fct_orders
+group by order_date;
+
+create table floor.dim_customers as
+select
+    id as customer_id, trim(first_name) as first_name, trim(last_name) as last_name, lower(trim(email)) as email,
+    coalesce(upper(nullif(trim(country), '')), 'unknown') as country_code, signed_up_at at time zone 'UTC' as signed_up_at,
+    first_ordered_at, last_ordered_at, coalesce(order_count, 0) as order_count, coalesce(value, 0)::numeric(12, 2) as lifetime_value,
+    case when value >= 2000 then 'high_value' when value >= 500 then 'medium_value' else 'low_value' end as customer_segment
+from raw.raw_customers
+left join (
+    select
+        customer_id, count(*)::integer as order_count, min(ordered_at) as first_ordered_at, max(ordered_at) as last_ordered_at,
+        sum(net_revenue) as value
+    from floor.fct_orders where is_sale
+    group by customer_id
+) as orders on orders.customer_id = raw_customers.id;
+
+create table floor.rpt_sales_summary as
+select
+    date_trunc('month', order_date)::date as sales_month, category, count(distinct order_id)::integer as orders_sold,
+    sum(quantity)::integer as units_sold, sum(items.discount_amount)::numeric(12, 2) as discount_amount,
+    sum(quantity * items.unit_price - items.discount_amount)::numeric(12, 2) as revenue,
+    coalesce(sum(returns.refund_amount), 0)::numeric(12, 2) as refund_amount,
+    (sum(quantity * items.unit_price - items.discount_amount) - coalesce(sum(returns.refund_amount), 0))::numeric(12, 2) as net_revenue,
+    sum(quantity * items.unit_price - items.discount_amount - quantity * items.unit_cost)::numeric(12, 2) as margin,
+    round(
+        sum(quantity * items.unit_price - items.discount_amount - quantity * items.unit_cost)
+        / nullif(sum(quantity * items.unit_price - items.discount_amount), 0), 4
+    )::numeric(6, 4) as margin_rate
+from floor.fct_orders
+inner join raw.raw_order_items as items using (order_id)
+inner join floor.dim_products using (product_id)
+left join (
+    select order_item_id, sum(refund_amount) as refund_amount from raw.raw_returns group by 1
+) as returns on returns.order_item_id = items.id
+where is_sale
+group by 1, 2;
+
+create table floor.rpt_customer_cohorts as
+with active as (
+    select distinct customer_id, date_trunc('month', order_date)::date as month from floor.fct_orders where is_sale
+),
+counted as (
+    select cohort, month, count(*) as customers
+    from (select month, min(month) over (partition by customer_id) as cohort from active) as active
+    group by 1, 2
+)
+select
+    cohorts.cohort as cohort_month, m::date as activity_month,
+    (12 * extract(year from age(m::date, cohorts.cohort)) + extract(month from age(m::date, cohorts.cohort)))::integer as months_since_first_order,
+    size::integer as cohort_size, coalesce(counted.customers, 0)::integer as active_customers,
+    round(coalesce(counted.customers, 0)::numeric / size, 4)::numeric(5, 4) as retention_rate
+from (select cohort, customers as size from counted where month = cohort) as cohorts
+cross join generate_series(cohorts.cohort::timestamp, (select max(month) from counted)::timestamp, interval '1 month') as m
+left join counted on counted.cohort = cohorts.cohort and counted.month = m::date;

@@ -1,0 +1,106 @@
+"""A made-up shop of any size in the raw tables, in the place of the seeds; the server itself makes the rows."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import date, datetime, timedelta, timezone
+
+from stack import ROOT, bootstrap, console, warehouse
+from stack.errors import BadUsage, NoSpace, StackError
+from stack.runtime import Runtime
+
+FIRST_DAY, LAST_DAY = date(2024, 7, 1), date(2026, 6, 30)  # of the seeds, and of a new shop
+MOST = 100_000_000  # orders, for which the keys of order lines, four to an order, are whole numbers of 32 bits still
+NAME = "invoke generate"  # the session's, by which an interrupted one is found
+
+_END = f"select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{NAME}' and usename = current_user"
+_SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
+_EXISTS = "select 1 where to_regclass('raw.generated') is not null"
+
+
+def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
+    """Put a shop of ``orders`` orders over two years in the place of everything that the role ``dbt`` owns; all or nothing.
+
+    Raises:
+        BadUsage: there are too many orders, or the question was not answered with yes.
+        RunInProgress: something works on the data.
+        NoSpace: the disk is full.
+    """
+    if orders > MOST:
+        raise BadUsage(f"{orders:,} orders are too many.", f"A shop has {MOST:,} at most.", f"invoke generate --orders {MOST}")
+    command = f"invoke generate --orders {orders} --seed {seed}"
+    with warehouse.server(runtime):
+        warehouse.refuse_while_busy(runtime, command)
+        existing = warehouse.schemas(runtime)
+        question = f"Replace all data in the schemas {', '.join(existing)} by a shop of {orders:,} orders?"
+        if existing and not yes and not console.confirm(question):
+            raise BadUsage("Nothing was generated.", "The question was not answered with yes.", f"{command} --yes")
+        _generate(runtime, orders, seed, FIRST_DAY, LAST_DAY, new=True)
+
+
+def append(runtime: Runtime, days: int) -> None:
+    """Let the generated shop go on for so many days: new orders, and what becomes of those before.
+
+    Raises:
+        BadUsage: there is no generated shop, or its days would be in the future.
+        RunInProgress: something works on the data.
+        NoSpace: the disk is full.
+    """
+    with warehouse.server(runtime):
+        warehouse.refuse_while_busy(runtime, f"invoke generate --days {days}")
+        found = warehouse.query(runtime, _SHOP) if warehouse.query(runtime, _EXISTS) else []
+        if not found:
+            raise BadUsage(
+                "There is no generated shop that days could be added to.",
+                "The raw tables are those of the seeds, or not there yet.",
+                "invoke generate --orders 10000",
+            )
+        orders, seed, known = found[0].split()
+        last = date.fromisoformat(known)
+        yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
+        if last + timedelta(days=days) > yesterday:
+            raise BadUsage(
+                f"The shop's last day is {known}, and {days} more would be in the future.",
+                "A test of the dbt project finds orders that were placed later than now.",
+                f"invoke generate --days {(yesterday - last).days}" if last < yesterday else "",
+            )
+        _generate(runtime, int(orders), int(seed), last + timedelta(days=1), last + timedelta(days=days), new=False)
+
+
+def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date, *, new: bool) -> None:
+    variables = {"orders": orders, "seed": seed, "first_day": first, "last_day": last, "new": str(new).lower()}
+    options = [word for key, value in variables.items() for word in ("--set", f"{key}={value}")]
+    args = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *options, "--single-transaction", "--file=-"]
+    argv, env = runtime.client("psql", *args, "--dbname", bootstrap.WAREHOUSE)
+    what = f"a shop of {orders:,} orders" if new else f"the days from {first} to {last}"
+    with tempfile.TemporaryFile() as script, console.Waiting(f"Generating {what}") as waiting:
+        script.write(_script(new).encode())
+        script.seek(0)
+
+        def on_line(line: str) -> None:
+            waiting.detail(line.rpartition("WARNING:")[2])
+
+        try:
+            done = runtime.runner.follow(argv, on_line, env, stdin=script)
+        except BaseException:  # the client has ended, and in a container the session goes on
+            warehouse.query(runtime, _END)
+            raise
+    if done.code:
+        kind = NoSpace if "no space left" in done.stderr.lower() else StackError
+        raise kind("Nothing was generated; the data is as it was.", done.stderr, "invoke logs --service postgres")
+    if not runtime.runner.dry:
+        console.ok(f"Generated {what} after {waiting.seconds:.0f} s")
+        console.note("  invoke run builds the marts from it.")
+
+
+def _script(new: bool) -> str:
+    """What psql reads: new tables with the products of the seed, and then, or else alone, orders."""
+    parts = ["\\encoding UTF8\n", f"set client_min_messages = warning;\nset application_name = '{NAME}';\n"]
+    if new:
+        products = (ROOT / "dbt_project" / "seeds" / "raw" / "raw_products.csv").read_text(encoding="utf-8")
+        parts += [_sql("shop_tables.sql"), products.rstrip("\n"), "\n\\.\n"]
+    return "".join([*parts, _sql("shop.sql")])
+
+
+def _sql(name: str) -> str:
+    return (ROOT / "stack" / name).read_text(encoding="utf-8")
