@@ -1,0 +1,70 @@
+"""The project at size: a build against the same marts by hand in SQL, one more day, and what the tests cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from bench.harness import Figure, interleaved, ratio, timed
+from bench.stand import Stand
+
+SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes an hour
+BY_HAND = Path(__file__).with_name("scale.sql")
+MARTS = ("dim_customers", "dim_products", "fct_daily_sales", "fct_orders", "rpt_customer_cohorts", "rpt_sales_summary")
+BARE_DBT = Path(__file__).with_name("bare_dbt.py")
+WHERE = "dagster"  # whose dbt is taken
+
+
+def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+    """The models ÷ the same by hand, the tests ÷ the models, and a day at each size ÷ a day at the one before.
+
+    Raises:
+        AssertionError: the marts are not those that are made by hand.
+    """
+    stand.on(WHERE)
+    days: dict[int, list[tuple[float, float]]] = {}
+    for size in SIZES:
+        stand.invoke("generate", "--orders", str(size), "--yes")
+        took = interleaved(
+            rounds,
+            {
+                "models": lambda: _dbt(stand, "run", "--full-refresh"),
+                "by hand": lambda: timed(lambda: _by_hand(stand)),
+                "tests": lambda: _dbt(stand, "test"),
+            },
+        )
+        _compare(stand)
+        yield ratio(f"models at {size:,} orders / the same by hand in psql", took["models"], took["by hand"], 1.3 if size >= 1e6 else None)
+        yield ratio(f"tests at {size:,} orders / models", took["tests"], took["models"])
+        days[size] = [_day(stand) for _ in range(rounds)]
+        _by_hand(stand)
+        _compare(stand)
+    for smaller, larger in pairwise(SIZES):
+        (few, few_all), (many, many_all) = zip(*days[smaller]), zip(*days[larger])
+        what = f"one more day at {larger:,} orders / at {smaller:,}"
+        yield ratio(f"{what}, incremental models", many, few, 1.5 if smaller >= 1e6 else None)
+        yield ratio(f"{what}, all models", many_all, few_all)
+
+
+def _day(stand: Stand) -> tuple[float, float]:
+    """Add a day; the seconds that the incremental models take for it, and those that all take."""
+    stand.invoke("generate", "--days", "1")
+    incremental = _dbt(stand, "run", "--select", "config.materialized:incremental")
+    return incremental, incremental + _dbt(stand, "run", "--exclude", "config.materialized:incremental")
+
+
+def _dbt(stand: Stand, *args: str) -> float:
+    return float(stand.execute(WHERE, ["python", "-", *args], BARE_DBT.read_text(encoding="utf-8")).splitlines()[-1])
+
+
+def _by_hand(stand: Stand) -> None:
+    stand.invoke("sql", stdin=BY_HAND.read_text(encoding="utf-8"))
+
+
+def _compare(stand: Stand) -> None:
+    for mart in MARTS:
+        both = [f"(table {one}.{mart} except all table {other}.{mart})" for one, other in (("marts", "floor"), ("floor", "marts"))]
+        differing = stand.sql(f"select count(*) from ({' union all '.join(both)}) as differing")
+        assert differing == "0", f"{differing} rows of {mart} are not those that are made by hand"
