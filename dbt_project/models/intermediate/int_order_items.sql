@@ -14,12 +14,13 @@ returns as (
     group by order_item_id
 ),
 
+-- Cents in, cents out: nothing is rounded here, and a cast for each line would cost more than its arithmetic.
 amounts as (
     select
         *,
-        (quantity * unit_price)::numeric(12, 2) as gross_amount,
-        (quantity * unit_price - discount_amount)::numeric(12, 2) as revenue,
-        (quantity * unit_cost)::numeric(12, 2) as cost
+        quantity * unit_price as gross_amount,
+        quantity * unit_price - discount_amount as revenue,
+        quantity * unit_cost as cost
     from order_items
 ),
 
@@ -33,10 +34,10 @@ final as (
         amounts.discount_amount,
         amounts.revenue,
         amounts.cost,
-        (amounts.revenue - amounts.cost)::numeric(12, 2) as margin,
+        amounts.revenue - amounts.cost as margin,
         coalesce(returns.returned_quantity, 0)::integer as returned_quantity,
-        coalesce(returns.refund_amount, 0)::numeric(12, 2) as refund_amount,
-        (amounts.revenue - coalesce(returns.refund_amount, 0))::numeric(12, 2) as net_revenue,
+        coalesce(returns.refund_amount, 0.00) as refund_amount,
+        amounts.revenue - coalesce(returns.refund_amount, 0.00) as net_revenue,
         returns.last_returned_at
     from amounts
     left join returns on amounts.order_item_id = returns.order_item_id
