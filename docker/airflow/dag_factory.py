@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 # Cosmos's own package exports everything, and importing it all takes seconds in every task: import modules.
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 from cosmos.airflow.dag import DbtDag
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
-from cosmos.constants import PRODUCER_WATCHER_TASK_ID, DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior
-from cosmos.operators.local import DbtSourceLocalOperator, DbtTestLocalOperator
+from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior
+from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator, DbtTestLocalOperator
 
+import builds
 from run_job import PARSE_FAILED, RESULTS_KEY
 from switchyard import project, results
 from switchyard.jobs import Job, schedules_enabled
@@ -48,43 +48,56 @@ def make_dag(job: Job) -> DAG:
     return _build_dag(job, manifest, settings) if job.dbt_args[0] == "build" else _single_task_dag(job, settings)
 
 
+class DbtBuild(DbtBuildLocalOperator):
+    """``dbt build`` in a folder in which the executor finds its log, see `builds`."""
+
+    def execute(self, context: Any, **kwargs: Any) -> None:
+        """Run dbt."""
+        folder = builds.begin(self.dag_id, str(context["ti"].id))
+        places = ["--target-path", str(folder / "target"), "--log-path", str(folder / "logs")]
+        self.dbt_cmd_flags = [*self.dbt_cmd_flags, *places]
+        self.callback = lambda _, context: push_results(str(folder), context)
+        super().execute(context, **kwargs)
+
+    def calculate_openlineage_events_completes(self, *args: Any) -> bool:
+        """Do without lineage events, which take a second, and which nobody here listens to."""
+        return False
+
+
 def _build_dag(job: Job, manifest: Path, settings: dict[str, Any]) -> DAG:
-    """One task runs ``dbt build``; beside it, one task for each seed, snapshot and model shows how that node fares."""
+    """One task runs ``dbt build``; beside it, one task for each seed, snapshot and model shows how that node fares.
+
+    The tasks beside it are Cosmos' own, each of which would run dbt for its node. `box_executor.py` spares them that.
+    """
     dag = DbtDag(
         **settings,
-        project_config=ProjectConfig(
-            dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False
-        ),
+        max_active_tasks=128,  # as many as Airflow's pool has room for: boxes wait for dbt, not for one another
+        project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
         profile_config=_profile(),
-        execution_config=ExecutionConfig(
-            execution_mode=ExecutionMode.WATCHER,
-            invocation_mode=InvocationMode.SUBPROCESS,
-            setup_operator_args={
-                "task_display_name": "dbt build",
-                "callback": push_results,
-                "pre_execute": build_in_full,
-                # Tests get no task of their own (one may span several models), for which Cosmos would leave them
-                # out of the build as well. Naming the two kinds here brings them back.
-                "dbt_cmd_flags": [
-                    *job.dbt_args[1:], "--resource-type", "test", "--resource-type", "unit_test", *_dbt_flags(manifest),
-                ],
-            },
-        ),
+        execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS),
         render_config=RenderConfig(
             load_method=LoadMode.DBT_MANIFEST,
-            test_behavior=TestBehavior.NONE,
+            test_behavior=TestBehavior.NONE,  # one may span several models; all are in the build
             emit_datasets=False,
             node_converters={DbtResourceType.EXPOSURE: lambda **_: None},  # nothing to run
             normalize_task_id=lambda node: node.name,
             normalize_task_display_name=lambda node: node.name,
         ),
-        # A deferrable watcher would need a triggerer: one more process of 300 MB, and twice the time.
-        operator_args={"deferrable": False, "poke_interval": 1, "dbt_cmd_flags": _dbt_flags(manifest)},
-    )  # fmt: skip
-    build = dag.get_task(PRODUCER_WATCHER_TASK_ID)
-    build.on_failure_callback = ()  # Cosmos would leave a Variable behind for its own kind of second try
-    # Airflow judges a run by its last tasks. A failed test stops the tasks after its model, but the last model has none.
-    build >> EmptyOperator(task_id="all_passed", dag=dag)
+        operator_args={"queue": builds.QUEUE, "dbt_cmd_flags": _dbt_flags(manifest)},
+    )
+    with dag:
+        DbtBuild(
+            task_id=builds.TASK,
+            task_display_name="dbt build",
+            priority_weight=1000,  # before the boxes
+            weight_rule="absolute",
+            project_dir=str(project.project_dir()),
+            profile_config=_profile(),
+            invocation_mode=InvocationMode.SUBPROCESS,
+            dbt_cmd_flags=[*job.dbt_args[1:], *_dbt_flags(manifest, log_level="info")],
+            install_deps=False,
+            emit_datasets=False,
+        )
     return dag
 
 
@@ -111,29 +124,23 @@ def _profile() -> ProfileConfig:
     return ProfileConfig(os.environ["DBT_PROFILE"], os.environ["DBT_TARGET"], Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml"))
 
 
-def _dbt_flags(manifest: Path) -> list[str]:
-    """What every dbt command gets: the DAG's own parse, so that nothing is parsed twice, and a log of nothing but errors."""
-    partial_parse = manifest.with_name("partial_parse.msgpack")
-    return ["--partial-parse-file-path", str(partial_parse), "--log-level-file", "error", "--log-format-file", "text"]
-
-
-def build_in_full(context: Any) -> None:
-    """Before ``dbt build``: make a second try the same as the first.
-
-    There is one when a person clears the run, or after a stop in the middle of it. Cosmos would skip the build then, and
-    have every watcher run its own model, without the tests: a run could pass untested.
-    """
-    context["ti"].try_number = 1
+def _dbt_flags(manifest: Path, log_level: str = "error") -> list[str]:
+    """What every dbt command gets: the DAG's own parse, so that nothing is parsed twice, and how to write its log."""
+    partial_parse = ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]
+    return [*partial_parse, "--log-level-file", log_level, "--log-format-file", "json", "--log-file-max-bytes", "0"]
 
 
 def push_results(project_dir: str, context: Any) -> None:
-    """Cosmos calls this when dbt has ended, well or not, with the scratch folder that dbt worked in."""
+    """Cosmos calls this when dbt has ended, well or not, with the folder that dbt worked in."""
     log = Path(project_dir, "logs", "dbt.log")
     nodes = []
     for name in ("run_results.json", "sources.json"):
         artifact = Path(project_dir, "target", name)
         if artifact.exists():
             nodes += results.node_records(json.loads(artifact.read_text()))
-    # Without results, dbt did not get as far as the first node, and its log says why.
-    error = None if nodes or not log.exists() else log.read_text().rpartition("Encountered an error:")[2].strip()
+    error = None
+    if not nodes and log.exists():  # dbt did not get as far as the first node, and its log says why
+        said = "\n".join(json.loads(line)["info"]["msg"] for line in log.read_text().splitlines())
+        _, found, text = said.rpartition("Encountered an error:")
+        error = text.strip() if found else None
     context["ti"].xcom_push(RESULTS_KEY, {"nodes": nodes, "error": error})
