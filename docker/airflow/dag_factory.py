@@ -74,7 +74,9 @@ def _build_dag(job: Job, manifest: Path, settings: dict[str, Any]) -> DAG:
         max_active_tasks=128,  # as many as Airflow's pool has room for: boxes wait for dbt, not for one another
         project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
         profile_config=_profile(),
-        execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS),
+        execution_config=ExecutionConfig(
+            execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS, dbt_executable_path=project.DBT
+        ),
         render_config=RenderConfig(
             load_method=LoadMode.DBT_MANIFEST,
             test_behavior=TestBehavior.NONE,  # one may span several models; all are in the build
@@ -94,6 +96,7 @@ def _build_dag(job: Job, manifest: Path, settings: dict[str, Any]) -> DAG:
             project_dir=str(project.project_dir()),
             profile_config=_profile(),
             invocation_mode=InvocationMode.SUBPROCESS,
+            dbt_executable_path=project.DBT,
             dbt_cmd_flags=[*job.dbt_args[1:], *_dbt_flags(manifest, log_level="info")],
             install_deps=False,
             emit_datasets=False,
@@ -112,6 +115,7 @@ def _single_task_dag(job: Job, settings: dict[str, Any]) -> DAG:
             project_dir=str(project.project_dir()),
             profile_config=_profile(),
             invocation_mode=InvocationMode.SUBPROCESS,
+            dbt_executable_path=project.DBT,
             dbt_cmd_flags=[*job.dbt_args[len(operator.base_cmd) :], *_dbt_flags(manifest)],
             install_deps=False,
             emit_datasets=False,
