@@ -17,6 +17,7 @@ from switchyard import project
 TASK = "dbt_build"  # the task that runs dbt
 QUEUE = "boxes"  # the queue of the tasks that stand for its nodes
 
+KINDS = ("seed", "snapshot", "model")  # what has a box
 GOOD = ("success", "no-op", "partial success")
 
 
@@ -72,10 +73,9 @@ class Progress:
     def _take(self, event: Mapping[str, Any]) -> None:
         info = event["info"]
         told = event["data"].get("node_info") or {}
-        unique_id = told.get("unique_id")
-        if not unique_id:
+        if told.get("resource_type") not in KINDS:
             return
-        _, package, name = unique_id.split(".", 2)
+        _, package, name = told["unique_id"].split(".", 2)
         node = self.nodes.setdefault(name.replace(".", "_"), Node())  # a version of a model has a dot in it
         node.messages.append((info["ts"], info["msg"]))
         node.started = _utc(told["node_started_at"] or info["ts"])

@@ -180,7 +180,7 @@ def follow(airflow: Airflow, path: str) -> dict[str, Any]:
         dag_run = airflow.request("GET", path) if done >= total else None
         return dag_run if dag_run and dag_run["state"] in DONE else None
 
-    return api.wait_for(probe, float("inf"), "the run", every=1)
+    return api.wait_for(probe, float("inf"), "the run", every=0.4)
 
 
 def count_tasks(airflow: Airflow, path: str, *states: str) -> int:
