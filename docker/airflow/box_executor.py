@@ -174,7 +174,7 @@ class BoxExecutor(LocalExecutor):
 
         def call(method: str, what: str, body: Any) -> None:
             token = self.jwt_generator.generate({"sub": str(ti_id), "scope": "execution"})
-            api.request(method, f"{url}/{what}", body, {"Authorization": f"Bearer {token}"}, timeout=10)
+            api.request(method, f"{url}/{what}", body, {"Authorization": f"Bearer {token}"}, timeout=5)
 
         return call
 
