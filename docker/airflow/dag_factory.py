@@ -131,7 +131,7 @@ def _profile() -> ProfileConfig:
 def _dbt_flags(manifest: Path, log_level: str = "error") -> list[str]:
     """What every dbt command gets: the DAG's own parse, so that nothing is parsed twice, and how to write its log."""
     partial_parse = ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]
-    log = ["--log-level-file", log_level, "--log-format-file", "json", "--no-use-colors-file", "--log-file-max-bytes", "0"]
+    log = ["--log-level-file", log_level, "--log-format-file", "json", "--log-file-max-bytes", "0"]
     return [*partial_parse, *log]
 
 

@@ -70,9 +70,9 @@ if __name__ == "__main__":
             migrate()
     while not schema_is_current():
         time.sleep(0.5)
-    # In this process, so that this holds: to look for garbage among all that is imported and built at the start, and stays, as often
-    # as Python does by itself, would take the API server a third of its start.
-    gc.set_threshold(50_000, 50, 100)
+    # In this process, so that this holds: to look for garbage as often as Python does by itself, among all that is made at the
+    # start and stays, would take the API server a third of its start.
+    gc.set_threshold(10_000)
     from airflow.__main__ import main
 
     main()
