@@ -99,8 +99,8 @@ def compare(stand: Stand, name: str, rounds: int, project: str) -> Iterator[Figu
 
 def bare(stand: Stand, name: str) -> float:
     """The seconds of a plain `dbt build` where the orchestrator runs dbt."""
-    script = Path(__file__).with_name("bare_build.py").read_text(encoding="utf-8")
-    return float(stand.execute(name, ["python", "-"], script).splitlines()[-1])
+    script = Path(__file__).with_name("bare_dbt.py").read_text(encoding="utf-8")
+    return float(stand.execute(name, ["python", "-", "build"], script).splitlines()[-1])
 
 
 def orchestrated(stand: Stand, name: str) -> Timeline:

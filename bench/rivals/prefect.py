@@ -11,7 +11,7 @@ from prefect import flow
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 folder = os.environ["DBT_PROJECT_DIR"]
-target = Path(os.environ["SWITCHYARD_TARGET_PATH"], "bench")  # where `bench.bare_build` has left the parse
+target = Path(os.environ["SWITCHYARD_TARGET_PATH"], "bench")  # where `bench.bare_dbt` has left the parse
 
 
 @flow(name="bench")

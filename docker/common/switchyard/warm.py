@@ -93,21 +93,13 @@ class Server:
         from dbt.contracts.graph.manifest import Manifest
 
         project.adopt_baked()
-        if (self._target / PARSE).exists():
-            # Once through: much of dbt's code is only made when it is first needed. Its static parser would start threads.
+        stamp = self._target / "fingerprint"
+        if stamp.exists() and stamp.read_text() == project.fingerprint():
+            # Once through: much of dbt's code is only made when it is first needed. With nothing to parse, it starts no threads.
             with tempfile.TemporaryDirectory() as scratch:
                 paths = ["--project-dir", project.project_dir(), "--target-path", scratch, "--log-path", scratch]
-                command = [
-                    "--quiet",
-                    "--log-level",
-                    "none",
-                    "parse",
-                    "--no-static-parser",
-                    "--partial-parse-file-path",
-                    self._target / PARSE,
-                    *paths,
-                ]
-                dbtRunner().invoke(list(map(str, command)))
+                parse = ["parse", "--partial-parse-file-path", self._target / PARSE, *paths]
+                dbtRunner().invoke(["--quiet", "--log-level", "none", *map(str, parse)])
         self._from_msgpack = Manifest.from_msgpack
         Manifest.from_msgpack = self._remembered
         self._refresh()
