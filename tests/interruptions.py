@@ -7,9 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from .stacks import Stack, wait_until
-
-SLOW_MODEL = "{{{{ config(materialized='table') }}}}\nselect pg_sleep({seconds})::text as slept\n"
+from .stacks import Stack, slow_model, wait_until
 
 
 def typed(stack: Stack, *args: str) -> subprocess.Popen[str]:
@@ -99,7 +97,7 @@ def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
     """
     stack.on("dagster")
     stack.invoke("backup", "before.dump")
-    with stack.edited("models/intermediate/slow.sql", SLOW_MODEL.format(seconds=20)):
+    with stack.edited("models/intermediate/slow.sql", slow_model(20)):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or busy(), 120)
         before = stack.status()["services"]
@@ -116,7 +114,7 @@ def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
         assert (code, "daily succeeded on Dagster" in out) == (0, True), out
 
     stack.invoke("switch", "dagster")
-    with stack.edited("models/intermediate/slow.sql", SLOW_MODEL.format(seconds=300)):
+    with stack.edited("models/intermediate/slow.sql", slow_model(300)):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or busy(), 120)
         out = stack.invoke("switch", "prefect", "--force").stdout

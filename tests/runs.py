@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 
-from .stacks import Stack, wait_until
+from .stacks import Stack, slow_model, wait_until
 
-SLOW_MODEL = "{{ config(materialized='table') }}\nselect pg_sleep(120)::text as slept\n"
+SLOW_MODEL = slow_model(120)
 SLOW_QUERIES = "select count(*) from pg_stat_activity where query like '%pg_sleep(120)%' and state = 'active' and pid <> pg_backend_pid()"
 DBT_SESSIONS = "select count(*) from pg_stat_activity where application_name = 'dbt'"
 

@@ -38,6 +38,13 @@ from pg_tables where schemaname = 'marts' order by tablename \\gexec
 MARTS = {name: tuple(value) for name, value in json.loads((ROOT / "tests" / "marts.json").read_text(encoding="utf-8")).items()}
 
 
+def slow_model(seconds: int) -> str:
+    """A model that takes so long, and begins when all others are built: none of them is cut off with it, halfway into its place."""
+    last = ("dim_customers", "dim_products", "product_prices", "rpt_customer_cohorts", "rpt_sales_summary")
+    refs = " ".join(f"{{{{ ref('{name}') }}}}" for name in last)
+    return f"{{{{ config(materialized='table') }}}}\n-- depends_on: {refs}\nselect pg_sleep({seconds})::text as slept\n"
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody holds at this moment."""
     with socket.socket() as probe:
