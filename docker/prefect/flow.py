@@ -22,7 +22,6 @@ from typing import Any, Literal
 from dbt.adapters.factory import FACTORY
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from dbt.contracts.graph.manifest import Manifest
-from dbt_common.clients.jinja import template_cache
 from prefect import allow_failure, flow, get_client, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -35,6 +34,7 @@ from prefect_dbt import PrefectDbtSettings
 
 from switchyard import project, results
 from switchyard.jobs import JOBS
+from switchyard.warm import compile_macros
 
 Record = dict[str, Any]
 FLOW = "dbt"
@@ -67,8 +67,8 @@ class Parsed:
         fingerprint = project.fingerprint()
         parse = dbtRunner().invoke(["--log-level", "none", "--log-level-file", "none", "parse"])
         self.manifest, self._fingerprint, self._file = parse.result if parse.success else None, fingerprint, self._left()
-        for macro in self.manifest.macros.values() if self.manifest else []:
-            template_cache.get_node_template(macro)  # compiles it, which else every run does with those that it uses
+        if self.manifest:
+            compile_macros(self.manifest)
         return True
 
     def current(self) -> Manifest | None:

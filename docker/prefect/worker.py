@@ -8,8 +8,6 @@ made for it, in Prefect's own ``prefect.engine``. Elsewhere a fork is not safe, 
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import multiprocessing
 import os
 import runpy
@@ -31,8 +29,7 @@ from prefect.states import Crashed
 import flow
 from switchyard import api, project
 from switchyard.jobs import JOBS, schedules_enabled
-
-PR_SET_PDEATHSIG = 1  # of prctl(2)
+from switchyard.warm import end_with_parent, freeze
 
 
 def run() -> None:
@@ -75,13 +72,6 @@ def close_interrupted_runs() -> None:
             client.set_task_run_state(run.id, state, force=True)
 
 
-def freeze() -> None:
-    """Keep the collector of garbage from all that is in memory now: in a forked process it would touch, and so copy, it."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
 def fork(channel: Connection) -> int:
     """Fork a process that ends with this one, and has not the end of the channel that is this one's; 0 in the new one."""
     parent = os.getpid()
@@ -90,9 +80,7 @@ def fork(channel: Connection) -> int:
         channel.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before it could be asked
-            sys.exit(1)
+        end_with_parent(parent, signal.SIGTERM)
     return pid
 
 

@@ -55,7 +55,7 @@ def become(command: list[str]) -> NoReturn:
 
 def serve(parent: int) -> None:
     """Load dbt, and serve until the process ``parent`` ends."""
-    _end_with_parent(parent, signal.SIGTERM)
+    end_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # that of the parent's group; dbt's clients pass theirs on
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     sys.path[0] = str(Path(sys.executable).parent)  # as it is for dbt
@@ -67,6 +67,28 @@ def serve(parent: int) -> None:
         if server.loaded and len(os.listdir("/proc/self/task")) == 1:
             server.listen()
         time.sleep(0.01)
+
+
+def end_with_parent(parent: int, number: int) -> None:
+    """Get the signal ``number`` when the process ``parent``, which started this one, ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it has ended already
+        os.kill(os.getpid(), number)
+
+
+def freeze() -> None:
+    """Keep the collector of garbage from all that is in memory now: in a forked process it would touch, and so copy, it."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def compile_macros(manifest: Any) -> None:
+    """Compile the macros of a dbt project now, which else every forked dbt does with those that it uses."""
+    from dbt_common.clients.jinja import template_cache
+
+    for macro in manifest.macros.values():
+        template_cache.get_node_template(macro)
 
 
 class Server:
@@ -113,18 +135,14 @@ class Server:
         """Read the parse, unless it is the one in memory."""
         from dbt.adapters.factory import FACTORY
         from dbt.parser.manifest import extended_mashumuro_decoder
-        from dbt_common.clients.jinja import template_cache
 
         with suppress(Exception):  # there is none, or one that is not this dbt's, which the client's will say
             parse = (self._target / PARSE).read_bytes()
             if parse != self._parse:
                 self._manifest, self._parse = self._from_msgpack(parse, decoder=extended_mashumuro_decoder), parse
                 FACTORY.load_plugin(self._manifest.metadata.adapter_type)
-                for macro in self._manifest.macros.values():
-                    template_cache.get_node_template(macro)
-                gc.unfreeze()
-                gc.collect()
-                gc.freeze()  # or the collections of every child would touch, and so copy, all of it
+                compile_macros(self._manifest)
+                freeze()
 
     def listen(self) -> None:
         """Serve until a SIGTERM comes."""
@@ -182,7 +200,7 @@ class Server:
             if pid == 0:
                 try:
                     self._close(client)
-                    _end_with_parent(server, signal.SIGKILL)
+                    end_with_parent(server, signal.SIGKILL)
                     _run_dbt(*request)
                 finally:
                     os._exit(1)
@@ -229,13 +247,6 @@ class Server:
 def _send(client: socket.socket, data: bytes) -> None:
     with suppress(OSError):  # it is gone, which the selector tells
         client.send(data, socket.MSG_NOSIGNAL)
-
-
-def _end_with_parent(parent: int, number: int) -> None:
-    """Get the signal ``number`` when the process ``parent``, which started this one, ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # it has ended already
-        os.kill(os.getpid(), number)
 
 
 def _run_dbt(streams: Sequence[int], environ: Sequence[bytes], folder: bytes, args: Sequence[bytes]) -> NoReturn:
