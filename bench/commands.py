@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.stand import Stand
 from stack import docker
+from stack.errors import StackError
 
 EMPTY = 'from invoke import task\n\n\n@task\ndef nothing(c):\n    """Do nothing."""\n'
 TIMES = 5  # as many measurements as rounds: each takes a fraction of a second
@@ -44,8 +45,12 @@ def _needed(stand: Stand) -> tuple[str, Callable[[], object]]:
     if stand.runtime == "docker":
         return "docker ps", lambda: stand.command(docker.ps_argv(stand.settings))
 
+    native = stand.driver
+
     def side_by_side() -> None:
         with ThreadPoolExecutor() as pool:
-            list(pool.map(stand.health, stand.driver.processes.records()))
+            well = pool.map(lambda record: native.well(stand.orchestrators[record.orchestrator], record), native.processes.records())
+            if not all(well):
+                raise StackError("A service that was healthy is not any more.", "", "invoke doctor")
 
     return "the services' health commands, side by side", side_by_side

@@ -97,10 +97,10 @@ def compare(stand: Stand, name: str, rounds: int, project: str) -> Iterator[Figu
         yield ratio(f"{label}:   {phase} / dbt build", [run.phases[phase] for run in runs], builds)
 
 
-def bare(stand: Stand, name: str) -> float:
-    """The seconds of a plain `dbt build` where the orchestrator runs dbt."""
+def bare(stand: Stand, name: str, *args: str) -> float:
+    """The seconds of a plain dbt command where the orchestrator runs dbt; without ``args``, of `dbt build`."""
     script = Path(__file__).with_name("bare_dbt.py").read_text(encoding="utf-8")
-    return float(stand.execute(name, ["python", "-", "build"], script).splitlines()[-1])
+    return float(stand.execute(name, ["python", "-", *(args or ["build"])], script).splitlines()[-1])
 
 
 def orchestrated(stand: Stand, name: str) -> Timeline:

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
+from bench.run import bare
 from bench.stand import Stand
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes an hour
 BY_HAND = Path(__file__).with_name("scale.sql")
 MARTS = ("dim_customers", "dim_products", "fct_daily_sales", "fct_orders", "rpt_customer_cohorts", "rpt_sales_summary")
-BARE_DBT = Path(__file__).with_name("bare_dbt.py")
 WHERE = "dagster"  # whose dbt is taken
 
 
@@ -30,9 +30,9 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         took = interleaved(
             rounds,
             {
-                "models": lambda: _dbt(stand, "run", "--full-refresh"),
+                "models": lambda: bare(stand, WHERE, "run", "--full-refresh"),
                 "by hand": lambda: timed(lambda: _by_hand(stand)),
-                "tests": lambda: _dbt(stand, "test"),
+                "tests": lambda: bare(stand, WHERE, "test"),
             },
         )
         _compare(stand)
@@ -51,12 +51,8 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
 def _day(stand: Stand) -> tuple[float, float]:
     """Add a day; the seconds that the incremental models take for it, and those that all take."""
     stand.invoke("generate", "--days", "1")
-    incremental = _dbt(stand, "run", "--select", "config.materialized:incremental")
-    return incremental, incremental + _dbt(stand, "run", "--exclude", "config.materialized:incremental")
-
-
-def _dbt(stand: Stand, *args: str) -> float:
-    return float(stand.execute(WHERE, ["python", "-", *args], BARE_DBT.read_text(encoding="utf-8")).splitlines()[-1])
+    incremental = bare(stand, WHERE, "run", "--select", "config.materialized:incremental")
+    return incremental, incremental + bare(stand, WHERE, "run", "--exclude", "config.materialized:incremental")
 
 
 def _by_hand(stand: Stand) -> None:

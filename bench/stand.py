@@ -14,9 +14,8 @@ from pathlib import Path
 
 from stack import ROOT, bootstrap, docker, orchestrators, plan, ports, runtime, settings
 from stack.errors import StackError
-from stack.native import Native
+from stack.native import Native, located
 from stack.orchestrators import Orchestrator, Process
-from stack.processes import Record
 from stack.runner import Runner
 from stack.runtime import POSTGRES
 
@@ -138,16 +137,8 @@ class Stand:
         if isinstance(self.driver, Native):
             env = plan.environment(self.settings, orchestrator, process, {}, self.env)
             home = plan.Folders(self.folder, name).home  # where a container has its working folder
-            return self.command([shutil.which(argv[0], path=env["PATH"]) or argv[0], *argv[1:]], stdin, env, home)
+            return self.command([located(argv[0], env), *argv[1:]], stdin, env, home)
         return self.command(docker.exec_argv(self.settings, orchestrator.file, process.service, argv), stdin)
-
-    def health(self, record: Record) -> None:
-        """Run a native process's own health command."""
-        orchestrator = self.orchestrators[record.orchestrator]
-        process = next(process for process in orchestrator.native.processes if process.service == record.service)
-        env = plan.environment(self.settings, orchestrator, process, record.ports, self.env)
-        argv = plan.argv(self.settings, orchestrator, process.health, record.ports)
-        self.command([shutil.which(argv[0], path=env["PATH"]) or argv[0], *argv[1:]], env=env)
 
 
 @contextmanager
@@ -158,7 +149,8 @@ def stand(runtime: str, only: Sequence[str]) -> Iterator[Stand]:
         EngineMissing: there is no such runtime here.
     """
     with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
-        made = Stand(_copied(Path(folder).resolve()), runtime, only)
+        copy_checkout(ROOT, Path(folder).resolve())
+        made = Stand(Path(folder).resolve(), runtime, only)
         made.driver.require()
         try:
             yield made
@@ -167,11 +159,10 @@ def stand(runtime: str, only: Sequence[str]) -> Iterator[Stand]:
                 subprocess.run(made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.DEVNULL)
 
 
-def _copied(folder: Path) -> Path:
-    """Copy what git knows, or would add, of this checkout."""
-    files = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True)
+def copy_checkout(root: Path, folder: Path) -> None:
+    """Copy what git knows, or would add, of the checkout ``root`` into ``folder``."""
+    files = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, text=True)
     for name in filter(None, files.split("\0")):
-        if (ROOT / name).exists():
+        if (root / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
+            shutil.copy(root / name, folder / name)

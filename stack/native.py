@@ -208,7 +208,7 @@ class Native:
         process = next(process for process in orchestrator.native.processes if process.service == orchestrator.service)
         env = plan.environment(self.settings, orchestrator, process, picked, self.environ)
         argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, job], picked)
-        return self.runner.follow([_found(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
+        return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the processes' logs on this terminal, each line after its service's name."""
@@ -257,11 +257,12 @@ class Native:
         if root:
             state, status = "running", _since(root)
             target = self.orchestrators.get(record.orchestrator)
-            well = target is not None and self._well(target, record)
+            well = target is not None and self.well(target, record)
             health = "healthy" if well else "starting" if time.time() - record.created < PATIENCE else "unhealthy"
         return Service(str(record.pid), "", record.service, record.orchestrator, False, state, health, status)
 
-    def _well(self, target: Orchestrator, record: Record) -> bool:
+    def well(self, target: Orchestrator, record: Record) -> bool:
+        """Whether a process of ``target`` passes its own health command now."""
         process = next((process for process in target.native.processes if process.service == record.service), None)
         return process is not None and self._probe(target, process, record.ports).returncode == 0
 
@@ -270,7 +271,7 @@ class Native:
         argv = plan.argv(self.settings, target, process.health, picked)
         try:
             return subprocess.run(
-                [_found(argv[0], env), *argv[1:]], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
+                [located(argv[0], env), *argv[1:]], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return subprocess.CompletedProcess(argv, 1, "", str(error))
@@ -300,7 +301,7 @@ class Native:
             if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
                 return None
             young = time.time() - record.created < PATIENCE and not self._mark(record.service).exists()
-            if not young and not self._well(target, record):
+            if not young and not self.well(target, record):
                 return None
         return records or None
 
@@ -439,7 +440,7 @@ class Native:
         return position + len(complete)
 
 
-def _found(program: str, env: Mapping[str, str]) -> str:
+def located(program: str, env: Mapping[str, str]) -> str:
     """Where the program is on the PATH of ``env``."""
     return shutil.which(program, path=env["PATH"]) or program
 

@@ -50,7 +50,7 @@ class Settings:
 
     Attributes:
         root: the checkout's folder.
-        values: every key of ``.env.example`` with its value in force.
+        values: every key of ``.env.example`` with its value in force, and what `postgres_memory` makes of one.
         project: the compose project's name, which every container, network and volume of the stack carries.
         saved: whether they stand in ``.env``, and not only in memory, for a look before there is one.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 from dotenv import dotenv_values
+
+from bench.stand import copy_checkout as copy_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
@@ -54,10 +55,7 @@ def free_port() -> int:
 
 def copy_checkout(root: Path, folder: Path) -> None:
     """Copy what git knows or would add into ``folder``, as a repository of its own."""
-    tracked = subprocess.check_output(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=root, text=True)
-    for name in tracked.splitlines():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, folder / name)
+    copy_files(root, folder)
     for command in (["init", "--quiet"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "all"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
 
