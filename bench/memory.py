@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 
@@ -53,7 +54,11 @@ def mebibytes(text: str) -> float:
 
 def _cpu_seconds(stand: Stand) -> float:
     if isinstance(stand.driver, Native):
-        return sum(sum(process.cpu_times()[:2]) for process in _processes(stand.driver))
+        used = 0.0
+        for process in _processes(stand.driver):
+            with suppress(psutil.NoSuchProcess):
+                used += sum(process.cpu_times()[:2])
+        return used
     containers = [service.container for service in stand.driver.services()]
     return sum(cpu_seconds(stand.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
 
@@ -61,8 +66,12 @@ def _cpu_seconds(stand: Stand) -> float:
 def _memory(stand: Stand) -> float:
     """Memory that several processes share is counted once, where the system tells."""
     if isinstance(stand.driver, Native):
-        used = (process.memory_full_info() for process in _processes(stand.driver))
-        return sum(getattr(info, "pss", info.uss) for info in used) / checks.MIB
+        used = 0
+        for process in _processes(stand.driver):
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                info = process.memory_full_info()
+                used += getattr(info, "pss", info.uss)
+        return used / checks.MIB
     containers = [service.container for service in stand.driver.services()]
     lines = stand.command(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers]).splitlines()
     return sum(map(mebibytes, lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -304,7 +305,8 @@ class Postgres:
         left = [process for process in psutil.process_iter() if _server(process.pid, self.data)]
         _, left = psutil.wait_procs(left, timeout=5)
         for process in left:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(left, timeout=5)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -68,7 +67,7 @@ class NativeStack(Stack):
         home = str(self.folder / ".stack" / "native" / "data")
         found = set()
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
+            with suppress(psutil.Error):
                 if process.cwd().startswith(home):
                     found.add(Path(process.cwd()).relative_to(home).parts[0])
         return found - {"postgres"}
@@ -94,7 +93,10 @@ class NativeStack(Stack):
         """What of the stack others could reach or read: a socket open to the network, a file with a secret in it."""
         base = self.folder / ".stack"
         assert base.stat().st_mode & 0o77 == 0
-        sockets = [connection for process in self.processes() for connection in process.net_connections()]
+        sockets = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                sockets += process.net_connections()
         addresses = [ip_address(socket.laddr.ip) for socket in sockets if socket.status == psutil.CONN_LISTEN]
         assert len(addresses) >= 2
         found = [str(address) for address in addresses if not (getattr(address, "ipv4_mapped", None) or address).is_loopback]
