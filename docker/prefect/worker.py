@@ -154,7 +154,12 @@ def main() -> None:
     runner = fork(ours)
     if runner == 0:
         _starter_engine.run_process = partial(run_forked, runners)
-        run()
+        try:
+            run()
+        except SystemExit as end:  # Prefect's answer to a SIGTERM, which leaves threads that Python would wait for, maybe for ever
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
         return
     runners.close()
     environ = fork_runs(ours, runner)
