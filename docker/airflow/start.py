@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psycopg2
 
+from switchyard import ending
+
 
 def schema_is_current() -> bool:
     """Whether the database carries the mark of this Airflow version; see `migrate`."""
@@ -75,4 +77,4 @@ if __name__ == "__main__":
     gc.set_threshold(10_000)
     from airflow.__main__ import main
 
-    main()
+    ending.run(main)

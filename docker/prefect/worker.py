@@ -27,7 +27,7 @@ from prefect.schedules import Cron
 from prefect.states import Crashed
 
 import flow
-from switchyard import api, project
+from switchyard import api, ending, project
 from switchyard.jobs import JOBS, schedules_enabled
 from switchyard.warm import end_with_parent, freeze
 
@@ -154,13 +154,7 @@ def main() -> None:
     runner = fork(ours)
     if runner == 0:
         _starter_engine.run_process = partial(run_forked, runners)
-        try:
-            run()
-        except SystemExit as end:  # Prefect's answer to a SIGTERM, which leaves threads that Python would wait for, maybe for ever
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
-        return
+        ending.run(run)
     runners.close()
     environ = fork_runs(ours, runner)
     os.environ.clear()

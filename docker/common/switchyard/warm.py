@@ -12,7 +12,6 @@ answers, it is the plain dbt that runs.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import gc
 import os
@@ -26,14 +25,13 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from switchyard import project
+from switchyard import ending, project
 
 PARSE = "partial_parse.msgpack"
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -198,15 +196,15 @@ class Server:
         try:
             pid = os.fork()
             if pid == 0:
-                try:
-                    self._close(client)
-                    end_with_parent(server, signal.SIGKILL)
-                    _run_dbt(*request)
-                finally:
-                    os._exit(1)
+                ending.run(partial(self._child, client, server, *request))
             return pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _child(self, client: socket.socket, server: int, *request: Any) -> None:
+        self._close(client)
+        end_with_parent(server, signal.SIGKILL)
+        _run_dbt(*request)
 
     def _close(self, client: socket.socket) -> None:
         """In a child: let go of what is the server's."""
@@ -249,37 +247,25 @@ def _send(client: socket.socket, data: bytes) -> None:
         client.send(data, socket.MSG_NOSIGNAL)
 
 
-def _run_dbt(streams: Sequence[int], environ: Sequence[bytes], folder: bytes, args: Sequence[bytes]) -> NoReturn:
+def _run_dbt(streams: Sequence[int], environ: Sequence[bytes], folder: bytes, args: Sequence[bytes]) -> None:
     """In a child: run dbt as a process of its own would."""
-    code: object = 1
-    try:
-        os.setpgid(0, 0)  # a signal to the server's group is not for dbt
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        os.environb.clear()
-        os.environb.update(pair.split(b"=", 1) for pair in environ)
-        os.chdir(folder)
-        time.tzset()
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
-        sys.argv = ["dbt", *map(os.fsdecode, args)]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        from dbt.cli.main import cli
+    os.setpgid(0, 0)  # a signal to the server's group is not for dbt
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environb.clear()
+    os.environb.update(pair.split(b"=", 1) for pair in environ)
+    os.chdir(folder)
+    time.tzset()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
+    sys.argv = ["dbt", *map(os.fsdecode, args)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    from dbt.cli.main import cli
 
-        cli(prog_name="dbt")
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:  # what the interpreter does at its end, but for freeing all memory, piece by piece
-        with suppress(Exception):
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(bool(code)))
+    cli(prog_name="dbt")
 
 
 if __name__ == "__main__":
