@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stack import bootstrap, console, lifecycle, pipeline
-from stack.errors import BadBackup, RunInProgress
+from stack.errors import NotHealthy, RunInProgress
 from stack.runtime import POSTGRES, Runtime
 
 TIMEOUT = 120  # seconds that PostgreSQL may take to start
@@ -40,13 +40,13 @@ def query(runtime: Runtime, statement: str) -> list[str]:
     """The rows of one column, asked as the role ``dbt``.
 
     Raises:
-        BadBackup: the server does not answer, or not with rows.
+        NotHealthy: the server does not answer, or not with rows.
     """
     args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero", "--dbname", bootstrap.WAREHOUSE]
     argv, env = runtime.client("psql", *args, "--command", statement)
     found = runtime.runner.ask(argv, env)
     if found.code and not runtime.runner.dry:
-        raise BadBackup("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
+        raise NotHealthy("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
     return [row for row in found.stdout.split("\0") if row.strip()]
 
 
