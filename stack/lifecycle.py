@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 
@@ -82,9 +83,12 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         return
     was_baked = runtime.baked()
     command = f"invoke switch {target.name}"
-    if runs is Runs.REFUSE:  # before anybody waits for a build
-        _settle(runtime, runs, command)
-    if _prepare(runtime, target, baked) or runs is not Runs.REFUSE:
+    with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
+        checked = pool.submit(runtime.preflight, target, baked=baked)
+        if runs is Runs.REFUSE:  # before anybody waits for a build
+            _settle(runtime, runs, command)
+        checked.result()
+    if _build_outdated(runtime, target, baked) or runs is not Runs.REFUSE:
         _settle(runtime, runs, command)
     old = runtime.orchestrators[active]
     try:
@@ -176,9 +180,14 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
     return ", ".join(f"{run.job} ({run.run_id})" for run in runs)
 
 
-def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
-    """Check and build what ``target`` needs, without touching anything that runs; return whether that took a build."""
+def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> None:
+    """Check and build what ``target`` needs, without touching anything that runs."""
     runtime.preflight(target, baked=baked)
+    _build_outdated(runtime, target, baked)
+
+
+def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
+    """Build what ``target`` needs and is missing or out of date; return whether there was any."""
     outdated = runtime.outdated([POSTGRES, target.name], baked=baked)
     build(runtime, outdated)
     return bool(outdated)

@@ -4,12 +4,14 @@ import os
 from datetime import datetime, timezone
 from pathlib import Path
 
+from cosmos import settings
 from cosmos.airflow.dag import DbtDag
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
-from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode
+from cosmos.constants import DbtResourceType, ExecutionMode, LoadMode
 
 from switchyard import project
 
+settings.enable_cache = True  # as it is by default: each dbt begins with the parse of one before it
 manifest, _ = project.ensure_manifest()
 
 dag = DbtDag(
@@ -19,7 +21,7 @@ dag = DbtDag(
     default_args={"retries": 0},
     project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
     profile_config=ProfileConfig(os.environ["DBT_PROFILE"], os.environ["DBT_TARGET"], Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml")),
-    execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS),
+    execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL),
     render_config=RenderConfig(
         load_method=LoadMode.DBT_MANIFEST,
         emit_datasets=False,
