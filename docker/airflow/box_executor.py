@@ -1,9 +1,10 @@
 """Airflow's LocalExecutor, in which the boxes of a dbt build cost no process each.
 
 A box is Cosmos' own task for a seed, snapshot or model. At its first try there is nothing to do but to show how one ``dbt build`` fares
-with that node. In a process of its own, each would import Airflow and build the whole DAG for that. So the executor itself tells the
-Task Execution API, as any worker does, when dbt began with the node, when it ended, and how. A box that a person clears
-when its build is over is run as usual, and runs dbt for its one node.
+with that node. In a process of its own, each would import Airflow and build the whole DAG for that; over the Task Execution API, each
+would cost the API server as much as dbt takes for a small model. So the executor itself, which is a part of the scheduler, notes in
+the database what that API would: when dbt began with the node, when it ended, and how. A box that a person clears when its build is
+over is run as usual, and runs dbt for its one node.
 """
 
 from __future__ import annotations
@@ -11,80 +12,95 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Sequence
+from datetime import datetime
 from getpass import getuser
 from pathlib import Path
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.executors.base_executor import get_execution_api_server_url
 from airflow.executors.local_executor import LocalExecutor
 from airflow.executors.workloads import ExecuteTask
+from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import timezone
 from airflow.utils.net import get_hostname
 from airflow.utils.session import create_session
 from airflow.utils.state import State, TaskInstanceState
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 import builds
-from switchyard import api
 
+WORKERS = 4  # processes, for what does run by itself
 PATIENCE = 0.5  # seconds between two looks into the database for something to do
 EVERY = 0.1  # seconds between two looks at what is in progress
 HEARTBEAT = 30  # seconds; Airflow gives a task up after 300 without
+OPEN = (TaskInstanceState.QUEUED, TaskInstanceState.RESTARTING, TaskInstanceState.RUNNING)
+
+
+class Gone(Exception):
+    """The task instance is no longer the one that was handed over."""
 
 
 class Box:
-    """A task instance that shows how a build fares with one node.
+    """A task instance that shows how a build fares with one node."""
 
-    Args:
-        workload: what the scheduler wants to be run.
-        call: sends a method, the last part of the path and a body to the Task Execution API, as this task instance.
-    """
-
-    def __init__(self, workload: ExecuteTask, call: Callable[[str, str, Any], None]) -> None:
-        self.key, self.node, self.call = workload.key, workload.ti.task_id, call
+    def __init__(self, workload: ExecuteTask) -> None:
+        self.key, self.node, self.id = workload.key, workload.ti.task_id, workload.ti.id
         self.log = Path(conf.get_mandatory_value("logging", "base_log_folder"), workload.log_path or "")
         self.told = 0  # of the node's messages
-        self.alive = 0.0  # when the API last heard of it, as `time.monotonic`
+        self.alive = 0.0  # when the database last heard of it, as `time.monotonic`
 
-    def follow(self, node: builds.Node | None, over: str | None) -> TaskInstanceState | None:
-        """Tell the API and the task's log what is new.
+    def follow(self, node: builds.Node | None, over: str | None, session: Session) -> TaskInstanceState | None:
+        """Note what is new in the database and in the task's log.
 
         Args:
             node: how dbt fares with the node; None when it has not come to it.
             over: how the build ended; None while it goes on.
+            session: its transaction is the caller's.
 
         Returns:
             How the task ended, or None.
 
         Raises:
-            ApiError: the API does not answer, or (404, 409, 410) the task has been ended or cleared by somebody else.
+            Gone: the task has been ended, cleared or deleted by somebody else.
         """
         if node is None and over is None:
             return None
-        shown = node or builds.Node(messages=[(_now(), f"dbt did nothing for this node; its build ended with {over}.")])
-        if not self.alive:
-            self._beat("PATCH", "run", {"state": "running", "unixname": getuser(), "start_date": shown.started or _now()})
+        nothing = f"dbt did nothing for this node; its build ended with {over}."
+        shown = node or builds.Node(messages=[(timezone.utcnow().isoformat(), nothing)])
         self._write(shown.messages)
-        if not shown.finished and over is None:
-            if time.monotonic() - self.alive > HEARTBEAT:
-                self._beat("PUT", "heartbeat", {})
+        ended = shown.finished or over is not None
+        if not ended and self.alive and time.monotonic() - self.alive < HEARTBEAT:
+            return None
+        ti = session.get(TaskInstance, self.id, with_for_update={"of": TaskInstance})
+        if ti is None or ti.state not in OPEN:
+            raise Gone
+        if not self.alive:
+            ti.start_date, ti.end_date = _time(shown.started), None
+            ti.hostname, ti.unixname, ti.pid = get_hostname(), getuser(), os.getpid()
+            self._enter(ti, TaskInstanceState.RUNNING, session)
+        ti.last_heartbeat_at = timezone.utcnow()
+        self.alive = time.monotonic()
+        if not ended:
             return None
         if shown.sql and shown.sql.exists():
-            self.call("PUT", "rtif", {"compiled_sql": shown.sql.read_text(encoding="utf-8").strip()})
+            ti.update_rtif({"compiled_sql": shown.sql.read_text(encoding="utf-8").strip()}, session=session)
         good = shown.good if node else over == TaskInstanceState.SUCCESS
-        state = TaskInstanceState.SUCCESS if good else TaskInstanceState.FAILED
-        self.call("PATCH", "state", {"state": state.value, "end_date": shown.finished or _now()})
-        return state
+        ti.end_date = _time(shown.finished)
+        ti.set_duration()
+        self._enter(ti, TaskInstanceState.SUCCESS if good else TaskInstanceState.FAILED, session)
+        return ti.state
 
-    def _beat(self, method: str, what: str, body: dict[str, Any]) -> None:
-        self.call(method, what, {"hostname": get_hostname(), "pid": os.getpid(), **body})
-        self.alive = time.monotonic()
+    def _enter(self, ti: TaskInstance, state: TaskInstanceState, session: Session) -> None:
+        ti.state = state
+        session.add(Log(state.value, ti, extra=json.dumps({"host_name": ti.hostname})))
 
     def _write(self, messages: Sequence[tuple[str, str]]) -> None:
         """Add to the task's log what is not in it yet."""
+        if len(messages) == self.told:
+            return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "a", encoding="utf-8") as file:
             for when, text in messages[self.told :]:
@@ -105,6 +121,7 @@ class BoxExecutor(LocalExecutor):
         self.boxes: dict[tuple[str, str], list[Box]] = {}  # by DAG and run
         self.progress: dict[str, builds.Progress] = {}  # by the id of the build's task instance
         self.busy = False
+        self.left = time.monotonic()  # `sync`, the last time
         super().start()
 
     def _process_workloads(self, workload_list: Sequence[Any]) -> None:
@@ -113,19 +130,30 @@ class BoxExecutor(LocalExecutor):
         for workload in workload_list:
             if isinstance(workload, ExecuteTask) and workload.ti.queue == builds.QUEUE and self._shows_a_build(workload.ti):
                 del self.queued_tasks[workload.key]
-                self.boxes.setdefault((workload.ti.dag_id, workload.ti.run_id), []).append(Box(workload, self._caller(workload.ti.id)))
+                self.boxes.setdefault((workload.ti.dag_id, workload.ti.run_id), []).append(Box(workload))
             else:
                 others.append(workload)
         super()._process_workloads(others)
 
+    def _spawn_workers_with_gc_freeze(self, spawn_number: int) -> None:
+        """Boxes need no worker, so that there are fewer than tasks that the scheduler may hand over at once."""
+        super()._spawn_workers_with_gc_freeze(min(spawn_number, WORKERS - len(self.workers)))
+
     def sync(self) -> None:
-        """Take in what ended. When the scheduler has nothing else to do, wait until something does, or `PATIENCE` is over."""
-        deadline = time.monotonic() + (0 if self.busy else PATIENCE)
+        """Take in what ended. When the scheduler has nothing else to do, wait until something does, or `PATIENCE` is over.
+
+        With many boxes the scheduler's own turn is long. It rests as long as it worked, and finds the more to do.
+        """
+        entered = time.monotonic()
+        rested = entered + min(PATIENCE, entered - self.left)
+        deadline = rested if self.busy else entered + PATIENCE
         self.busy = False
         while True:
             super().sync()
             self._follow()
-            if self.event_buffer or time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now >= deadline or (self.event_buffer and now >= rested):
+                self.left = now
                 return
             time.sleep(EVERY)
 
@@ -141,7 +169,7 @@ class BoxExecutor(LocalExecutor):
             return session.execute(select(TaskInstance.id, TaskInstance.state).where(*wanted)).one_or_none()
 
     def _follow(self) -> None:
-        """Tell the API what has become of each box."""
+        """Note what has become of each box."""
         progress = {}
         for (dag_id, run_id), boxes in list(self.boxes.items()):
             build = self._build(dag_id, run_id)
@@ -158,26 +186,14 @@ class BoxExecutor(LocalExecutor):
 
     def _goes_on(self, box: Box, node: builds.Node | None, over: str | None) -> bool:
         try:
-            state = box.follow(node, over)
-        except api.ApiError as error:
-            if error.status in (404, 409, 410):
-                return False
-            self.log.warning("The box %s cannot be shown now: %s", box.node, error)
-            return True
+            with create_session(scoped=False) as session:  # one for each: who holds one row waits for nobody's
+                state = box.follow(node, over, session)
+        except Gone:
+            return False
         if state:
             self.change_state(box.key, state)
         return state is None
 
-    def _caller(self, ti_id: Any) -> Callable[[str, str, Any], None]:
-        """What speaks to the Task Execution API in the place of one task instance."""
-        url = f"{get_execution_api_server_url(self.conf)}task-instances/{ti_id}"
 
-        def call(method: str, what: str, body: Any) -> None:
-            token = self.jwt_generator.generate({"sub": str(ti_id), "scope": "execution"})
-            api.request(method, f"{url}/{what}", body, {"Authorization": f"Bearer {token}"}, timeout=5)
-
-        return call
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+def _time(text: str) -> datetime:
+    return timezone.parse(text) if text else timezone.utcnow()
