@@ -22,16 +22,8 @@ create table floor.fct_orders as
 with items as (
     select
         order_id, count(*)::integer as line_count, sum(quantity)::integer as unit_count,
-        sum(quantity * unit_price)::numeric(12, 2) as gross_amount, sum(discount_amount)::numeric(12, 2) as discount_amount,
-        sum(quantity * unit_price - discount_amount)::numeric(12, 2) as revenue, sum(quantity * unit_cost)::numeric(12, 2) as cost,
-        sum(quantity * unit_price - discount_amount - quantity * unit_cost)::numeric(12, 2) as margin,
-        coalesce(sum(refund_amount), 0)::numeric(12, 2) as refund_amount,
-        (sum(quantity * unit_price - discount_amount) - coalesce(sum(refund_amount), 0))::numeric(12, 2) as net_revenue,
-        max(returned_at) as returned_at
-    from raw.raw_order_items as items
-    left join (
-        select order_item_id, sum(refund_amount) as refund_amount, max(returned_at) as returned_at from raw.raw_returns group by 1
-    ) as returns on returns.order_item_id = items.id
+        sum(quantity * unit_price) as gross_amount, sum(discount_amount) as discount_amount, sum(quantity * unit_cost) as cost
+    from raw.raw_order_items
     group by order_id
 ),
 payments as (
@@ -45,6 +37,12 @@ payments as (
     ) as payments
     group by order_id
 ),
+returns as (
+    select order_id, sum(refund_amount) as refund_amount, max(returned_at) as returned_at
+    from raw.raw_returns as returns
+    inner join raw.raw_order_items as items on items.id = returns.order_item_id
+    group by order_id
+),
 orders as (
     select distinct on (id) id, customer_id, ordered_at, updated_at, replace(lower(trim(status)), 'canceled', 'cancelled') as order_status
     from raw.raw_orders
@@ -53,13 +51,17 @@ orders as (
 select
     orders.id as order_id, customer_id, (ordered_at at time zone 'UTC')::date as order_date, ordered_at at time zone 'UTC' as ordered_at,
     order_status, order_status in ('shipped', 'completed', 'returned') as is_sale,
-    line_count, unit_count, gross_amount, discount_amount, revenue, cost, margin, refund_amount, net_revenue,
-    coalesce(paid, 0)::numeric(12, 2) as amount_paid, coalesce(paid, 0) = revenue as is_fully_paid,
+    line_count, unit_count, gross_amount::numeric(12, 2) as gross_amount, discount_amount::numeric(12, 2) as discount_amount,
+    (gross_amount - discount_amount)::numeric(12, 2) as revenue, cost::numeric(12, 2) as cost,
+    (gross_amount - discount_amount - cost)::numeric(12, 2) as margin, coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
+    (gross_amount - discount_amount - coalesce(refund_amount, 0))::numeric(12, 2) as net_revenue,
+    coalesce(paid, 0)::numeric(12, 2) as amount_paid, coalesce(paid, 0) = gross_amount - discount_amount as is_fully_paid,
     (paid_at at time zone 'UTC')::date - (ordered_at at time zone 'UTC')::date as days_to_pay,
     greatest(updated_at, tried_at, returned_at) at time zone 'UTC' as last_activity_at
 from orders
 inner join items on items.order_id = orders.id
-left join payments on payments.order_id = orders.id;
+left join payments on payments.order_id = orders.id
+left join returns on returns.order_id = orders.id;
 
 analyze floor.fct_orders;
 

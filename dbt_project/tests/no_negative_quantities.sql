@@ -1,9 +1,25 @@
+with
+
+order_items as (
+    select * from {{ ref('int_order_items') }}
+),
+
+returned as (
+    select
+        order_item_id,
+        min(quantity) as least_returned,
+        sum(quantity) as returned_quantity
+    from {{ ref('int_returns') }}
+    group by order_item_id
+)
+
 select
-    order_item_id,
-    quantity,
-    returned_quantity
-from {{ ref('int_order_items') }}
+    order_items.order_item_id,
+    order_items.quantity,
+    returned.returned_quantity
+from order_items
+left join returned on order_items.order_item_id = returned.order_item_id
 where
-    quantity <= 0
-    or returned_quantity < 0
-    or returned_quantity > quantity
+    order_items.quantity <= 0
+    or returned.least_returned < 0
+    or returned.returned_quantity > order_items.quantity

@@ -12,14 +12,15 @@ with
 orders as (
     select * from {{ ref('fct_orders') }}
     {% if is_incremental() %}
-        -- A day is computed again, as a whole, as long as any of its orders still changes.
+        -- A day is computed again, as a whole, as long as any of its orders still changes. The range has two ends for the
+        -- reason that fct_orders gives.
         where order_date = any(array(
             select distinct changed.order_date
             from {{ ref('fct_orders') }} as changed
-            where changed.last_activity_at >= (
+            where changed.last_activity_at between (
                 select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
                 from {{ this }} as known
-            )
+            ) and 'infinity'
         ))
     {% endif %}
 ),

@@ -27,10 +27,11 @@ with
             array(
                 select distinct activity.order_id
                 from {{ ref('int_order_activity') }} as activity
-                where activity.activity_at >= (
+                -- A range with two ends, of which PostgreSQL expects few rows, and so goes by the indexes.
+                where activity.activity_at between (
                     select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
                     from {{ this }} as known
-                )
+                ) and 'infinity'
             ) as order_ids
     ),
 {% endif %}
@@ -47,12 +48,9 @@ order_items as (
         sum(quantity) as unit_count,
         sum(gross_amount) as gross_amount,
         sum(discount_amount) as discount_amount,
-        sum(revenue) as revenue,
+        sum(gross_amount) - sum(discount_amount) as revenue,
         sum(cost) as cost,
-        sum(margin) as margin,
-        sum(refund_amount) as refund_amount,
-        sum(net_revenue) as net_revenue,
-        max(last_returned_at) as last_returned_at
+        sum(gross_amount) - sum(discount_amount) - sum(cost) as margin
     from {{ ref('int_order_items') }}
     {{ only_changed }}
     group by order_id
@@ -61,6 +59,28 @@ order_items as (
 order_payments as (
     select * from {{ ref('int_order_payments') }}
     {{ only_changed }}
+),
+
+order_returns as (
+    select
+        order_id,
+        sum(refund_amount) as refund_amount,
+        max(returned_at) as last_returned_at
+    from {{ ref('int_returns') }}
+    {{ only_changed }}
+    group by order_id
+),
+
+-- A full join, because PostgreSQL never makes loops of one: it expects far fewer rows here than a day can bring.
+order_money as (
+    select
+        coalesce(order_payments.order_id, order_returns.order_id) as order_id,
+        order_payments.amount_paid,
+        order_payments.last_paid_at,
+        order_returns.refund_amount,
+        greatest(order_payments.last_payment_activity_at, order_returns.last_returned_at) as last_activity_at
+    from order_payments
+    full join order_returns on order_payments.order_id = order_returns.order_id
 ),
 
 final as (
@@ -78,20 +98,16 @@ final as (
         order_items.revenue::numeric(12, 2) as revenue,
         order_items.cost::numeric(12, 2) as cost,
         order_items.margin::numeric(12, 2) as margin,
-        order_items.refund_amount::numeric(12, 2) as refund_amount,
-        order_items.net_revenue::numeric(12, 2) as net_revenue,
-        coalesce(order_payments.amount_paid, 0)::numeric(12, 2) as amount_paid,
-        coalesce(order_payments.amount_paid, 0) = order_items.revenue as is_fully_paid,
-        order_payments.last_paid_at::date - orders.ordered_at::date as days_to_pay,
+        coalesce(order_money.refund_amount, 0)::numeric(12, 2) as refund_amount,
+        (order_items.revenue - coalesce(order_money.refund_amount, 0))::numeric(12, 2) as net_revenue,
+        coalesce(order_money.amount_paid, 0)::numeric(12, 2) as amount_paid,
+        coalesce(order_money.amount_paid, 0) = order_items.revenue as is_fully_paid,
+        order_money.last_paid_at::date - orders.ordered_at::date as days_to_pay,
         -- An order changes not only by its own row, but also by what is paid and what is sent back.
-        greatest(
-            orders.updated_at,
-            order_payments.last_payment_activity_at,
-            order_items.last_returned_at
-        ) as last_activity_at
+        greatest(orders.updated_at, order_money.last_activity_at) as last_activity_at
     from orders
     inner join order_items on orders.order_id = order_items.order_id
-    left join order_payments on orders.order_id = order_payments.order_id
+    left join order_money on orders.order_id = order_money.order_id
 )
 
 select * from final

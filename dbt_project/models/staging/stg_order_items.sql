@@ -1,20 +1,10 @@
 -- depends_on: {{ ref('raw_order_items') }}
-with
-
-source as (
-    select * from {{ source('raw', 'raw_order_items') }}
-),
-
-renamed as (
-    select
-        id as order_item_id,
-        order_id,
-        product_id,
-        quantity,
-        unit_price,
-        unit_cost,
-        discount_amount
-    from source
-)
-
-select * from renamed
+select
+    id as order_item_id,
+    order_id,
+    product_id,
+    quantity,
+    unit_price,
+    unit_cost,
+    discount_amount
+from {{ source('raw', 'raw_order_items') }}

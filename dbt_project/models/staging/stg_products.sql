@@ -1,20 +1,10 @@
 -- depends_on: {{ ref('raw_products') }}
-with
-
-source as (
-    select * from {{ source('raw', 'raw_products') }}
-),
-
-renamed as (
-    select
-        id as product_id,
-        sku,
-        trim(name) as product_name,
-        lower(trim(category)) as category,
-        {{ to_money('unit_price') }} as unit_price,
-        unit_cost,
-        {{ to_utc('updated_at') }} as updated_at
-    from source
-)
-
-select * from renamed
+select
+    id as product_id,
+    sku,
+    trim(name) as product_name,
+    lower(trim(category)) as category,
+    {{ to_money('unit_price') }} as unit_price,
+    unit_cost,
+    {{ to_utc('updated_at') }} as updated_at
+from {{ source('raw', 'raw_products') }}
