@@ -1,7 +1,9 @@
 """The dbt project as Dagster assets and asset checks, with the four jobs and their schedules."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -33,7 +35,7 @@ from pydantic import Field
 
 from dbt_process import DbtProcess
 from manifest import load_manifest
-from switchyard import results
+from switchyard import project, results
 from switchyard.jobs import JOBS, schedules_enabled
 
 NODE = "dbt"  # the metadata entry that holds a node's record; run_job.py reads it
@@ -202,3 +204,10 @@ defs = Definitions(
     ],
     executor=in_process_executor,  # dbt schedules its own nodes: a process per step would only add start-up time
 )
+
+if sys.platform == "linux":
+    import forks
+
+    code = Path(__file__).parent
+    loaded = FINGERPRINT, project.fingerprint(code)
+    forks.serve(defs, lambda: (project.fingerprint(), project.fingerprint(code)) == loaded)

@@ -32,3 +32,25 @@ def test_a_flow_run_is_forked_and_ends_with_its_worker(stack, reference) -> None
     assert (code, "Error: daily ended with failure on Prefect" in out) == (1, True), out
     stack.invoke("run")
     assert stack.hashes() == reference
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each run starts a Python of its own")
+def test_a_run_of_dagster_is_forked_and_ends_with_its_code_server(stack, reference) -> None:
+    stack.on("dagster")
+    with stack.edited("models/intermediate/slow.sql", runs.SLOW_MODEL):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
+        program = str(stack.folder / "docker" / "common" / "bin" / "dbt")
+        (dbt,) = [process for process in psutil.process_iter(["cmdline"]) if program in (process.info["cmdline"] or ())]
+        forked = dbt.parent()
+        code_server = forked.parent().parent()
+        assert forked.cmdline() == code_server.cmdline()
+        code_server.kill()
+        assert psutil.wait_procs([forked, dbt], timeout=60)[1] == []
+        wait_until(lambda: stack.sql(runs.SLOW_QUERIES) == "0")
+        code, out = ended(run)
+        stack.root("dagster-code").kill()
+    assert (code, "Error: daily ended with failure on Dagster" in out) == (1, True), out
+    stack.invoke("up", "--orch", "dagster")
+    stack.invoke("run")
+    assert stack.hashes() == reference
