@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def processes(context: InitResourceContext) -> Iterator[ExitStack]:
     """
     # Milliseconds for a statement, seconds until the connection is made anew, and connections beside it.
     context.instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=5, max_overflow=20)
+    events = context.instance.event_log_storage
+    events.has_table = cache(events.has_table)  # which it asks at each materialization, over a connection beside
     with ExitStack() as stack:
         yield stack
 
