@@ -65,6 +65,13 @@ def unavailable(reason: str) -> None:
     pytest.fail(f"{reason}, and under CI nothing is skipped") if os.environ.get("CI") else pytest.skip(reason)
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Program and arguments of a process; nothing for one that has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
     """Wait until ``true()`` is."""
     deadline = time.monotonic() + seconds

@@ -7,7 +7,7 @@ import pytest
 
 from .. import runs
 from ..interruptions import ended, typed
-from ..stacks import wait_until
+from ..stacks import command_line, wait_until
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
@@ -23,7 +23,7 @@ def test_a_flow_run_is_forked_and_ends_with_its_worker(stack, reference) -> None
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
         forked = worker.children(recursive=True)
-        assert not [process for process in forked if "prefect.engine" in process.cmdline()]
+        assert not [process for process in forked if "prefect.engine" in command_line(process)]
         worker.kill()
         assert psutil.wait_procs(forked, timeout=60)[1] == []
         wait_until(lambda: stack.sql(runs.SLOW_QUERIES) == "0")
@@ -40,7 +40,7 @@ def test_a_run_of_dagster_is_forked_and_ends_with_its_code_server(stack, referen
     with stack.edited("models/intermediate/slow.sql", runs.SLOW_MODEL):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
-        family = [process for process in stack.root("dagster-code").children(recursive=True) if "grpc" in process.cmdline()]
+        family = [process for process in stack.root("dagster-code").children(recursive=True) if "grpc" in command_line(process)]
         # The newest: before the edit was loaded there was another server. Between the two is the process that forks.
         code_server, _, forked = sorted(family, key=psutil.Process.create_time)[-3:]
         dbt = forked.children(recursive=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from ..stacks import wait_until
+from ..stacks import command_line, wait_until
 
 SLEEPING = "select count(*) from pg_stat_activity where query like '%pg_sleep(119)%' and state = 'active' and pid <> pg_backend_pid()"
 
@@ -28,7 +28,7 @@ def server(stack, environ) -> psutil.Process:
     """The process that has dbt in memory."""
     children = stack.root("dagster-code").children
     wait_until(lambda: (stack.folder / ".stack/native/environments/dagster/target/warm.sock").exists(), 60)
-    return next(child for child in children() if "--serve" in child.cmdline())
+    return next(child for child in children() if "--serve" in command_line(child))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def said(dbt: subprocess.Popen[str]) -> tuple[str, str, int]:
 def test_a_dbt_ends_with_its_caller(stack, typed, server) -> None:
     caller = typed("show", "--inline", "select pg_sleep(119)")
     wait_until(lambda: caller.poll() is not None or stack.sql(SLEEPING) == "1", 120)
-    (dbt,) = [child for child in server.children() if child.cmdline() == server.cmdline()]
+    (dbt,) = [child for child in server.children() if command_line(child) == server.cmdline()]
     caller.kill()
     wait_until(lambda: not dbt.is_running(), 30)
 
