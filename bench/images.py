@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
     for name in stand.names():
         stand.invoke("build", "--orch", name)
         title, image = stand.orchestrators[name].title, docker.image_name(stand.settings, name)
-        base = next(base for base in bases if _layers(stand, image)[: len(_layers(stand, base))] == _layers(stand, base))
+        layers = {base: _layers(stand, base) for base in bases}
+        own = _layers(stand, image)
+        # The longest: one base image may be made from another.
+        base = max((base for base in bases if own[: len(layers[base])] == layers[base]), key=lambda base: len(layers[base]))
         needed = _size(stand, base) + environment(_files(stand, image), _files(stand, base))
         yield ratio(f"{title}: image / its base and its environment", [_size(stand, image)], [needed])
         build = ("build", "--orch", name)
@@ -49,25 +53,22 @@ def environment(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, in
 
 
 def _edited(stand: Stand, path: Path, line: str, build: tuple[str, ...]) -> object:
-    edits = iter(range(1_000_000))
-
     def measured() -> float:
-        path.write_text(path.read_text(encoding="utf-8") + line.format(next(edits)), encoding="utf-8")
+        # The time, or else Docker would have what it built for this edit when the benchmark ran before.
+        path.write_text(path.read_text(encoding="utf-8") + line.format(time.time_ns()), encoding="utf-8")
         return timed(lambda: stand.invoke(*build))
 
     return measured
 
 
-def _inspect(stand: Stand, image: str, template: str) -> str:
-    return stand.command(["docker", "image", "inspect", "--format", template, image]).strip()
-
-
 def _size(stand: Stand, image: str) -> int:
-    return int(_inspect(stand, image, "{{.Size}}"))
+    return int(stand.command(["docker", "image", "inspect", "--format", "{{.Size}}", image]))
 
 
 def _layers(stand: Stand, image: str) -> list[str]:
-    return _inspect(stand, image, '{{join .RootFS.Layers " "}}').split()
+    """None, where there is no such image here."""
+    argv = ["docker", "image", "inspect", "--format", '{{join .RootFS.Layers " "}}', image]
+    return stand.driver.runner.ask(argv).stdout.split()
 
 
 def _files(stand: Stand, image: str) -> dict[str, tuple[str, int]]:
