@@ -52,13 +52,12 @@ class Box:
         self.told = 0  # of the node's messages
         self.alive = 0.0  # when the database last heard of it, as `time.monotonic`
 
-    def follow(self, node: builds.Node | None, over: str | None, session: Session) -> TaskInstanceState | None:
+    def follow(self, node: builds.Node | None, over: str | None) -> TaskInstanceState | None:
         """Note what is new in the database and in the task's log.
 
         Args:
             node: how dbt fares with the node; None when it has not come to it.
             over: how the build ended; None while it goes on.
-            session: its transaction is the caller's.
 
         Returns:
             How the task ended, or None.
@@ -74,24 +73,25 @@ class Box:
         ended = shown.finished or over is not None
         if not ended and self.alive and time.monotonic() - self.alive < HEARTBEAT:
             return None
-        ti = session.get(TaskInstance, self.id, with_for_update={"of": TaskInstance})
-        if ti is None or ti.state not in OPEN:
-            raise Gone
-        if not self.alive:
-            ti.start_date, ti.end_date = _time(shown.started), None
-            ti.hostname, ti.unixname, ti.pid = get_hostname(), getuser(), os.getpid()
-            self._enter(ti, TaskInstanceState.RUNNING, session)
-        ti.last_heartbeat_at = timezone.utcnow()
-        self.alive = time.monotonic()
-        if not ended:
-            return None
-        if shown.sql and shown.sql.exists():
-            ti.update_rtif({"compiled_sql": shown.sql.read_text(encoding="utf-8").strip()}, session=session)
-        good = shown.good if node else over == TaskInstanceState.SUCCESS
-        ti.end_date = _time(shown.finished)
-        ti.set_duration()
-        self._enter(ti, TaskInstanceState.SUCCESS if good else TaskInstanceState.FAILED, session)
-        return ti.state
+        with create_session(scoped=False) as session:  # of its own: who holds one box waits for no other
+            ti = session.get(TaskInstance, self.id, with_for_update={"of": TaskInstance})
+            if ti is None or ti.state not in OPEN:
+                raise Gone
+            if not self.alive:
+                ti.start_date, ti.end_date = _time(shown.started), None
+                ti.hostname, ti.unixname, ti.pid = get_hostname(), getuser(), os.getpid()
+                self._enter(ti, TaskInstanceState.RUNNING, session)
+            ti.last_heartbeat_at = timezone.utcnow()
+            self.alive = time.monotonic()
+            if not ended:
+                return None
+            if shown.sql and shown.sql.exists():
+                ti.update_rtif({"compiled_sql": shown.sql.read_text(encoding="utf-8").strip()}, session=session)
+            good = shown.good if node else over == TaskInstanceState.SUCCESS
+            ti.end_date = _time(shown.finished)
+            ti.set_duration()
+            self._enter(ti, TaskInstanceState.SUCCESS if good else TaskInstanceState.FAILED, session)
+            return ti.state
 
     def _enter(self, ti: TaskInstance, state: TaskInstanceState, session: Session) -> None:
         ti.state = state
@@ -186,8 +186,7 @@ class BoxExecutor(LocalExecutor):
 
     def _goes_on(self, box: Box, node: builds.Node | None, over: str | None) -> bool:
         try:
-            with create_session(scoped=False) as session:  # one for each: who holds one row waits for nobody's
-                state = box.follow(node, over, session)
+            state = box.follow(node, over)
         except Gone:
             return False
         if state:
