@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import psutil
@@ -54,11 +54,7 @@ def mebibytes(text: str) -> float:
 
 def _cpu_seconds(stand: Stand) -> float:
     if isinstance(stand.driver, Native):
-        used = 0.0
-        for process in _processes(stand.driver):
-            with suppress(psutil.NoSuchProcess):
-                used += sum(process.cpu_times()[:2])
-        return used
+        return _total(stand.driver, lambda process: sum(process.cpu_times()[:2]))
     containers = [service.container for service in stand.driver.services()]
     return sum(cpu_seconds(stand.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
 
@@ -66,15 +62,23 @@ def _cpu_seconds(stand: Stand) -> float:
 def _memory(stand: Stand) -> float:
     """Memory that several processes share is counted once, where the system tells."""
     if isinstance(stand.driver, Native):
-        used = 0
-        for process in _processes(stand.driver):
-            with suppress(psutil.NoSuchProcess):  # it has ended since
-                info = process.memory_full_info()
-                used += getattr(info, "pss", info.uss)
-        return used / checks.MIB
+        return _total(stand.driver, _own_memory) / checks.MIB
     containers = [service.container for service in stand.driver.services()]
     lines = stand.command(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers]).splitlines()
     return sum(map(mebibytes, lines))
+
+
+def _own_memory(process: psutil.Process) -> int:
+    info = process.memory_full_info()
+    return getattr(info, "pss", info.uss)
+
+
+def _total(native: Native, ask: Callable[[psutil.Process], float]) -> float:
+    total = 0.0
+    for process in _processes(native):
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            total += ask(process)
+    return total
 
 
 def _processes(native: Native) -> list[psutil.Process]:
