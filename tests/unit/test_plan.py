@@ -18,8 +18,8 @@ VALUES = {
     "POSTGRES_PORT": "15432", "SHOP_PORT": "3000", "DBT_PASSWORD": "d{root}b$t",
     "SCHEDULES_ENABLED": "false", "EMPTY": "", "RUNTIME": "auto",
 }  # fmt: skip
-SETTINGS = Settings(Path("/work"), VALUES, "p")
-FOLDERS = plan.Folders(Path("/work"), "shop")
+SETTINGS = Settings(Path("/checkout"), VALUES, "p")
+FOLDERS = plan.Folders(Path("/checkout"), "shop")
 API = Process(
     service="shop-api",
     command=("server", "--port={port:api}", "--ui=${SHOP_PORT:-80}"),
@@ -29,7 +29,7 @@ API = Process(
     after=(),
 )
 SHOP = Orchestrator(
-    name="shop", title="Shop", file=Path("/work/compose/docker-compose-shop.yaml"), ui_port="SHOP_PORT", ui_path="/",
+    name="shop", title="Shop", file=Path("/checkout/compose/docker-compose-shop.yaml"), ui_port="SHOP_PORT", ui_path="/",
     login_user=None, login_key=None, database="shop", service="shop-api", run=("python", "run_job.py"), built="shop-api", mounts={},
     native=Native(
         requirements=("requirements.txt", "requirements-dbt.txt"), home=(), unsupported={}, environment={"AT_BUILD": "{environment}"},
@@ -48,10 +48,10 @@ SHOP = Orchestrator(
         ("${MISSING}", ""),
         ("$$HOME", "$HOME"),
         ("--port={port:code}", "--port=4266"),
-        ("{root}", str(Path("/work"))),
-        ("{code}", str(Path("/work/docker/shop"))),
-        ("{home}", str(Path("/work/.stack/native/data/shop"))),
-        ("{environment}", str(Path("/work/.stack/native/environments/shop"))),
+        ("{root}", str(Path("/checkout"))),
+        ("{code}", str(Path("/checkout/docker/shop"))),
+        ("{home}", str(Path("/checkout/.stack/native/data/shop"))),
+        ("{environment}", str(Path("/checkout/.stack/native/environments/shop"))),
         pytest.param("${DBT_PASSWORD}", "d{root}b$t", id="a value is not read for placeholders again"),
         pytest.param('{"a": 1}', '{"a": 1}', id="JSON is left alone"),
     ],
@@ -103,12 +103,12 @@ def test_nothing_of_the_users_own_reaches_a_process() -> None:
     own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
     env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own})
     assert not (own.keys() - {"PYTHONPATH"}) & env.keys()
-    assert env["PYTHONPATH"] == str(Path("/work/docker/common"))
+    assert env["PYTHONPATH"] == str(Path("/checkout/docker/common"))
 
 
 def test_nothing_is_written_into_the_project() -> None:
     env = plan.environment(SETTINGS, SHOP, None, {}, {})
-    assert {key for key, value in env.items() if Path(value) == Path("/work/dbt_project")} == {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR"}
+    assert {key for key, value in env.items() if Path(value) == Path("/checkout/dbt_project")} == {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR"}
     assert env["AT_BUILD"] == str(FOLDERS.environment)
 
 
