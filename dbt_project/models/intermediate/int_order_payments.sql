@@ -1,19 +1,9 @@
-with
-
-payments as (
-    select * from {{ ref('stg_payments') }}
-),
-
-final as (
-    select
-        order_id,
-        coalesce(
-            sum(amount) filter (where payment_status = 'succeeded'), 0
-        )::numeric(12, 2) as amount_paid,
-        max(paid_at) filter (where payment_status = 'succeeded') as last_paid_at,
-        max(paid_at) as last_payment_activity_at
-    from payments
-    group by order_id
-)
-
-select * from final
+select
+    order_id,
+    coalesce(
+        sum(amount) filter (where payment_status = 'succeeded'), 0
+    )::numeric(12, 2) as amount_paid,
+    max(paid_at) filter (where payment_status = 'succeeded') as last_paid_at,
+    max(paid_at) as last_payment_activity_at
+from {{ ref('stg_payments') }}
+group by order_id
