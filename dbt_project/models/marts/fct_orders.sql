@@ -8,7 +8,7 @@
         indexes=[
             {'columns': ['order_id'], 'unique': true},
             {'columns': ['last_activity_at']},
-            {'columns': ['order_date']},
+            {'columns': ['order_date'], 'type': 'brin'},
         ],
         post_hook="{% if not is_incremental() %}analyze {{ this }}{% endif %}",
     )
@@ -71,43 +71,66 @@ order_returns as (
     group by order_id
 ),
 
--- A full join, because PostgreSQL never makes loops of one: it expects far fewer rows here than a day can bring.
-order_money as (
+-- Full joins, because PostgreSQL never compares each row with each other one for them. For others it would:
+-- however many orders have changed, it expects ten. Where a whole table is made nothing is materialized, and
+-- it takes these for the plain joins that they are.
+joined as {% if is_incremental() %}materialized {% endif %}(
     select
-        coalesce(order_payments.order_id, order_returns.order_id) as order_id,
+        orders.order_id,
+        orders.customer_id,
+        orders.order_status,
+        orders.is_sale,
+        orders.ordered_at,
+        order_items.line_count,
+        order_items.unit_count,
+        order_items.gross_amount,
+        order_items.discount_amount,
+        order_items.revenue,
+        order_items.cost,
+        order_items.margin,
         order_payments.amount_paid,
         order_payments.last_paid_at,
         order_returns.refund_amount,
-        greatest(order_payments.last_payment_activity_at, order_returns.last_returned_at) as last_activity_at
-    from order_payments
-    full join order_returns on order_payments.order_id = order_returns.order_id
+        greatest(
+            orders.updated_at, order_payments.last_payment_activity_at, order_returns.last_returned_at
+        ) as last_activity_at
+    from orders
+    full join order_items on orders.order_id = order_items.order_id
+    full join order_payments on orders.order_id = order_payments.order_id
+    full join order_returns on orders.order_id = order_returns.order_id
 ),
 
 final as (
     select
-        orders.order_id,
-        orders.customer_id,
-        orders.ordered_at::date as order_date,
-        orders.ordered_at,
-        orders.order_status,
-        orders.is_sale,
-        order_items.line_count::integer as line_count,
-        order_items.unit_count::integer as unit_count,
-        order_items.gross_amount::numeric(12, 2) as gross_amount,
-        order_items.discount_amount::numeric(12, 2) as discount_amount,
-        order_items.revenue::numeric(12, 2) as revenue,
-        order_items.cost::numeric(12, 2) as cost,
-        order_items.margin::numeric(12, 2) as margin,
-        coalesce(order_money.refund_amount, 0)::numeric(12, 2) as refund_amount,
-        (order_items.revenue - coalesce(order_money.refund_amount, 0))::numeric(12, 2) as net_revenue,
-        coalesce(order_money.amount_paid, 0)::numeric(12, 2) as amount_paid,
-        coalesce(order_money.amount_paid, 0) = order_items.revenue as is_fully_paid,
-        order_money.last_paid_at::date - orders.ordered_at::date as days_to_pay,
-        -- An order changes not only by its own row, but also by what is paid and what is sent back.
-        greatest(orders.updated_at, order_money.last_activity_at) as last_activity_at
-    from orders
-    inner join order_items on orders.order_id = order_items.order_id
-    left join order_money on orders.order_id = order_money.order_id
+        order_id,
+        customer_id,
+        ordered_at::date as order_date,
+        ordered_at,
+        order_status,
+        is_sale,
+        line_count::integer as line_count,
+        unit_count::integer as unit_count,
+        gross_amount::numeric(12, 2) as gross_amount,
+        discount_amount::numeric(12, 2) as discount_amount,
+        revenue::numeric(12, 2) as revenue,
+        cost::numeric(12, 2) as cost,
+        margin::numeric(12, 2) as margin,
+        coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
+        (revenue - coalesce(refund_amount, 0))::numeric(12, 2) as net_revenue,
+        coalesce(amount_paid, 0)::numeric(12, 2) as amount_paid,
+        coalesce(amount_paid, 0) = revenue as is_fully_paid,
+        last_paid_at::date - ordered_at::date as days_to_pay,
+        last_activity_at
+    from joined
+    where
+        order_id is not null
+        and line_count is not null
 )
 
 select * from final
+{% if is_incremental() %}
+    -- A row that is as it was is not written again. Both have their columns in the order of the contract.
+    except
+    select * from {{ this }}
+    {{ only_changed }}
+{% endif %}
