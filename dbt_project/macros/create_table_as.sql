@@ -21,9 +21,14 @@
 
 {% macro postgres__create_indexes(relation) -%}
     {%- if config.get('contract').enforced -%}
+        {%- set changes = [] -%}
         {%- for column in model['columns'].values() if 'not_null' in column.constraints | map(attribute='type') -%}
-            {%- do run_query('alter table ' ~ relation ~ ' alter column ' ~ column.name ~ ' set not null') -%}
+            {%- do changes.append('alter column ' ~ column.name ~ ' set not null') -%}
         {%- endfor -%}
+        {#- All at once: PostgreSQL reads the table for them once. -#}
+        {%- if changes -%}
+            {%- do run_query('alter table ' ~ relation ~ ' ' ~ changes | join(', ')) -%}
+        {%- endif -%}
     {%- endif -%}
     {{ dbt.default__create_indexes(relation) }}
 {%- endmacro %}

@@ -1,32 +1,41 @@
 with
 
--- One row per customer and month with a sale, which all below counts.
-orders as (
+-- One row per customer and month with a sale.
+active_months as (
     select distinct
         customer_id,
-        date_trunc('month', order_date)::date as order_month
+        date_trunc('month', order_date::timestamp)::date as order_month
     from {{ ref('fct_orders') }}
     where is_sale
 ),
 
 customers as (
     select
-        customer_id,
-        min(order_month) as cohort_month
-    from orders
-    group by customer_id
+        order_month,
+        min(order_month) over (partition by customer_id) as cohort_month
+    from active_months
 ),
 
+activity as (
+    select
+        cohort_month,
+        order_month,
+        count(*) as active_customers
+    from customers
+    group by cohort_month, order_month
+),
+
+-- In its first month, all of a cohort buys.
 cohorts as (
     select
         cohort_month,
-        count(*) as cohort_size
-    from customers
-    group by cohort_month
+        active_customers as cohort_size
+    from activity
+    where order_month = cohort_month
 ),
 
 last_month as (
-    select max(order_month) as order_month from orders
+    select max(order_month) as order_month from activity
 ),
 
 -- Every month that a cohort can have bought in, so that a month without a sale shows as zero.
@@ -41,16 +50,6 @@ cohort_months as (
         generate_series(
             cohorts.cohort_month::timestamp, last_month.order_month::timestamp, interval '1 month'
         ) as months (activity_month)
-),
-
-activity as (
-    select
-        customers.cohort_month,
-        orders.order_month,
-        count(*) as active_customers
-    from orders
-    inner join customers on orders.customer_id = customers.customer_id
-    group by customers.cohort_month, orders.order_month
 ),
 
 final as (
