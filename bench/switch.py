@@ -27,6 +27,8 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         title = stand.orchestrators[new].title
         yield ratio(f"invoke switch to {title} / its start alone", found["switch"], found["start"], 1.15)
         yield ratio(f"invoke switch to {title} / down and up by hand", found["switch"], found["by hand"], 0.6)
+        # Nothing can be quicker that starts the one when the other has stopped.
+        yield ratio(f"start of {title} alone / down and up by hand", found["start"], found["by hand"])
 
 
 def _after(prepare: Callable[[], object], action: Callable[[], object]) -> Callable[[], float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.harness import Figure, ratio
@@ -35,21 +36,34 @@ ENDED = {
 PATIENCE = 1800  # seconds
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
-    """At most two rounds: one can take ten times as long as a plain build."""
+def measure(stand: Stand, rounds: int, project: str = "") -> Iterator[Figure]:
+    """At most two rounds: one can take ten times as long as a plain build. ``project`` is said after each name."""
     for name in (name for name in stand.names() if name in TITLES):
+        with _added(stand, name):
+            stand.on(name)  # with what was added, for which an image is built anew
+            bare(stand, name)
+            builds, rivals = [], []
+            for _ in range(min(rounds, 2)):
+                builds.append(bare(stand, name))
+                rivals.append(_by_flow(stand) if name == "prefect" else _by_job(stand, name))
+        yield ratio(f"{TITLES[name]}{project} / dbt build", rivals, builds)
+
+
+@contextmanager
+def _added(stand: Stand, name: str) -> Iterator[None]:
+    """Have what stands in this folder among the orchestrator's definitions, which is not up before or after."""
+    stand.on(None)
+    if name not in PLACES:
+        yield
+        return
+    place = stand.folder / PLACES[name]
+    before = place.read_text(encoding="utf-8") if place.exists() else None
+    place.write_text((before or "") + (HERE / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        yield
+    finally:
         stand.on(None)
-        if name in PLACES:
-            place = stand.folder / PLACES[name]
-            before = place.read_text(encoding="utf-8") if place.exists() else ""
-            place.write_text(before + (HERE / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
-        stand.on(name)  # with what was put there, for which an image is built anew
-        bare(stand, name)
-        builds, rivals = [], []
-        for _ in range(min(rounds, 2)):
-            builds.append(bare(stand, name))
-            rivals.append(_by_flow(stand) if name == "prefect" else _by_job(stand, name))
-        yield ratio(f"{TITLES[name]} / dbt build", rivals, builds)
+        place.unlink() if before is None else place.write_text(before, encoding="utf-8")
 
 
 def _by_flow(stand: Stand) -> float:
