@@ -13,7 +13,7 @@ from bench.run import bare
 from bench.stand import Stand
 from stack import bootstrap
 
-SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes an hour
+SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes half an hour
 BY_HAND = Path(__file__).with_name("scale.sql")
 MARTS = ("dim_customers", "dim_products", "fct_daily_sales", "fct_orders", "rpt_customer_cohorts", "rpt_sales_summary")
 WHERE = "dagster"  # whose dbt is taken
