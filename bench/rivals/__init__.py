@@ -19,6 +19,7 @@ TITLES = {
     "prefect": "Prefect, prefect-dbt's runner: a task run per node",
 }
 PLACES = {"airflow": "docker/airflow/dags/bench.py", "dagster": "docker/dagster/definitions.py"}  # of what stands in this folder
+FORKING = '\nif sys.platform == "linux":\n'  # from there on, Dagster's runs are forked, as they are not by default
 START = {
     "airflow": ["airflow", "dags", "trigger", "bench"],
     "dagster": ["dagster", "job", "launch", "--workspace", "workspace.yaml", "--job", "bench"],
@@ -58,7 +59,7 @@ def _added(stand: Stand, name: str) -> Iterator[None]:
         return
     place = stand.folder / PLACES[name]
     before = place.read_text(encoding="utf-8") if place.exists() else None
-    place.write_text((before or "") + (HERE / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
+    place.write_text((before or "").partition(FORKING)[0] + (HERE / f"{name}.py").read_text(encoding="utf-8"), encoding="utf-8")
     try:
         yield
     finally:
