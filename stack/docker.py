@@ -291,11 +291,17 @@ class Docker:
     def _port(self, key: str) -> str:
         port = self.settings.port(key)
         holders = checks.publishers(port, self.runner)
-        if any(project == self.settings.project for project, _ in holders):
+        if not holders and ports.free(port):
+            return f"{port} is free"
+        if any(project == self.settings.project for project, _ in holders) or port in self._bound():
             return f"{port} is held by this stack"
-        if holders or not ports.free(port):
-            raise checks.port_in_use(key, port, holders)
-        return f"{port} is free"
+        raise checks.port_in_use(key, port, holders)
+
+    def _bound(self) -> set[int]:
+        """The ports of the stack's running containers; unlike `docker ps`, also of one that fails and is just being started again."""
+        names = [service.container for service in self.services() if service.state in ("running", "restarting")]
+        template = "{{range .HostConfig.PortBindings}}{{range .}}{{println .HostPort}}{{end}}{{end}}"
+        return set(map(int, self._ids(["docker", "inspect", "--format", template, *names]))) if names else set()
 
     @cached_property
     def _machine(self) -> tuple[int, Path, bool]:

@@ -14,7 +14,7 @@ import pytest
 from stack import checks, docker, orchestrators, settings
 from stack.runner import Runner
 
-from ..stacks import copy_checkout
+from ..stacks import copy_checkout, free_port
 from .conftest import PROJECT, DockerStack
 
 
@@ -53,6 +53,25 @@ def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container
         assert f"Port {port} (DAGSTER_PORT) is in use" in said
         assert f"The container {name} publishes it" in said
     assert stack.status()["services"] == []
+
+
+def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_for_a_strangers(tmp_path, root) -> None:
+    copy_checkout(root, tmp_path)
+    port, name = free_port(), f"{PROJECT}-failing-postgres-1"
+    loaded, _ = settings.load(tmp_path, {"COMPOSE_PROJECT_NAME": f"{PROJECT}-failing", "POSTGRES_PORT": str(port)})
+    runtime = docker.Docker(loaded, orchestrators.load_all(tmp_path), Runner(loaded.values))
+    ours = ["--label", f"com.docker.compose.project={loaded.project}", "--label", "com.docker.compose.service=postgres"]
+    failing = ["docker", "run", "--detach", "--name", name, *ours, "--restart", "always", "--publish", f"127.0.0.1:{port}:5432"]
+    subprocess.check_output([*failing, "--entrypoint", "sh", "python:3.12-slim-bookworm", "-c", "sleep 0.1; exit 1"])
+    restarts = ["docker", "inspect", "--format", "{{.RestartCount}}", name]
+    check = next(check for check in runtime.checks([]) if check.what == "POSTGRES_PORT")
+    said = set()
+    try:
+        while int(subprocess.check_output(restarts)) < 6:
+            said.update(check.run() for _ in range(20))
+    finally:
+        subprocess.check_output(["docker", "rm", "--force", name])
+    assert said == {f"{port} is free", f"{port} is held by this stack"}
 
 
 def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stack) -> None:
