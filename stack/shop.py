@@ -14,6 +14,7 @@ MOST = 100_000_000  # orders, for which the keys of order lines, four to an orde
 NAME = "invoke generate"  # the session's, by which an interrupted one is found
 
 _END = f"select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{NAME}' and usename = current_user"
+_VACUUM = "vacuum raw.raw_customers, raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns"
 _SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
 _EXISTS = "select 1 where to_regclass('raw.generated') is not null"
 
@@ -85,6 +86,11 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
         except BaseException:  # the client has ended, and in a container the session goes on
             warehouse.query(runtime, _END)
             raise
+        if not done.code:
+            # Else the first build writes to each new row that it is committed, and autovacuum works beside it.
+            waiting.detail("vacuum")
+            argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", bootstrap.WAREHOUSE, "--command", _VACUUM)
+            runtime.runner.change(argv, env=env)
     if done.code:
         kind = NoSpace if "no space left" in done.stderr.lower() else StackError
         raise kind("Nothing was generated; the data is as it was.", done.stderr, "invoke logs --service postgres")
