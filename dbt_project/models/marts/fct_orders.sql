@@ -8,7 +8,7 @@
         indexes=[
             {'columns': ['order_id'], 'unique': true},
             {'columns': ['last_activity_at']},
-            {'columns': ['order_date'], 'type': 'brin'},
+            {'columns': ['order_date']},
         ],
         post_hook="{% if not is_incremental() %}analyze {{ this }}{% endif %}",
     )
