@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import pytest
 from dotenv import dotenv_values
 
 from bench.stand import copy_checkout as copy_files
+from stack import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
@@ -44,13 +44,6 @@ def slow_model(seconds: int) -> str:
     last = ("dim_customers", "dim_products", "product_prices", "rpt_customer_cohorts", "rpt_sales_summary")
     refs = " ".join(f"{{{{ ref('{name}') }}}}" for name in last)
     return f"{{{{ config(materialized='table') }}}}\n-- depends_on: {refs}\nselect pg_sleep({seconds})::text as slept\n"
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody holds at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def copy_checkout(root: Path, folder: Path) -> None:
@@ -129,7 +122,7 @@ class Stack:
         self.as_account = {"user": account, "group": account_group(account), "extra_groups": []} if account else {}
         self.folder = folder
         self.dbt = folder / "dbt_project"
-        self.ports = {key: free_port() for key in PORTS}
+        self.ports = {key: ports.unused() for key in PORTS}
         self.env = {**os.environ, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
 
     def invoke(self, *args: str, code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:

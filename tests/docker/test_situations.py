@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from stack import checks, docker, orchestrators, settings
+from stack import checks, docker, orchestrators, ports, settings
 from stack.runner import Runner
 
-from ..stacks import copy_checkout, free_port
+from ..stacks import copy_checkout
 from .conftest import PROJECT, DockerStack
 
 
@@ -57,7 +57,7 @@ def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container
 
 def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_for_a_strangers(tmp_path, root) -> None:
     copy_checkout(root, tmp_path)
-    port, name = free_port(), f"{PROJECT}-failing-postgres-1"
+    port, name = ports.unused(), f"{PROJECT}-failing-postgres-1"
     loaded, _ = settings.load(tmp_path, {"COMPOSE_PROJECT_NAME": f"{PROJECT}-failing", "POSTGRES_PORT": str(port)})
     runtime = docker.Docker(loaded, orchestrators.load_all(tmp_path), Runner(loaded.values))
     ours = ["--label", f"com.docker.compose.project={loaded.project}", "--label", "com.docker.compose.service=postgres"]
