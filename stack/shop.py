@@ -14,7 +14,7 @@ MOST = 100_000_000  # orders, for which the keys of order lines, four to an orde
 NAME = "invoke generate"  # the session's, by which an interrupted one is found
 
 _END = f"select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{NAME}' and usename = current_user"
-_VACUUM = "vacuum raw.raw_customers, raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns"
+_VACUUM = "vacuum raw.raw_customers, raw.raw_products, raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns"
 _SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
 _EXISTS = "select 1 where to_regclass('raw.generated') is not null"
 

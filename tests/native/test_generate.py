@@ -59,6 +59,11 @@ def test_the_same_size_and_seed_give_the_same_shop(shop) -> None:
     assert digest(shop) == DIGEST
 
 
+def test_the_tables_are_vacuumed_before_the_first_build(shop) -> None:
+    vacuumed = "select relname from pg_stat_user_tables where schemaname = 'raw' and last_vacuum is not null order by relname"
+    assert tuple(shop.sql(vacuumed).split()) == TABLES
+
+
 def test_the_marts_are_those_of_the_sql_by_hand_also_after_another_day(shop) -> None:
     shop.invoke("run")
     assert differing(shop) == dict.fromkeys(MARTS, "0")
