@@ -87,7 +87,8 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
             warehouse.query(runtime, _END)
             raise
         if not done.code:
-            # Else the first build writes to each new row that it is committed, and autovacuum works beside it.
+            # Else the first build writes to each new row that it is committed, and autovacuum works beside it. That
+            # is all that a failure costs.
             waiting.detail("vacuum")
             argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", bootstrap.WAREHOUSE, "--command", _VACUUM)
             runtime.runner.change(argv, env=env)
