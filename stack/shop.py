@@ -86,18 +86,17 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
         except BaseException:  # the client has ended, and in a container the session goes on
             warehouse.query(runtime, _END)
             raise
-        if not done.code:
-            # Else the first build writes to each new row that it is committed, and autovacuum works beside it. That
-            # is all that a failure costs.
-            waiting.detail("vacuum")
-            argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", bootstrap.WAREHOUSE, "--command", _VACUUM)
-            runtime.runner.change(argv, env=env)
     if done.code:
         kind = NoSpace if "no space left" in done.stderr.lower() else StackError
         raise kind("Nothing was generated; the data is as it was.", done.stderr, "invoke logs --service postgres")
     if not runtime.runner.dry:
         console.ok(f"Generated {what} after {waiting.seconds:.0f} s")
         console.note("  invoke run builds the marts from it.")
+    # Else the first build writes to each new row that it is committed, and autovacuum works beside it: that is all that a
+    # failure costs.
+    with console.Waiting("Vacuuming the raw tables"):
+        argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", bootstrap.WAREHOUSE, "--command", _VACUUM)
+        runtime.runner.change(argv, env=env)
 
 
 def _script(new: bool) -> str:
