@@ -169,13 +169,24 @@ def down(c, wait=False, force=False):
         lifecycle.down(runtime, runs(wait, force))
 
 
-@command(help={"job": "One of daily (build everything), smoke (quick tests), freshness (age of the raw tables), full_refresh."})
-def run(c, job="daily"):
+@command(
+    help={
+        "job": "One of daily (build everything; the default), smoke (quick tests), freshness (age of the raw tables), full_refresh.",
+        "failed": "Run what failed and what was skipped in the last run, with its tests, instead of a job.",
+    }
+)
+def run(c, job=None, failed=False):
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
     from stack import pipeline
+    from stack.errors import BadUsage
 
+    if failed and job is not None:
+        raise BadUsage(
+            "--failed and --job contradict each other.", "--failed repeats the last run, whose job is known.", "invoke run --failed"
+        )
+    job = job or "daily"
     pipeline.check_job(job)
-    pipeline.run(runtime_of(c), job)
+    pipeline.run(runtime_of(c), pipeline.RERUN if failed else job)
 
 
 @command(help={"json": "Print one JSON object instead of a table."})

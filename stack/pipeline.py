@@ -17,6 +17,8 @@ from stack.runtime import Runtime
 from switchyard import api, results
 from switchyard.jobs import JOBS
 
+RERUN = "--failed"  # in the place of a job: what failed and what was skipped in the newest run
+
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 
 
@@ -25,8 +27,8 @@ class Run:
     """One run of a job, as the orchestrator told it.
 
     Attributes:
-        job: the job's name.
-        url: the run's page.
+        job: the job's name; for a re-run, that of the run that it repeats.
+        url: the run's page; empty where there was nothing to run.
         state: success, failure, canceled; empty until it is finished.
         seconds: how long the orchestrator took from start to end.
         message: why it failed, where no node tells.
@@ -124,7 +126,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         event = json.loads(line)
         kind = event.pop("event")
         if kind == "started":
-            run.url = event["url"]
+            run.job, run.url = event["job"], event["url"]
         elif kind == "node":
             run.nodes.append(event)
         elif kind == "finished":
@@ -140,6 +142,10 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
 def run(runtime: Runtime, job: str) -> None:
     """Trigger ``job`` in the active orchestrator and follow it to its end.
 
+    Args:
+        runtime: what the orchestrator runs on.
+        job: a job's name, or `RERUN`.
+
     Raises:
         NothingActive: no orchestrator is up.
         RunFailed: the run did not succeed.
@@ -149,7 +155,7 @@ def run(runtime: Runtime, job: str) -> None:
     if active is None:
         raise NothingActive("No orchestrator is active, so nothing can run the pipeline.", "", "invoke up")
     orchestrator = runtime.orchestrators[active]
-    console.say(f"{job} on {orchestrator.title}")
+    console.say(f"{'What failed last' if job == RERUN else job} on {orchestrator.title}")
     if runtime.runner.dry:
         runtime.trigger(orchestrator, job, console.say)
         return
@@ -178,6 +184,9 @@ def conclude(run: Run, title: str) -> None:
     """
     counts = Counter(node["status"] for node in run.nodes)
     told = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
+    if run.state == "success" and not run.url:
+        console.ok(f"Nothing to run again. {run.message}")
+        return
     if run.state == "success":
         console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {told}")
         return

@@ -210,4 +210,4 @@ def why(airflow: Airflow, path: str, results: dict[str, Any], url: str) -> str:
 
 
 if __name__ == "__main__":
-    api.main(run, JOBS, active, cancel)
+    api.main(run, rerun, JOBS, active, cancel)

@@ -210,4 +210,4 @@ def node_record(event: dict[str, Any]) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    api.main(run, JOBS, active, cancel)
+    api.main(run, rerun, JOBS, active, cancel)

@@ -134,4 +134,4 @@ def take_back(run_id: str) -> None:
 
 
 if __name__ == "__main__":
-    api.main(run, JOBS, active, cancel)
+    api.main(run, rerun, JOBS, active, cancel)

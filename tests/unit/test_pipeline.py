@@ -64,7 +64,7 @@ def test_a_run_that_fails_before_any_node_tells_why() -> None:
 @pytest.mark.parametrize("code", [0, 3, 137])
 def test_an_orchestrator_that_breaks_off_is_not_a_result(code) -> None:
     with pytest.raises(ApiUnusable, match="did not answer"):
-        pipeline.follow("daily", stream([{"event": "started", "url": "u"}], code, "connection refused"), lambda _: None)
+        pipeline.follow("daily", stream([{"event": "started", "job": "daily", "url": "u"}], code, "connection refused"), lambda _: None)
 
 
 def test_an_unknown_job_is_refused_with_the_known_ones() -> None:
@@ -114,3 +114,27 @@ def test_a_view_has_no_row_count() -> None:
     assert (
         results.node_record({"unique_id": "model.shop.v", "status": "success", "adapter_response": {"rows_affected": -1}})["rows"] is None
     )
+
+
+def test_colour_codes_are_taken_out_of_messages() -> None:
+    record = results.node_record({"unique_id": "unit_test.shop.m.t", "status": "fail", "message": "\x1b[31mactual\x1b[0m differs"})
+    assert record["message"] == "actual differs"
+
+
+def test_a_rerun_has_the_name_of_the_run_that_it_repeats(capsys) -> None:
+    run = pipeline.follow(pipeline.RERUN, stream(events(NODE)), lambda _: None)
+    pipeline.conclude(run, "Airflow")
+    assert "daily succeeded on Airflow" in capsys.readouterr().out
+
+
+def test_a_rerun_of_nothing_says_why(capsys) -> None:
+    finished = {"event": "finished", "state": "success", "seconds": 0.0, "message": "The last run, daily, succeeded."}
+    pipeline.conclude(pipeline.follow(pipeline.RERUN, stream([finished]), pipeline.show_event), "Dagster")
+    assert "Nothing to run again. The last run, daily, succeeded." in capsys.readouterr().out
+
+
+def test_both_artifacts_of_a_command_are_read(tmp_path) -> None:
+    assert results.read(tmp_path) == []
+    for file, unique_id in (("run_results.json", "model.shop.m"), ("sources.json", "source.shop.raw.s")):
+        (tmp_path / file).write_text(json.dumps({"results": [{"unique_id": unique_id, "status": "success"}]}))
+    assert [record["kind"] for record in results.read(tmp_path)] == ["model", "source"]

@@ -73,6 +73,16 @@ def emit(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
+def nothing_failed(message: str) -> bool:
+    """End a re-run that has nothing to do, with a ``finished`` event that no ``started`` came before.
+
+    Args:
+        message: why, for a person: such as "The last run, daily, succeeded."
+    """
+    emit("finished", state="success", seconds=0.0, message=message)
+    return True
+
+
 Asked = Callable[[], list[dict[str, Any]]]
 
 
@@ -91,23 +101,25 @@ def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60)
         time.sleep(0.5)
 
 
-def main(run: Callable[[str], bool], jobs: dict[str, Any], active: Asked, cancel: Asked) -> None:
+def main(run: Callable[[str], bool], rerun: Callable[[], bool], jobs: dict[str, Any], active: Asked, cancel: Asked) -> None:
     """Do what the command line asks for and end the process with the protocol's exit code.
 
     Args:
         run: triggers and follows the job, emits its events, and returns whether it succeeded.
+        rerun: for ``--failed``: runs what failed and what was skipped in the newest run, in the same way; see `nothing_failed`.
         jobs: the known jobs by name.
         active: for ``--active``: the runs in progress, each with ``run_id``, ``job``, ``url`` and ``state``.
         cancel: for ``--cancel``: cancels them, waits until they have ended, and returns them as they were.
     """
     name = sys.argv[1] if len(sys.argv) == 2 else ""
     asked = {"--active": active, "--cancel": cancel}.get(name)
-    if asked is None and name not in jobs:
+    if asked is None and name != "--failed" and name not in jobs:
         print(f"unknown job {name!r}; the jobs are {', '.join(jobs)}", file=sys.stderr)
         sys.exit(UNKNOWN_JOB)
     try:
         if asked is None:
-            sys.exit(SUCCESS if run(name) else FAILED)
+            good = rerun() if name == "--failed" else run(name)
+            sys.exit(SUCCESS if good else FAILED)
         for found in asked():
             emit("active", **found)
     except ApiError as error:

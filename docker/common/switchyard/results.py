@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
-FAILED = {"error", "fail", "runtime error"}
+# dbt's own list of the statuses that make a run fail (dbt.task.runnable and dbt.task.printer of dbt-core 1.11).
+FAILED = {"error", "fail", "runtime error", "partial success"}
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of the artifacts that a dbt command has left.
+
+    Args:
+        folder: the command's target folder, which holds the artifacts of no other command.
+
+    Returns:
+        What `node_records` makes of ``run_results.json`` and ``sources.json``; an empty list where dbt wrote neither, because it
+        did not come as far as the first node.
+    """
+    files = (folder / name for name in ("run_results.json", "sources.json"))
+    return [record for file in files if file.exists() for record in node_records(json.loads(file.read_bytes()))]
 
 
 def node_records(artifact: dict[str, Any]) -> list[dict[str, Any]]:
@@ -16,8 +36,8 @@ def node_records(artifact: dict[str, Any]) -> list[dict[str, Any]]:
     Returns:
         Dictionaries with ``unique_id``, ``name``, ``kind`` (model, seed, snapshot, test, unit_test, source, operation),
         ``status`` (dbt's own word), ``seconds``, ``rows`` (rows written, or rows a test found; None when dbt does not
-        know) and ``message`` (dbt's text where the node did not simply succeed, else None). Exposures, which dbt lists
-        as well although it does nothing for them, are left out.
+        know) and ``message`` (dbt's text, without colour codes, where the node did not simply succeed, else None). Exposures,
+        which dbt lists as well although it does nothing for them, are left out.
     """
     return [node_record(result) for result in artifact["results"] if not result["unique_id"].startswith("exposure.")]
 
@@ -34,7 +54,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
     rows = result.get("failures")
     if rows is None and kind != "source":  # of a source dbt counts the one row that it asked for
         rows = (result.get("adapter_response") or {}).get("rows_affected")
-    good = status in ("success", "pass")
+    message = None if status in ("success", "pass") else result.get("message") or result.get("error")
     return {
         "unique_id": unique_id,
         "name": name,
@@ -42,7 +62,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
         "status": status,
         "seconds": round(result.get("execution_time") or 0.0, 2),
         "rows": rows if isinstance(rows, int) and rows >= 0 else None,
-        "message": None if good else result.get("message") or result.get("error"),
+        "message": message and _COLOUR.sub("", message),  # hooks and unit tests come in colour
     }
 
 
