@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import Any
 
-from .stacks import Stack, slow_model, wait_until
+from .interruptions import ended, typed
+from .stacks import ROOT, Stack, slow_model, wait_until
 
 SLOW_MODEL = slow_model(120)
-SLOW_QUERIES = "select count(*) from pg_stat_activity where query like '%pg_sleep(120)%' and state = 'active' and pid <> pg_backend_pid()"
+SLOW = "select count(*) from pg_stat_activity where query like '%pg_sleep({})%' and state = 'active' and pid <> pg_backend_pid()"
+SLOW_QUERIES = SLOW.format(120)
 DBT_SESSIONS = "select count(*) from pg_stat_activity where application_name = 'dbt'"
 
 ASK_RUNS = """
@@ -51,4 +54,100 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     assert "Traceback" not in told
     assert command.returncode == 1
     stack.invoke("run", "--job", "smoke")
+    assert stack.hashes() == reference
+
+
+RECORD = """
+import dataclasses, json, sys, invoke, tasks
+from stack import pipeline
+runtime = tasks.runtime_of(invoke.Context())
+target = runtime.orchestrators[runtime.active()]
+run = pipeline.follow(sys.argv[1], lambda on_line: runtime.trigger(target, sys.argv[1], on_line), lambda event: None)
+print(json.dumps(dataclasses.asdict(run)))
+"""
+
+
+def record(stack: Stack, job: str = "daily") -> dict[str, Any]:
+    """Run a job, and return what `stack.pipeline` says of it (`stack.pipeline.Run`)."""
+    return json.loads(stack.run([stack.python, "-c", RECORD, job]).stdout.splitlines()[-1])
+
+
+def outcome(nodes: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, bool]]:
+    """What must be equal whoever ran dbt: status, rows, and whether there is a message, of each node."""
+    return {node["unique_id"]: (node["status"], node["rows"], bool(node["message"])) for node in nodes}
+
+
+def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
+    """Two jobs asked for at once: the second says for what it waits, and no two dbt are at work at any moment."""
+    stack.on(name)
+    with stack.edited("models/intermediate/slow.sql", slow_model(8)):
+        first = typed(stack, "run")
+        wait_until(lambda: first.poll() is not None or stack.sql(SLOW.format(8)) == "1", 120)
+        (running,) = ask_runs(stack, "active_runs")
+        second = typed(stack, "run", "--job", "full_refresh")
+        third = typed(stack, "run")
+        most = 0
+        while any(command.poll() is None for command in (first, second, third)):
+            most = max(most, int(stack.sql(SLOW.format(8))))
+        ends = [ended(command) for command in (first, second, third)]
+    assert [code for code, _ in ends] == [0, 0, 0]
+    assert most == 1
+    assert running["url"] in ends[0][1]
+    assert "waits for daily" in ends[1][1]
+    assert "waits for" in ends[2][1]
+    stack.invoke("run", "--job", "smoke")
+    assert stack.hashes() == reference
+
+
+def edits_at_any_time(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
+    """A model edited before, while and after a run goes on: each next run has the newest, and nothing hangs."""
+    stack.on(name)
+    model = "models/intermediate/edited.sql"
+    with stack.edited("models/intermediate/slow.sql", slow_model(4)), stack.edited(model, "select 1 as version\n"):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(SLOW.format(4)) == "1", 120)
+        (stack.dbt / model).write_text("select 2 as version\n")
+        assert ended(run)[0] == 0
+        (stack.dbt / model).write_text("select 3 as version\n")
+        stack.invoke("run")
+        assert stack.sql("select version from intermediate.edited") == "3"
+        (stack.dbt / model).write_text("select 4 as version\n")
+        stack.invoke("run")
+        assert stack.sql("select version from intermediate.edited") == "4"
+    stack.invoke("run")
+    stack.invoke("sql", "drop view intermediate.edited; drop table intermediate.slow")
+    assert stack.hashes() == reference
+
+
+def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
+    """`invoke run --failed` runs what failed and what was skipped, with its tests, and nothing else."""
+    stack.on(name)
+    stack.invoke("run", "--job", "smoke")
+    assert "Nothing to run again" in stack.invoke("run", "--failed").stdout
+    with (
+        stack.edited("models/marts/fct_daily_sales.sql", "select no_such_column from {{ ref('fct_orders') }}\n"),
+        stack.edited("models/intermediate/never_three.sql", "select 3 as three\n"),
+        stack.edited("tests/three.sql", "select * from {{ ref('never_three') }} where three <> 4\n"),
+    ):
+        failed = record(stack)
+        assert failed["state"] == "failure"
+        left = {node["unique_id"] for node in failed["nodes"] if node["status"] in ("error", "fail", "skipped")}
+        assert "model.shop.fct_daily_sales" in left
+        assert "test.shop.three" in {unique_id.removesuffix(".sql") for unique_id in left}
+        assert any(unique_id.startswith("test.shop.not_null_fct_daily_sales") for unique_id in left)
+        again = record(stack, "--failed")  # it is not mended yet
+        assert again["state"] == "failure"
+        (stack.dbt / "tests/three.sql").write_text("select * from {{ ref('never_three') }} where three <> 3\n")
+        (stack.dbt / "models/marts/fct_daily_sales.sql").write_text(
+            (ROOT / "dbt_project/models/marts/fct_daily_sales.sql").read_text(encoding="utf-8")
+        )
+        mended = record(stack, "--failed")
+        assert (mended["job"], mended["state"]) == ("daily", "success"), mended
+        ran = {node["unique_id"] for node in mended["nodes"]}
+        assert left <= ran
+        assert not any(unique_id.startswith("seed.") for unique_id in ran)
+        assert "model.shop.fct_orders" not in ran
+        assert {node["status"] for node in mended["nodes"]} <= {"success", "pass"}
+    assert "Nothing to run again" in stack.invoke("run", "--failed").stdout
+    stack.invoke("sql", "drop view intermediate.never_three")
     assert stack.hashes() == reference

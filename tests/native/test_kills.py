@@ -1,0 +1,66 @@
+"""kill -9 of each process of each orchestrator during a run: the run ends or goes on, dbt never runs twice, and the next run works."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import psutil
+import pytest
+
+from .. import runs
+from ..interruptions import ended, typed
+from ..stacks import command_line, slow_model, wait_until
+
+SECONDS = 15  # that the model takes which is being built at the time
+SLOW = runs.SLOW.format(SECONDS)
+
+SERVICES = {
+    "airflow": ["airflow-api", "airflow-scheduler", "airflow-dag-processor"],
+    "dagster": ["dagster-code", "dagster-webserver", "dagster-daemon"],
+    "prefect": ["prefect-server", "prefect-worker"],
+}
+# A child of a service, by a word of its command line: what executes the run, and the warm dbt.
+CHILDREN = {
+    "airflow": {"warm dbt": "--serve"},
+    "dagster": {"warm dbt": "--serve", "server of the code": "api grpc"},
+    "prefect": {"flow run": "prefect.engine"},
+}
+KILLS = [(name, kill) for name in SERVICES for kill in (*SERVICES[name], *CHILDREN[name])]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes are found by what Linux says of them")
+
+
+@pytest.mark.parametrize(("name", "victim"), KILLS, ids=lambda word: word.replace(" ", "-"))
+def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) -> None:
+    stack.on(name)
+    with stack.edited("models/intermediate/slow.sql", slow_model(SECONDS)):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 120)
+        assert run.poll() is None
+        find(stack, name, victim).kill()
+        started = time.monotonic()
+        while run.poll() is None or time.monotonic() - started < SECONDS:
+            assert int(stack.sql(SLOW)) <= 1
+            assert time.monotonic() - started < 240, "the run neither ended nor went on"
+        code, out = ended(run)
+        stack.invoke("up", "--orch", name)
+        wait_until(lambda: runs.ask_runs(stack, "active_runs") == [] or int(stack.sql(SLOW)) > 1, 240)
+        assert int(stack.sql(SLOW)) <= 1
+    # 10: the service that `invoke run` asks is the one that was killed.
+    assert code in (0, 1, 10), out
+    if code == 1:
+        assert "daily ended with failure on" in out
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+def find(stack, name: str, victim: str) -> psutil.Process:
+    """The process to kill."""
+    if victim in SERVICES[name]:
+        return stack.root(victim)
+    word = CHILDREN[name][victim]
+    family = [child for service in SERVICES[name] for child in stack.root(service).children(recursive=True)]
+    found = [process for process in family if word in " ".join(command_line(process))]
+    assert found, [command_line(process) for process in family]
+    return max(found, key=lambda process: (process.create_time(), -process.pid)) if victim != "warm dbt" else found[0]

@@ -1,0 +1,141 @@
+"""The same nodes and statuses whichever orchestrator runs dbt, and when nobody does: on ordinary features, whole and broken."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchyard import results
+
+from .. import runs
+from ..stacks import ROOT, copy_checkout
+from .conftest import NativeStack
+
+# What is broken in tests/projects/ordinary, by name: the files, and what they hold then.
+VARIANTS: dict[str, dict[str, str]] = {
+    "whole": {},
+    "model": {"models/fragile.sql": "select no_such_column as id from {{ ref('clicks') }}\n"},
+    "tests": {
+        "models/fragile.sql": "select 8 as id from {{ ref('clicks') }}\n",  # its unit test fails, and so it is skipped
+        "tests/reads_no_model.sql": "select 1 as nothing\n",
+    },
+    "batch": {"models/clicks.sql": "select 1 as id, current_date::timestamp as clicked_at union all select 0, current_date - interval '1 day'\n",
+              "models/daily_clicks.sql": None},
+    "hook before": {"dbt_project.yml": "select 1 as hook_before|select no_such_column"},
+    "hook after": {"dbt_project.yml": "select {{ var('end', 1) }} as hook_after|select no_such_column"},
+    "source": {"models/models.yml": "data_tests: [not_null]|data_tests: [unique, accepted_values: {arguments: {values: [nothing]}}]"},
+    "parse": {"models/fragile.sql": "select * from {{ ref('nowhere') }}\n"},
+}  # fmt: skip
+ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
+
+
+def plain_dbt(stack: NativeStack, target: Path, *args: str) -> tuple[int, list[dict[str, Any]]]:
+    """Run dbt itself, Dagster being up, and return its exit code and its records."""
+    env = {**stack.root("dagster-code").environ(), "DBT_TARGET_PATH": str(target), "DBT_LOG_PATH": str(target)}
+    dbt = shutil.which("dbt", path=env["PATH"])
+    done = subprocess.run([dbt, *args], cwd=stack.dbt, env=env, capture_output=True, text=True)
+    print(done.stdout)
+    return done.returncode, results.read(target)
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory, bare_path) -> Iterator[NativeStack]:
+    """A stack of its own with that project, and Dagster up."""
+    folder = (tmp_path_factory.mktemp("ordinary") / "switchyard").resolve()
+    copy_checkout(ROOT, folder)
+    shutil.rmtree(folder / "dbt_project")
+    shutil.copytree(ROOT / "tests" / "projects" / "ordinary", folder / "dbt_project")
+    stack = NativeStack(folder, PATH=bare_path)
+    try:
+        stack.invoke("up", "--orch", "dagster")
+        yield stack
+    finally:
+        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+
+
+def broken(stack: NativeStack, variant: str) -> ExitStack:
+    """The project with what the variant breaks in it."""
+    edits = ExitStack()
+    for path, text in VARIANTS[variant].items():
+        file = stack.dbt / path
+        if text is None:  # a batch of which one row divides by zero
+            text = file.read_text().replace("{{ var('divisor', 1) }}", "id")
+        elif "|" in text and path.endswith(".yml"):
+            old, new = text.split("|")
+            assert old in file.read_text()
+            text = file.read_text().replace(old, new)
+        edits.enter_context(stack.edited(path, text))
+    return edits
+
+
+@pytest.fixture(scope="module")
+def expected(ordinary, tmp_path_factory) -> dict[str, tuple[int, dict]]:
+    """What dbt itself makes of each variant: its exit code, and what became of each node."""
+    ordinary.on("dagster")
+    found = {}
+    for variant in VARIANTS:
+        with broken(ordinary, variant):
+            code, nodes = plain_dbt(ordinary, tmp_path_factory.mktemp("plain"), "build")
+        found[variant] = code, runs.outcome(nodes)
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ORCHESTRATORS)
+def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name, variant) -> None:
+    ordinary.on(name)
+    code, nodes = expected[variant]
+    with broken(ordinary, variant):
+        run = runs.record(ordinary)
+    assert runs.outcome(run["nodes"]) == nodes
+    assert run["state"] == ("failure" if code else "success"), run
+    assert bool(nodes) != (variant == "parse")
+    if not nodes:
+        assert "nowhere" in run["message"]
+        assert "Traceback" not in run["message"]
+
+
+@pytest.mark.parametrize("name", ORCHESTRATORS)
+def test_a_job_that_selects_nothing_succeeds_and_says_so(ordinary, name) -> None:
+    ordinary.on(name)
+    done = ordinary.invoke("run", "--job", "smoke")  # no test has that tag
+    assert "smoke succeeded" in done.stdout
+    assert "no dbt nodes" in done.stdout
+
+
+def test_the_variants_break_what_they_mean_to(expected) -> None:
+    """Or else the comparisons would compare less than they say."""
+    statuses = {variant: {status for status, _, _ in nodes.values()} for variant, (_, nodes) in expected.items()}
+    assert statuses["whole"] == {"success", "pass", "warn", "no-op"}
+    assert {"error", "skipped"} <= statuses["model"]
+    assert {"fail", "skipped"} <= statuses["tests"]
+    assert "partial success" in statuses["batch"]
+    assert "error" in statuses["hook before"]
+    assert "error" in statuses["hook after"]
+    assert "fail" in statuses["source"]
+    assert [code for code, _ in expected.values()] == [0, 1, 1, 1, 1, 1, 1, 2]
+    operations = [unique_id for unique_id in expected["whole"][1] if unique_id.startswith("operation.")]
+    assert len(operations) == 2
+
+
+@pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
+def test_the_shop_too(stack, reference, tmp_path, text) -> None:
+    stack.on("dagster")
+    stack.invoke("run")
+    path = "models/marts/fct_daily_sales.sql"
+    with stack.edited(path, text or (stack.dbt / path).read_text()):
+        code, nodes = plain_dbt(stack, tmp_path, "build")
+        for name in ORCHESTRATORS:
+            stack.on(name)
+            run = runs.record(stack)
+            assert runs.outcome(run["nodes"]) == runs.outcome(nodes), name
+            assert run["state"] == ("failure" if code else "success")
+    stack.invoke("run")
+    assert stack.hashes() == reference

@@ -1,0 +1,1 @@
+select id, 'a' as letter from {{ ref('raw_clicks') }}

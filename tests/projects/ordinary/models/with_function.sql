@@ -1,0 +1,1 @@
+select {{ function('plus_one') }}(id) as more from {{ ref('after_fragile') }}
