@@ -184,7 +184,7 @@ def run(c, job=None, failed=False):
         raise BadUsage(
             "--failed and --job contradict each other.", "--failed repeats the last run, whose job is known.", "invoke run --failed"
         )
-    job = job or "daily"
+    job = "daily" if job is None else job
     pipeline.check_job(job)
     pipeline.run(runtime_of(c), pipeline.RERUN if failed else job)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import commands, images, many, memory, rivals, run, scale, start, switch
+from bench import commands, images, local, many, memory, run, scale, start, switch
 from bench.harness import HEADER, Figure, as_json, row
 from bench.stand import stand
 from stack import ROOT, checks, console, orchestrators
@@ -30,7 +30,7 @@ MEASUREMENTS = {
     "images": images.measure,
     "memory": memory.measure,
     "many": many.measure,
-    "rivals": rivals.measure,
+    "local": local.measure,
     "scale": scale.measure,
 }
 RUNTIMES = ("docker", "native")

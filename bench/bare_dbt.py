@@ -1,10 +1,11 @@
 """Given to a Python where an orchestrator runs dbt: one plain dbt command, its words as arguments.
 
-The last line that is printed are its seconds. Its target folder is its own and stays, so that from the second time on the project
-is parsed already.
+The last line that is printed are its seconds, and its seconds of processor time. Its target folder is its own and stays, so that
+from the second time on the project is parsed already.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -16,4 +17,5 @@ done = subprocess.run(["dbt", *sys.argv[1:], *options], stdout=subprocess.PIPE, 
 seconds = time.perf_counter() - began
 if done.returncode:
     sys.exit(f"dbt ended with {done.returncode}\n{done.stdout[-3000:]}")
-print(seconds)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(seconds, used.ru_utime + used.ru_stime)

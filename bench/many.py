@@ -1,10 +1,10 @@
-"""The run, and the products' own integrations, with a hundred models more, where what is paid for each of them shows."""
+"""The run with a hundred models more, where what is paid for each of them shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import rivals, run
+from bench import run
 from bench.harness import Figure
 from bench.stand import Stand
 
@@ -17,7 +17,7 @@ select order_id, {number} as number from {{{{ ref('{before}') }}}} limit 100
 
 
 def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
-    """As `bench.run.measure`, and `bench.rivals.measure` once: a process for each model takes minutes."""
+    """As `bench.run.measure`."""
     folder = stand.folder / "dbt_project" / "models" / "bench"
     folder.mkdir()
     for number in range(MODELS):
@@ -25,7 +25,6 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         (folder / f"bench_{number:03}.sql").write_text(TEXT.format(number=number, before=before), encoding="utf-8")
     try:
         yield from run.measure(stand, rounds, MORE)
-        yield from rivals.measure(stand, 1, f",{MORE}")
     finally:
         for path in folder.iterdir():
             path.unlink()

@@ -30,9 +30,9 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         time.sleep(SETTLING)
         memory, load = [], []
         for _ in range(rounds):
-            began, before = time.monotonic(), _cpu_seconds(stand)
+            began, before = time.monotonic(), processor(stand)
             time.sleep(WINDOW / rounds)
-            load.append(100 * (_cpu_seconds(stand) - before) / (time.monotonic() - began))
+            load.append(100 * (processor(stand) - before) / (time.monotonic() - began))
             memory.append(_memory(stand))
         title = stand.orchestrators[name].title
         yield Figure(f"{title}: memory", tuple(memory), unit="MiB")
@@ -52,9 +52,10 @@ def mebibytes(text: str) -> float:
     return float(number) * UNITS[unit] / checks.MIB
 
 
-def _cpu_seconds(stand: Stand) -> float:
+def processor(stand: Stand) -> float:
+    """The processor time, in seconds, of all services and PostgreSQL, with what has ended in them, since they were started."""
     if isinstance(stand.driver, Native):
-        return _total(stand.driver, lambda process: sum(process.cpu_times()[:2]))
+        return _total(stand.driver, lambda process: sum(process.cpu_times()[:4]))
     containers = [service.container for service in stand.driver.services()]
     return sum(cpu_seconds(stand.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
 

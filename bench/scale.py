@@ -48,9 +48,9 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         took = interleaved(
             rounds,
             {
-                "models": lambda: bare(stand, WHERE, "run", "--full-refresh"),
+                "models": lambda: bare(stand, WHERE, "run", "--full-refresh").seconds,
                 "by hand": lambda: timed(lambda: _by_hand(stand)),
-                "tests": lambda: bare(stand, WHERE, "test"),
+                "tests": lambda: bare(stand, WHERE, "test").seconds,
             },
         )
         _compare(stand)
@@ -71,8 +71,8 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
 def _day(stand: Stand) -> Day:
     stand.invoke("generate", "--days", "1")
     rows = int(stand.sql(f"select {ARRIVED}"))
-    incremental = bare(stand, WHERE, "run", "--select", "config.materialized:incremental")
-    return Day(incremental, incremental + bare(stand, WHERE, "run", "--exclude", "config.materialized:incremental"), rows)
+    incremental = bare(stand, WHERE, "run", "--select", "config.materialized:incremental").seconds
+    return Day(incremental, incremental + bare(stand, WHERE, "run", "--exclude", "config.materialized:incremental").seconds, rows)
 
 
 def _by_hand(stand: Stand) -> None:

@@ -18,7 +18,7 @@ from .. import runs
 from ..stacks import ROOT, copy_checkout
 from .conftest import NativeStack
 
-# What is broken in tests/projects/ordinary, by name: the files, and what they hold then.
+# What is broken in tests/projects/ordinary, by name: the files, and what they hold then; `old|new` replaces a part of one.
 VARIANTS: dict[str, dict[str, str]] = {
     "whole": {},
     "model": {"models/fragile.sql": "select no_such_column as id from {{ ref('clicks') }}\n"},
@@ -26,8 +26,10 @@ VARIANTS: dict[str, dict[str, str]] = {
         "models/fragile.sql": "select 8 as id from {{ ref('clicks') }}\n",  # its unit test fails, and so it is skipped
         "tests/reads_no_model.sql": "select 1 as nothing\n",
     },
-    "batch": {"models/clicks.sql": "select 1 as id, current_date::timestamp as clicked_at union all select 0, current_date - interval '1 day'\n",
-              "models/daily_clicks.sql": None},
+    "batch": {
+        "models/clicks.sql": "select id, current_date - id * interval '1 day' as clicked_at from generate_series(0, 1) as id\n",
+        "models/daily_clicks.sql": "{{ var('divisor', 1) }}|id",  # the row of today divides by zero
+    },
     "hook before": {"dbt_project.yml": "select 1 as hook_before|select no_such_column"},
     "hook after": {"dbt_project.yml": "select {{ var('end', 1) }} as hook_after|select no_such_column"},
     "source": {"models/models.yml": "data_tests: [not_null]|data_tests: [unique, accepted_values: {arguments: {values: [nothing]}}]"},
@@ -65,9 +67,7 @@ def broken(stack: NativeStack, variant: str) -> ExitStack:
     edits = ExitStack()
     for path, text in VARIANTS[variant].items():
         file = stack.dbt / path
-        if text is None:  # a batch of which one row divides by zero
-            text = file.read_text().replace("{{ var('divisor', 1) }}", "id")
-        elif "|" in text and path.endswith(".yml"):
+        if "|" in text:
             old, new = text.split("|")
             assert old in file.read_text()
             text = file.read_text().replace(old, new)

@@ -1,17 +1,15 @@
-"""Put among Airflow's DAGs by `bench.rivals`: the project as Cosmos runs it unless told otherwise, a dbt process for each node."""
+"""Put among Airflow's DAGs by `bench.local`: Cosmos in its local mode, with a dbt process for each node."""
 
 import os
 from datetime import datetime, timezone
 from pathlib import Path
 
-from cosmos import settings
 from cosmos.airflow.dag import DbtDag
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
-from cosmos.constants import DbtResourceType, ExecutionMode, LoadMode
+from cosmos.constants import ExecutionMode, InvocationMode, LoadMode
 
 from switchyard import project
 
-settings.enable_cache = True  # as it is by default: each dbt begins with the parse of one before it
 manifest, _ = project.ensure_manifest()
 
 dag = DbtDag(
@@ -21,11 +19,11 @@ dag = DbtDag(
     default_args={"retries": 0},
     project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
     profile_config=ProfileConfig(os.environ["DBT_PROFILE"], os.environ["DBT_TARGET"], Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml")),
-    execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL),
+    execution_config=ExecutionConfig(
+        execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS, dbt_executable_path=project.DBT
+    ),
     render_config=RenderConfig(
         load_method=LoadMode.DBT_MANIFEST,
-        emit_datasets=False,
         should_detach_multiple_parents_tests=True,  # else a test of two models runs before the second one is there
-        node_converters={DbtResourceType.EXPOSURE: lambda **_: None},
     ),
 )

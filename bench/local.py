@@ -1,0 +1,79 @@
+"""Cosmos' local mode, with a dbt process for each node, against a bare `dbt build`: on the drop-in dbt and on the plain one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import memory
+from bench.harness import Figure, ratio
+from bench.run import NO_WARM_DBT, bare
+from bench.stand import Stand
+from stack.errors import StackError
+
+NAME = "airflow"
+KNOWN = "select 1 from serialized_dag where dag_id = 'bench'"
+# State and seconds of the runs that have ended, the newest last.
+ENDED = """
+select state, extract(epoch from end_date - queued_at) from dag_run
+where dag_id = 'bench' and state in ('success', 'failed') order by id"""
+TIMEOUT_S = 1800
+
+
+def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+    """At most two rounds: one can take ten times as long as a plain build."""
+    if NAME not in stand.names():
+        return
+    stand.on(None)
+    dag = stand.folder / "docker/airflow/dags/bench.py"
+    dag.write_text(Path(__file__).with_name("local_dag.py").read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        stand.on(NAME)  # with the DAG that was added, for which an image is built
+        wait_for(lambda: stand.superuser(KNOWN).strip())
+        bare(stand, NAME)
+        yield from _figures(stand, min(rounds, 2), "Cosmos LOCAL")
+        stand.execute(NAME, ["python", "-c", NO_WARM_DBT])
+        yield from _figures(stand, min(rounds, 2), "Cosmos LOCAL, plain dbt")
+    finally:
+        stand.on(None)
+        dag.unlink()
+
+
+def _figures(stand: Stand, rounds: int, label: str) -> Iterator[Figure]:
+    builds, runs = [], []
+    for _ in range(rounds):
+        builds.append(bare(stand, NAME))
+        before = memory.processor(stand)
+        seconds = _run(stand)
+        runs.append((seconds, memory.processor(stand) - before))
+    yield ratio(f"{label}: run / dbt build", [seconds for seconds, _ in runs], [build.seconds for build in builds])
+    yield ratio(f"{label}:   processor time", [processor for _, processor in runs], [build.processor for build in builds])
+
+
+def _run(stand: Stand) -> float:
+    """The seconds of one run, by Airflow's own clock."""
+
+    def ended() -> list[str]:
+        return stand.superuser(ENDED).split()
+
+    before = len(ended())
+    stand.execute(NAME, ["airflow", "dags", "trigger", "bench"])
+    wait_for(lambda: len(ended()) > before)
+    state, seconds = ended()[-1].split("|")
+    if state != "success":
+        raise StackError(f"The run of bench/local_dag.py ended with {state}.")
+    return float(seconds)
+
+
+def wait_for(true: Callable[[], object]) -> None:
+    """Wait until ``true()`` is.
+
+    Raises:
+        StackError: it is not within `TIMEOUT_S`.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    while not true():
+        if time.monotonic() > deadline:
+            raise StackError(f"Waited {TIMEOUT_S} s in vain.")
+        time.sleep(2)
