@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ def run(main: Callable[[], object]) -> NoReturn:
     for every thread, which in Prefect's runner may never end.
     """
     code: object = 1
+    interrupted = False
     try:
         main()
         code = 0
@@ -25,11 +27,19 @@ def run(main: Callable[[], object]) -> NoReturn:
         code = end.code
         if not isinstance(code, int | None):
             print(code, file=sys.stderr)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        interrupted = isinstance(error, KeyboardInterrupt)
     finally:
         with suppress(Exception):
             atexit._run_exitfuncs()
+        try:
             sys.stdout.flush()
+        except OSError:  # nobody reads it
+            code = 120  # which is Python's own
+        with suppress(OSError):
             sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+        if interrupted:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))

@@ -32,7 +32,8 @@ else:
 
 
 # dbt, by way of the warm one where there is one; see `switchyard.warm`.
-DBT = str(Path(__file__).parents[1] / "bin" / "dbt") if sys.platform == "linux" else "dbt"
+DROP_IN = Path(__file__).parents[1] / "bin" / "dbt"
+DBT = str(DROP_IN) if sys.platform == "linux" else "dbt"
 
 ARTIFACTS = ("manifest.json", "partial_parse.msgpack")
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
