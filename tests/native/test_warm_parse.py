@@ -244,9 +244,8 @@ def test_it_never_serves_a_stale_parse(pair) -> None:
             time.sleep(rand.random())
             done.append(f"during: {project.change()}")
             running.communicate(timeout=120)
-        command = rand.choice(
-            [["compile", "--no-populate-cache"], ["compile", "--no-populate-cache"], ["ls", "--output", "json"], ["parse"]]
-        )
+        compiling = ["compile", "--no-populate-cache"]
+        command = rand.choice([compiling, compiling, ["ls", "--output", "json"], ["parse"]])
         options = [option for option in project.options if command is compiling or option != "--full-refresh"]
         warm, plain = pair.compare(*command, *options)
         codes.append(plain["code"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import inspect
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from typing import Any
 from switchyard import project
 
 KNOWN = ((1, 11), (1, 12))  # the first and the last minor version of dbt-core that were tried
-PARSE = "partial_parse.msgpack"
 
-# Read when dbt or a library is imported, or kept with what is compiled: they must be the server's own.
-FIXED = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "OPENSSL_", "DBT_PACKAGE_HUB_URL", "DBT_MACRO_DEBUGGING",
-         "DBT_RECORDER_", "DBT_ENGINE_RECORDER_", "DBT_ENGINE_MACRO_DEBUGGING", "DBT_ENGINE_PACKAGE_HUB_URL")  # fmt: skip
+
+# Read when Python, dbt or a library starts, or kept with what is compiled: they must be the server's own.
+FIXED = re.compile(
+    r"PYTHON(?!UNBUFFERED|DONTWRITEBYTECODE)[A-Z0-9]+|LANG|LANGUAGE|(LC|LD|MALLOC|GLIBC|OPENSSL)_.*"
+    r"|DBT_(ENGINE_)?(PACKAGE_HUB_URL|MACRO_DEBUGGING|RECORDER_.*)"
+)
 
 
 class UnknownDbt(Exception):
@@ -98,7 +101,7 @@ class Parse:
     def __init__(self, target: Path) -> None:
         from dbt.contracts.graph.manifest import Manifest
 
-        self._file = target / PARSE
+        self._file = target / project.PARTIAL
         self._bytes = b""
         self._manifest: Any = None
         self._from_msgpack = Manifest.from_msgpack
@@ -144,7 +147,7 @@ def warm_up(target: Path) -> None:
     with unchanged(), tempfile.TemporaryDirectory(dir=target, prefix="warm-") as scratch:
         paths = ["--project-dir", project.project_dir(), "--target-path", scratch, "--log-path", scratch]
         silent = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-send-anonymous-usage-stats"]
-        dbtRunner().invoke([*silent, "parse", "--partial-parse-file-path", str(target / PARSE), *map(str, paths)])
+        dbtRunner().invoke([*silent, "parse", "--partial-parse-file-path", str(target / project.PARTIAL), *map(str, paths)])
 
 
 @contextmanager

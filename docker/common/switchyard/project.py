@@ -35,7 +35,8 @@ else:
 DROP_IN = Path(__file__).parents[1] / "bin" / "dbt"
 DBT = str(DROP_IN) if sys.platform == "linux" else "dbt"
 
-ARTIFACTS = ("manifest.json", "partial_parse.msgpack")
+PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
+ARTIFACTS = ("manifest.json", PARTIAL)
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
 
@@ -73,7 +74,8 @@ def _adopt_baked(target: Path) -> None:
     baked = os.environ.get("SWITCHYARD_BAKED_PATH")
     if baked and Path(baked) != target and not (target / "fingerprint").exists():
         for name in (*ARTIFACTS, "fingerprint"):
-            shutil.copy(Path(baked, name), target)
+            if name != PARTIAL or Path(baked, name).exists():
+                shutil.copy(Path(baked, name), target)
 
 
 def fingerprint(project: Path | None = None) -> str:
@@ -122,11 +124,10 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
 
 
 def _parse(dbt: str, target: Path) -> None:
-    """Run ``dbt parse`` in a scratch folder and move its two results into place, each atomically."""
+    """Run ``dbt parse`` in a scratch folder and move its results into place, each atomically."""
     with tempfile.TemporaryDirectory(dir=target, prefix="parse-") as scratch:
-        partial = target / "partial_parse.msgpack"
-        if partial.exists():
-            shutil.copy(partial, scratch)
+        if (target / PARTIAL).exists():
+            shutil.copy(target / PARTIAL, scratch)
         done = subprocess.run(
             [dbt, "--no-use-colors", "--log-level", "error", "parse",
              "--project-dir", str(project_dir()), "--target-path", scratch, "--log-path", scratch],
@@ -135,7 +136,8 @@ def _parse(dbt: str, target: Path) -> None:
         if done.returncode != 0:
             raise ParseFailed((done.stdout + done.stderr).strip())
         for name in ARTIFACTS:
-            os.replace(Path(scratch, name), target / name)
+            if name != PARTIAL or Path(scratch, name).exists():
+                os.replace(Path(scratch, name), target / name)
 
 
 if __name__ == "__main__":

@@ -159,10 +159,8 @@ class Request:
         if find_dbt(os.fsdecode(self.environ.get(b"PATH", b""))) != dbt:
             raise Refused("the caller has another dbt on its PATH")
         for name in sorted(self.environ.keys() | os.environb.keys()):
-            text = os.fsdecode(name)
-            differs = self.environ.get(name) != os.environb.get(name)
-            if differs and text.startswith(dbt_internals.FIXED) and text != "PYTHONUNBUFFERED":
-                raise Refused(f"the caller has another {text}")
+            if self.environ.get(name) != os.environb.get(name) and dbt_internals.FIXED.fullmatch(os.fsdecode(name)):
+                raise Refused(f"the caller has another {os.fsdecode(name)}")
         self.umask = int(its["Umask"], 8)
         self.nice = os.getpriority(os.PRIO_PROCESS, pid)
         self.processors = os.sched_getaffinity(pid)
