@@ -1,7 +1,10 @@
 """The warm dbt beside an orchestrator: like dbt in all that one can see, and gone with whoever called it."""
 
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,6 +82,79 @@ def test_a_dbt_ends_with_its_caller(stack, typed, server) -> None:
     (dbt,) = [child for child in server.children() if command_line(child) == server.cmdline()]
     caller.kill()
     wait_until(lambda: not dbt.is_running(), 30)
+
+
+def test_a_dbt_ends_with_its_server(stack, typed, server, environ, tmp_path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    own = {**environ, "SWITCHYARD_TARGET_PATH": str(target)}
+    parent = psutil.Popen([sys.executable, "-m", "switchyard.warm", "sleep", "600"], env=own, cwd=tmp_path)
+    try:
+        wait_until(lambda: (target / "warm.sock").exists(), 60)
+        caller = typed("show", "--inline", "select pg_sleep(119)", SWITCHYARD_TARGET_PATH=str(target))
+        wait_until(lambda: caller.poll() is not None or stack.sql(SLEEPING) == "1", 120)
+        (warm,) = parent.children()
+        (dbt,) = [child for child in warm.children() if command_line(child) == warm.cmdline()]
+        warm.kill()
+        out, err = caller.communicate(timeout=30)
+        assert caller.returncode == 1
+        assert "killed" in err
+        wait_until(lambda: not dbt.is_running() or dbt.status() == psutil.STATUS_ZOMBIE, 30)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_silent_callers_hold_up_nobody(typed, server, environ) -> None:
+    path = f"{environ['SWITCHYARD_TARGET_PATH']}/warm.sock"
+    folder = os.open(os.path.dirname(path), os.O_PATH)
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(5)]
+    try:
+        for client in silent:
+            client.connect(f"/proc/self/fd/{folder}/warm.sock")
+        silent[0].send(b"garbage")
+        handled = sum(server.cpu_times()[2:4])
+        dbt = typed("--quiet", "ls", "--select", "stg_orders", "--resource-type", "model")
+        assert said(dbt) == ("shop.staging.stg_orders\n", "", 0)
+        assert sum(server.cpu_times()[2:4]) > handled  # it was the server's child
+    finally:
+        for client in silent:
+            client.close()
+        os.close(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_as_it_ends_dbt(stack, typed, server, environ, number) -> None:
+    codes = []
+    for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}):
+        caller = typed("show", "--inline", "select pg_sleep(119)", **other)
+        wait_until(lambda caller=caller: caller.poll() is not None or stack.sql(SLEEPING) == "1", 120)
+        caller.send_signal(number)
+        caller.communicate(timeout=60)
+        codes.append(caller.returncode)
+        wait_until(lambda: stack.sql(SLEEPING) == "0", 60)
+    assert codes[0] == codes[1]
+
+
+def test_what_it_inherits_is_its_callers(typed, server, tmp_path) -> None:
+    macro = ["--quiet", "compile", "--no-populate-cache", "--inline", "select 1"]
+    dbt = subprocess.Popen(["sh", "-c", 'umask 077; ulimit -n 64; exec "$0" "$@"', *typed("--version").args[:1], *macro],
+                           cwd=tmp_path, env={**server.environ(), "DBT_TARGET_PATH": str(tmp_path / "t"), "DBT_LOG_PATH": str(tmp_path)},
+                           stdout=subprocess.PIPE)  # fmt: skip
+    dbt.communicate(timeout=120)
+    assert dbt.returncode == 0
+    assert (tmp_path / "t" / "manifest.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_slow_reader_gets_every_line(typed, server) -> None:
+    lines = "{% for i in range(50000) %}{{ print(i) }}{% endfor %}"
+    dbt = typed("--quiet", "--log-format", "json", "compile", "--no-populate-cache", "--inline", lines)
+    assert dbt.stdout.read(1)  # the pipe is full long before the next is read
+    wait_until(lambda: any(command_line(child) == server.cmdline() for child in server.children()), 30)
+    out, _ = dbt.communicate(timeout=120)
+    assert dbt.returncode == 0
+    assert len([line for line in out.splitlines() if "49999" in line]) >= 1
+    assert out.count("\n") >= 50000
 
 
 def test_without_a_server_it_is_plain_dbt(typed, tmp_path) -> None:
