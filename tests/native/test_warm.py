@@ -96,7 +96,7 @@ def test_a_dbt_ends_with_its_server(stack, typed, server, environ, tmp_path) -> 
         (warm,) = parent.children()
         (dbt,) = [child for child in warm.children() if command_line(child) == warm.cmdline()]
         warm.kill()
-        out, err = caller.communicate(timeout=30)
+        _, err = caller.communicate(timeout=30)
         assert caller.returncode == 1
         assert "killed" in err
         wait_until(lambda: not dbt.is_running() or dbt.status() == psutil.STATUS_ZOMBIE, 30)
