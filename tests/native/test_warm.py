@@ -136,11 +136,11 @@ def test_a_signal_ends_it_as_it_ends_dbt(stack, typed, server, environ, number) 
     assert codes[0] == codes[1]
 
 
-def test_what_it_inherits_is_its_callers(typed, server, tmp_path) -> None:
-    macro = ["--quiet", "compile", "--no-populate-cache", "--inline", "select 1"]
-    dbt = subprocess.Popen(["sh", "-c", 'umask 077; ulimit -n 64; exec "$0" "$@"', *typed("--version").args[:1], *macro],
-                           cwd=tmp_path, env={**server.environ(), "DBT_TARGET_PATH": str(tmp_path / "t"), "DBT_LOG_PATH": str(tmp_path)},
-                           stdout=subprocess.PIPE)  # fmt: skip
+def test_its_files_have_its_callers_umask(stack, server, environ, tmp_path) -> None:
+    drop_in = stack.folder / "docker" / "common" / "bin" / "dbt"
+    places = {"DBT_TARGET_PATH": str(tmp_path / "t"), "DBT_LOG_PATH": str(tmp_path)}
+    command = 'umask 077; exec "$0" --quiet compile --no-populate-cache --inline "select 1"'
+    dbt = subprocess.Popen(["sh", "-c", command, drop_in], cwd=tmp_path, env={**environ, **places}, stdout=subprocess.PIPE)
     dbt.communicate(timeout=120)
     assert dbt.returncode == 0
     assert (tmp_path / "t" / "manifest.json").stat().st_mode & 0o777 == 0o600
