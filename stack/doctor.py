@@ -22,6 +22,8 @@ from stack.runner import Runner
 from stack.runtime import AUTO
 from stack.settings import Settings
 
+KNOWN_DBT = ("1.11.", "1.12.")  # as in docker/common/switchyard/dbt_internals.py
+
 
 def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runner: Callable[[Settings], Runner]) -> int:
     """Run every check and print a line for each.
@@ -67,6 +69,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     known: dict[str, Orchestrator] = {}
     for file in orchestrators.files(root):
         yield Check(file.relative_to(root).as_posix(), partial(_compose_file, root, file, known))
+    yield Check("dbt", partial(_dbt, root), advice=True)
     try:
         loaded, _ = settings.load(root, environ, write=False)
     except BadConfiguration:
@@ -101,6 +104,22 @@ def _runtime(wanted: str) -> str:
     if wanted not in (AUTO, Docker.name, Native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "", "invoke doctor --runtime auto")
     return wanted
+
+
+def _dbt(root: Path) -> str:
+    """The dbt of each lock; see docs/dbt.md."""
+    found: dict[str, list[str]] = {}
+    for lock in sorted((root / "docker").glob("*/requirements*.txt")):
+        for version in re.findall(r"^dbt-core==(\S+)", lock.read_text(encoding="utf-8"), re.M):
+            found.setdefault(version, []).append(lock.parent.name)
+    odd = [version for version in found if not version.startswith(KNOWN_DBT)]
+    if odd:
+        raise BadConfiguration(
+            f"The locks have dbt-core {', '.join(odd)}.",
+            "It is not a version that the warm dbt knows, so runs take longer.",
+            "see docs/dbt.md",
+        )
+    return ", ".join(f"{version} ({', '.join(names)})" for version, names in found.items())
 
 
 def _python() -> str:
