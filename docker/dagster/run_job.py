@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 from switchyard import api, project, results
@@ -42,24 +42,40 @@ mutation ($params: ExecutionParams!) {
   }
 }"""
 
+REEXECUTE = """
+mutation ($parent: String!, $strategy: ReexecutionStrategy!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: $strategy}) {
+    __typename
+    ... on LaunchRunSuccess {run {runId}}
+    ... on Error {message}
+  }
+}"""
+
 EVENTS = """
 query ($run: ID!, $after: String) {
-  logsForRun(runId: $run, afterCursor: $after, limit: 200) {
+  runOrError(runId: $run) {... on Run {status}}
+  instance {daemonHealth {allDaemonStatuses {daemonType required healthy}}}
+  logsForRun(runId: $run, afterCursor: $after, limit: 500) {
     ... on EventConnection {
       cursor
       events {
         __typename
-        ... on MessageEvent {message timestamp}
-        ... on MaterializationEvent {metadataEntries {...record}}
-        ... on ObservationEvent {metadataEntries {...record}}
-        ... on AssetCheckEvaluationEvent {evaluation {metadataEntries {...record}}}
-        ... on ExecutionStepFailureEvent {error {message} failureMetadata {description}}
+        ... on MessageEvent {message}
+        ... on ObservationEvent {assetKey {path} metadataEntries {... on JsonMetadataEntry {label jsonString}}}
+        ... on ExecutionStepFailureEvent {error {message causes {message}} failureMetadata {description}}
       }
     }
     ... on Error {message}
   }
-}
-fragment record on JsonMetadataEntry {label jsonString}"""
+}"""
+
+NEWEST = """
+query {
+  runsOrError(limit: 1) {
+    ... on Runs {results {runId jobName status}}
+    ... on Error {message}
+  }
+}"""
 
 ACTIVE = """
 query {
@@ -74,8 +90,10 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
   terminateRuns(runIds: $runs, terminatePolicy: $policy) {__typename}
 }"""
 
-# Seconds. On an interrupt, `DbtProcess` kills a dbt that has not ended by itself after fifteen.
-PATIENCE = 20
+PATIENCE = 30  # seconds; on an interrupt, dbt has 25 of them to cancel its queries
+
+PLANNED = ("AssetMaterializationPlannedEvent", "AssetCheckEvaluationPlannedEvent")
+DONE = ("MaterializationEvent", "AssetCheckEvaluationEvent")
 
 STATES = {"RunSuccessEvent": "success", "RunFailureEvent": "failure", "RunCanceledEvent": "canceled"}
 
@@ -85,21 +103,85 @@ def run(job: str) -> bool:
     start = time.monotonic()
     if error := load_current_project():
         return finish("failure", start, error)
-    run_id = launch(job)
+    selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}
+    answer = ask(LAUNCH, params={"selector": selector})["launchRun"]
+    if "run" not in answer:
+        raise api.ApiError(f"Dagster did not start the job {job}: {answer.get('message') or answer['__typename']}")
+    return follow(job, answer["run"]["runId"], start)
+
+
+def rerun() -> bool:
+    """Run what failed and what was skipped in the newest run again, by Dagster's re-execution from failure."""
+    start = time.monotonic()
+    answer = ask(NEWEST)["runsOrError"]
+    if not answer.get("results"):
+        return api.nothing_failed("There was no run yet.")
+    (newest,) = answer["results"]
+    if newest["status"] == "SUCCESS":
+        return api.nothing_failed(f"The last run, {newest['jobName']}, succeeded.")
+    if newest["status"] not in ("FAILURE", "CANCELED"):
+        return finish("failure", start, f"The last run, {newest['jobName']}, has not ended yet: {page(newest['runId'])}")
+    if error := load_current_project():
+        return finish("failure", start, error)
+    for strategy in ("FROM_FAILURE", "ALL_STEPS"):  # a run that was ended before its first step has none that failed
+        answer = ask(REEXECUTE, parent=newest["runId"], strategy=strategy)["launchRunReexecution"]
+        if "run" in answer:
+            return follow(newest["jobName"], answer["run"]["runId"], start)
+    raise api.ApiError(f"Dagster did not start the run again: {answer.get('message') or answer['__typename']}")
+
+
+def follow(job: str, run_id: str, start: float) -> bool:
+    """Follow the run to its end, and return whether it succeeded."""
     api.emit("started", job=job, run_id=run_id, url=page(run_id))
-    message = None
-    failed = []
-    for event in events(run_id):
-        if record := node_record(event):
-            api.emit("node", **record)
-            failed += results.failures([record])
-        elif event["__typename"] == "ExecutionStepFailureEvent":
-            message = (event["failureMetadata"] or {}).get("description") or event["error"]["message"]
-        elif state := STATES.get(event["__typename"]):
-            if failed:  # dbt's words stand with each of them
-                message = "failed: " + ", ".join(record["name"] for record in failed)
-            return finish(state, start, (message or event["message"]) if state == "failure" else None)
-    raise AssertionError("a run's events end with its state")
+    message, cursor, said = None, None, None
+    records: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    while True:
+        answer = ask(EVENTS, run=run_id, after=cursor)
+        events = answer["logsForRun"]
+        if "events" not in events:
+            raise api.ApiError(events["message"])
+        cursor = events["cursor"]
+        for event in events["events"]:
+            kind = event["__typename"]
+            counts[kind] += 1
+            if kind == "ObservationEvent" and event["assetKey"]["path"] == ["dbt_results"]:
+                records = next(json.loads(entry["jsonString"]) for entry in event["metadataEntries"] if entry.get("label") == "dbt")
+            elif kind == "ExecutionStepFailureEvent":
+                message = (event["failureMetadata"] or {}).get("description") or (event["error"]["causes"] or [event["error"]])[-1][
+                    "message"
+                ]
+            elif state := STATES.get(kind):
+                for record in records:
+                    api.emit("node", **record)
+                if failed := results.failures(records):  # dbt's words stand with each of them
+                    message = "failed: " + ", ".join(record["name"] for record in failed)
+                return finish(state, start, (message or event["message"]) if state == "failure" else None)
+        now = waits_for(run_id, answer) or progress(counts)
+        if now and now != said:
+            api.emit("progress", message=now)
+            said = now
+        if not events["events"]:
+            time.sleep(0.5)
+
+
+def waits_for(run_id: str, answer: dict[str, Any]) -> str | None:
+    """What a run in the queue waits for; None when it is not there."""
+    if answer["runOrError"]["status"] != "QUEUED":
+        return None
+    for other in reversed(active()):  # the oldest is the one that runs, or is the next to
+        if other["run_id"] != run_id:
+            return f"waits for {other['job']}, running: {other['url']}"
+    statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
+    if any(status["required"] and not status["healthy"] for status in statuses):
+        return "waits for Dagster's daemon, which starts the runs of the queue and does not report: invoke up"
+    return None
+
+
+def progress(counts: Counter[str]) -> str | None:
+    """How many of the assets and checks are done; None where that is not known."""
+    planned, done = (sum(counts[kind] for kind in kinds) for kinds in (PLANNED, DONE))
+    return f"{min(done, planned)} of {planned} assets and checks done" if done and planned else None
 
 
 def page(run_id: str) -> str:
@@ -179,34 +261,6 @@ def loaded() -> tuple[str | None, str | None] | None:
         return None, cause.removeprefix("switchyard.project.ParseFailed: ")
     tags = [tag for job in location["repositories"][0]["jobs"] for tag in job["tags"]]
     return next(tag["value"] for tag in tags if tag["key"] == "dbt/fingerprint"), None
-
-
-def launch(job: str) -> str:
-    """Start the job and return the run's id."""
-    selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}
-    answer = ask(LAUNCH, params={"selector": selector})["launchRun"]
-    if "run" not in answer:
-        raise api.ApiError(f"Dagster did not start the job {job}: {answer.get('message') or answer['__typename']}")
-    return answer["run"]["runId"]
-
-
-def events(run_id: str) -> Iterator[dict[str, Any]]:
-    """The events of the run, as they come."""
-    cursor = None
-    while True:
-        answer = ask(EVENTS, run=run_id, after=cursor)["logsForRun"]
-        if "events" not in answer:
-            raise api.ApiError(answer["message"])
-        yield from answer["events"]
-        if not answer["events"]:
-            time.sleep(0.5)
-        cursor = answer["cursor"]
-
-
-def node_record(event: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of the dbt node that the event is about, if it is about one."""
-    entries = (event.get("evaluation") or event).get("metadataEntries") or []
-    return next((json.loads(entry["jsonString"]) for entry in entries if entry.get("label") == "dbt"), None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""What a run keeps and shows of dbt beside dagster-dbt's own events: each node's result, and dbt's words when it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dagster import AssetKey, AssetObservation, Failure, MetadataValue, OpExecutionContext
+from dagster_dbt import DbtCliInvocation
+
+from switchyard import project, results
+
+# On Linux a script that also ends dbt when the run's process is killed.
+DBT = str(Path(__file__).with_name("dbt_of_a_run")) if sys.platform == "linux" else project.DBT
+RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
+PATIENCE = 20  # seconds that dbt has to cancel its queries
+
+
+def folder(run_id: str) -> Path:
+    """Where dbt's artifacts of a run are kept, beside what Dagster keeps of it."""
+    return Path(os.environ["DAGSTER_HOME"], "storage", run_id, "dbt")
+
+
+def failed_before(context: OpExecutionContext) -> str | None:
+    """For a re-execution from failure, the folder of that failed run's results; None when `dbt retry` has nothing to begin with."""
+    if context.run.tags.get("dagster/is_resume_retry") != "true" or not context.run.parent_run_id:
+        return None
+    failed = folder(context.run.parent_run_id)
+    again = {record["status"] for record in results.read(failed) if record["kind"] not in ("source", "operation")}
+    return str(failed) if again & (results.FAILED | {"skipped"}) else None
+
+
+def stream(invocation: DbtCliInvocation) -> Iterator[Any]:
+    """Yield dagster-dbt's events of a dbt command, and then one with the result of each node.
+
+    Args:
+        invocation: the command, with a target folder of its own, and without ``raise_on_error``.
+
+    Raises:
+        dagster.Failure: dbt failed; the description is dbt's own text.
+    """
+    target = invocation.target_path
+    try:
+        yield from invocation.stream()
+    finally:
+        end(invocation.process)
+        keep_results(target)
+    records = results.read(target)
+    yield AssetObservation(RESULTS, metadata={"dbt": MetadataValue.json(records)})
+    if error := invocation.get_error():
+        raise Failure(words(records, error), allow_retries=False)
+
+
+def end(process: subprocess.Popen) -> None:
+    """End dbt, if it has not ended: an interrupt can come while nobody reads from it."""
+    if process.poll() is None:
+        if os.name == "posix":
+            process.send_signal(signal.SIGINT)  # dbt cancels the queries it has on the server
+        else:
+            process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def keep_results(target: Path) -> None:
+    """Delete all that dbt wrote for a run but its results, which `dbt retry` needs: the rest is megabytes."""
+    for path in target.iterdir() if target.exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in ("run_results.json", "sources.json"):
+            path.unlink()
+
+
+def words(records: list[dict[str, Any]], error: Failure) -> str:
+    """Why dbt failed: what it said of the failed nodes, or when it did not come that far, its last errors."""
+    failed = [f"{record['kind']} {record['name']}: {record['message']}" for record in results.failures(records)]
+    _, _, logged = error.description.partition("Errors parsed from dbt logs:")
+    return "\n\n".join(failed) or logged.strip() or error.description

@@ -1,0 +1,32 @@
+"""``python start.py COMMAND...``: end the runs that the last code server left in progress, and become COMMAND, the new one.
+
+When the machine, the container or both the server and a run's process were killed, nobody could report the run's end: it would
+be called started for ever, and keep the one place in the queue. All processes of that time are gone when this starts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime, timezone
+
+from switchyard import warm
+
+
+def end_interrupted_runs(before: datetime) -> None:
+    """Report the runs as failed that were in progress ``before`` this moment."""
+    from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+    statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    with DagsterInstance.get() as instance:
+        for run in instance.get_runs(RunsFilter(statuses=statuses, updated_before=before)):
+            instance.report_run_failed(run, "The process that it ran in has ended without a word: killed, or stopped with the machine.")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--end-interrupted-runs":
+        end_interrupted_runs(datetime.fromtimestamp(float(sys.argv[2]), timezone.utc))
+    else:
+        now = str(datetime.now(timezone.utc).timestamp())
+        subprocess.Popen([sys.executable, __file__, "--end-interrupted-runs", now], stdin=subprocess.DEVNULL)
+        warm.become(sys.argv[1:])
