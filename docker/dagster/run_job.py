@@ -90,6 +90,7 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
   terminateRuns(runIds: $runs, terminatePolicy: $policy) {__typename}
 }"""
 
+EVERY = 3  # seconds between two words on how far a run is
 PATIENCE = 30  # seconds; on an interrupt, dbt has 25 of them to cancel its queries
 
 PLANNED = ("AssetMaterializationPlannedEvent", "AssetCheckEvaluationPlannedEvent")
@@ -133,7 +134,7 @@ def rerun() -> bool:
 def follow(job: str, run_id: str, start: float) -> bool:
     """Follow the run to its end, and return whether it succeeded."""
     api.emit("started", job=job, run_id=run_id, url=page(run_id))
-    message, cursor, said = None, None, None
+    message, cursor, said, at = None, None, None, 0.0
     records: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     while True:
@@ -158,9 +159,9 @@ def follow(job: str, run_id: str, start: float) -> bool:
                     message = "failed: " + ", ".join(record["name"] for record in failed)
                 return finish(state, start, (message or event["message"]) if state == "failure" else None)
         now = waits_for(run_id, answer) or progress(counts)
-        if now and now != said:
+        if now and now != said and time.monotonic() - at >= EVERY:
             api.emit("progress", message=now)
-            said = now
+            said, at = now, time.monotonic()
         if not events["events"]:
             time.sleep(0.5)
 
