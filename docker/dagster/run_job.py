@@ -134,7 +134,7 @@ def rerun() -> bool:
 def follow(job: str, run_id: str, start: float) -> bool:
     """Follow the run to its end, and return whether it succeeded."""
     api.emit("started", job=job, run_id=run_id, url=page(run_id))
-    message, cursor, said, at = None, None, None, 0.0
+    message, engine, cursor, said, at = None, None, None, None, 0.0
     records: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     while True:
@@ -148,6 +148,8 @@ def follow(job: str, run_id: str, start: float) -> bool:
             counts[kind] += 1
             if kind == "ObservationEvent" and event["assetKey"]["path"] == ["dbt_results"]:
                 records = next(json.loads(entry["jsonString"]) for entry in event["metadataEntries"] if entry.get("label") == "dbt")
+            elif kind == "EngineEvent":
+                engine = event["message"]
             elif kind == "ExecutionStepFailureEvent":
                 message = (event["failureMetadata"] or {}).get("description") or (event["error"]["causes"] or [event["error"]])[-1][
                     "message"
@@ -157,6 +159,8 @@ def follow(job: str, run_id: str, start: float) -> bool:
                     api.emit("node", **record)
                 if failed := results.failures(records):  # dbt's words stand with each of them
                     message = "failed: " + ", ".join(record["name"] for record in failed)
+                if "from outside the execution context" in event["message"]:  # Dagster's engine has said before what it saw
+                    message = message or engine
                 return finish(state, start, (message or event["message"]) if state == "failure" else None)
         now = waits_for(run_id, answer) or progress(counts)
         if now and now != said and time.monotonic() - at >= EVERY:
