@@ -48,7 +48,13 @@ class BuildConfig(Config):
     project=PROJECT,
     select="",  # all that `dbt build` builds: the default, fqn:*, leaves saved queries out
     name="dbt",
-    dagster_dbt_translator=Translator(DagsterDbtTranslatorSettings(enable_code_references=True, enable_source_tests_as_checks=True)),
+    dagster_dbt_translator=Translator(
+        DagsterDbtTranslatorSettings(
+            enable_code_references=True,
+            enable_source_tests_as_checks=True,
+            enable_source_metadata=False,  # it takes a source for the seed of its table, of which a model may know already
+        )
+    ),
 )
 def dbt_models(context: AssetExecutionContext, dbt: DbtCliResource, config: BuildConfig) -> Iterator[Any]:
     """Build what is selected; in a re-execution from failure, what failed and what was skipped."""
