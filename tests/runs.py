@@ -42,7 +42,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             wait_until(lambda: command.poll() is not None or stack.sql(SLOW_QUERIES) == "1", 120)
             (run,) = ask_runs(stack, "active_runs")
             canceled = ask_runs(stack, "cancel_runs")
-            assert stack.sql(DBT_SESSIONS) == "0"
+            wait_until(lambda: stack.sql(DBT_SESSIONS) == "0")
             assert ask_runs(stack, "active_runs") == []
             told, _ = command.communicate(timeout=30)
         finally:
