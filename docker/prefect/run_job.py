@@ -1,12 +1,10 @@
-"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; ``--active`` tells and ``--cancel`` cancels what runs.
-
-What it prints is described in `switchyard.api`.
-"""
+"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; `switchyard.api` describes the flags and what it prints."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import datetime, timezone
 from itertools import count
 from typing import Any
@@ -14,11 +12,14 @@ from typing import Any
 from switchyard import api
 from switchyard.jobs import JOBS
 
+Run = dict[str, Any]
 FLOW = "dbt"
 # Seconds. The worker kills the process of a flow run that has not ended by itself after thirty.
 PATIENCE = 40
 IN_PROGRESS = ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]
 FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
+# What Prefect and prefect-dbt write before dbt's own words.
+PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?(Failed to invoke dbt command '[^']*': )?")
 
 
 def request(method: str, path: str, body: Any = None) -> Any:
@@ -29,17 +30,94 @@ def request(method: str, path: str, body: Any = None) -> Any:
 def run(job: str) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded."""
     deployment = api.wait_for(lambda: find_deployment(job), 60, f"Prefect's worker to offer the job {job}")
-    flow_run = request("POST", f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    api.emit("started", job=job, run_id=flow_run["id"], url=page(flow_run))
+    started = now()
+    return follow(request("POST", f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}}), started)
 
-    flow_run = follow(flow_run)
+
+def rerun() -> bool:
+    """Retry the newest flow run, as its page's button does: the flow then runs ``dbt retry``."""
+    ended = {"flow_runs": {"state": {"type": {"any_": list(FINISHED)}}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+    newest = next(iter(request("POST", "flow_runs/filter", ended)), None)
+    if newest is None:
+        return api.nothing_failed("There was no run yet.")
+    if newest["state_type"] == "COMPLETED":
+        return api.nothing_failed(f"The last run, {job_of(newest)}, succeeded.")
+    api.wait_for(lambda: find_deployment(job_of(newest)), 60, "Prefect's worker")
+    started = now()
+    retry = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Run again from failure."}
+    answer = request("POST", f"flow_runs/{newest['id']}/set_state", {"state": retry, "force": True})
+    if answer["status"] != "ACCEPT":
+        raise api.ApiError(f"Prefect does not retry {page(newest)}: {answer['details'].get('reason')}")
+    return follow(newest, started)
+
+
+def now() -> str:
+    """The time, as Prefect writes it."""
+    return datetime.now(timezone.utc).isoformat()
+
+
+def job_of(flow_run: Run) -> str:
+    """The flow run's job."""
+    return flow_run["parameters"].get("job", flow_run["name"])
+
+
+def follow(flow_run: Run, started: str) -> bool:
+    """Emit the events of a flow run that has just been scheduled, and return whether it succeeded.
+
+    Args:
+        flow_run: as it was before.
+        started: the time of that; what is older belongs to an earlier attempt.
+    """
+    api.emit("started", job=job_of(flow_run), run_id=flow_run["id"], url=page(flow_run))
+    flow_run = wait(flow_run["id"], started)
     state = FINISHED.get(flow_run["state_type"])
     if state is None:
         state, message = "failure", give_up(flow_run)
     else:
-        message = None if state == "success" else flow_run["state"]["message"]
-    api.emit("finished", state=state, seconds=round(flow_run["total_run_time"], 1), message=message)
+        message = None if state == "success" else PREFIX.sub("", flow_run["state"]["message"] or flow_run["state_name"])
+    newer = {"flow_run_id": {"any_": [flow_run["id"]]}, "key": {"any_": ["dbt-nodes"]}}
+    for artifact in request("POST", "artifacts/filter", {"artifacts": newer, "sort": "CREATED_DESC", "limit": 1}):
+        if artifact["created"] > started:
+            for record in json.loads(artifact["data"]):
+                api.emit("node", **record)
+    api.emit("finished", state=state, seconds=seconds(flow_run), message=message)
     return state == "success"
+
+
+def seconds(flow_run: Run) -> float:
+    """How long the last attempt ran."""
+    states = request("GET", f"flow_run_states/?flow_run_id={flow_run['id']}")
+    times = [datetime.fromisoformat(state["timestamp"]) for state in states if state["type"] == "RUNNING"]
+    return round((datetime.fromisoformat(flow_run["state"]["timestamp"]) - max(times)).total_seconds(), 1) if times else 0.0
+
+
+def wait(run_id: str, started: str) -> Run:
+    """Wait for the end of the flow run, or of the worker, and emit its progress."""
+    told: list[str] = []
+    rounds = count()
+
+    def tell(message: str) -> None:
+        if message not in told[-1:]:
+            told.append(message)
+            api.emit("progress", message=message)
+
+    def probe() -> Run | None:
+        flow_run = request("GET", f"flow_runs/{run_id}")
+        if flow_run["state_type"] in FINISHED:
+            return flow_run
+        passed = next(rounds)
+        if passed % 4 == 3:
+            if flow_run["state_type"] == "SCHEDULED":
+                for other in [other for other in active() if other["run_id"] != run_id and other["state"] not in ("scheduled", "late")][:1]:
+                    tell(f"waits for {other['job']}, {other['state']}: {other['url']}")
+            elif flow_run["state_type"] == "RUNNING":
+                ended = {"state": {"type": {"any_": list(FINISHED)}}, "start_time": {"after_": started}}
+                tell(f"{request('POST', 'task_runs/count', {'flow_runs': {'id': {'any_': [run_id]}}, 'task_runs': ended})} tasks done")
+        # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
+        gone = passed % 20 == 19 and request("GET", f"deployments/{flow_run['deployment_id']}")["status"] == "NOT_READY"
+        return flow_run if gone else None
+
+    return api.wait_for(probe, float("inf"), "the flow run to end", every=0.25)
 
 
 def page(flow_run: dict[str, Any]) -> str:
@@ -49,18 +127,17 @@ def page(flow_run: dict[str, Any]) -> str:
 
 def active() -> list[dict[str, Any]]:
     """The flow runs in progress, whoever started them, and those that are due; not those that a schedule holds for later."""
-    now = datetime.now(timezone.utc).isoformat()
     found = [
         *request("POST", "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": IN_PROGRESS}}}}),
         *request(
             "POST", "flow_runs/filter",
-            {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now}}},
+            {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now()}}},
         ),
     ]  # fmt: skip
     return [
         {
             "run_id": flow_run["id"],
-            "job": flow_run["parameters"].get("job", flow_run["name"]),
+            "job": job_of(flow_run),
             "url": page(flow_run),
             "state": flow_run["state_name"].lower(),
         }
@@ -91,34 +168,6 @@ def find_deployment(job: str) -> dict[str, Any] | None:
             return None
         raise
     return deployment if deployment["status"] == "READY" else None
-
-
-def follow(started: dict[str, Any]) -> dict[str, Any]:
-    """Wait for the end of the flow run, or of the worker, telling of each dbt node as it ends."""
-    told: set[str] = set()
-    rounds = count()
-    table = {"flow_run_id": {"any_": [started["id"]]}, "type": {"any_": ["table"]}}
-
-    def tell(artifacts: list[dict[str, Any]]) -> None:
-        for artifact in artifacts:
-            for record in json.loads(artifact["data"]):
-                if record["unique_id"] not in told:
-                    told.add(record["unique_id"])
-                    api.emit("node", **record)
-
-    def probe() -> dict[str, Any] | None:
-        flow_run = request("GET", f"flow_runs/{started['id']}")  # before the table, or else its last rows could be missed
-        is_over = flow_run["state_type"] in FINISHED
-        passed = next(rounds)
-        if is_over or passed % 4 == 0:  # the flow renews it every second
-            tell(request("POST", "artifacts/filter", {"artifacts": table}))
-        if is_over:
-            return flow_run
-        # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
-        gone = passed % 20 == 0 and request("GET", f"deployments/{started['deployment_id']}")["status"] == "NOT_READY"
-        return flow_run if gone else None
-
-    return api.wait_for(probe, float("inf"), "the flow run to end", every=0.25)
 
 
 def give_up(flow_run: dict[str, Any]) -> str:

@@ -1,0 +1,80 @@
+"""One attempt of a flow run at its dbt command: its target folder, and the table in which `invoke run` finds its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+
+from switchyard import project, results
+
+RESULTS = ("run_results.json", "sources.json")
+RETRYABLE = {"build", "test"}  # of the commands of our jobs; dbt cannot retry `source freshness`
+KEPT = 10  # flow runs whose results are kept, for a retry
+
+
+class Attempt:
+    """A context in which dbt runs.
+
+    Attributes:
+        target: dbt's target folder: one per flow run, with the newest parse, and the results of the attempt before this one.
+        can_be_retried: whether ``dbt retry`` has something to go by.
+        records: afterwards, what dbt left of its nodes; see `switchyard.results`.
+    """
+
+    def __init__(self, flow_run: str, number: int) -> None:
+        """Make the target folder.
+
+        Args:
+            flow_run: the flow run's id.
+            number: of the attempt; above 1 it is a retry.
+        """
+        self.records: list[dict[str, Any]] = []
+        self._runs = project.target_dir() / "flow-runs"
+        self.target = self._runs / flow_run
+        self.target.mkdir(parents=True, exist_ok=True)
+        project.adopt_baked()
+        with suppress(FileNotFoundError):  # it has never been parsed
+            shutil.copy(project.target_dir() / "partial_parse.msgpack", self.target)
+        self._before = self._invocations()
+        self.can_be_retried = number > 1 and self._last_command() in RETRYABLE
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Publish the results, keep the parse for the next flow run, and drop what nobody reads again."""
+        if self._invocations() != self._before:
+            self.records = results.read(self.target)
+        create_table_artifact(self.records, key="dbt-nodes", description="What dbt reports of each node.")
+        with suppress(FileNotFoundError):  # dbt did not come as far as that
+            os.replace(self.target / "partial_parse.msgpack", project.target_dir() / "partial_parse.msgpack")
+        for path in self.target.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in RESULTS:
+                path.unlink(missing_ok=True)
+        for old in sorted(self._runs.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def failures(self) -> list[str]:
+        """Kind and name of each node that failed."""
+        return [f"{record['kind']} {record['name']}" for record in results.failures(self.records)]
+
+    def _invocations(self) -> list[str]:
+        """The dbt commands that wrote the artifacts."""
+        return [self._artifact(name).get("metadata", {}).get("invocation_id", "") for name in RESULTS]
+
+    def _last_command(self) -> str:
+        return self._artifact("run_results.json").get("args", {}).get("which", "")
+
+    def _artifact(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.target / name).read_bytes())
+        except FileNotFoundError:
+            return {}

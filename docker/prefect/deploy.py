@@ -1,0 +1,110 @@
+"""``deploy.py COMMAND...``: bring the work pool, the deployments and the automation up to date, and become COMMAND, a worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from prefect import get_client
+from prefect.automations import Automation
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.events import EventTrigger, ResourceSpecification
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron
+from prefect.variables import Variable
+from prefect.workers.process import ProcessWorker
+
+import flow
+from switchyard import api
+from switchyard.jobs import JOBS, schedules_enabled
+
+POOL = "shop"
+ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
+# With a command of its own, the worker starts no Python that looks for a workspace before the one that runs the flow.
+COMMAND = "python -m prefect.engine"
+ZOMBIES = "Crash zombie flow runs"
+# What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
+SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
+
+
+def server_is_healthy() -> bool | None:
+    """True when it is, and None while it is not."""
+    try:
+        return api.request("GET", f"{os.environ['PREFECT_API_URL']}/health", timeout=5)
+    except api.ApiError:
+        return None
+
+
+def make_pool() -> None:
+    """Create the work pool, and set how many flow runs it starts at a time."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(POOL)
+        except ObjectNotFound:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=ONE_RUN_AT_A_TIME))
+
+
+def is_on(job: str) -> bool:
+    """Whether the schedule of ``job`` is to be on: as SCHEDULES_ENABLED says when it has changed, and else as it is on the page."""
+    if Variable.get("schedules_enabled") == schedules_enabled():
+        with get_client(sync_client=True) as client:
+            try:
+                return any(schedule.active for schedule in client.read_deployment_by_name(f"dbt/{job}").schedules)
+            except ObjectNotFound:
+                pass
+    return schedules_enabled()
+
+
+def deploy() -> None:
+    """Create or update a deployment for each job."""
+    source = flow.dbt.from_source(source=str(Path(__file__).parent), entrypoint="flow.py:dbt")
+    for job in JOBS.values():
+        source.deploy(
+            name=job.name,
+            description=job.description,
+            parameters={"job": job.name},
+            work_pool_name=POOL,
+            job_variables={"command": COMMAND},
+            schedules=[Cron(job.cron, timezone="UTC", active=is_on(job.name))] if job.cron else [],
+            print_next_steps=False,
+            ignore_warnings=True,
+        )
+    Variable.set("schedules_enabled", schedules_enabled(), overwrite=True)
+
+
+def watch_for_zombies() -> None:
+    """Have the server crash a flow run whose process, or whose worker, is gone, as Prefect's documentation has it."""
+    try:
+        Automation.read(name=ZOMBIES)
+    except ValueError:
+        Automation(
+            name=ZOMBIES,
+            trigger=EventTrigger(
+                after=SIGNS_OF_LIFE,
+                expect={"prefect.flow-run.*"},
+                match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=timedelta(seconds=90),
+            ),
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, message="It gave no sign of life for 90 seconds.")],
+        ).create()
+
+
+if __name__ == "__main__":
+    api.wait_for(server_is_healthy, 120, "Prefect's server", every=0.2)
+    make_pool()
+    deploy()
+    watch_for_zombies()
+    if os.name == "nt":  # where exec ends the process that others wait for
+        sys.exit(subprocess.call(sys.argv[1:]))
+    os.execvp(sys.argv[1], sys.argv[1:])
