@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_table_artifact

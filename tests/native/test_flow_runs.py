@@ -6,11 +6,8 @@ from typing import Any
 
 from switchyard import api
 
-from .. import runs
-from ..interruptions import ended, typed
-from ..stacks import wait_until
-
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
+MENDED_MODEL = "select 1 as no_such_column from {{ ref('fct_orders') }} limit 1\n"
 SKIPPED_MODEL = "select * from {{ ref('broken') }}\n"
 
 
@@ -34,40 +31,16 @@ class Page:
         task_runs = self.ask("POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
         return {task_run["name"]: task_run["state_name"] for task_run in task_runs}
 
-    def graph(self, flow_run: str) -> list[dict[str, Any]]:
-        """The boxes of a flow run, each with those before it."""
-        return [box for _, box in self.ask("GET", f"flow_runs/{flow_run}/graph-v2")["nodes"]]
 
-
-def test_each_node_has_a_task_run_that_tells_how_dbt_fares_with_it(stack, reference) -> None:
+def test_what_failed_runs_again_on_the_same_flow_run(stack, reference) -> None:
     stack.on("prefect")
     page = Page(stack)
-    with (
-        stack.edited("models/intermediate/broken.sql", BROKEN_MODEL),
-        stack.edited("models/intermediate/after_broken.sql", SKIPPED_MODEL),
-        stack.edited("models/intermediate/slow.sql", runs.SLOW_MODEL),
-    ):
-        last = page.newest()
-        run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or page.newest() != last, 120)
-        flow_run = page.newest()
-        wait_until(lambda: run.poll() is not None or page.states(flow_run).get("slow") == "Running", 120)  # while it goes on
-        runs.ask_runs(stack, "cancel_runs")
-        _, out = ended(run)
-    wait_until(lambda: "Running" not in page.states(flow_run).values())
-
-    told = {line.split()[2]: line.split()[0] for line in out.splitlines() if line.split()[1:2] in (["seed"], ["model"], ["snapshot"])}
-    expected = {"success": "Completed", "error": "Failed", "skipped": "Skipped"}
-    assert set(told.values()) == set(expected), out
-    # The one that was cut off has failed as dbt sees it, where dbt came to say so.
-    assert page.states(flow_run) == {"slow": "Crashed"} | {name: expected[status] for name, status in told.items()}
-
-    boxes = {box["id"]: box for box in page.graph(flow_run)}
-    parents = {box["label"]: {boxes[parent["id"]]["label"] for parent in box["parents"]} for box in boxes.values()}
-    assert parents["after_broken"] == {"broken"}
-    assert parents["broken"] == {"fct_orders"}
-    assert parents["slow"] >= {"rpt_sales_summary", "product_prices"}
-    for box in boxes.values():  # the times are dbt's
-        assert box["start_time"] <= box["end_time"], box
-        assert all(boxes[parent["id"]]["end_time"] <= box["start_time"] for parent in box["parents"]), box
+    with stack.edited("models/intermediate/broken.sql", BROKEN_MODEL), stack.edited("models/intermediate/after_broken.sql", SKIPPED_MODEL):
+        assert "model broken" in stack.invoke("run", code=1).stderr
+    failed = page.newest()
+    assert page.states(failed)["model broken"] == "Failed"
+    with stack.edited("models/intermediate/broken.sql", MENDED_MODEL), stack.edited("models/intermediate/after_broken.sql", SKIPPED_MODEL):
+        out = stack.invoke("run", "--failed").stdout
+    assert page.newest() == failed
+    assert {line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["model"]} == {"broken", "after_broken"}
     assert stack.hashes() == reference
