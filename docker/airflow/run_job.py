@@ -10,13 +10,12 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, urljoin
 
+from results_xcom import KEY
 from switchyard import api, project
 from switchyard.jobs import JOBS
 from switchyard.results import failures
 
-# What dag_factory.py and this file say to each other: the name of the XCom with dbt's results, and the beginning of the
-# import error of a broken project, which the project's fingerprint follows.
-RESULTS_KEY = "dbt_results"
+# The beginning of the import error of a broken project, which the project's fingerprint follows.
 PARSE_FAILED = "dbt cannot parse the project"
 
 # Airflow calls a run that a person ends failed. The note, which its page shows, tells the one from the other.
@@ -58,14 +57,54 @@ def run(job: str) -> bool:
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
 
-    airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})
+    others = find_active(airflow)
+    airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
     run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {}})["dag_run_id"]
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
-    url = page(job, run_id)
-    api.emit("started", job=job, run_id=run_id, url=url)
+    api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
+    if others:
+        api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
+    return conclude(airflow, job, path, page(job, run_id))
 
+
+def rerun() -> bool:
+    """Clear what failed and what was skipped in the newest run, which makes Airflow run it again, and follow the run to its end."""
+    airflow = Airflow()
+    newest = airflow.request("GET", "dags/~/dagRuns?order_by=-run_after&limit=50")["dag_runs"]
+    newest = [dag_run for dag_run in newest if dag_run["dag_id"] in JOBS]
+    if not newest:
+        return api.nothing_failed("There is no run yet.")
+    job, run_id = newest[0]["dag_id"], newest[0]["dag_run_id"]
+    if newest[0]["state"] != "failed":
+        return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
+    path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
+    failed = failures(read_results(airflow, path)["nodes"])
+    states = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
+    tests = any(task["task_id"].endswith(".test") and task["state"] == "failed" for task in states)
+    # Hooks, unit tests, and tests of no seed, snapshot or model have no task of their own.
+    if not failed or any(record["kind"] in ("operation", "unit_test") or (record["kind"] == "test" and not tests) for record in failed):
+        return run(job)
+    problem = make_current(airflow, job)
+    if problem:
+        api.emit("finished", state="failure", seconds=0.0, message=problem)
+        return False
+    body = {
+        "dry_run": False,
+        "dag_run_id": run_id,
+        "only_failed": True,
+        "include_downstream": True,
+        "reset_dag_runs": True,
+        "run_on_latest_version": True,
+    }
+    cleared = airflow.request("POST", f"dags/{job}/clearTaskInstances", body)["task_instances"]
+    api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
+    return conclude(airflow, job, path, page(job, run_id), {task["task_id"] for task in cleared})
+
+
+def conclude(airflow: Airflow, job: str, path: str, url: str, tasks: set[str] | None = None) -> bool:
+    """Follow the run to its end, emit the nodes of dbt, of ``tasks`` only where given, and return whether the run succeeded."""
     dag_run = follow(airflow, path)
-    results = read_results(airflow, path)
+    results = read_results(airflow, path, tasks)
     for record in results["nodes"]:
         api.emit("node", **record)
     good = dag_run["state"] == "success"
@@ -100,7 +139,7 @@ def cancel() -> list[dict[str, Any]]:
         logs += [
             f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}?full_content=true"
             for task in tasks
-            if task["task_display_name"].startswith("dbt ")  # the others watch this one
+            if task["pool"] == "dbt"  # the others watch this one
         ]
         airflow.request("PATCH", path, {"state": "failed", "note": CANCELED})
 
@@ -189,12 +228,15 @@ def count_tasks(airflow: Airflow, path: str, *states: str) -> int:
     return airflow.request("GET", f"{path}/taskInstances?limit=1{wanted}")["total_entries"]
 
 
-def read_results(airflow: Airflow, path: str) -> dict[str, Any]:
-    """What `dag_factory.push_results` wrote down: dbt's own record of every node, or the error that kept dbt from running any."""
-    entries = airflow.request("GET", f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={RESULTS_KEY}")["xcom_entries"]
-    if not entries:
-        return {"nodes": [], "error": None}
-    return airflow.request("GET", f"{path}/taskInstances/{entries[0]['task_id']}/xcomEntries/{RESULTS_KEY}")["value"]
+def read_results(airflow: Airflow, path: str, tasks: set[str] | None = None) -> dict[str, Any]:
+    """What `results_xcom.push_results` pushed, of all tasks or of ``tasks``: dbt's record of every node, or why it ran none."""
+    found: dict[str, Any] = {"nodes": [], "error": None}
+    for entry in airflow.request("GET", f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={KEY}&limit=1000")["xcom_entries"]:
+        if tasks is None or entry["task_id"] in tasks:
+            value = airflow.request("GET", f"{path}/taskInstances/{entry['task_id']}/xcomEntries/{KEY}")["value"]
+            found["nodes"] += value["nodes"]
+            found["error"] = found["error"] or value["error"]
+    return found
 
 
 def why(airflow: Airflow, path: str, results: dict[str, Any], url: str) -> str:

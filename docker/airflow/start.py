@@ -29,12 +29,13 @@ def schema_is_current() -> bool:
 
 
 def migrate() -> None:
-    """Bring the schema up to date.
+    """Bring the schema and the pools up to date.
 
     ``airflow db migrate`` takes ten seconds even when nothing is to do. So its success is noted in the database itself, as
     a comment, where the note cannot outlive the schema that it is about.
     """
     subprocess.run(["airflow", "db", "migrate"], check=True)
+    subprocess.run(["airflow", "pools", "import", str(Path(__file__).with_name("pools.json"))], check=True)
     (revision,) = _query("select version_num from alembic_version")
     _query(f"comment on table alembic_version is '{_mark(revision)}'")
 
@@ -48,7 +49,7 @@ def write_passwords() -> None:
 
 
 def _mark(revision: str) -> str:
-    return f"migrated by Airflow {version('apache-airflow')} to {revision}"
+    return f"prepared by Airflow {version('apache-airflow')} to {revision}"
 
 
 def _query(sql: str) -> tuple | None:

@@ -1,0 +1,25 @@
+"""Airflow DAGs such as ``daily_schedule``, each of which triggers a job by its schedule once a person turns it on.
+
+The jobs' own DAGs are never paused, so that a run asked for by hand begins at once. With SCHEDULES_ENABLED they have the schedules.
+"""
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG
+
+from dag_factory import START
+from switchyard.jobs import JOBS, schedules_enabled
+
+for job in JOBS.values():
+    if job.cron and not schedules_enabled():
+        with DAG(
+            dag_id=f"{job.name}_schedule",
+            description=f"Trigger {job.name} by its schedule. Turn it on to use it.",
+            schedule=job.cron,
+            start_date=START,
+            catchup=False,
+            max_active_runs=1,
+            is_paused_upon_creation=True,
+            tags=["schedule"],
+        ) as dag:
+            TriggerDagRunOperator(task_id="trigger", trigger_dag_id=job.name)
+        globals()[dag.dag_id] = dag
