@@ -14,7 +14,7 @@ from typing import Any
 from airflow.sdk import DAG
 from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
-from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior
+from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
 from cosmos.operators.local import DbtSourceLocalOperator, DbtTestLocalOperator
 
 from results_xcom import push_results
@@ -64,6 +64,7 @@ def build(job: Job, manifest: Path) -> None:
             invocation_mode=InvocationMode.SUBPROCESS,
             dbt_executable_path=project.DBT,
             setup_operator_args={"pool": POOL},
+            test_indirect_selection=TestIndirectSelection.BUILDABLE,  # run again, a test that spans two models is the later one's
         ),
         render_config=RenderConfig(
             load_method=LoadMode.DBT_MANIFEST,

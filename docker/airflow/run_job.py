@@ -23,6 +23,9 @@ CANCELED = "Canceled by a command of the task runner."
 # In the log of a task that runs dbt: dbt has ended, or else the whole task was killed before it ran dbt.
 DBT_ENDED = ("Command exited with return code", "Task killed!")
 
+# Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
+PRODUCER = "dbt.dbt_producer_watcher"
+
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 
 
@@ -88,17 +91,19 @@ def rerun() -> bool:
     if problem:
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
-    body = {
-        "dry_run": False,
-        "dag_run_id": run_id,
-        "only_failed": True,
-        "include_downstream": True,
-        "reset_dag_runs": True,
-        "run_on_latest_version": True,
-    }
-    cleared = airflow.request("POST", f"dags/{job}/clearTaskInstances", body)["task_instances"]
+    producer = [task["task_id"] for task in states if task["task_id"].startswith(PRODUCER)]
+    if producer:  # first and alone: while it is not over, the tasks that watch it take its old word
+        clear(airflow, job, run_id, task_ids=producer)
+        api.wait_for(lambda: count_tasks(airflow, path, *DONE) >= count_tasks(airflow, path) or None, 120, "the task that ran dbt to skip")
+    cleared = clear(airflow, job, run_id, include_downstream=True)
     api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
-    return conclude(airflow, job, path, page(job, run_id), {task["task_id"] for task in cleared})
+    return conclude(airflow, job, path, page(job, run_id), cleared)
+
+
+def clear(airflow: Airflow, job: str, run_id: str, **which: Any) -> set[str]:
+    """Have Airflow run the failed tasks of a run again, or those of ``which``, and return their ids."""
+    body = {"dry_run": False, "dag_run_id": run_id, "only_failed": True, "reset_dag_runs": True, "run_on_latest_version": True, **which}
+    return {task["task_id"] for task in airflow.request("POST", f"dags/{job}/clearTaskInstances", body)["task_instances"]}
 
 
 def conclude(airflow: Airflow, job: str, path: str, url: str, tasks: set[str] | None = None) -> bool:
