@@ -1,0 +1,55 @@
+"""What Airflow's page shows of a build; the code is the same in containers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from switchyard import api
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run there")
+
+BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
+
+
+class Page:
+    """Airflow's REST API, signed in."""
+
+    def __init__(self, stack) -> None:
+        self.root = f"http://127.0.0.1:{stack.ports['AIRFLOW_PORT']}"
+        token = self.ask("POST", "/auth/token", {"username": "admin", "password": stack.secrets()["AIRFLOW_ADMIN_PASSWORD"]})
+        self.headers = {"Authorization": f"Bearer {token['access_token']}"}
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        return api.request(method, self.root + path, body, getattr(self, "headers", None))
+
+    def states(self) -> dict[str, str]:
+        """The state of every task of the newest run of daily."""
+        run = self.ask("GET", "/api/v2/dags/daily/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
+        tasks = self.ask("GET", f"/api/v2/dags/daily/dagRuns/{run}/taskInstances?limit=500")["task_instances"]
+        return {task["task_id"]: task["state"] for task in tasks}
+
+
+def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, reference) -> None:
+    stack.on("airflow")
+    with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
+        stack.invoke("run", code=1)
+    page = Page(stack)
+    states = page.states()
+    assert states["dbt.rpt_sales_summary.run"] == states["dbt.dbt_producer_watcher"] == "failed"
+    assert states["dbt.fct_orders.run"] == states["dbt.fct_orders.test"] == "success"
+    out = stack.invoke("run", "--failed").stdout
+    assert "model     rpt_sales_summary" in out
+    assert "sales_summary_matches_days" in out
+    assert "fct_orders" not in [line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["model"]]
+    assert set(page.states().values()) <= {"success", "skipped"}
+    assert stack.hashes() == reference
+
+
+def test_schedules_are_on_the_page_and_off(stack) -> None:
+    stack.on("airflow")
+    dags = {dag["dag_id"]: dag["is_paused"] for dag in Page(stack).ask("GET", "/api/v2/dags")["dags"]}
+    assert {name for name, paused in dags.items() if paused} == {"daily_schedule", "smoke_schedule", "freshness_schedule"}
+    assert {name for name, paused in dags.items() if not paused} == {"daily", "smoke", "freshness", "full_refresh"}
