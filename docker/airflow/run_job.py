@@ -92,8 +92,9 @@ def rerun() -> bool:
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
     producer = [task["task_id"] for task in states if task["task_id"].startswith(PRODUCER)]
-    if producer:  # first and alone: while it is not over, the tasks that watch it take its old word
-        clear(airflow, job, run_id, task_ids=producer)
+    # First and alone: while it is not over, the tasks that watch it take its old word. Twice: at the first, Cosmos restores that word.
+    for _ in range(2 if producer else 0):
+        clear(airflow, job, run_id, task_ids=producer, only_failed=False)
         api.wait_for(lambda: count_tasks(airflow, path, *DONE) >= count_tasks(airflow, path) or None, 120, "the task that ran dbt to skip")
     cleared = clear(airflow, job, run_id, include_downstream=True)
     api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
