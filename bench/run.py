@@ -28,7 +28,7 @@ TIMESTAMPS = {
     "airflow": """
         select extract(epoch from r.queued_at), extract(epoch from t.queued_dttm), extract(epoch from t.start_date)
         from dag_run r join task_instance t using (dag_id, run_id)
-        where t.task_id = 'dbt_producer_watcher' order by r.id desc limit 1""",
+        where t.task_id = 'dbt.dbt_producer_watcher' order by r.id desc limit 1""",
     "dagster": """
         select extract(epoch from r.create_timestamp),
             extract(epoch from min(e.timestamp) filter (where dagster_event_type = 'PIPELINE_STARTING')),

@@ -134,7 +134,7 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         left = {node["unique_id"] for node in failed["nodes"] if node["status"] in ("error", "fail", "skipped")}
         assert "model.shop.fct_daily_sales" in left
         assert "test.shop.three" in {unique_id.removesuffix(".sql") for unique_id in left}
-        assert any(unique_id.startswith("test.shop.not_null_fct_daily_sales") for unique_id in left)
+        assert any(unique_id.startswith("test.shop.unique_fct_daily_sales") for unique_id in left)
         again = record(stack, "--failed")  # it is not mended yet
         assert again["state"] == "failure"
         (stack.dbt / "tests/three.sql").write_text("select * from {{ ref('never_three') }} where three <> 3\n")

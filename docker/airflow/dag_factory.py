@@ -22,7 +22,8 @@ from run_job import PARSE_FAILED
 from switchyard import project
 from switchyard.jobs import Job, schedules_enabled
 
-POOL = "dbt"  # of one slot, see pools.json: one dbt at a time over one warehouse
+# See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
+DBT, WATCHERS = "dbt", "watchers"
 START = datetime(2025, 1, 1, tzinfo=timezone.utc)
 
 
@@ -63,7 +64,7 @@ def build(job: Job, manifest: Path) -> None:
             execution_mode=ExecutionMode.WATCHER,
             invocation_mode=InvocationMode.SUBPROCESS,
             dbt_executable_path=project.DBT,
-            setup_operator_args={"pool": POOL},
+            setup_operator_args={"pool": DBT},
             test_indirect_selection=TestIndirectSelection.BUILDABLE,  # run again, a test that spans two models is the later one's
         ),
         render_config=RenderConfig(
@@ -73,9 +74,9 @@ def build(job: Job, manifest: Path) -> None:
         ),
         operator_args={
             "full_refresh": "--full-refresh" in job.dbt_args,
+            "pool": WATCHERS,
             "deferrable": False,
-            "mode": "reschedule",  # a task that waits holds no process: the one that it waits for may need it
-            "poke_interval": 5,
+            "poke_interval": 1,
             **common(manifest),
         },
     )
@@ -88,7 +89,7 @@ def single_task(job: Job, manifest: Path) -> None:
     operator(
         task_id="dbt",
         task_display_name=" ".join(("dbt", *job.dbt_args)),
-        pool=POOL,
+        pool=DBT,
         project_dir=str(project.project_dir()),
         profile_config=profile(),
         invocation_mode=InvocationMode.SUBPROCESS,

@@ -13,7 +13,7 @@ from urllib.parse import quote, urljoin
 from results_xcom import KEY
 from switchyard import api, project
 from switchyard.jobs import JOBS
-from switchyard.results import failures
+from switchyard.results import FAILED, failures
 
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
 PARSE_FAILED = "dbt cannot parse the project"
@@ -64,9 +64,7 @@ def run(job: str) -> bool:
     airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
     run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {}})["dag_run_id"]
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
-    api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
-    if others:
-        api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
+    start(job, run_id, others)
     return conclude(airflow, job, path, page(job, run_id))
 
 
@@ -81,30 +79,40 @@ def rerun() -> bool:
     if newest[0]["state"] != "failed":
         return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
-    failed = failures(read_results(airflow, path)["nodes"])
-    states = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
-    tests = any(task["task_id"].endswith(".test") and task["state"] == "failed" for task in states)
-    # Hooks, unit tests, and tests of no seed, snapshot or model have no task of their own.
-    if not failed or any(record["kind"] in ("operation", "unit_test") or (record["kind"] == "test" and not tests) for record in failed):
+    left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
+    tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
+    again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
+    # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
+    if not set(again) - {f"{PRODUCER}_done"} or any(node["kind"] == "operation" for node in left):
         return run(job)
-    problem = make_current(airflow, job)
-    if problem:
+    if problem := make_current(airflow, job):
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
-    producer = [task["task_id"] for task in states if task["task_id"].startswith(PRODUCER)]
-    # First and alone: while it is not over, the tasks that watch it take its old word. Twice: at the first, Cosmos restores that word.
-    for _ in range(2 if producer else 0):
-        clear(airflow, job, run_id, task_ids=producer, only_failed=False)
-        api.wait_for(lambda: count_tasks(airflow, path, *DONE) >= count_tasks(airflow, path) or None, 120, "the task that ran dbt to skip")
-    cleared = clear(airflow, job, run_id, include_downstream=True)
+    others = find_active(airflow)
+    forget(airflow, path, left)
+    # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
+    airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
+    body = {"dry_run": False, "dag_run_id": run_id, "task_ids": again, "only_failed": True, "run_on_latest_version": True}
+    airflow.request("POST", f"dags/{job}/clearTaskInstances", body)
+    start(job, run_id, others)
+    return conclude(airflow, job, path, page(job, run_id), set(again))
+
+
+def forget(airflow: Airflow, path: str, left: list[dict[str, Any]]) -> None:
+    """Delete what the task that ran the build said of what is to run again; a task that never ran would believe it."""
+    xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
+    keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in left}
+    for entry in airflow.request("GET", f"{xcoms}?xcom_key_pattern=_status&limit=1000")["xcom_entries"]:
+        key = entry["key"]
+        if key in keys or (key.endswith("_tests_status") and airflow.request("GET", f"{xcoms}/{key}")["value"] != "pass"):
+            airflow.request("DELETE", f"{xcoms}/{key}")
+
+
+def start(job: str, run_id: str, others: list[dict[str, Any]]) -> None:
+    """Emit that a run has begun, and which ones it has to wait for."""
     api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
-    return conclude(airflow, job, path, page(job, run_id), cleared)
-
-
-def clear(airflow: Airflow, job: str, run_id: str, **which: Any) -> set[str]:
-    """Have Airflow run the failed tasks of a run again, or those of ``which``, and return their ids."""
-    body = {"dry_run": False, "dag_run_id": run_id, "only_failed": True, "reset_dag_runs": True, "run_on_latest_version": True, **which}
-    return {task["task_id"] for task in airflow.request("POST", f"dags/{job}/clearTaskInstances", body)["task_instances"]}
+    if others:
+        api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
 
 
 def conclude(airflow: Airflow, job: str, path: str, url: str, tasks: set[str] | None = None) -> bool:

@@ -11,33 +11,34 @@ import os
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+from contextlib import closing
 from pathlib import Path
 
 import psycopg2
+from airflow.utils.db import check_migrations
 
 from switchyard import ending
 
-
-def schema_is_current() -> bool:
-    """Whether the database carries the mark of this Airflow version; see `migrate`."""
-    revision, mark = _query("select (select version_num from alembic_version), obj_description('alembic_version'::regclass)") or (
-        None,
-        None,
-    )
-    return mark is not None and mark == _mark(revision)
+POOLS = Path(__file__).with_name("pools.json")
 
 
-def migrate() -> None:
-    """Bring the schema and the pools up to date.
+def database_is_ready() -> bool:
+    """Whether the schema is that of this Airflow version, and the pools are there, which `prepare` makes last."""
+    try:
+        check_migrations(0)
+    except TimeoutError:
+        return False
+    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1)
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("select pool, slots from slot_pool")
+        found = dict(cursor.fetchall())
+    return all(found.get(name) == pool["slots"] for name, pool in json.loads(POOLS.read_text()).items())
 
-    ``airflow db migrate`` takes ten seconds even when nothing is to do. So its success is noted in the database itself, as
-    a comment, where the note cannot outlive the schema that it is about.
-    """
+
+def prepare() -> None:
+    """Bring the schema and the pools up to date, which takes Airflow's commands ten seconds even when nothing is to do."""
     subprocess.run(["airflow", "db", "migrate"], check=True)
-    subprocess.run(["airflow", "pools", "import", str(Path(__file__).with_name("pools.json"))], check=True)
-    (revision,) = _query("select version_num from alembic_version")
-    _query(f"comment on table alembic_version is '{_mark(revision)}'")
+    subprocess.run(["airflow", "pools", "import", str(POOLS)], check=True)
 
 
 def write_passwords() -> None:
@@ -48,34 +49,18 @@ def write_passwords() -> None:
         json.dump({"admin": os.environ["AIRFLOW_ADMIN_PASSWORD"]}, file)
 
 
-def _mark(revision: str) -> str:
-    return f"prepared by Airflow {version('apache-airflow')} to {revision}"
-
-
-def _query(sql: str) -> tuple | None:
-    """The first row of a statement's result, or None where there is none, or no such table."""
-    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1)
-    connection = psycopg2.connect(url)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchone() if cursor.description else None
-    except psycopg2.errors.UndefinedTable:
-        return None
-    finally:
-        connection.close()
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "api-server":
         write_passwords()
-        if not schema_is_current():
-            migrate()
-    while not schema_is_current():
+        if not database_is_ready():
+            prepare()
+    while not database_is_ready():
         time.sleep(0.5)
     # In this process, so that this holds: to look for garbage as often as Python does by itself, among all that is made at the
     # start and stays, would take the API server a third of its start.
     gc.set_threshold(10_000)
+    if sys.argv[1] == "scheduler":
+        import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
     from airflow.__main__ import main
 
     ending.run(main)
