@@ -89,13 +89,15 @@ def rerun() -> bool:
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
     others = find_active(airflow)
+    now = datetime.now(timezone.utc)
     forget(airflow, path, left)
-    # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
-    airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
+    if len(again) < len(tasks):
+        # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
+        airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": again, "only_failed": True, "run_on_latest_version": True}
     airflow.request("POST", f"dags/{job}/clearTaskInstances", body)
     start(job, run_id, others)
-    return conclude(airflow, job, path, page(job, run_id), set(again))
+    return conclude(airflow, job, path, page(job, run_id), now)
 
 
 def forget(airflow: Airflow, path: str, left: list[dict[str, Any]]) -> None:
@@ -115,10 +117,10 @@ def start(job: str, run_id: str, others: list[dict[str, Any]]) -> None:
         api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
 
 
-def conclude(airflow: Airflow, job: str, path: str, url: str, tasks: set[str] | None = None) -> bool:
-    """Follow the run to its end, emit the nodes of dbt, of ``tasks`` only where given, and return whether the run succeeded."""
+def conclude(airflow: Airflow, job: str, path: str, url: str, since: datetime | None = None) -> bool:
+    """Follow the run to its end, emit the nodes of dbt, only those after ``since`` where given, and return whether the run succeeded."""
     dag_run = follow(airflow, path)
-    results = read_results(airflow, path, tasks)
+    results = read_results(airflow, path, since)
     for record in results["nodes"]:
         api.emit("node", **record)
     good = dag_run["state"] == "success"
@@ -242,15 +244,17 @@ def count_tasks(airflow: Airflow, path: str, *states: str) -> int:
     return airflow.request("GET", f"{path}/taskInstances?limit=1{wanted}")["total_entries"]
 
 
-def read_results(airflow: Airflow, path: str, tasks: set[str] | None = None) -> dict[str, Any]:
-    """What `results_xcom.push_results` pushed, of all tasks or of ``tasks``: dbt's record of every node, or why it ran none."""
-    found: dict[str, Any] = {"nodes": [], "error": None}
-    for entry in airflow.request("GET", f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={KEY}&limit=1000")["xcom_entries"]:
-        if tasks is None or entry["task_id"] in tasks:
-            value = airflow.request("GET", f"{path}/taskInstances/{entry['task_id']}/xcomEntries/{KEY}")["value"]
-            found["nodes"] += value["nodes"]
-            found["error"] = found["error"] or value["error"]
-    return found
+def read_results(airflow: Airflow, path: str, since: datetime | None = None) -> dict[str, Any]:
+    """What `results_xcom.push_results` pushed, at any time or after ``since``: dbt's last record of every node, or why it ran none."""
+    nodes: dict[str, dict[str, Any]] = {}
+    error = None
+    entries = airflow.request("GET", f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={KEY}&limit=1000")["xcom_entries"]
+    for entry in sorted(entries, key=lambda entry: entry["timestamp"]):
+        if since is None or datetime.fromisoformat(entry["timestamp"]) > since:
+            value = airflow.request("GET", f"{path}/taskInstances/{quote(entry['task_id'], safe='')}/xcomEntries/{KEY}")["value"]
+            nodes |= {node["unique_id"]: node for node in value["nodes"]}
+            error = error or value["error"]
+    return {"nodes": list(nodes.values()), "error": error}
 
 
 def why(airflow: Airflow, path: str, results: dict[str, Any], url: str) -> str:
