@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 from .interruptions import ended, typed
@@ -89,6 +90,7 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
         most = 0
         while any(command.poll() is None for command in (first, second, third)):
             most = max(most, int(stack.sql(SLOW.format(8))))
+            time.sleep(0.5)  # each look is a command
         ends = [ended(command) for command in (first, second, third)]
     assert [code for code, _ in ends] == [0, 0, 0]
     assert most == 1
