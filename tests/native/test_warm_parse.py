@@ -193,15 +193,19 @@ class Pair:
         argv = [self.programs[name], "--no-use-colors", *args]
         return subprocess.Popen(argv, env=self.env(name), cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
+    def nowhere(self, text: str) -> str:
+        """The text without either target folder: the parse that both begin with names that of the one that wrote it."""
+        return text.replace(str(self.folder / "warm"), "TARGET").replace(str(self.folder / "plain"), "TARGET")
+
     def result(self, name: str, process: subprocess.Popen[str]) -> dict:
         """What one can see of it."""
-        out = process.communicate(timeout=120)[0].replace(str(self.folder / name), "TARGET")
+        out = self.nowhere(process.communicate(timeout=120)[0])
         out = re.sub(
             r"\d\d:\d\d:\d\d|0x\w+|\d+\.\d+ ?s(econds)?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT?[\d:.]+Z?", "", out
         )
         manifest = self.folder / name / "manifest.json"
         compiled = steady(json.loads(manifest.read_text())) if manifest.exists() else None
-        text = json.dumps(compiled, indent=1, sort_keys=True).replace(str(self.folder / name), "TARGET")
+        text = self.nowhere(json.dumps(compiled, indent=1, sort_keys=True))
         return {"code": process.returncode, "printed": sorted(out.splitlines()), "manifest": text.splitlines()}
 
     def compare(self, *args: str) -> tuple[dict, dict]:
