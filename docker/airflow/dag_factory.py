@@ -5,7 +5,11 @@ This file is on the import path of dbt, too, which takes every module whose name
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from airflow.sdk import DAG
 from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
+from cosmos.dbt.graph import DbtNode
 from cosmos.operators.local import DbtSourceLocalOperator, DbtTestLocalOperator
 
 from results_xcom import push_results
@@ -71,6 +76,7 @@ def build(job: Job, manifest: Path) -> None:
             load_method=LoadMode.DBT_MANIFEST,
             test_behavior=TestBehavior.AFTER_EACH,
             node_converters={DbtResourceType.EXPOSURE: lambda **_: None},  # nothing to run
+            normalize_task_id=task_ids(manifest),
         ),
         operator_args={
             "full_refresh": "--full-refresh" in job.dbt_args,
@@ -80,6 +86,18 @@ def build(job: Job, manifest: Path) -> None:
             **common(manifest),
         },
     )
+
+
+def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
+    """Cosmos' own task ids, made unique where two packages have a node of one name, and without what Airflow refuses in an id."""
+    names = Counter((node["resource_type"], node["name"]) for node in json.loads(manifest.read_bytes())["nodes"].values())
+
+    def task_id(node: DbtNode) -> str:
+        kind = node.resource_type.value
+        package = f"{node.package_name}_" if names[kind, node.resource_name] > 1 else ""
+        return re.sub(r"[^\w.-]", "_", f"{package}{node.name}_{'run' if kind == 'model' else kind}", flags=re.ASCII)
+
+    return task_id
 
 
 def single_task(job: Job, manifest: Path) -> None:

@@ -189,7 +189,8 @@ def make_current(airflow: Airflow, job: str) -> str | None:
         None, or why Airflow cannot load the project.
     """
     wanted = project.fingerprint()
-    asked = None
+    began = datetime.now(timezone.utc)
+    asked = False
 
     def probe() -> tuple[str | None] | None:
         nonlocal asked
@@ -197,11 +198,11 @@ def make_current(airflow: Airflow, job: str) -> str | None:
         error = import_error(airflow, job)
         if dag and not error and f"dbt:{wanted}" in {tag["name"] for tag in dag["tags"]}:
             return (None,)
-        if error and (wanted in error["stack_trace"] or (asked and asked < datetime.fromisoformat(error["timestamp"]))):
+        if error and (wanted in error["stack_trace"] or began < datetime.fromisoformat(error["timestamp"])):
             return (reason(error["stack_trace"]),)
         if dag and not asked:
-            api.emit("progress", message="the dbt project changed: Airflow reads it anew")
-            asked = datetime.now(timezone.utc)
+            api.emit("progress", message="the dbt project changed: Airflow loads it again")
+            asked = True
             airflow.request("PUT", f"parseDagFile/{dag['file_token']}")
         return None
 
