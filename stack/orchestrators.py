@@ -80,6 +80,7 @@ class Orchestrator:
         services: the names of its services.
         memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
         after: by service, its other services that must be healthy before that one starts.
+        login_in_one: whether the sign-in page has one field, for ``user:password``.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Orchestrator:
     services: tuple[str, ...] = ()
     memory: int = 0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    login_in_one: bool = False
 
     @property
     def database_key(self) -> str:
@@ -110,7 +112,10 @@ class Orchestrator:
 
     def access(self, settings: Mapping[str, str]) -> list[tuple[str, str]]:
         """Where to go and how to sign in: label and value, never a password itself."""
-        sign_in = f"user {self.login_user}, password: {self.login_key} in .env" if self.login_user else "none (the product has no sign-in)"
+        sign_in = "none (the product has no sign-in)"
+        if self.login_user:
+            user = f"{self.login_user}:<password> in one field" if self.login_in_one else f"user {self.login_user}"
+            sign_in = f"{user}, password: {self.login_key} in .env"
         return [
             (self.title, self.url(settings)),
             ("Sign-in", sign_in),
@@ -168,6 +173,7 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         ui_path=block["ui_path"],
         login_user=login.get("user"),
         login_key=login.get("password"),
+        login_in_one=login.get("in_one_field", False),
         database=block["database"],
         service=block["service"],
         run=tuple(block["run"]),

@@ -121,8 +121,8 @@ def wait(run_id: str, started: str) -> Run:
 
 
 def page(flow_run: dict[str, Any]) -> str:
-    """The flow run's page."""
-    return f"{os.environ['SWITCHYARD_UI_URL']}/runs/flow-run/{flow_run['id']}"
+    """The flow run's page, in the interface that the address of the server opens."""
+    return f"{os.environ['SWITCHYARD_UI_URL']}/v2/runs/flow-run/{flow_run['id']}"
 
 
 def active() -> list[dict[str, Any]]:

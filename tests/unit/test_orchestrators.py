@@ -50,6 +50,19 @@ def test_a_fourth_one_needs_no_python(folder) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "sign_in"),
+    [
+        ("airflow", "user admin, password: AIRFLOW_ADMIN_PASSWORD in .env"),
+        ("dagster", "none (the product has no sign-in)"),
+        ("prefect", "admin:<password> in one field, password: PREFECT_ADMIN_PASSWORD in .env"),
+    ],
+)
+def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -> None:
+    ports = {"POSTGRES_PORT": "1", "AIRFLOW_PORT": "2", "DAGSTER_PORT": "3", "PREFECT_PORT": "4"}
+    assert dict(orchestrators.load_all(root)[name].access(ports))["Sign-in"] == sign_in
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         pytest.param("services: [}", "line 1", id="not YAML"),
