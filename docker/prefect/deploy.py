@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -28,6 +29,10 @@ POOL = "shop"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
 # With a command of its own, the worker starts no Python that looks for a workspace before the one that runs the flow.
 COMMAND = "python -m prefect.engine"
+if shutil.which("setpriv"):
+    # On Linux, a flow run ends with its worker, and no next one begins beside it. It is killed, as its worker was: PrefectDbtRunner
+    # can hang after SIGTERM, and PostgreSQL rolls back what a client leaves that is gone.
+    COMMAND = f"setpriv --pdeathsig KILL {COMMAND}"
 ZOMBIES = "Crash zombie flow runs"
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
