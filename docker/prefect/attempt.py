@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from contextlib import suppress
 from typing import Any
 
@@ -18,9 +19,12 @@ KEPT = 10  # flow runs whose results are kept, for a retry
 
 
 class Attempt:
-    """A context in which dbt runs.
+    """A context in which dbt runs, and in which SIGTERM, with which Prefect cancels, interrupts it as Ctrl+C does.
+
+    dbt then cancels its queries. At the exception that Prefect raises by itself it would wait for them.
 
     Attributes:
+        cancelled: afterwards, whether that happened; no exception leaves the context then.
         target: dbt's target folder: one per flow run, with the newest parse, and the results of the attempt before this one.
         can_be_retried: whether ``dbt retry`` has something to go by.
         records: afterwards, what dbt left of its nodes; see `switchyard.results`.
@@ -33,6 +37,7 @@ class Attempt:
             flow_run: the flow run's id.
             number: of the attempt; above 1 it is a retry.
         """
+        self.cancelled = False
         self.records: list[dict[str, Any]] = []
         self._runs = project.target_dir() / "flow-runs"
         self.target = self._runs / flow_run
@@ -44,10 +49,14 @@ class Attempt:
         self.can_be_retried = number > 1 and self._last_command() in RETRYABLE
 
     def __enter__(self) -> Attempt:
+        self._handler = signal.getsignal(signal.SIGTERM)
+        if os.name != "nt":  # where Prefect sends itself no real signal
+            signal.signal(signal.SIGTERM, self._interrupt)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> bool:
         """Publish the results, keep the parse for the next flow run, and drop what nobody reads again."""
+        signal.signal(signal.SIGTERM, self._handler)
         if self._invocations() != self._before:
             self.records = results.read(self.target)
         create_table_artifact(self.records, key="dbt-nodes", description="What dbt reports of each node.")
@@ -60,6 +69,12 @@ class Attempt:
                 path.unlink(missing_ok=True)
         for old in sorted(self._runs.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
+        return self.cancelled
+
+    def _interrupt(self, *_: object) -> None:
+        if not self.cancelled:
+            self.cancelled = True
+            raise KeyboardInterrupt
 
     def failures(self) -> list[str]:
         """Kind and name of each node that failed."""
