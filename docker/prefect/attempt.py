@@ -65,7 +65,7 @@ class Attempt:
         for path in self.target.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name not in RESULTS:
+            elif path.name not in RESULTS or self.cancelled:  # dbt retry would leave out what dbt did not come to
                 path.unlink(missing_ok=True)
         for old in sorted(self._runs.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
