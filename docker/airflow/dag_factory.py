@@ -68,7 +68,7 @@ def build(job: Job, manifest: Path) -> None:
         execution_config=ExecutionConfig(
             execution_mode=ExecutionMode.WATCHER,
             invocation_mode=InvocationMode.SUBPROCESS,
-            dbt_executable_path=project.DBT,
+            dbt_executable_path=project.DBT_OF_A_RUN,
             setup_operator_args={"pool": DBT},
             test_indirect_selection=TestIndirectSelection.BUILDABLE,  # run again, a test that spans two models is the later one's
         ),
@@ -111,7 +111,7 @@ def single_task(job: Job, manifest: Path) -> None:
         project_dir=str(project.project_dir()),
         profile_config=profile(),
         invocation_mode=InvocationMode.SUBPROCESS,
-        dbt_executable_path=project.DBT,
+        dbt_executable_path=project.DBT_OF_A_RUN,
         install_deps=False,
         **{**arguments, "dbt_cmd_flags": [*job.dbt_args[len(operator.base_cmd) :], *arguments["dbt_cmd_flags"]]},
     )

@@ -110,6 +110,6 @@ defs = Definitions(
         for job in jobs
         if JOBS[job.name].cron
     ],
-    resources={"dbt": DbtCliResource(PROJECT, dbt_executable=report.DBT, global_config_flags=["--log-level-file", "none"])},
+    resources={"dbt": DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])},
     executor=in_process_executor,  # a run is one op: a process for it would import all of Dagster a second time
 )

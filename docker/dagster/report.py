@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,8 @@ from typing import Any
 from dagster import AssetKey, AssetObservation, Failure, MetadataValue, OpExecutionContext
 from dagster_dbt import DbtCliInvocation
 
-from switchyard import project, results
+from switchyard import results
 
-# On Linux a script that also ends dbt when the run's process is killed.
-DBT = str(Path(__file__).with_name("dbt_of_a_run")) if sys.platform == "linux" else project.DBT
 RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
 PATIENCE = 20  # seconds that dbt has to cancel its queries
 

@@ -34,6 +34,8 @@ else:
 # dbt, by way of the warm one where there is one; see `switchyard.warm`.
 DROP_IN = Path(__file__).parents[1] / "bin" / "dbt"
 DBT = str(DROP_IN) if sys.platform == "linux" else "dbt"
+# The same, for a run: it also ends when the process that started it is killed.
+DBT_OF_A_RUN = str(DROP_IN.with_name("dbt_of_a_run")) if sys.platform == "linux" else DBT
 
 PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
 ARTIFACTS = ("manifest.json", PARTIAL)
