@@ -9,7 +9,9 @@ import signal
 from contextlib import suppress
 from typing import Any
 
+from prefect import get_client
 from prefect.artifacts import create_table_artifact
+from prefect.exceptions import Abort
 
 from switchyard import project, results
 
@@ -24,7 +26,6 @@ class Attempt:
     dbt then cancels its queries. At the exception that Prefect raises by itself it would wait for them.
 
     Attributes:
-        cancelled: afterwards, whether that happened; no exception leaves the context then.
         target: dbt's target folder: one per flow run, with the newest parse, and the results of the attempt before this one.
         can_be_retried: whether ``dbt retry`` has something to go by.
         records: afterwards, what dbt left of its nodes; see `switchyard.results`.
@@ -37,8 +38,9 @@ class Attempt:
             flow_run: the flow run's id.
             number: of the attempt; above 1 it is a retry.
         """
-        self.cancelled = False
         self.records: list[dict[str, Any]] = []
+        self._flow_run = flow_run
+        self._interrupted = False
         self._runs = project.target_dir() / "flow-runs"
         self.target = self._runs / flow_run
         self.target.mkdir(parents=True, exist_ok=True)
@@ -54,9 +56,22 @@ class Attempt:
             signal.signal(signal.SIGTERM, self._interrupt)
         return self
 
-    def __exit__(self, *_: object) -> bool:
-        """Publish the results, keep the parse for the next flow run, and drop what nobody reads again."""
+    def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._handler)
+        self._publish()
+        if self._interrupted:
+            with get_client(sync_client=True) as client:
+                if client.read_flow_run(self._flow_run).state.is_cancelling():
+                    raise Abort  # without a word on the state: the worker sets it to Cancelled, whatever it is by then
+            signal.raise_signal(signal.SIGTERM)
+
+    def _interrupt(self, *_: object) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            raise KeyboardInterrupt
+
+    def _publish(self) -> None:
+        """Publish the results, keep the parse for the next flow run, and drop what nobody reads again."""
         if self._invocations() != self._before:
             self.records = results.read(self.target)
         create_table_artifact(self.records, key="dbt-nodes", description="What dbt reports of each node.")
@@ -65,16 +80,10 @@ class Attempt:
         for path in self.target.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name not in RESULTS or self.cancelled:  # dbt retry would leave out what dbt did not come to
+            elif path.name not in RESULTS or self._interrupted:  # dbt retry would leave out what dbt did not come to
                 path.unlink(missing_ok=True)
         for old in sorted(self._runs.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
-        return self.cancelled
-
-    def _interrupt(self, *_: object) -> None:
-        if not self.cancelled:
-            self.cancelled = True
-            raise KeyboardInterrupt
 
     def failures(self) -> list[str]:
         """Kind and name of each node that failed."""

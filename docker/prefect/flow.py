@@ -6,7 +6,7 @@ What `invoke run` reads of a run stands in ``attempt.py``.
 from typing import Literal
 
 from prefect import flow, runtime
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Completed, Failed, State
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from attempt import Attempt
@@ -19,8 +19,6 @@ def dbt(job: Literal[tuple(JOBS)]) -> State:
     with Attempt(runtime.flow_run.id, runtime.flow_run.run_count) as attempt:
         runner = PrefectDbtRunner(settings=PrefectDbtSettings(target_path=attempt.target), raise_on_failure=False)
         result = runner.invoke(["retry"] if attempt.can_be_retried else list(JOBS[job].dbt_args))
-    if attempt.cancelled:
-        return Cancelled(message="dbt was interrupted")
     if result.success:
         return Completed(message=f"{len(attempt.records)} dbt nodes")
     return Failed(message=f"dbt reports failures: {', '.join(attempt.failures())}")

@@ -14,8 +14,8 @@ from switchyard.jobs import JOBS
 
 Run = dict[str, Any]
 FLOW = "dbt"
-# Seconds. The worker kills the process of a flow run that has not ended by itself after thirty.
-PATIENCE = 40
+# Seconds. The worker kills the process of a flow run that has not ended by itself after thirty, and then loads the flow for its hooks.
+PATIENCE = 60
 IN_PROGRESS = ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]
 FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
 # What Prefect and prefect-dbt write before dbt's own words.
