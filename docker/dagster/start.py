@@ -7,6 +7,7 @@ be called started for ever, and keep the one place in the queue. All processes o
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -27,6 +28,8 @@ def end_interrupted_runs(before: datetime) -> None:
     """Report the runs as failed that were in progress ``before`` this moment."""
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
+    if sys.platform == "linux":
+        warm.end_with_parent(os.getppid(), signal.SIGTERM)
     # The webserver makes the tables of a new database. Two that do so at once fail.
     api.wait_for(webserver_answers, 600, "Dagster's webserver")
     statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
