@@ -91,7 +91,7 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
 }"""
 
 EVERY = 3  # seconds between two words on how far a run is
-PATIENCE = 30  # seconds; on an interrupt, dbt has 25 of them to cancel its queries
+PATIENCE = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries
 
 PLANNED = ("AssetMaterializationPlannedEvent", "AssetCheckEvaluationPlannedEvent")
 DONE = ("MaterializationEvent", "AssetCheckEvaluationEvent")
