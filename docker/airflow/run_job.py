@@ -224,14 +224,14 @@ def reason(stack_trace: str) -> str:
 
 def follow(airflow: Airflow, path: str) -> dict[str, Any]:
     """Wait for the end of the run, telling how many of its tasks are done, and return the run."""
-    told = 0
+    shown = 0
     total = count_tasks(airflow, path)
 
     def probe() -> dict[str, Any] | None:
-        nonlocal told
+        nonlocal shown
         done = count_tasks(airflow, path, *DONE)
-        if done > told:
-            told = done
+        if done > shown:
+            shown = done
             api.emit("progress", message=f"{done} of {total} tasks done")
         dag_run = airflow.request("GET", path) if done >= total else None
         return dag_run if dag_run and dag_run["state"] in DONE else None

@@ -15,15 +15,6 @@ from datetime import datetime, timezone
 from switchyard import api, warm
 
 
-def webserver_answers() -> bool | None:
-    """True when it does, and None while it does not."""
-    try:
-        api.request("GET", os.environ["DAGSTER_URL"] + "/server_info", timeout=5)
-    except api.ApiError:
-        return None
-    return True
-
-
 def end_interrupted_runs(before: datetime) -> None:
     """Report the runs as failed that were in progress ``before`` this moment."""
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
@@ -31,7 +22,7 @@ def end_interrupted_runs(before: datetime) -> None:
     if sys.platform == "linux":
         warm.end_with_parent(os.getppid(), signal.SIGTERM)
     # The webserver makes the tables of a new database. Two that do so at once fail.
-    api.wait_for(webserver_answers, 600, "Dagster's webserver")
+    api.wait_for_answer(os.environ["DAGSTER_URL"] + "/server_info", 600, "Dagster's webserver")
     statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with DagsterInstance.get() as instance:
         for run in instance.get_runs(RunsFilter(statuses=statuses, updated_before=before)):

@@ -38,14 +38,6 @@ ZOMBIES = "Crash zombie flow runs"
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
 
 
-def server_is_healthy() -> bool | None:
-    """True when it is, and None while it is not."""
-    try:
-        return api.request("GET", f"{os.environ['PREFECT_API_URL']}/health", timeout=5)
-    except api.ApiError:
-        return None
-
-
 def make_pool() -> None:
     """Create the work pool, and set how many flow runs it starts at a time."""
     with get_client(sync_client=True) as client:
@@ -106,7 +98,7 @@ def watch_for_zombies() -> None:
 
 
 if __name__ == "__main__":
-    api.wait_for(server_is_healthy, 120, "Prefect's server", every=0.2)
+    api.wait_for_answer(f"{os.environ['PREFECT_API_URL']}/health", 120, "Prefect's server")
     make_pool()
     deploy()
     watch_for_zombies()

@@ -93,12 +93,12 @@ def seconds(flow_run: Run) -> float:
 
 def wait(run_id: str, started: str) -> Run:
     """Wait for the end of the flow run, or of the worker, and emit its progress."""
-    told: list[str] = []
+    shown: list[str] = []
     rounds = count()
 
     def tell(message: str) -> None:
-        if message not in told[-1:]:
-            told.append(message)
+        if message not in shown[-1:]:
+            shown.append(message)
             api.emit("progress", message=message)
 
     def probe() -> Run | None:

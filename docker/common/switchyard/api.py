@@ -68,6 +68,23 @@ def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: fl
     return found
 
 
+def wait_for_answer(url: str, seconds: float, what: str) -> None:
+    """Wait until a GET of ``url`` is answered without an error.
+
+    Raises:
+        ApiError: it was not within ``seconds``; the message names ``what`` was awaited.
+    """
+
+    def answers() -> bool | None:
+        try:
+            request("GET", url, timeout=5)
+        except ApiError:
+            return None
+        return True
+
+    wait_for(answers, seconds, what, every=0.2)
+
+
 def emit(event: str, **fields: Any) -> None:
     """Print one event of the run as a line of JSON."""
     print(json.dumps({"event": event, **fields}), flush=True)
@@ -87,7 +104,7 @@ Asked = Callable[[], list[dict[str, Any]]]
 
 
 def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60) -> None:
-    """Wait until none of ``runs`` is among those that ``active`` tells.
+    """Wait until none of ``runs`` is among those that ``active`` returns.
 
     Raises:
         ApiError: one is still there after ``seconds``; the message names it.
