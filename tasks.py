@@ -132,14 +132,24 @@ def build(c, orch=None, cache=True, runtime=None):
         lifecycle.build(chosen, names, cache=cache)
 
 
-@command(help={"orch": ORCH + " Without it: ORCHESTRATOR in .env.", "baked": BAKED, "timeout": TIMEOUT, "runtime": RUNTIME})
-def up(c, orch=None, baked=False, timeout="300", runtime=None):
+@command(
+    help={
+        "orch": ORCH + " Without it: ORCHESTRATOR in .env.",
+        "baked": BAKED,
+        "integration": "How Airflow builds: vendor (a task per dbt node) or lean (one task). Without it: INTEGRATION in .env.",
+        "timeout": TIMEOUT,
+        "runtime": RUNTIME,
+    }
+)
+def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None):
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
     from stack import console, lifecycle, orchestrators
 
     seconds = whole("--timeout", timeout)
     known = orchestrators.load_all(ROOT)
     target = orchestrators.find(known, orch) if orch is not None else None
+    if integration is not None:
+        os.environ["INTEGRATION"] = integration
     with changing(c, "up", runtime, starting=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)

@@ -18,9 +18,10 @@ from bench.harness import Figure, ratio
 from bench.stand import Stand
 from stack.errors import StackError
 
-TARGETS = {"dagster": 1.3, "prefect": 2.5, "airflow": 2.2}
+INTEGRATIONS = {"airflow": ("vendor", "lean")}
+TARGETS = {"dagster": 1.3, "prefect": 2.5, "airflow": 2.2, "airflow, lean": 1.0}
 # With a hundred models more.
-TARGETS_OF_MANY = {"dagster": 1.2, "prefect": 4.0, "airflow": 5.0}
+TARGETS_OF_MANY = {"dagster": 1.2, "prefect": 4.0, "airflow": 5.0, "airflow, lean": 1.0}
 PHASES = ("asking", "queue", "start", "loading", "dbt", "reporting")
 
 # Epoch seconds of the newest run, as the product noted them: created, handed to a process, begun by it.
@@ -28,7 +29,7 @@ TIMESTAMPS = {
     "airflow": """
         select extract(epoch from r.queued_at), extract(epoch from t.queued_dttm), extract(epoch from t.start_date)
         from dag_run r join task_instance t using (dag_id, run_id)
-        where t.task_id = 'dbt.dbt_producer_watcher' order by r.id desc limit 1""",
+        where t.task_id in ('dbt.dbt_producer_watcher', 'dbt') order by r.id desc limit 1""",
     "dagster": """
         select extract(epoch from r.create_timestamp),
             extract(epoch from min(e.timestamp) filter (where dagster_event_type = 'PIPELINE_STARTING')),
@@ -94,16 +95,19 @@ class Bare:
 def measure(stand: Stand, rounds: int, project: str = "") -> Iterator[Figure]:
     """Run after run, by turns with a bare `dbt build`, on each orchestrator; ``project`` is said after its name."""
     targets = TARGETS_OF_MANY if project else TARGETS
+    stand.on(None)
     for name in stand.names():
-        stand.on(name)
-        stand.superuser(LOG_CONNECTIONS)
-        label = f"{stand.orchestrators[name].title}{project}"
-        bare(stand, name)  # leaves the parse for those that count
-        orchestrated(stand, name)
-        yield from compare(stand, name, rounds, label, targets.get(name))
-        stand.execute(name, ["python", "-c", NO_WARM_DBT])
-        yield from compare(stand, name, rounds, f"{label}, plain dbt")
-        stand.on(None)  # and with its next start the warm dbt is back
+        for integration in INTEGRATIONS.get(name, ("vendor",)):
+            stand.invoke("up", "--orch", name, "--integration", integration)
+            stand.superuser(LOG_CONNECTIONS)
+            form = "" if integration == "vendor" else f", {integration}"
+            label = f"{stand.orchestrators[name].title}{form}{project}"
+            bare(stand, name)  # leaves the parse for those that count
+            orchestrated(stand, name)
+            yield from compare(stand, name, rounds, label, targets.get(name + form))
+            stand.execute(name, ["python", "-c", NO_WARM_DBT])
+            yield from compare(stand, name, rounds, f"{label}, plain dbt")
+            stand.on(None)  # and with its next start the warm dbt is back
 
 
 def compare(stand: Stand, name: str, rounds: int, label: str, target: float | None = None) -> Iterator[Figure]:

@@ -20,10 +20,10 @@ from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
 from cosmos.dbt.graph import DbtNode
-from cosmos.operators.local import DbtSourceLocalOperator, DbtTestLocalOperator
+from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator, DbtTestLocalOperator
 
 from results_xcom import push_results
-from run_job import PARSE_FAILED
+from run_job import PARSE_FAILED, lean
 from switchyard import project
 from switchyard.jobs import Job, schedules_enabled
 
@@ -52,7 +52,7 @@ def make_dag(job: Job) -> DAG:
         max_active_runs=1,
         tags=["dbt", f"dbt:{fingerprint}"],
     ) as dag:
-        if job.dbt_args[0] == "build":
+        if job.dbt_args[0] == "build" and not lean():
             build(job, manifest)
         else:
             single_task(job, manifest)
@@ -101,9 +101,12 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
 
 
 def single_task(job: Job, manifest: Path) -> None:
-    """One task for a dbt command that builds nothing."""
-    operator = next(kind for kind in (DbtTestLocalOperator, DbtSourceLocalOperator) if kind.base_cmd[0] == job.dbt_args[0])
+    """One task for the whole dbt command: for one that builds nothing, and in the lean form for a build too."""
+    operators = (DbtBuildLocalOperator, DbtTestLocalOperator, DbtSourceLocalOperator)
+    operator = next(kind for kind in operators if kind.base_cmd[0] == job.dbt_args[0])
     arguments = common(manifest)
+    if operator is DbtBuildLocalOperator:
+        arguments["select"] = "{{ dag_run.conf.get('select', '') }}"
     operator(
         task_id="dbt",
         task_display_name=" ".join(("dbt", *job.dbt_args)),

@@ -9,6 +9,8 @@ import pytest
 
 from switchyard import api
 
+from .. import runs
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run there")
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
@@ -53,3 +55,18 @@ def test_schedules_are_on_the_page_and_off(stack) -> None:
     dags = {dag["dag_id"]: dag["is_paused"] for dag in Page(stack).ask("GET", "/api/v2/dags")["dags"]}
     assert {name for name, paused in dags.items() if paused} == {"daily_schedule", "smoke_schedule", "freshness_schedule"}
     assert {name for name, paused in dags.items() if not paused} == {"daily", "smoke", "freshness", "full_refresh"}
+
+
+def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> None:
+    stack.on("airflow")
+    vendor = runs.outcome(runs.record(stack)["nodes"])
+    assert "dbt.fct_orders.run" in Page(stack).states()
+    stack.invoke("up", "--orch", "airflow", "--integration", "lean")
+    try:
+        assert runs.outcome(runs.record(stack)["nodes"]) == vendor
+        assert Page(stack).states() == {"dbt": "success"}
+        runs.failed_again(stack, "airflow", reference)
+        runs.canceled_run(stack, "airflow", reference)
+    finally:
+        stack.invoke("up", "--orch", "airflow")
+    assert runs.outcome(runs.record(stack)["nodes"]) == vendor

@@ -77,6 +77,7 @@ def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
         pytest.param("DAGSTER_PORT=70000", "DAGSTER_PORT", id="a port out of range"),
         pytest.param("DAGSTER_PORT=4200", "PREFECT_PORT", id="two services on one port"),
         pytest.param("SCHEDULES_ENABLED=maybe", "SCHEDULES_ENABLED", id="neither true nor false"),
+        pytest.param("INTEGRATION=fat", "INTEGRATION", id="no such integration"),
         pytest.param("POSTGRES_MEMORY=2GB", "POSTGRES_MEMORY", id="an amount with a unit"),
         pytest.param("this is not an assignment", "line 1", id="a line without ="),
         pytest.param("\n# mine\n\nthis is none", "line 4", id="a line without =, after others"),
