@@ -29,11 +29,15 @@ def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
 
 
 def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """A run in progress is told, and canceled as a whole: in the orchestrator, in dbt, on the server, and for who waits for it."""
+    """A run in progress is shown, and canceled as a whole: in the orchestrator, in dbt, on the server, and for who waits for it.
+
+    Run again, it leaves nothing out that dbt had not come to.
+    """
     stack.on(name)
     assert ask_runs(stack, "active_runs") == []
     with (
         stack.edited("models/intermediate/slow.sql", SLOW_MODEL),
+        stack.edited("models/marts/after_slow.sql", "select * from {{ ref('slow') }}\n"),
         subprocess.Popen(
             [stack.python, "-m", "invoke", "run"],
             cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **stack.as_account,
@@ -48,13 +52,17 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             told, _ = command.communicate(timeout=30)
         finally:
             command.kill()
+        (stack.dbt / "models/intermediate/slow.sql").write_text("select 1 as one\n")
+        again = record(stack, "--failed")
+        assert (again["job"], again["state"]) == ("daily", "success"), again
+        assert "model.shop.after_slow" in {node["unique_id"] for node in again["nodes"]}
+    stack.invoke("sql", "drop table marts.after_slow; drop view intermediate.slow")
     assert canceled == [run]
     assert run["job"] == "daily"
     assert run["url"] in told
     assert "Error: daily ended with canceled on" in told
     assert "Traceback" not in told
     assert command.returncode == 1
-    stack.invoke("run", "--job", "smoke")
     assert stack.hashes() == reference
 
 

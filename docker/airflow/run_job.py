@@ -91,6 +91,8 @@ def rerun() -> bool:
         return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
     left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
+    if newest[0]["note"] == CANCELED or not left:  # what dbt did not come to is not known
+        return run(job)
     if lean() and JOBS[job].dbt_args[0] == "build":
         return run(job, selection(left))
     tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,20 @@ PATIENCE = 20  # seconds that dbt has to cancel its queries
 
 
 def folder(run_id: str) -> Path:
-    """Where dbt's artifacts of a run are kept, beside what Dagster keeps of it."""
+    """Where dbt leaves the artifacts of a run, beside what Dagster keeps of it."""
     return Path(os.environ["DAGSTER_HOME"], "storage", run_id, "dbt")
+
+
+def kept(target: Path) -> Path:
+    """Where the results of a dbt stay that came to its end; one that was interrupted leaves out what it did not come to."""
+    return target.with_name("dbt-results")
 
 
 def failed_before(context: OpExecutionContext) -> str | None:
     """For a re-execution from failure, the folder of that failed run's results; None when `dbt retry` has nothing to begin with."""
     if context.run.tags.get("dagster/is_resume_retry") != "true" or not context.run.parent_run_id:
         return None
-    failed = folder(context.run.parent_run_id)
+    failed = kept(folder(context.run.parent_run_id))
     again = {record["status"] for record in results.read(failed) if record["kind"] not in ("source", "operation")}
     return str(failed) if again & (results.FAILED | {"skipped"}) else None
 
@@ -45,10 +51,11 @@ def stream(invocation: DbtCliInvocation) -> Iterator[Any]:
     target = invocation.target_path
     try:
         yield from invocation.stream()
+        keep_results(target)
     finally:
         end(invocation.process)
-        keep_results(target)
-    records = results.read(target)
+        shutil.rmtree(target, ignore_errors=True)  # megabytes
+    records = results.read(kept(target))
     yield AssetObservation(RESULTS, metadata={"dbt": MetadataValue.json(records)})
     if error := invocation.get_error():
         raise Failure(words(records, error), allow_retries=False)
@@ -69,12 +76,11 @@ def end(process: subprocess.Popen) -> None:
 
 
 def keep_results(target: Path) -> None:
-    """Delete all that dbt wrote for a run but its results, which `dbt retry` needs: the rest is megabytes."""
-    for path in target.iterdir() if target.exists() else ():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in ("run_results.json", "sources.json"):
-            path.unlink()
+    """Keep dbt's results of each node, which `dbt retry` needs."""
+    kept(target).mkdir(exist_ok=True)
+    for name in ("run_results.json", "sources.json"):
+        with suppress(FileNotFoundError):
+            os.replace(target / name, kept(target) / name)
 
 
 def words(records: list[dict[str, Any]], error: Failure) -> str:
