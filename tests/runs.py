@@ -37,7 +37,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     assert ask_runs(stack, "active_runs") == []
     with (
         stack.edited("models/intermediate/slow.sql", SLOW_MODEL),
-        stack.edited("models/marts/after_slow.sql", "select * from {{ ref('slow') }}\n"),
+        stack.edited("models/intermediate/after_slow.sql", "select * from {{ ref('slow') }}\n"),
         subprocess.Popen(
             [stack.python, "-m", "invoke", "run"],
             cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **stack.as_account,
@@ -56,7 +56,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         again = record(stack, "--failed")
         assert (again["job"], again["state"]) == ("daily", "success"), again
         assert "model.shop.after_slow" in {node["unique_id"] for node in again["nodes"]}
-    stack.invoke("sql", "drop table marts.after_slow; drop view intermediate.slow")
+    stack.invoke("sql", "drop view intermediate.after_slow, intermediate.slow")
     assert canceled == [run]
     assert run["job"] == "daily"
     assert run["url"] in told

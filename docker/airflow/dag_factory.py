@@ -51,6 +51,7 @@ def make_dag(job: Job) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["dbt", f"dbt:{fingerprint}"],
+        render_template_as_native_obj=lean(),  # what is selected is a list, or nothing
     ) as dag:
         if job.dbt_args[0] == "build" and not lean():
             build(job, manifest)
@@ -106,7 +107,7 @@ def single_task(job: Job, manifest: Path) -> None:
     operator = next(kind for kind in operators if kind.base_cmd[0] == job.dbt_args[0])
     arguments = common(manifest)
     if operator is DbtBuildLocalOperator:
-        arguments["select"] = "{{ dag_run.conf.get('select', '') }}"
+        arguments["select"] = "{{ (dag_run.conf or {}).get('select') }}"
     operator(
         task_id="dbt",
         task_display_name=" ".join(("dbt", *job.dbt_args)),

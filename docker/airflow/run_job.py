@@ -58,12 +58,12 @@ def lean() -> bool:
     return os.environ["INTEGRATION"] == "lean"
 
 
-def run(job: str, select: str = "") -> bool:
+def run(job: str, select: list[str] | None = None) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded.
 
     Args:
         job: its name.
-        select: in the lean form, which nodes to build, as for dbt's ``--select``; all without it.
+        select: in the lean form, which nodes to build, as for dbt's ``--select``; all, where there is none.
     """
     airflow = Airflow()
     problem = make_current(airflow, job)
@@ -73,7 +73,7 @@ def run(job: str, select: str = "") -> bool:
 
     others = find_active(airflow)
     airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
-    run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {"select": select}})["dag_run_id"]
+    run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {"select": select or []}})["dag_run_id"]
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
     start(job, run_id, others)
     return conclude(airflow, job, path, page(job, run_id))
@@ -115,11 +115,11 @@ def rerun() -> bool:
     return conclude(airflow, job, path, page(job, run_id), now)
 
 
-def selection(left: list[dict[str, Any]]) -> str:
-    """The nodes for dbt's ``--select``, or nothing, which is all, where one is a hook or has a name that cannot stand there."""
+def selection(left: list[dict[str, Any]]) -> list[str]:
+    """The nodes for dbt's ``--select``, or none, which is all, where one is a hook or has a name that cannot stand there."""
     names = [node["name"].rpartition("::")[2] for node in left]  # a unit test stands after its model
     plain = all(re.fullmatch(r"\w+", name) for name in names) and all(node["kind"] != "operation" for node in left)
-    return " ".join(names) if plain else ""
+    return names if plain else []
 
 
 def forget(airflow: Airflow, path: str, left: list[dict[str, Any]]) -> None:
