@@ -23,7 +23,7 @@ from cosmos.dbt.graph import DbtNode
 from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator, DbtTestLocalOperator
 
 from results_xcom import push_results
-from run_job import PARSE_FAILED, lean
+from run_job import PARSE_FAILED
 from switchyard import project
 from switchyard.jobs import Job, schedules_enabled
 
@@ -58,6 +58,11 @@ def make_dag(job: Job) -> DAG:
         else:
             single_task(job, manifest)
     return dag
+
+
+def lean() -> bool:
+    """Whether a build is one task, and not a task for each node of dbt."""
+    return os.environ["INTEGRATION"] == "lean"
 
 
 def build(job: Job, manifest: Path) -> None:

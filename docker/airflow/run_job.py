@@ -53,11 +53,6 @@ class Airflow:
             raise
 
 
-def lean() -> bool:
-    """Whether a build is one task, and not a task for each node of dbt."""
-    return os.environ["INTEGRATION"] == "lean"
-
-
 def run(job: str, select: list[str] | None = None) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded.
 
@@ -93,8 +88,10 @@ def rerun() -> bool:
     left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
     if newest[0]["note"] == CANCELED or not left:  # what dbt did not come to is not known
         return run(job)
-    if lean() and JOBS[job].dbt_args[0] == "build":
+    if JOBS[job].dbt_args[0] == "build" and not airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # the lean form
         return run(job, selection(left))
+    if JOBS[job].dbt_args[0] == "build" and not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of that form
+        return run(job)
     tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
     again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
     # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
