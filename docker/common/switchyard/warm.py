@@ -323,7 +323,7 @@ class Server:
         descriptor = os.pidfd_open(pid)
         self._children[pid] = descriptor, request.client
         self._selector.register(descriptor, selectors.EVENT_READ, partial(self._ended, pid))
-        self._selector.register(request.client, selectors.EVENT_READ, partial(self._read_answer, pid))
+        self._selector.register(request.client, selectors.EVENT_READ, partial(self._pass_on_signals, pid))
 
     def _fork(self, request: Request) -> int:
         """Make the child that runs dbt, and return its process id."""
@@ -354,7 +354,7 @@ class Server:
             if other is not request:
                 other.close()
 
-    def _read_answer(self, pid: int) -> None:
+    def _pass_on_signals(self, pid: int) -> None:
         """Pass on the signals that the client got; when it is gone, so is its dbt."""
         if pid not in self._children:  # it has ended this very moment
             return
