@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -53,7 +54,7 @@ class Airflow:
             raise
 
 
-def run(job: str, select: list[str] | None = None) -> bool:
+def run(job: str, select: Sequence[str] = ()) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded.
 
     Args:
@@ -68,7 +69,7 @@ def run(job: str, select: list[str] | None = None) -> bool:
 
     others = find_active(airflow)
     airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
-    run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {"select": select or []}})["dag_run_id"]
+    run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {"select": list(select)}})["dag_run_id"]
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
     start(job, run_id, others)
     return conclude(airflow, job, path, page(job, run_id))
@@ -88,10 +89,11 @@ def rerun() -> bool:
     left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
     if newest[0]["note"] == CANCELED or not left:  # what dbt did not come to is not known
         return run(job)
-    if JOBS[job].dbt_args[0] == "build" and not airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # the lean form
-        return run(job, selection(left))
-    if JOBS[job].dbt_args[0] == "build" and not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of that form
-        return run(job)
+    if JOBS[job].dbt_args[0] == "build":
+        if not airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # the lean form
+            return run(job, selection(left))
+        if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of that form
+            return run(job)
     tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
     again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
     # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
