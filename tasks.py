@@ -144,12 +144,15 @@ def build(c, orch=None, cache=True, runtime=None):
 def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None):
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
     from stack import console, lifecycle, orchestrators
+    from stack.errors import BadUsage
 
     seconds = whole("--timeout", timeout)
     known = orchestrators.load_all(ROOT)
     target = orchestrators.find(known, orch) if orch is not None else None
     if integration is not None:
-        os.environ["INTEGRATION"] = integration
+        if integration not in ("vendor", "lean"):
+            raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
+        os.environ["INTEGRATION"] = integration  # as if it were typed before the command
     with changing(c, "up", runtime, starting=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)

@@ -120,8 +120,8 @@ def changing(calls: list[list[str]]) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "args",
-    [("up", "--orch"), ("up", "--runtime"), ("switch",), ("switch", "dagster", "--timeout"), ("build", "--orch"), ("run", "--job"),
-     ("logs", "--service"), ("logs", "--tail"), ("backup", "--file"), ("restore",), ("clean", "--runtime")],
+    [("up", "--orch"), ("up", "--runtime"), ("up", "--integration"), ("switch",), ("switch", "dagster", "--timeout"), ("build", "--orch"),
+     ("run", "--job"), ("logs", "--service"), ("logs", "--tail"), ("backup", "--file"), ("restore",), ("clean", "--runtime")],
     ids=" ".join,
 )  # fmt: skip
 @given(NAMES)

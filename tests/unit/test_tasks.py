@@ -65,6 +65,7 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
         pytest.param(("switch", "dagster", "--timeout=-1"), 2, "--timeout '-1' is not", id="a timeout below nothing"),
         pytest.param(("logs", "--tail", "0"), 2, "--tail '0' is not", id="no lines of a log"),
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
+        pytest.param(("up", "--integration", "fat"), 2, "There are vendor and lean", id="an unknown integration"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
         pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
     ],
