@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from invoke import Exit, task
+from invoke import Context, Exit, task
 
 from stack import ROOT
 
@@ -25,42 +25,47 @@ FORCE = "If a run is in progress, cancel it."
 PACKAGES = ("colorama", "dotenv", "psutil", "yaml")  # what stands in requirements.txt and is imported here
 
 
+WRITING = ("build", "run", "seed", "snapshot", "run-operation", "clone", "retry", "test")  # what must not meet a run
+
+
+def guard(body):
+    """End with a message and an exit code, not a traceback, for whatever a user can cause."""
+
+    @functools.wraps(body)
+    def guarded(*args, **kwargs):
+        from stack.errors import EngineMissing, StackError
+
+        # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            body(*args, **kwargs)
+        except StackError as error:
+            raise Exit(str(error), error.code) from None
+        except ModuleNotFoundError as error:
+            if error.name not in PACKAGES:
+                raise
+            next_ = f"{sys.executable} -m pip install -r requirements.txt"
+            missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
+            raise Exit(str(missing), missing.code) from None
+        except BrokenPipeError:  # who reads the output has enough, as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=130) from None
+        except OSError as error:
+            from stack import diagnosis
+
+            refused = diagnosis.refusal(error)
+            if refused is None:
+                raise
+            raise Exit(str(refused), refused.code) from None
+        except KeyboardInterrupt as interrupt:
+            raise Exit(f"Interrupted. {interrupt}".strip(), 130) from None
+
+    return guarded
+
+
 def command(**options):
-    """An Invoke task that ends with a message and an exit code, not a traceback, for whatever a user can cause."""
-
-    def decorate(body):
-        @functools.wraps(body)
-        def guarded(*args, **kwargs):
-            from stack.errors import EngineMissing, StackError
-
-            # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            try:
-                body(*args, **kwargs)
-            except StackError as error:
-                raise Exit(str(error), error.code) from None
-            except ModuleNotFoundError as error:
-                if error.name not in PACKAGES:
-                    raise
-                next_ = f"{sys.executable} -m pip install -r requirements.txt"
-                missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
-                raise Exit(str(missing), missing.code) from None
-            except BrokenPipeError:  # who reads the output has enough, as `head`
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise Exit(code=130) from None
-            except OSError as error:
-                from stack import diagnosis
-
-                refused = diagnosis.refusal(error)
-                if refused is None:
-                    raise
-                raise Exit(str(refused), refused.code) from None
-            except KeyboardInterrupt as interrupt:
-                raise Exit(f"Interrupted. {interrupt}".strip(), 130) from None
-
-        return task(**options)(guarded)
-
-    return decorate
+    """An Invoke task that is guarded."""
+    return lambda body: task(**options)(guard(body))
 
 
 def runtime_of(c, asked=None, starting=False, keep=()):
@@ -182,9 +187,24 @@ def down(c, wait=False, force=False):
         lifecycle.down(runtime, runs(wait, force))
 
 
+@command(positional=["folder"], help={"folder": "A folder with a dbt_project.yml; shop is the project that comes with this."})
+def use(c, folder):
+    """Run a dbt project of your own: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
+    if asked_for_help("use", folder):
+        return
+    from stack import project
+    from stack.errors import AlreadyActive
+
+    with changing(c, "use") as runtime:
+        if active := runtime.active():
+            title = runtime.orchestrators[active].title
+            raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: invoke use {folder}")
+        project.use(runtime.settings, os.environ, folder)
+
+
 @command(
     help={
-        "job": "One of daily (build everything; the default), smoke (quick tests), freshness (age of the raw tables), full_refresh.",
+        "job": "A job of the project; without it daily, or the first of its orchestration.yml.",
         "failed": "Run what failed and what was skipped in the last run, with its tests, instead of a job.",
     }
 )
@@ -197,9 +217,31 @@ def run(c, job=None, failed=False):
         raise BadUsage(
             "--failed and --job contradict each other.", "--failed repeats the last run, whose job is known.", "invoke run --failed"
         )
-    job = "daily" if job is None else job
-    pipeline.check_job(job)
-    pipeline.run(runtime_of(c), pipeline.RERUN if failed else job)
+    runtime = runtime_of(c)
+    pipeline.run(runtime, pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job))
+
+
+@task(help={"args": "The words after dbt."})
+def dbt(c, args=""):
+    """Run any dbt command where the active orchestrator runs dbt: invoke dbt ls --select tag:smoke."""
+    # `run_dbt`, below, has done it: Invoke takes dbt's flags for its own.
+    raise Exit("Type a dbt command after it: invoke dbt ls", 2)
+
+
+@guard
+def run_dbt(c):
+    """Run the dbt command that stands after ``invoke dbt``."""
+    from stack import pipeline
+    from stack.errors import NothingActive, RunInProgress
+
+    words = sys.argv[sys.argv.index("dbt") + 1 :]
+    runtime = runtime_of(c)
+    active = runtime.active()
+    if active is None:
+        raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
+    if words[0] in WRITING and (runs := pipeline.active_runs(runtime)):
+        raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait for its end, then: invoke dbt {' '.join(words)}")
+    raise Exit(code=runtime.dbt(runtime.orchestrators[active], words))
 
 
 @command(help={"json": "Print one JSON object instead of a table."})
@@ -333,3 +375,13 @@ def bench(c, only="", orch="", rounds="5", runtime="", out=None):
     from bench.__main__ import main
 
     main(only, orch, whole("--rounds", rounds), runtime, out)
+
+
+# Invoke would take dbt's flags for its own, and knows no way to let them through but two dashes before them.
+if sys.argv[1:2] == ["dbt"] and len(sys.argv) > 2 and sys.argv[2] not in ("-h", "--help"):
+    try:
+        run_dbt(Context())
+    except Exit as end:
+        if end.message:
+            print(end.message, file=sys.stderr)
+        sys.exit(end.code)

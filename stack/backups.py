@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stack import bootstrap, console, warehouse
+from stack import project as projects
 from stack.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from stack.runner import shown
 from stack.runtime import Runtime
+from stack.settings import PROJECT_NAME
 
 FOLDER = "backups"
 MAGIC = b"PGDMP"
@@ -25,9 +27,10 @@ NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 ANOTHER = "Restore a file that `invoke backup` has written."
 
 
-def default_file(root: Path, now: datetime) -> Path:
-    """Where a backup goes that was given no name: into ``backups/`` of the checkout, named by the time in UTC."""
-    return root / FOLDER / f"switchyard-{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}.dump"
+def default_file(root: Path, now: datetime, database: str) -> Path:
+    """Where a backup goes that was given no name: into ``backups/`` of the checkout, named by the project and the time in UTC."""
+    name = PROJECT_NAME if database == bootstrap.WAREHOUSE else f"{PROJECT_NAME}-{database}"
+    return root / FOLDER / f"{name}-{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}.dump"
 
 
 def partial_file(root: Path, target: Path) -> Path:
@@ -66,11 +69,12 @@ def backup(runtime: Runtime, file: str | None) -> None:
         BadBackup: there is no data, or it could not be written.
         NoSpace: there is no room for it.
     """
-    _announce(_save(runtime, file))
+    warehouse.require_shared(runtime, "backup")
+    _announce(_save(runtime, file, projects.database(runtime.settings)))
 
 
 def before_deletion(runtime: Runtime) -> None:
-    """Make a backup of data that is about to be deleted; where there is none, do nothing.
+    """Make a backup of each project's data that is about to be deleted; where there is none, do nothing.
 
     Raises:
         StackError: it could not be made; tells how to go on without.
@@ -78,7 +82,9 @@ def before_deletion(runtime: Runtime) -> None:
     if not runtime.has_data():
         return
     try:
-        _announce(_save(runtime, None, empty_is_fine=True))
+        with warehouse.server(runtime):
+            for database in warehouse.databases(runtime) or [bootstrap.WAREHOUSE]:
+                _announce(_save(runtime, None, database, empty_is_fine=True))
     except StackError as error:
         error.what += " Nothing was deleted."
         error.next = "\n".join(filter(None, [error.next, "To delete without a backup: invoke clean --volumes --no-backup"]))
@@ -94,6 +100,7 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
         IncompatibleData: a newer PostgreSQL made it.
         RunInProgress: something works on the data.
     """
+    warehouse.require_shared(runtime, "restore")
     with _told_apart(Path(file)):
         if not stat.S_ISREG(os.stat(file).st_mode):  # it is read twice
             raise BadUsage(f"{file} is no ordinary file.", "", ANOTHER)
@@ -112,9 +119,9 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
             console.ok(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
 
 
-def _save(runtime: Runtime, file: str | None, empty_is_fine: bool = False) -> Path | None:
+def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool = False) -> Path | None:
     root = runtime.settings.root
-    target = Path(file) if file else default_file(root, datetime.now(timezone.utc))
+    target = Path(file) if file else default_file(root, datetime.now(timezone.utc), database)
     with _told_apart(target):
         if not runtime.runner.dry:
             if not file:
@@ -123,19 +130,19 @@ def _save(runtime: Runtime, file: str | None, empty_is_fine: bool = False) -> Pa
     if not runtime.has_data():
         raise BadBackup("There is nothing to back up.", f"The runtime {runtime.name} has no data.", "invoke up run")
     with warehouse.server(runtime):
-        schemas = warehouse.schemas(runtime)
+        schemas = warehouse.schemas(runtime, database)
         if not schemas and not runtime.runner.dry:
             if empty_is_fine:
                 return None
             raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
         with _told_apart(target), console.Waiting("Backing up the warehouse"):
-            _dump(runtime, schemas, partial_file(root, target), target)
+            _dump(runtime, database, schemas, partial_file(root, target), target)
     return target
 
 
-def _dump(runtime: Runtime, schemas: list[str], partial: Path, target: Path) -> None:
+def _dump(runtime: Runtime, database: str, schemas: list[str], partial: Path, target: Path) -> None:
     """Write the archive under a name of its own, and give it the right one when it is complete."""
-    argv, env = runtime.client("pg_dump", "--format=custom", *map(pattern, schemas), bootstrap.WAREHOUSE)
+    argv, env = runtime.client("pg_dump", "--format=custom", *map(pattern, schemas), database)
     if runtime.runner.dry:
         runtime.runner.transfer(argv, None, None, env)
         return
@@ -155,7 +162,7 @@ def _dump(runtime: Runtime, schemas: list[str], partial: Path, target: Path) -> 
 
 def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
     # As dbt, and by pg_restore, which hands no line of the file to psql: a hostile one can do no more than a model can.
-    database = f"dbname={bootstrap.WAREHOUSE} options='-c {bootstrap.REPLACE}=on'"
+    database = f"dbname={projects.database(runtime.settings)} options='-c {bootstrap.REPLACE}=on'"
     argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
     archive.seek(0)
     done = runtime.runner.transfer(argv, archive, None, env)

@@ -42,11 +42,17 @@ select 'create role "{name}" login' where not exists (select from pg_roles where
 alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {literal(password)};"""
 
 
-def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
+def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE) -> str:
     """The psql script, to be run by the superuser in the warehouse database; running it again changes nothing.
 
-    One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse.
+    One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse. Another
+    dbt project than the shop has a database of its own, which belongs to ``dbt``, its schema ``public`` included.
     Passwords follow ``.env``, so that an old volume cannot lock anybody out.
+
+    Args:
+        settings: the checkout's settings.
+        orchestrators: every known orchestrator.
+        project: the project's database; a plain identifier.
     """
     parts = [
         "\\set ON_ERROR_STOP on",
@@ -55,7 +61,8 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
         f"alter role postgres password {literal(settings['POSTGRES_PASSWORD'])};",
         _role(DBT_ROLE, settings["DBT_PASSWORD"]),
         f"alter role {DBT_ROLE} set timezone to 'UTC';",
-        f"alter role {DBT_ROLE} set search_path to marts, intermediate, staging, snapshots, raw;",
+        f"alter role {DBT_ROLE} reset search_path;",  # older stacks have it for every database
+        f"alter role {DBT_ROLE} in database {WAREHOUSE} set search_path to marts, intermediate, staging, snapshots, raw;",
     ]
     for orchestrator in orchestrators:
         name = orchestrator.database
@@ -70,4 +77,13 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator]) -> str:
     parts.append("revoke all on database postgres, template1 from public;")
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
     parts.append(_REPLACE)
+    if project != WAREHOUSE:
+        parts += [
+            f"select 'create database \"{project}\" owner {DBT_ROLE}'"
+            f" where not exists (select from pg_database where datname = {literal(project)}) \\gexec",
+            f'revoke all on database "{project}" from public;',
+            f'\\connect "{project}"',
+            "set client_min_messages = warning;",
+            _REPLACE,
+        ]
     return "\n".join(parts) + "\n"

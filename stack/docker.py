@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, certificates, checks, diagnosis, fingerprints, plan, ports
+from stack import bootstrap, certificates, checks, diagnosis, environments, fingerprints, plan, ports
+from stack import project as projects
 from stack.checks import Check
 from stack.errors import (
     BadConfiguration,
@@ -25,6 +27,7 @@ from stack.errors import (
     still_starting,
 )
 from stack.orchestrators import Orchestrator, stop_order
+from stack.project import Project
 from stack.runner import Result, Runner
 from stack.runtime import POSTGRES, OnLine, Service, require_service
 from stack.settings import Settings
@@ -34,7 +37,9 @@ LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
 
+WAREHOUSE_VOLUME = "warehouse-volume"
 PGDATA = "/var/lib/postgresql/data"
+PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # of the images
 REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
 OLD_IMAGE = "set POSTGRES_IMAGE in .env to that version's image, invoke up, invoke backup."
 MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
@@ -61,13 +66,17 @@ def compose(settings: Settings, file: Path, *args: str, override: Path | None = 
     return ["docker", "compose", "--env-file", str(settings.env_file), *files, *args]
 
 
-def build_argv(settings: Settings, file: Path, service: str, *, cache: bool = True, proxies: Iterable[str] = ()) -> list[str]:
+def build_argv(
+    settings: Settings, file: Path, service: str, *, cache: bool = True, proxies: Iterable[str] = (), ssh: bool = False
+) -> list[str]:
     """Build the image of one service; naming it leaves out the PostgreSQL that the file includes.
 
     ``proxies`` are names of variables: their values, in which there may be a password, reach Docker in the environment.
-    Docker knows these arguments by itself, and keeps them out of the image and its history.
+    Docker knows these arguments by itself, and keeps them out of the image and its history. ``ssh`` lets the build ask the
+    caller's SSH agent, for packages from git.
     """
     options = [] if cache else ["--no-cache"]
+    options += ["--ssh", "default"] if ssh else []
     for name in proxies:
         options += ["--build-arg", name]
     return compose(settings, file, "--progress", "plain", "build", *options, service)
@@ -111,9 +120,9 @@ def exec_argv(
     return compose(settings, file, "exec", *([] if tty else ["-T"]), *(["--user", user] if user else []), service, *command)
 
 
-def psql(role: str, *args: str) -> list[str]:
+def psql(role: str, *args: str, database: str = bootstrap.WAREHOUSE) -> list[str]:
     """psql in the PostgreSQL container, over its local socket, which needs no password."""
-    return ["psql", "--no-psqlrc", "--username", role, "--dbname", bootstrap.WAREHOUSE, *args]
+    return ["psql", "--no-psqlrc", "--username", role, "--dbname", database, *args]
 
 
 def ps_argv(settings: Settings) -> list[str]:
@@ -137,12 +146,34 @@ def services(text: str) -> list[Service]:
     return sorted(found, key=lambda service: (service.orchestrator, service.name))
 
 
-def baked_override(orchestrator: Orchestrator) -> str:
-    """A compose override that takes the mount of ``dbt_project`` away from every service of the orchestrator."""
+def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> str:
+    """A compose override for every service that has the dbt project; an empty text where nothing is to be overridden.
+
+    Args:
+        orchestrator: the orchestrator.
+        project: what the project needs is added: names of variables, whose values Compose takes from its own environment so that
+            they are in no file; files that its profile names; and a volume for an embedded database.
+        baked: whether the mount of the project is taken away.
+    """
+    volumes = [f"{path}:{projects.FILES}/{key}:ro" for key, path in project.files.items()]
+    embedded = "SWITCHYARD_WAREHOUSE_PATH" in str(project.output)
+    volumes += [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"] if embedded else []
+    variables = sorted(project.in_container())
+    if not (baked or volumes or variables):
+        return ""
     lines = ["services:"]
     for service, others in orchestrator.mounts.items():
-        volumes = f"!override {json.dumps(others)}" if others else "!reset []"
-        lines += [f"  {service}:", f'    labels: {{{LABEL_BAKED}: "true"}}', f"    volumes: {volumes}"]
+        lines.append(f"  {service}:")
+        if variables:
+            lines.append(f"    environment: {json.dumps(variables)}")
+        if baked:
+            lines += [f'    labels: {{{LABEL_BAKED}: "true"}}']
+            kept = [*others, *volumes]
+            lines.append(f"    volumes: !override {json.dumps(kept)}" if kept else "    volumes: !reset []")
+        elif volumes:
+            lines.append(f"    volumes: {json.dumps(volumes)}")
+    if embedded:
+        lines += ["volumes:", f"  {WAREHOUSE_VOLUME}:"]
     return "\n".join(lines) + "\n"
 
 
@@ -162,10 +193,15 @@ class Docker:
 
     name = "docker"
     artifact = "image"
-    project_place = "mounted read-only from ./dbt_project"
+    project_place = "mounted read-only"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
         self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
+
+    @cached_property
+    def project(self) -> Project:
+        """The dbt project."""
+        return projects.load(self.settings, os.environ)
 
     def require(self, *, starting: bool = True) -> str:
         """Make sure that an engine answers.
@@ -226,14 +262,32 @@ class Docker:
         base_images = {key: self.settings[key] for key in fingerprints.BASE_IMAGE_KEYS}
         for name in names:
             service = POSTGRES if name == POSTGRES else self.orchestrators[name].built
-            labels = {
-                "SWITCHYARD_ENVIRONMENT": fingerprints.environment(self.settings.root, name, self.settings.values),
-                "SWITCHYARD_PROJECT": fingerprints.dbt_project(self.settings.root),
-            }
-            argv = build_argv(self.settings, self._file(name), service, cache=cache, proxies=plan.proxies(os.environ))
-            done = self.runner.follow(argv, on_line, env=labels)
+            env = {"SWITCHYARD_ENVIRONMENT": self._environment(name)}
+            ssh = False
+            if name != POSTGRES:
+                env |= self._prepare(name, on_line)
+                ssh = self.project.needs_ssh and "SSH_AUTH_SOCK" in os.environ
+            argv = build_argv(self.settings, self._file(name), service, cache=cache, proxies=plan.proxies(os.environ), ssh=ssh)
+            done = self.runner.follow(argv, on_line, env=env)
             if done.code:
                 raise diagnosis.image(image_name(self.settings, name), done.stderr, base_images)
+
+    def _prepare(self, name: str, on_line: OnLine) -> dict[str, str]:
+        """Put what the image of an orchestrator is made of into the build context, and return the variables of the build."""
+        if not self.runner.dry:
+            projects.stage(self.settings, self.project)
+        environments.extra(self.settings, name, self.project, self.runner, PLATFORM, on_line)
+        return {
+            "SWITCHYARD_PROJECT": fingerprints.dbt_project(self.project),
+            "SWITCHYARD_PROFILE": self.project.profile,
+            "SWITCHYARD_TARGET": self.project.target,
+            "SWITCHYARD_DBNAME": self.project.database,
+            "SWITCHYARD_GIT": "1" if self.project.needs_git else "",
+            "SWITCHYARD_BUILD_ENV": self.project.shell(),
+        }
+
+    def _environment(self, name: str) -> str:
+        return fingerprints.environment(self.settings, name, None if name == POSTGRES else self.project)
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
         """Those of ``names`` whose image is missing or was built from other files than the checkout holds now.
@@ -248,15 +302,16 @@ class Docker:
         if found.code:
             return False
         labels = json.loads(found.stdout) or {}
-        wanted = {LABEL_ENVIRONMENT: fingerprints.environment(self.settings.root, name, self.settings.values)}
+        wanted = {LABEL_ENVIRONMENT: self._environment(name)}
         if baked and name != POSTGRES:
-            wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.settings.root)
+            wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.project)
         return wanted.items() <= labels.items()
 
     def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
         """What can be told before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
+            Check("dbt project", partial(projects.describe, self.settings, os.environ)),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -362,7 +417,7 @@ class Docker:
         running = any(service.name == POSTGRES and service.health == "healthy" for service in self.services())
         if not running:
             self._up(up_postgres_argv(self.settings, timeout), "PostgreSQL", timeout, on_line)
-        script = bootstrap.sql(self.settings, self.orchestrators.values())
+        script = bootstrap.sql(self.settings, self.orchestrators.values(), projects.database(self.settings))
         argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql("postgres", "--quiet"), user="postgres")
         done = self.runner.change(argv, stdin=script)
         if done.code:
@@ -377,17 +432,17 @@ class Docker:
             NotHealthy: a service ended, or is not healthy; with the last log lines.
             StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started goes on.
         """
-        override = None
-        if baked:
-            override = self.settings.root / ".stack" / f"baked-{target.name}.yaml"
-            override.parent.mkdir(mode=0o700, exist_ok=True)
-            override.write_text(baked_override(target), encoding="utf-8")
-        self._up(up_argv(self.settings, target, timeout, override), target.title, timeout, on_line)
+        file = None
+        if text := override(target, self.project, baked=baked):
+            file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        self._up(up_argv(self.settings, target, timeout, file), target.title, timeout, on_line, self.project.in_container())
 
-    def _up(self, argv: list[str], title: str, timeout: int, on_line: OnLine) -> None:
+    def _up(self, argv: list[str], title: str, timeout: int, on_line: OnLine, env: Mapping[str, str] | None = None) -> None:
         began, started = time.monotonic(), int(time.time())
         # Compose counts its time-out from when the last container was started, which may wait for another's health.
-        done = self.runner.follow(argv, on_line, seconds=timeout)
+        done = self.runner.follow(argv, on_line, env=env, seconds=timeout)
         if done.code == 0:
             return
         if done.code in REJECTED:
@@ -470,6 +525,11 @@ class Docker:
         argv = exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, job])
         return self.runner.follow(argv, on_line, errors_apart=True)
 
+    def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
+        """Run a dbt command on this terminal, in the container that runs dbt."""
+        command = [*projects.TYPED, *args]
+        return self.runner.hand_over(exec_argv(self.settings, orchestrator.file, orchestrator.dbt, command, tty=sys.stdin.isatty()))
+
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
         require_service(service, [POSTGRES, *(self.orchestrators[active].services if active else [])])
@@ -488,7 +548,8 @@ class Docker:
         if not any(service.name == POSTGRES and service.up for service in self.services()):
             raise NothingActive("PostgreSQL is not running.", "`sql` asks the stack's own server.", "invoke up")
         args = ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])
-        argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql(bootstrap.DBT_ROLE, *args), tty=tty, user="postgres")
+        command = psql(bootstrap.DBT_ROLE, *args, database=projects.database(self.settings))
+        argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, command, tty=tty, user="postgres")
         return self.runner.hand_over(argv)
 
     def _file(self, name: str) -> Path:

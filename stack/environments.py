@@ -1,8 +1,12 @@
-"""What stands in an image, made on this machine instead: locked environments by uv, dbt's packages, the parsed project."""
+"""What stands in an image, made on this machine instead: locked environments by uv, dbt's packages, the parsed project.
+
+And what a project needs of Python beyond the locks, for both runtimes: its adapter, and its own requirements, in a lock of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import sys
 import tarfile
@@ -11,7 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from stack import certificates, diagnosis, fingerprints, plan
+from stack import project as projects
+from stack.errors import BuildFailed
 from stack.orchestrators import Orchestrator
+from stack.project import Project
 from stack.runner import Runner
 from stack.runtime import POSTGRES, OnLine
 from stack.settings import Settings
@@ -22,16 +29,16 @@ UV = [sys.executable, "-m", "uv", "--no-progress"]
 PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 
 
-def fingerprint(settings: Settings, name: str) -> str:
+def fingerprint(settings: Settings, name: str, project: Project | None) -> str:
     """Changes whenever what `build` makes for ``name`` would be something else; scripts in it name their own folder."""
     if name == POSTGRES:
         return _digest(_lock(plan.Folders(settings.root, name)))
-    return _digest(fingerprints.environment(settings.root, name, settings.values), sys.version, PYTHON, str(settings.root))
+    return _digest(fingerprints.environment(settings, name, project), sys.version, PYTHON, str(settings.root))
 
 
-def current(settings: Settings, name: str) -> bool:
+def current(settings: Settings, name: str, project: Project | None) -> bool:
     """Whether what `build` makes is there, complete, and made from the files as they are now."""
-    return _stamped(plan.Folders(settings.root, name).environment, fingerprint(settings, name))
+    return _stamped(plan.Folders(settings.root, name).environment, fingerprint(settings, name, project))
 
 
 def _lock(folders: plan.Folders, requirements: str = "requirements.txt") -> str:
@@ -43,7 +50,14 @@ def _digest(*parts: str) -> str:
 
 
 def build(
-    settings: Settings, orchestrator: Orchestrator, runner: Runner, environ: Mapping[str, str], *, cache: bool, on_line: OnLine
+    settings: Settings,
+    orchestrator: Orchestrator,
+    project: Project,
+    runner: Runner,
+    environ: Mapping[str, str],
+    *,
+    cache: bool,
+    on_line: OnLine,
 ) -> None:
     """Make the environments of an orchestrator, install dbt's packages, and parse the project, as its Dockerfile does.
 
@@ -54,15 +68,76 @@ def build(
     if not runner.dry:
         folders.environment.mkdir(parents=True, exist_ok=True)
         (folders.environment / STAMP).unlink(missing_ok=True)
-    runner = _trusting(runner, settings)
+    runner = trusting(runner, settings)
+    more = extra(settings, orchestrator.name, project, runner, [], on_line)
     for requirements in orchestrator.native.requirements:
-        _virtualenv(folders, requirements, runner, cache, on_line)
-    env = {**plan.environment(settings, orchestrator, None, {}, environ), **plan.proxies(environ)}
-    _packages(settings, folders, runner, env, on_line)
+        has_dbt = bool(projects.DBT_VERSION.search(_lock(folders, requirements)))
+        _virtualenv(folders, requirements, runner, cache, on_line, more if has_dbt else None)
+    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **plan.proxies(environ)}
+    _packages(settings, folders, project, runner, env, on_line)
     on_line("parsing the dbt project")
     _run(runner, [_program("python", env), "-m", "switchyard.project"], lambda _: None, f"The manifest for {folders.name}", env)
     if not runner.dry:
-        _stamp(folders.environment, fingerprint(settings, orchestrator.name))
+        _stamp(folders.environment, fingerprint(settings, orchestrator.name, project))
+
+
+def extra(settings: Settings, name: str, project: Project, runner: Runner, platform: list[str], on_line: OnLine) -> Path:
+    """The lock of what the project needs of Python beyond the orchestrator's own; an empty file where that is nothing.
+
+    Args:
+        settings: the checkout's settings.
+        name: the orchestrator's name.
+        project: the project.
+        runner: what starts programs.
+        platform: options of uv for another platform than this one.
+        on_line: called with what goes on.
+
+    Raises:
+        BuildFailed: two packages do not go together; uv's own words say which.
+    """
+    folder = plan.built(settings.root)
+    lock = folder / f"requirements-{name}{'-docker' if platform else ''}.txt"
+    if runner.dry:
+        return lock
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not project.requirements:
+        lock.write_text("", encoding="utf-8")
+        return lock
+    constraints = next(
+        path
+        for path in sorted((settings.root / "docker" / name).glob("requirements*.txt"))
+        if projects.DBT_VERSION.search(path.read_text(encoding="utf-8"))
+    )
+    locked = constraints.read_text(encoding="utf-8")
+    wanted = beyond(project.requirements, locked)
+    stamp = f"# {_digest(wanted, locked, sys.version, *platform)}"
+    if lock.exists() and lock.read_text(encoding="utf-8").startswith(stamp):
+        return lock
+    on_line(f"locking dbt-{project.adapter} and the project's own requirements for {name}")
+    source = folder / f"requirements-{name}.in"
+    source.write_text(wanted, encoding="utf-8")
+    argv = [*UV, "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *platform]
+    argv += ["--python", PYTHON, "--constraints", str(constraints), "--output-file", str(lock.with_suffix(".new")), str(source)]
+    done = trusting(runner, settings).follow(argv, lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
+    if done.code:
+        raise BuildFailed(
+            f"What the project needs does not go together with what {name} needs.",
+            done.stderr.strip(),
+            f"Change {project.folder / 'requirements.txt'}, or run it in another orchestrator.",
+        )
+    lock.write_text(stamp + "\n" + lock.with_suffix(".new").read_text(encoding="utf-8"), encoding="utf-8")
+    return lock
+
+
+def beyond(requirements: str, lock: str) -> str:
+    """Those lines of ``requirements`` that name no package of ``lock``: of what an orchestrator needs, it has its own version."""
+    known = {_normal(match[0]) for match in re.finditer(r"^[\w.-]+(?===)", lock, re.M)}
+    lines = [line for line in requirements.splitlines() if not (match := re.match(r"[\w.-]+", line)) or _normal(match[0]) not in known]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: bool, on_line: OnLine) -> None:
@@ -75,7 +150,7 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
     if folders.environment.exists() and not runner.dry:
         shutil.rmtree(folders.environment)
     wheel = folders.environment / "wheel"
-    runner = _trusting(runner, settings)
+    runner = trusting(runner, settings)
     # The wheel holds programs and no Python that minds the version which it asks for.
     argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
     done = runner.follow([*argv, "--require-hashes", "--requirement", str(folders.code / "requirements.txt")], on_line)
@@ -96,12 +171,13 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(next((folders.environment / "unpacked").iterdir()), target)
     shutil.rmtree(wheel)
-    _stamp(folders.environment, fingerprint(settings, POSTGRES))
+    _stamp(folders.environment, fingerprint(settings, POSTGRES, None))
 
 
-def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache: bool, on_line: OnLine) -> None:
+def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache: bool, on_line: OnLine, more: Path | None) -> None:
     folder = folders.virtualenv(requirements)
-    wanted = _digest(_lock(folders, requirements), sys.version, PYTHON, str(folder))
+    added = more.read_text(encoding="utf-8") if more and more.exists() else ""
+    wanted = _digest(_lock(folders, requirements), added, sys.version, PYTHON, str(folder))
     if cache and _stamped(folder, wanted):
         return
     what = f"The environment {folder.name} of {folders.name}"
@@ -114,11 +190,14 @@ def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache:
 
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
     _run(runner, [*argv, "--requirement", str(folders.code / requirements)], told, what)
+    if added:
+        on_line("installing what the project needs")
+        _run(runner, [*argv, "--requirement", str(more)], told, what)
     if not runner.dry:
         _stamp(folder, wanted)
 
 
-def _trusting(runner: Runner, settings: Settings) -> Runner:
+def trusting(runner: Runner, settings: Settings) -> Runner:
     """The runner, whose programs trust what is in ``certs/`` too."""
     return runner if runner.dry else replace(runner, env={**runner.env, **certificates.write_bundle(settings.root)})
 
@@ -127,19 +206,16 @@ def _options(cache: bool) -> list[str]:
     return [] if cache else ["--refresh"]
 
 
-def _packages(settings: Settings, folders: plan.Folders, runner: Runner, env: Mapping[str, str], on_line: OnLine) -> None:
-    """Run ``dbt deps`` on a copy, since it writes a lock beside packages.yml, and nothing may be written into the project.
-
-    The copy stays: dbt links to local packages instead of copying them.
-    """
-    copy = folders.environment / "project"
+def _packages(settings: Settings, folders: plan.Folders, project: Project, runner: Runner, env: Mapping[str, str], on_line: OnLine) -> None:
+    """Install dbt's packages from a copy of the files that name them: `dbt deps` writes a lock beside them, and links to local ones."""
+    copy = folders.environment / "deps"
     if not runner.dry:
         for folder in (copy, folders.environment / "packages"):
             if folder.exists():
                 shutil.rmtree(folder)
-        shutil.copytree(settings.root / "dbt_project", copy, ignore=shutil.ignore_patterns("target", "logs", "dbt_packages", ".*"))
+        shutil.copytree(projects.stage(settings, project) / "deps", copy)
     on_line("installing dbt's packages")
-    argv = [_program("dbt", env), "--quiet", "--log-level-file", "none", "deps", "--project-dir", str(copy), "--profiles-dir", str(copy)]
+    argv = [_program("python", env), "-m", "switchyard.project", str(copy)]
     _run(runner, argv, on_line, f"dbt's packages for {folders.name}", env)
 
 

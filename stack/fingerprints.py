@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
-
-import yaml
 
 from stack import certificates
-from switchyard import project
+from stack.project import Project
+from stack.settings import Settings
+from switchyard import project as files
 
 BASE_IMAGE_KEYS = ("POSTGRES_IMAGE", "PYTHON_IMAGE", "AIRFLOW_IMAGE")
 
 
-def dbt_project(root: Path) -> str:
+def dbt_project(project: Project) -> str:
     """The fingerprint of everything in the dbt project: what a baked run needs to be current."""
-    return project.fingerprint(root / "dbt_project")
+    return files.fingerprint(project.folder)
 
 
-def environment(root: Path, image: str, values: Mapping[str, str]) -> str:
+def environment(settings: Settings, image: str, project: Project | None) -> str:
     """The fingerprint of what an image holds besides models: code, locked requirements, dbt packages, certificates, base image.
 
     Args:
-        root: the checkout.
+        settings: the checkout's settings, with the base images' names.
         image: a folder's name below ``docker/``.
-        values: the settings, for the base images' names.
+        project: the dbt project; None for PostgreSQL, which knows of none.
     """
     digest = hashlib.sha256()
-    for folder in (root / "docker" / "common", root / "docker" / image, *_packages(root / "dbt_project")):
-        digest.update(project.fingerprint(folder).encode())
-    for file in ("packages.yml", "package-lock.yml"):
-        path = root / "dbt_project" / file
-        digest.update(path.read_bytes() if path.exists() else b"-")
-    for path in certificates.find(root):
+    for folder in (settings.root / "docker" / "common", settings.root / "docker" / image):
+        digest.update(files.fingerprint(folder).encode())
+    for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
-    digest.update("\n".join(values[key] for key in BASE_IMAGE_KEYS).encode())
+    digest.update("\n".join(settings[key] for key in BASE_IMAGE_KEYS).encode())
+    digest.update((project.environment() if project else "").encode())
     return digest.hexdigest()[:16]
-
-
-def _packages(dbt: Path) -> list[Path]:
-    """The folders of the project's local packages, which ``dbt deps`` puts into the image."""
-    content = yaml.safe_load((dbt / "packages.yml").read_text(encoding="utf-8")) or {}
-    return [dbt / package["local"] for package in content.get("packages", []) if "local" in package]

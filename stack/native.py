@@ -9,17 +9,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import psutil
 
 from stack import bootstrap, certificates, checks, console, diagnosis, environments, plan, ports
+from stack import project as projects
 from stack.checks import Check
-from stack.errors import BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
+from stack.errors import BadConfiguration, BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
 from stack.orchestrators import Orchestrator, Process, stop_order
 from stack.postgres import Postgres
 from stack.processes import Processes, Record
+from stack.project import Project
 from stack.runner import Result, Runner
 from stack.runtime import POSTGRES, OnLine, Service, require_service
 from stack.settings import Settings
@@ -40,7 +42,7 @@ class Native:
 
     name = "native"
     artifact = "environment"
-    project_place = "./dbt_project, read in place"
+    project_place = "read in place"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
         self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
@@ -48,6 +50,18 @@ class Native:
         self.postgres = Postgres(settings, runner, environ)
         self.processes = Processes(self.base / "run", runner)
         self.oom_kills = checks.oom_kills()
+
+    @cached_property
+    def project(self) -> Project:
+        """The dbt project."""
+        return projects.load(self.settings, self.environ)
+
+    def _project(self) -> Project | None:
+        """The same; None where it cannot be read, for what does not run dbt."""
+        try:
+            return self.project
+        except BadConfiguration:
+            return None
 
     def require(self, *, starting: bool = True) -> str:
         """Nothing is needed: what is missing is installed by `build`."""
@@ -89,16 +103,21 @@ class Native:
                     self.postgres.build(cache=cache, on_line=on_line)
             else:
                 target = self._supported(self.orchestrators[name])
-                environments.build(self.settings, target, self.runner, self.environ, cache=cache, on_line=on_line)
+                environments.build(self.settings, target, self.project, self.runner, self.environ, cache=cache, on_line=on_line)
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
         """Those of ``names`` that are not installed, or were from other files than the checkout holds now."""
-        return [name for name in names if not (self.postgres.current() if name == POSTGRES else environments.current(self.settings, name))]
+        return [
+            name
+            for name in names
+            if not (self.postgres.current() if name == POSTGRES else environments.current(self.settings, name, self._project()))
+        ]
 
     def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
         """What can be told before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
+            Check("dbt project", partial(projects.describe, self.settings, self.environ)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -124,7 +143,7 @@ class Native:
         if baked:
             raise BadUsage(
                 "There is no image without Docker, so --baked means nothing.",
-                "The dbt project is read where it is, in ./dbt_project.",
+                "The dbt project is read where it is.",
                 f"invoke up --orch {target.name}",
             )
         for check in self.checks([target]):
@@ -133,7 +152,8 @@ class Native:
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
-        self.postgres.start(bootstrap.sql(self.settings, self.orchestrators.values()), timeout, on_line)
+        script = bootstrap.sql(self.settings, self.orchestrators.values(), projects.database(self.settings))
+        self.postgres.start(script, timeout, on_line)
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
         """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
@@ -178,7 +198,13 @@ class Native:
 
     def volumes(self) -> list[str]:
         """The folders that hold data."""
-        return self._existing([self.postgres.home, *(plan.Folders(self.settings.root, name).home for name in self.orchestrators)])
+        return self._existing(
+            [
+                self.postgres.home,
+                plan.warehouse(self.settings.root),
+                *(plan.Folders(self.settings.root, name).home for name in self.orchestrators),
+            ]
+        )
 
     def remove_volumes(self, names: Sequence[str]) -> None:
         """Delete the folders called ``names`` with all their data."""
@@ -206,9 +232,16 @@ class Native:
         record = next(iter(self._records(orchestrator)), None)
         picked = record.ports if record else {}
         process = next(process for process in orchestrator.native.processes if process.service == orchestrator.service)
-        env = plan.environment(self.settings, orchestrator, process, picked, self.environ)
+        env = plan.environment(self.settings, orchestrator, process, picked, self.environ, self._project())
         argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, job], picked)
         return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
+
+    def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
+        """Run a dbt command on this terminal, in the environment of the process that runs dbt."""
+        record = next(iter(self._records(orchestrator)), None)
+        process = next(process for process in orchestrator.native.processes if process.service == orchestrator.dbt)
+        env = plan.environment(self.settings, orchestrator, process, record.ports if record else {}, self.environ, self.project)
+        return self.runner.hand_over([located(projects.TYPED[0], env), *projects.TYPED[1:], *args], env, only_env=True)
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the processes' logs on this terminal, each line after its service's name."""
@@ -237,7 +270,7 @@ class Native:
         if not self.postgres.server():
             raise NothingActive("PostgreSQL is not running.", "`sql` asks the stack's own server.", "invoke up")
         args = ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])
-        argv = self.postgres.psql(bootstrap.DBT_ROLE, bootstrap.WAREHOUSE, *args)
+        argv = self.postgres.psql(bootstrap.DBT_ROLE, projects.database(self.settings), *args)
         return self.runner.hand_over(argv, self.postgres.psql_env(bootstrap.DBT_ROLE))
 
     # Services
@@ -267,7 +300,7 @@ class Native:
         return process is not None and self._probe(target, process, record.ports).returncode == 0
 
     def _probe(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
-        env = plan.environment(self.settings, target, process, picked, self.environ)
+        env = plan.environment(self.settings, target, process, picked, self.environ, None)
         argv = plan.argv(self.settings, target, process.health, picked)
         try:
             return subprocess.run(
@@ -283,9 +316,9 @@ class Native:
 
     def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
         # Without what is inherited: `up` from another shell must not start everything anew.
-        env = plan.environment(self.settings, target, process, picked, {})
+        env = plan.environment(self.settings, target, process, picked, {}, self.project)
         argv = plan.argv(self.settings, target, process.command, picked)
-        return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name))
+        return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
 
     def _kept(self, target: Orchestrator) -> list[Record] | None:
         """The target's processes when they, or as many as were started, run as they would be started again; else None.
@@ -315,6 +348,7 @@ class Native:
         (folders.home / "tmp").mkdir(parents=True)
         for folder in ("logs", "run"):
             (self.base / folder).mkdir(exist_ok=True)
+        (plan.warehouse(self.settings.root) / self.project.database).mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in target.native.home:
             shutil.copy(folders.code / name, folders.home / name)
 
@@ -326,7 +360,7 @@ class Native:
         self.processes.start(
             process.service, target.name,
             plan.argv(self.settings, target, process.command, picked),
-            plan.environment(self.settings, target, process, picked, self.environ),
+            plan.environment(self.settings, target, process, picked, self.environ, self.project),
             cwd=plan.Folders(self.settings.root, target.name).home, log=log, ports=picked,
             fingerprint=self._fingerprint(target, process, picked),
         )  # fmt: skip

@@ -12,6 +12,7 @@ import yaml
 
 from stack.errors import BadConfiguration, BadUsage
 
+PROJECT_MOUNT = ":/opt/dbt/project:ro"  # how the volume ends that is the dbt project; a service that has it runs dbt, or shows it
 _PREFIX = "docker-compose-"
 # libyaml's where PyYAML was built with it, as its wheels are: every command reads these files first, and it is ten times faster.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -73,6 +74,7 @@ class Orchestrator:
         login_key: the ``.env`` key of the password, or None.
         database: the metadata database, and the role that owns it.
         service: the service in which ``run`` is executed.
+        dbt: the service in which `invoke dbt` runs a command.
         run: the command that triggers and follows a job; the job's name is appended.
         built: the service whose ``build`` section makes the image of all of them.
         mounts: per service that mounts the dbt project, its *other* volumes.
@@ -92,6 +94,7 @@ class Orchestrator:
     login_key: str | None
     database: str
     service: str
+    dbt: str
     run: tuple[str, ...]
     built: str
     mounts: Mapping[str, tuple[str, ...]]
@@ -159,7 +162,7 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
     mounts = {}
     for service, body in services.items():
         volumes = body.get("volumes", [])
-        others = tuple(volume for volume in volumes if not volume.startswith("../dbt_project:"))
+        others = tuple(volume for volume in volumes if not volume.endswith(PROJECT_MOUNT))
         if len(others) < len(volumes):
             mounts[service] = others
     built = [service for service, body in services.items() if "build" in body]
@@ -176,6 +179,7 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         login_in_one=login.get("in_one_field", False),
         database=block["database"],
         service=block["service"],
+        dbt=block["dbt"],
         run=tuple(block["run"]),
         built=built[0],
         mounts=mounts,

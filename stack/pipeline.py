@@ -11,11 +11,12 @@ from typing import Any
 from colorama import Fore, Style
 
 from stack import console, lock
-from stack.errors import ApiUnusable, BadUsage, NothingActive, RunFailed
+from stack import project as projects
+from stack.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
 from stack.runtime import Runtime
-from switchyard import api, results
-from switchyard.jobs import JOBS
+from stack.settings import Settings
+from switchyard import api, jobs, results
 
 RERUN = "--failed"  # in the place of a job: what failed and what was skipped in the newest run
 
@@ -103,10 +104,24 @@ def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
     return [] if runtime.runner.dry else found
 
 
-def check_job(name: str) -> None:
-    """Raise `BadUsage` unless a job is called ``name``."""
-    if name not in JOBS:
-        raise BadUsage(f"There is no job called {name!r}.", f"The jobs are {', '.join(JOBS)}.", "invoke run --job daily")
+def known_job(settings: Settings, name: str | None) -> str:
+    """The job called ``name``; without a name, ``daily``, or else the first of the project's own.
+
+    Raises:
+        BadUsage: there is none.
+        BadConfiguration: the project's ``orchestration.yml`` has a mistake.
+    """
+    try:
+        known = jobs.read(projects.folder(settings))
+    except jobs.JobsError as error:
+        raise BadConfiguration(f"{jobs.FILE} of the dbt project has a mistake.", str(error), "Correct it, then try again.") from None
+    first = "daily" if "daily" in known else next(iter(known), "")
+    if name is None and first:
+        return first
+    if name not in known:
+        listed = f"The jobs are {', '.join(known)}." if known else f"{jobs.FILE} has none."
+        raise BadUsage(f"There is no job called {name!r}.", listed, f"invoke run --job {first}")
+    return name
 
 
 def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Callable[[dict[str, Any]], None]) -> Run:

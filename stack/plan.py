@@ -13,6 +13,7 @@ from pathlib import Path
 from stack import bootstrap, certificates
 from stack.errors import BadConfiguration
 from stack.orchestrators import Orchestrator, Process
+from stack.project import Project
 from stack.settings import Settings
 
 # Of the caller's environment, only what a program needs to find its way on the machine: a DBT_ or PYTHON variable of the
@@ -73,26 +74,58 @@ def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
 
 
-def contract(settings: Settings, folders: Folders) -> dict[str, str]:
-    """The variables that every image sets, with this machine's values."""
+def built(root: Path) -> Path:
+    """What `stack.project.stage` makes for builds."""
+    return root / ".stack" / "build"
+
+
+def contract(settings: Settings, folders: Folders, project: Project | None) -> dict[str, str]:
+    """The variables that every image sets, with this machine's values, and those that the project asks for.
+
+    Args:
+        settings: the checkout's settings.
+        folders: the orchestrator's.
+        project: the dbt project; None for what does not run dbt, as where the project cannot be read.
+    """
     return {
         "PYTHONPATH": str(settings.root / "docker" / "common"),
         "PYTHONUNBUFFERED": "1",
-        "DBT_PROJECT_DIR": str(settings.root / "dbt_project"),
-        "DBT_PROFILES_DIR": str(settings.root / "dbt_project"),
+        "SWITCHYARD_SOURCE_PATH": settings["SWITCHYARD_SOURCE_PATH"],
+        "DBT_PROJECT_DIR": str(folders.environment / "target" / "project"),
+        "DBT_PROFILES_DIR": str(built(settings.root) / "profiles"),
         "DBT_PACKAGES_PATH": str(folders.environment / "packages"),
         "SWITCHYARD_TARGET_PATH": str(folders.environment / "target"),
-        "DBT_HOST": "127.0.0.1",
-        "DBT_PORT": settings["POSTGRES_PORT"],
-        "DBT_USER": bootstrap.DBT_ROLE,
-        "DBT_DBNAME": bootstrap.WAREHOUSE,
-        "DBT_ENV_SECRET_PASSWORD": settings["DBT_PASSWORD"],
+        **(_connection(settings, project) if project else {}),
         "SCHEDULES_ENABLED": settings["SCHEDULES_ENABLED"],
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "DO_NOT_TRACK": "1",
         "TZ": "UTC",
         **certificates.variables(settings.root),
     }
+
+
+def _connection(settings: Settings, project: Project) -> dict[str, str]:
+    """The variables by which the project's profile, target and connection are found."""
+    shared = {
+        "DBT_HOST": "127.0.0.1",
+        "DBT_PORT": settings["POSTGRES_PORT"],
+        "DBT_USER": bootstrap.DBT_ROLE,
+        "DBT_DBNAME": project.database,
+        "DBT_ENV_SECRET_PASSWORD": settings["DBT_PASSWORD"],
+    }
+    return {
+        "DBT_PROFILE": project.profile,
+        "DBT_TARGET": project.target,
+        "SWITCHYARD_WAREHOUSE_PATH": str(warehouse(settings.root) / project.database),
+        **(shared if project.shared else {}),
+        **{key: str(path) for key, path in project.files.items()},
+        **project.variables,
+    }
+
+
+def warehouse(root: Path) -> Path:
+    """Where embedded databases are, in a folder for each project."""
+    return base(root) / "data" / "warehouse"
 
 
 def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, int]) -> str:
@@ -136,7 +169,12 @@ def port_names(orchestrator: Orchestrator) -> list[str]:
 
 
 def environment(
-    settings: Settings, orchestrator: Orchestrator, process: Process | None, ports: Mapping[str, int], environ: Mapping[str, str]
+    settings: Settings,
+    orchestrator: Orchestrator,
+    process: Process | None,
+    ports: Mapping[str, int],
+    environ: Mapping[str, str],
+    project: Project | None,
 ) -> dict[str, str]:
     """All of the environment of one process, or without one, of a command at build."""
     folders = Folders(settings.root, orchestrator.name)
@@ -145,7 +183,7 @@ def environment(
         return {key: expand(str(value), settings, folders, ports) for key, value in values.items()}
 
     own = filled(process.environment if process else orchestrator.native.environment)
-    found = {**inherited(environ), **filled(process.container if process else {}), **contract(settings, folders), **own}
+    found = {**inherited(environ), **filled(process.container if process else {}), **contract(settings, folders, project), **own}
     programs = [str(folders.virtualenv(requirements) / scripts()) for requirements in orchestrator.native.requirements]
     return {**found, "PATH": os.pathsep.join([*programs, environ.get("PATH", os.defpath)])}
 

@@ -61,7 +61,7 @@ class Postgres:
 
     def current(self) -> bool:
         """Whether the programs are there."""
-        return bool(self.settings["STACK_PG_BIN"]) or (environments.current(self.settings, POSTGRES) and self.programs.exists())
+        return bool(self.settings["STACK_PG_BIN"]) or (environments.current(self.settings, POSTGRES, None) and self.programs.exists())
 
     def build(self, *, cache: bool, on_line: OnLine) -> None:
         """Install the programs; a server that runs from older ones makes way."""

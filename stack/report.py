@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from stack import console
+from stack import project as projects
 from stack.runtime import Runtime
 
 
@@ -47,7 +48,9 @@ def print_table(runtime: Runtime) -> None:
         console.say("Nothing is up. Next: invoke up")
         return
     if active:
-        where = runtime.project_place if now["dbt_project"] == "mounted" else "the image's own copy"
+        where = (
+            f"{projects.folder(runtime.settings)}, {runtime.project_place}" if now["dbt_project"] == "mounted" else "the image's own copy"
+        )
         console.facts([*active.access(runtime.settings.values), ("dbt project", where), ("Runtime", runtime.name)])
     else:
         console.say("  No orchestrator is active. Next: invoke up")

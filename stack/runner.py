@@ -194,11 +194,17 @@ class Runner:
             errors.seek(0)
             return Result(process.returncode, stderr=errors.read().strip() if errors_apart else "\n".join(last))
 
-    def hand_over(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
-        """Run a command on this terminal, as if the user had typed it, and return its exit code."""
+    def hand_over(self, argv: Sequence[str], env: Mapping[str, str] | None = None, only_env: bool = False) -> int:
+        """Run a command on this terminal, as if the user had typed it, and return its exit code.
+
+        Args:
+            argv: the command.
+            env: further variables for this command.
+            only_env: ``env`` is all of the command's environment.
+        """
         if self._only_printed(argv):
             return 0
-        return subprocess.run(argv, env=self._environment(env)).returncode
+        return subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
 
     def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen | None:
         """Start a command that outlives this one, out of reach of this terminal's signals; None in a dry run.

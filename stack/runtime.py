@@ -9,6 +9,7 @@ from typing import Protocol
 from stack.checks import Check
 from stack.errors import AlreadyActive, BadUsage, EngineMissing
 from stack.orchestrators import Orchestrator
+from stack.project import Project
 from stack.runner import Result, Runner
 from stack.settings import Settings
 
@@ -54,7 +55,8 @@ class Runtime(Protocol):
     Attributes:
         name: what ``--runtime`` calls it.
         artifact: what it builds for an orchestrator: an image, or an environment.
-        project_place: where the dbt project is that a run sees, for `invoke status`.
+        project_place: how a run sees the dbt project, for `invoke status`.
+        project: the dbt project; reading it fails where it cannot be run as it is.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Runtime(Protocol):
     settings: Settings
     orchestrators: Mapping[str, Orchestrator]
     runner: Runner
+    project: Project
 
     def require(self, *, starting: bool = True) -> str:
         """Make sure that the runtime can be used, to start something or only to look and to stop, and return its version."""
@@ -126,6 +129,9 @@ class Runtime(Protocol):
 
     def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
         """Trigger and follow ``job``, handing over each line of the run protocol."""
+
+    def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
+        """Run a dbt command on this terminal, in the environment and with the connection of ``orchestrator``, which is up."""
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""

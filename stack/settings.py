@@ -37,6 +37,7 @@ _WORDS = (
     ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
     ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
+    ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
     ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )
@@ -51,7 +52,8 @@ class Settings:
 
     Attributes:
         root: the checkout's folder.
-        values: every key of ``.env.example`` with its value in force, and what `postgres_memory` makes of one.
+        values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, and under
+            SWITCHYARD_SOURCE_PATH the whole path of the dbt project.
         project: the compose project's name, which every container, network and volume of the stack carries.
         saved: whether they stand in ``.env``, and not only in memory, for a look before there is one.
     """
@@ -76,7 +78,8 @@ class Settings:
 
 def defaults(root: Path) -> Settings:
     """The settings of ``.env.example`` alone, for a look at the rest where ``.env`` cannot be read; no secrets."""
-    return Settings(root, dotenv_values(root / ".env.example", interpolate=False), PROJECT_NAME, saved=False)
+    values = dotenv_values(root / ".env.example", interpolate=False)
+    return Settings(root, {**values, "SWITCHYARD_SOURCE_PATH": str(root / values["DBT_PROJECT"])}, PROJECT_NAME, saved=False)
 
 
 def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple[Settings, list[str]]:
@@ -111,7 +114,21 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
+    values["SWITCHYARD_SOURCE_PATH"] = os.path.normpath(root / Path(values["DBT_PROJECT"]).expanduser())
     return Settings(root, values, project, saved=there or write), made
+
+
+def assign(root: Path, key: str, value: str) -> None:
+    """Give ``key`` another value in ``.env``, in its own line or a new one; everything else stays as it is."""
+    path = root / ".env"
+    line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{value}'"
+    lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
+    places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
+    if places:
+        lines[places[0]] = line
+    else:
+        lines.append(line)
+    _write_private(path, "\n".join(lines) + "\n", new=False)
 
 
 def complete(text: str, example: str) -> tuple[str, list[str]]:

@@ -6,6 +6,7 @@ import tempfile
 from datetime import date, datetime, timedelta, timezone
 
 from stack import ROOT, bootstrap, console, warehouse
+from stack import project as projects
 from stack.errors import BadUsage, NoSpace, StackError
 from stack.runtime import Runtime
 
@@ -19,6 +20,15 @@ _SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
 _EXISTS = "select 1 where to_regclass('raw.generated') is not null"
 
 
+def _require_shop(runtime: Runtime) -> None:
+    if not projects.is_shop(runtime.settings):
+        raise BadUsage(
+            "`generate` makes orders for the shop, and DBT_PROJECT names another project.",
+            f"It is {projects.folder(runtime.settings)}.",
+            "invoke use shop",
+        )
+
+
 def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
     """Put a shop of ``orders`` orders over two years in the place of everything that the role ``dbt`` owns; all or nothing.
 
@@ -27,6 +37,7 @@ def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
         RunInProgress: something works on the data.
         NoSpace: the disk is full.
     """
+    _require_shop(runtime)
     if orders > MOST:
         raise BadUsage(f"{orders:,} orders are too many.", f"A shop has {MOST:,} at most.", f"invoke generate --orders {MOST}")
     command = f"invoke generate --orders {orders} --seed {seed}"
@@ -47,6 +58,7 @@ def append(runtime: Runtime, days: int) -> None:
         RunInProgress: something works on the data.
         NoSpace: the disk is full.
     """
+    _require_shop(runtime)
     with warehouse.server(runtime):
         warehouse.refuse_while_busy(runtime, f"invoke generate --days {days}")
         found = warehouse.query(runtime, _SHOP) if warehouse.query(runtime, _EXISTS) else []

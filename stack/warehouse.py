@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stack import bootstrap, console, lifecycle, pipeline
-from stack.errors import NotHealthy, RunInProgress
+from stack import console, lifecycle, pipeline
+from stack import project as projects
+from stack.errors import BadUsage, NotHealthy, RunInProgress
 from stack.runtime import POSTGRES, Runtime
 
 TIMEOUT = 120  # seconds that PostgreSQL may take to start
 
+_DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
 _SCHEMAS = "select nspname from pg_namespace where nspowner = current_user::text::regrole order by nspname"
 # Whoever waits for a command inside a transaction is in the middle of something as well.
 _BUSY = """
@@ -36,13 +38,28 @@ def server(runtime: Runtime) -> Iterator[None]:
                 runtime.down(waiting.detail)
 
 
-def query(runtime: Runtime, statement: str) -> list[str]:
-    """The rows of one column, asked as the role ``dbt``.
+def require_shared(runtime: Runtime, command: str) -> None:
+    """Make sure that the project's data is in the stack's own PostgreSQL.
+
+    Raises:
+        BadUsage: it is in the warehouse that the project's profile names.
+    """
+    if not runtime.project.shared:
+        raise BadUsage(
+            f"`{command}` works on the stack's PostgreSQL, and the data of {runtime.project.name} is not there.",
+            f"Its profile names another warehouse ({runtime.project.adapter}).",
+            "Ask it through dbt: invoke dbt show --inline 'select 1'   (WAREHOUSE=shared in .env takes the stack's PostgreSQL)",
+        )
+
+
+def query(runtime: Runtime, statement: str, database: str | None = None) -> list[str]:
+    """The rows of one column, asked as the role ``dbt`` in the project's database, or another one.
 
     Raises:
         NotHealthy: the server does not answer, or not with rows.
     """
-    args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero", "--dbname", bootstrap.WAREHOUSE]
+    args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero"]
+    args += ["--dbname", database or projects.database(runtime.settings)]
     argv, env = runtime.client("psql", *args, "--command", statement)
     found = runtime.runner.ask(argv, env)
     if found.code and not runtime.runner.dry:
@@ -50,9 +67,14 @@ def query(runtime: Runtime, statement: str) -> list[str]:
     return [row for row in found.stdout.split("\0") if row.strip()]
 
 
-def schemas(runtime: Runtime) -> list[str]:
+def schemas(runtime: Runtime, database: str | None = None) -> list[str]:
     """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
-    return query(runtime, _SCHEMAS)
+    return query(runtime, _SCHEMAS, database)
+
+
+def databases(runtime: Runtime) -> list[str]:
+    """The databases in which the role ``dbt`` may make schemas: one for each project."""
+    return query(runtime, _DATABASES)
 
 
 def refuse_while_busy(runtime: Runtime, command: str) -> None:

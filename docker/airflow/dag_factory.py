@@ -1,4 +1,4 @@
-"""How a job becomes an Airflow DAG, with Astronomer Cosmos. The files in dags/ call `make_dag`, one each.
+"""How a job becomes an Airflow DAG, with Astronomer Cosmos; dags/jobs.py calls `make_dag`.
 
 This file is on the import path of dbt, too, which takes every module whose name begins with ``dbt_`` for a plugin of its own.
 """
@@ -10,9 +10,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 # Cosmos's own package exports everything, and importing it all takes seconds in every task: import modules.
 from airflow.sdk import DAG
@@ -20,7 +22,14 @@ from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
 from cosmos.dbt.graph import DbtNode
-from cosmos.operators.local import DbtBuildLocalOperator, DbtSourceLocalOperator, DbtTestLocalOperator
+from cosmos.operators.local import (
+    DbtBuildLocalOperator,
+    DbtRunLocalOperator,
+    DbtSeedLocalOperator,
+    DbtSnapshotLocalOperator,
+    DbtSourceLocalOperator,
+    DbtTestLocalOperator,
+)
 
 from results_xcom import push_results
 from run_job import PARSE_FAILED
@@ -29,7 +38,15 @@ from switchyard.jobs import Job, schedules_enabled
 
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
 DBT, WATCHERS = "dbt", "watchers"
-START = datetime(2025, 1, 1, tzinfo=timezone.utc)
+SELECTS = {"--select", "-s", "--models", "--model", "-m"}
+OPERATORS = (
+    DbtBuildLocalOperator,
+    DbtRunLocalOperator,
+    DbtSeedLocalOperator,
+    DbtSnapshotLocalOperator,
+    DbtSourceLocalOperator,
+    DbtTestLocalOperator,
+)
 
 
 def make_dag(job: Job) -> DAG:
@@ -47,17 +64,22 @@ def make_dag(job: Job) -> DAG:
         dag_id=job.name,
         description=job.description,
         schedule=job.cron if schedules_enabled() else None,
-        start_date=START,
+        start_date=start_of(job),
         catchup=False,
         max_active_runs=1,
         tags=["dbt", f"dbt:{fingerprint}"],
-        render_template_as_native_obj=lean(),  # what is selected is a list, or nothing
+        render_template_as_native_obj=lean() or not job.whole,  # what is selected is a list, or nothing
     ) as dag:
-        if job.dbt_args[0] == "build" and not lean():
-            build(job, manifest)
-        else:
-            single_task(job, manifest)
+        tasks = [single_task(args, manifest, f"dbt_{number}") for number, args in enumerate(job.before, 1)]
+        tasks.append(single_task(job.dbt_args, manifest) if lean() or not job.whole else build(job, manifest))
+        for one, next_ in pairwise(tasks):
+            one >> next_
     return dag
+
+
+def start_of(job: Job) -> datetime:
+    """Since when the job is scheduled; Airflow takes the schedule's time zone from there."""
+    return datetime(2025, 1, 1, tzinfo=ZoneInfo(job.timezone))
 
 
 def lean() -> bool:
@@ -65,9 +87,9 @@ def lean() -> bool:
     return os.environ["INTEGRATION"] == "lean"
 
 
-def build(job: Job, manifest: Path) -> None:
+def build(job: Job, manifest: Path) -> DbtTaskGroup:
     """One task runs ``dbt build``; beside it, each seed, snapshot and model has a task that watches it, and one for its tests."""
-    DbtTaskGroup(
+    return DbtTaskGroup(
         group_id="dbt",
         project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
         profile_config=profile(),
@@ -85,11 +107,11 @@ def build(job: Job, manifest: Path) -> None:
             normalize_task_id=task_ids(manifest),
         ),
         operator_args={
-            "full_refresh": "--full-refresh" in job.dbt_args,
+            "full_refresh": job.full_refresh,
             "pool": WATCHERS,
             "deferrable": False,
             "poke_interval": 1,
-            **common(manifest),
+            **common(manifest, job.flags),
         },
     )
 
@@ -106,23 +128,22 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
     return task_id
 
 
-def single_task(job: Job, manifest: Path) -> None:
-    """One task for the whole dbt command: for one that builds nothing, and in the lean form for a build too."""
-    operators = (DbtBuildLocalOperator, DbtTestLocalOperator, DbtSourceLocalOperator)
-    operator = next(kind for kind in operators if kind.base_cmd[0] == job.dbt_args[0])
-    arguments = common(manifest)
-    if operator is DbtBuildLocalOperator:
+def single_task(dbt_args: tuple[str, ...], manifest: Path, task_id: str = "dbt") -> Any:
+    """One task for one dbt command: for one that does not build the whole project, and in the lean form for a build too."""
+    operator = next(kind for kind in OPERATORS if kind.base_cmd[0] == dbt_args[0])
+    arguments = common(manifest, dbt_args[len(operator.base_cmd) :])
+    if operator is DbtBuildLocalOperator and not SELECTS.intersection(word.partition("=")[0] for word in dbt_args):
         arguments["select"] = "{{ (dag_run.conf or {}).get('select') }}"
-    operator(
-        task_id="dbt",
-        task_display_name=" ".join(("dbt", *job.dbt_args)),
+    return operator(
+        task_id=task_id,
+        task_display_name=" ".join(("dbt", *dbt_args)),
         pool=DBT,
         project_dir=str(project.project_dir()),
         profile_config=profile(),
         invocation_mode=InvocationMode.SUBPROCESS,
         dbt_executable_path=project.DBT_OF_A_RUN,
         install_deps=False,
-        **{**arguments, "dbt_cmd_flags": [*job.dbt_args[len(operator.base_cmd) :], *arguments["dbt_cmd_flags"]]},
+        **arguments,
     )
 
 
@@ -131,8 +152,8 @@ def profile() -> ProfileConfig:
     return ProfileConfig(os.environ["DBT_PROFILE"], os.environ["DBT_TARGET"], Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml"))
 
 
-def common(manifest: Path) -> dict[str, Any]:
-    """Arguments of every task that runs dbt: it parses nothing twice, and pushes its results."""
+def common(manifest: Path, flags: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of every task that runs dbt with ``flags``: it parses nothing twice, and pushes its results."""
     partial_parse = ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]
     log = ["--log-level-file", "error", "--log-format-file", "json"]
-    return {"dbt_cmd_flags": [*partial_parse, *log], "callback": push_results}
+    return {"dbt_cmd_flags": [*flags, *partial_parse, *log], "callback": push_results}

@@ -13,8 +13,7 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from results_xcom import KEY
-from switchyard import api, project
-from switchyard.jobs import JOBS
+from switchyard import api, jobs, project
 from switchyard.results import FAILED, failures
 
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
@@ -79,7 +78,7 @@ def rerun() -> bool:
     """Clear what failed and what was skipped in the newest run, which makes Airflow run it again, and follow the run to its end."""
     airflow = Airflow()
     newest = airflow.request("GET", "dags/~/dagRuns?order_by=-run_after&limit=50")["dag_runs"]
-    newest = [dag_run for dag_run in newest if dag_run["dag_id"] in JOBS]
+    newest = [dag_run for dag_run in newest if dag_run["dag_id"] in jobs.load()]
     if not newest:
         return api.nothing_failed("There is no run yet.")
     job, run_id = newest[0]["dag_id"], newest[0]["dag_run_id"]
@@ -87,9 +86,9 @@ def rerun() -> bool:
         return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
     path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
     left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
-    if newest[0]["note"] == CANCELED or not left:  # what dbt did not come to is not known
+    if newest[0]["note"] == CANCELED or not left or jobs.load()[job].before:  # what dbt did not come to is not known
         return run(job)
-    if JOBS[job].dbt_args[0] == "build":
+    if jobs.load()[job].dbt_args[0] == "build":
         if not airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # the lean form
             return run(job, selection(left))
         if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of that form
@@ -216,24 +215,25 @@ def make_current(airflow: Airflow, job: str) -> str | None:
     def probe() -> tuple[str | None] | None:
         nonlocal asked
         dag = airflow.find(f"dags/{job}")
-        error = import_error(airflow, job)
+        error = import_error(airflow)
         if dag and not error and f"dbt:{wanted}" in {tag["name"] for tag in dag["tags"]}:
             return (None,)
         if error and (wanted in error["stack_trace"] or began < datetime.fromisoformat(error["timestamp"])):
             return (reason(error["stack_trace"]),)
-        if dag and not asked:
+        loaded = dag or next(iter(airflow.request("GET", "dags?tags=dbt&limit=1")["dags"]), None)
+        if loaded and not asked:  # a new job is in the file of the others
             api.emit("progress", message="the dbt project changed: Airflow loads it again")
             asked = True
-            airflow.request("PUT", f"parseDagFile/{dag['file_token']}")
+            airflow.request("PUT", f"parseDagFile/{loaded['file_token']}")
         return None
 
     (problem,) = api.wait_for(probe, 180, f"Airflow to load the dbt project {wanted} into the DAG {job}")
     return problem
 
 
-def import_error(airflow: Airflow, job: str) -> dict[str, Any] | None:
-    """Airflow's complaint about the file of the job's DAG, if there is one."""
-    errors = airflow.request("GET", f"importErrors?filename={job}.py")["import_errors"]
+def import_error(airflow: Airflow) -> dict[str, Any] | None:
+    """Airflow's complaint about the file of the DAGs, if there is one."""
+    errors = airflow.request("GET", "importErrors?filename=jobs.py")["import_errors"]
     return errors[0] if errors else None
 
 
@@ -292,4 +292,4 @@ def why(airflow: Airflow, path: str, results: dict[str, Any], url: str) -> str:
 
 
 if __name__ == "__main__":
-    api.main(run, rerun, JOBS, active, cancel)
+    api.main(run, rerun, active, cancel)

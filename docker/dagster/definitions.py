@@ -1,8 +1,9 @@
-"""The dbt project as Dagster assets and asset checks, with the four jobs and their schedules."""
+"""The dbt project as Dagster assets and asset checks, with its jobs and their schedules."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import dagster
 from dagster import (
     AssetExecutionContext,
     Config,
@@ -13,14 +14,12 @@ from dagster import (
     ScheduleDefinition,
     define_asset_job,
     in_process_executor,
-    job,
     op,
 )
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 
 import report
-from switchyard import project
-from switchyard.jobs import JOBS, schedules_enabled
+from switchyard import jobs, project
 
 MANIFEST, FINGERPRINT = project.ensure_manifest()
 PROJECT = DbtProject(project.project_dir(), target_path=project.target_dir())
@@ -38,9 +37,18 @@ class Translator(DagsterDbtTranslator):
 
 
 class BuildConfig(Config):
-    """What a person can choose beside the assets."""
+    """What a person can choose beside the assets.
+
+    Attributes:
+        full_refresh: whether incremental models and seeds are built from nothing.
+        flags: more flags for ``dbt build``, such as ``["--vars", "{day: 2026-01-01}"]``.
+        before: dbt commands that run first, as the job has them.
+    """
 
     full_refresh: bool = False
+    # Pydantic gives each its own.
+    flags: list[str] = []  # noqa: RUF012
+    before: list[list[str]] = []  # noqa: RUF012
 
 
 @dbt_assets(
@@ -62,53 +70,53 @@ def dbt_models(context: AssetExecutionContext, dbt: DbtCliResource, config: Buil
     if failed := report.failed_before(context):
         invocation = dbt.cli(["retry", "--state", failed], manifest=MANIFEST, target_path=target, raise_on_error=False)
     else:
-        args = ["build", "--full-refresh"] if config.full_refresh else ["build"]
+        for args in config.before:
+            yield from report.stream(dbt.cli(args, manifest=MANIFEST, target_path=target, raise_on_error=False), last=False)
+        args = ["build", *(["--full-refresh"] if config.full_refresh else []), *config.flags]
         invocation = dbt.cli(args, context=context, target_path=target, raise_on_error=False)
     yield from report.stream(invocation)
 
 
-def dbt_job(name: str) -> Any:
-    """A job that runs the one dbt command of `switchyard.jobs`, whatever that selects."""
+def dbt_job(job: jobs.Job) -> Any:
+    """A job that runs dbt commands, whatever they select."""
 
-    @op(name=f"dbt_{name}", out={})
-    def dbt_command(context: OpExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    @op(name=f"dbt_{job.name}", out={})
+    def dbt_commands(context: OpExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
         failed = report.failed_before(context)
-        args = ["retry", "--state", failed] if failed else JOBS[name].dbt_args
-        invocation = dbt.cli(args, manifest=MANIFEST, target_path=report.folder(context.run_id), raise_on_error=False)
-        yield from report.stream(invocation)
+        commands = [["retry", "--state", failed]] if failed else job.commands
+        for args in commands:
+            invocation = dbt.cli(args, manifest=MANIFEST, target_path=report.folder(context.run_id), raise_on_error=False)
+            yield from report.stream(invocation, last=args is commands[-1])
 
-    @job(name=name, description=JOBS[name].description, tags=TAGS)
+    @dagster.job(name=job.name, description=job.description, tags=TAGS)
     def dbt_job() -> None:
-        dbt_command()
+        dbt_commands()
 
     return dbt_job
 
 
-jobs = [
-    define_asset_job("daily", selection=[dbt_models], description=JOBS["daily"].description, tags=TAGS),
-    dbt_job("smoke"),
-    dbt_job("freshness"),
-    define_asset_job(
-        "full_refresh",
-        selection=[dbt_models],
-        description=JOBS["full_refresh"].description,
-        tags=TAGS,
-        config=RunConfig(ops={"dbt": BuildConfig(full_refresh=True)}),
-    ),
-]
+def dagster_job(job: jobs.Job) -> Any:
+    """The job: over assets, where it builds the whole project."""
+    if not job.whole:
+        return dbt_job(job)
+    config = BuildConfig(full_refresh=job.full_refresh, flags=list(job.flags), before=[list(args) for args in job.before])
+    return define_asset_job(job.name, selection=[dbt_models], description=job.description, tags=TAGS, config=RunConfig(ops={"dbt": config}))
+
+
+JOBS = {job.name: dagster_job(job) for job in jobs.load().values()}
 
 defs = Definitions(
     assets=[dbt_models],
-    jobs=jobs,
+    jobs=list(JOBS.values()),
     schedules=[
         ScheduleDefinition(
-            job=job,
-            cron_schedule=JOBS[job.name].cron,
-            execution_timezone="UTC",
-            default_status=DefaultScheduleStatus.RUNNING if schedules_enabled() else DefaultScheduleStatus.STOPPED,
+            job=JOBS[job.name],
+            cron_schedule=job.cron,
+            execution_timezone=job.timezone,
+            default_status=DefaultScheduleStatus.RUNNING if jobs.schedules_enabled() else DefaultScheduleStatus.STOPPED,
         )
-        for job in jobs
-        if JOBS[job.name].cron
+        for job in jobs.load().values()
+        if job.cron
     ],
     resources={"dbt": DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])},
     executor=in_process_executor,  # a run is one op: a process for it would import all of Dagster a second time

@@ -39,11 +39,13 @@ def failed_before(context: OpExecutionContext) -> str | None:
     return str(failed) if again & (results.FAILED | {"skipped"}) else None
 
 
-def stream(invocation: DbtCliInvocation) -> Iterator[Any]:
+def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
     """Yield dagster-dbt's events of a dbt command, and then one with the result of each node.
 
     Args:
         invocation: the command, with a target folder of its own, and without ``raise_on_error``.
+        last: whether no other command of the job follows. What is left of an earlier one is of no use to `dbt retry`: when it
+            failed, the later ones are still to be done.
 
     Raises:
         dagster.Failure: dbt failed; the description is dbt's own text.
@@ -56,6 +58,8 @@ def stream(invocation: DbtCliInvocation) -> Iterator[Any]:
         end(invocation.process)
         shutil.rmtree(target, ignore_errors=True)  # megabytes
     records = results.read(kept(target))
+    if not last:
+        shutil.rmtree(kept(target))
     yield AssetObservation(RESULTS, metadata={"dbt": MetadataValue.json(records)})
     if error := invocation.get_error():
         raise Failure(words(records, error), allow_retries=False)

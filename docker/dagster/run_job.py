@@ -12,7 +12,6 @@ from collections import Counter
 from typing import Any
 
 from switchyard import api, project, results
-from switchyard.jobs import JOBS
 from webserver import ask
 
 LOCATION = "shop"
@@ -135,7 +134,7 @@ def follow(job: str, run_id: str, start: float) -> bool:
     """Follow the run to its end, and return whether it succeeded."""
     api.emit("started", job=job, run_id=run_id, url=page(run_id))
     message, engine, cursor, said, at = None, None, None, None, 0.0
-    records: list[dict[str, Any]] = []
+    records: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
     while True:
         answer = ask(EVENTS, run=run_id, after=cursor)
@@ -147,7 +146,8 @@ def follow(job: str, run_id: str, start: float) -> bool:
             kind = event["__typename"]
             counts[kind] += 1
             if kind == "ObservationEvent" and event["assetKey"]["path"] == ["dbt_results"]:
-                records = next(json.loads(entry["jsonString"]) for entry in event["metadataEntries"] if entry.get("label") == "dbt")
+                found = next(json.loads(entry["jsonString"]) for entry in event["metadataEntries"] if entry.get("label") == "dbt")
+                records |= {record["unique_id"]: record for record in found}
             elif kind == "EngineEvent":
                 engine = event["message"]
             elif kind == "ExecutionStepFailureEvent":
@@ -155,9 +155,9 @@ def follow(job: str, run_id: str, start: float) -> bool:
                     "message"
                 ]
             elif state := STATES.get(kind):
-                for record in records:
+                for record in records.values():
                     api.emit("node", **record)
-                if failed := results.failures(records):  # dbt's words stand with each of them
+                if failed := results.failures(list(records.values())):  # dbt's words stand with each of them
                     message = "failed: " + ", ".join(record["name"] for record in failed)
                 if "from outside the execution context" in event["message"]:  # Dagster's engine has said before what it saw
                     message = message or engine
@@ -269,4 +269,4 @@ def loaded() -> tuple[str | None, str | None] | None:
 
 
 if __name__ == "__main__":
-    api.main(run, rerun, JOBS, active, cancel)
+    api.main(run, rerun, active, cancel)

@@ -1,4 +1,4 @@
-"""One attempt of a flow run at its dbt command: its target folder, and the table in which `invoke run` finds its results."""
+"""One attempt of a flow run at its dbt commands: their target folder, and the table in which `invoke run` finds their results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.exceptions import Abort
 
 from switchyard import project, results
+from switchyard.jobs import Job
 
 RESULTS = ("run_results.json", "sources.json")
-RETRYABLE = {"build", "test"}  # of the commands of our jobs; dbt cannot retry `source freshness`
+RETRYABLE = {"build", "run", "test", "seed", "snapshot"}  # of the commands of a job; dbt cannot retry `source freshness`
 KEPT = 10  # flow runs whose results are kept, for a retry
 
 
@@ -27,8 +28,6 @@ class Attempt:
 
     Attributes:
         target: dbt's target folder: one per flow run, with the newest parse, and the results of the attempt before this one.
-        can_be_retried: whether ``dbt retry`` has something to go by.
-        records: afterwards, what dbt left of its nodes; see `switchyard.results`.
     """
 
     def __init__(self, flow_run: str, number: int) -> None:
@@ -38,8 +37,8 @@ class Attempt:
             flow_run: the flow run's id.
             number: of the attempt; above 1 it is a retry.
         """
-        self.records: list[dict[str, Any]] = []
-        self._flow_run = flow_run
+        self._records: dict[str, dict[str, Any]] = {}
+        self._flow_run, self._number = flow_run, number
         self._interrupted = False
         self._runs = project.target_dir() / "flow-runs"
         self.target = self._runs / flow_run
@@ -48,7 +47,23 @@ class Attempt:
         with suppress(FileNotFoundError):  # it has never been parsed
             shutil.copy(project.target_dir() / "partial_parse.msgpack", self.target)
         self._before = self._invocations()
-        self.can_be_retried = number > 1 and self._last_command() in RETRYABLE
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What dbt has left of its nodes so far; see `switchyard.results`."""
+        return list(self._records.values())
+
+    def commands(self, job: Job) -> list[list[str]]:
+        """What dbt has to do: the job, or on a retry only what failed and what was skipped, where `dbt retry` has that to go by."""
+        if self._number > 1 and not job.before and self._last_command() in RETRYABLE:
+            return [["retry"]]
+        return [list(args) for args in job.commands]
+
+    def collect(self) -> None:
+        """Note the results of the dbt command that has just ended."""
+        if self._invocations() != self._before:
+            self._before = self._invocations()
+            self._records |= {record["unique_id"]: record for record in results.read(self.target)}
 
     def __enter__(self) -> Attempt:
         self._handler = signal.getsignal(signal.SIGTERM)
@@ -72,8 +87,7 @@ class Attempt:
 
     def _publish(self) -> None:
         """Publish the results, keep the parse for the next flow run, and drop what nobody reads again."""
-        if self._invocations() != self._before:
-            self.records = results.read(self.target)
+        self.collect()
         create_table_artifact(self.records, key="dbt-nodes", description="What dbt reports of each node.")
         with suppress(FileNotFoundError):  # dbt did not come as far as that
             os.replace(self.target / "partial_parse.msgpack", project.target_dir() / "partial_parse.msgpack")

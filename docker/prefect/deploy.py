@@ -22,8 +22,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import flow
-from switchyard import api
-from switchyard.jobs import JOBS, schedules_enabled
+from switchyard import api, jobs
 
 POOL = "shop"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
@@ -51,30 +50,30 @@ def make_pool() -> None:
 
 def is_on(job: str) -> bool:
     """Whether the schedule of ``job`` is to be on: as SCHEDULES_ENABLED says when it has changed, and else as it is on the page."""
-    if Variable.get("schedules_enabled") == schedules_enabled():
+    if Variable.get("schedules_enabled") == jobs.schedules_enabled():
         with get_client(sync_client=True) as client:
             try:
                 return any(schedule.active for schedule in client.read_deployment_by_name(f"dbt/{job}").schedules)
             except ObjectNotFound:
                 pass
-    return schedules_enabled()
+    return jobs.schedules_enabled()
 
 
 def deploy() -> None:
     """Create or update a deployment for each job."""
     source = flow.dbt.from_source(source=str(Path(__file__).parent), entrypoint="flow.py:dbt")
-    for job in JOBS.values():
+    for job in flow.JOBS.values():
         source.deploy(
             name=job.name,
             description=job.description,
             parameters={"job": job.name},
             work_pool_name=POOL,
             job_variables={"command": COMMAND},
-            schedules=[Cron(job.cron, timezone="UTC", active=is_on(job.name))] if job.cron else [],
+            schedules=[Cron(job.cron, timezone=job.timezone, active=is_on(job.name))] if job.cron else [],
             print_next_steps=False,
             ignore_warnings=True,
         )
-    Variable.set("schedules_enabled", schedules_enabled(), overwrite=True)
+    Variable.set("schedules_enabled", jobs.schedules_enabled(), overwrite=True)
 
 
 def watch_for_zombies() -> None:

@@ -10,15 +10,21 @@ from prefect.states import Completed, Failed, State
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from attempt import Attempt
-from switchyard.jobs import JOBS
+from switchyard import jobs
+
+JOBS = jobs.load()
 
 
 @flow(name="dbt", description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.")
 def dbt(job: Literal[tuple(JOBS)]) -> State:
-    """Run the dbt command of ``job``; on a retry, ``dbt retry`` of what failed and what was skipped."""
+    """Run the dbt commands of ``job``; on a retry, ``dbt retry`` of what failed and what was skipped."""
     with Attempt(runtime.flow_run.id, runtime.flow_run.run_count) as attempt:
         runner = PrefectDbtRunner(settings=PrefectDbtSettings(target_path=attempt.target), raise_on_failure=False)
-        result = runner.invoke(["retry"] if attempt.can_be_retried else list(JOBS[job].dbt_args))
+        for args in attempt.commands(JOBS[job]):
+            result = runner.invoke(args)
+            attempt.collect()
+            if not result.success:
+                break
     if result.success:
         return Completed(message=f"{len(attempt.records)} dbt nodes")
     return Failed(message=f"dbt reports failures: {', '.join(attempt.failures())}")

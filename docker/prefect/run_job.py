@@ -10,7 +10,6 @@ from itertools import count
 from typing import Any
 
 from switchyard import api
-from switchyard.jobs import JOBS
 
 Run = dict[str, Any]
 FLOW = "dbt"
@@ -183,4 +182,4 @@ def take_back(run_id: str) -> None:
 
 
 if __name__ == "__main__":
-    api.main(run, rerun, JOBS, active, cancel)
+    api.main(run, rerun, active, cancel)

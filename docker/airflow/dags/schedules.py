@@ -6,16 +6,16 @@ The jobs' own DAGs are never paused, so that a run asked for by hand begins at o
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
 
-from dag_factory import START
-from switchyard.jobs import JOBS, schedules_enabled
+from dag_factory import start_of
+from switchyard import jobs
 
-for job in JOBS.values():
-    if job.cron and not schedules_enabled():
+for job in jobs.load().values():
+    if job.cron and not jobs.schedules_enabled():
         with DAG(
             dag_id=f"{job.name}_schedule",
             description=f"Trigger {job.name} by its schedule. Turn it on to use it.",
             schedule=job.cron,
-            start_date=START,
+            start_date=start_of(job),
             catchup=False,
             max_active_runs=1,
             is_paused_upon_creation=True,

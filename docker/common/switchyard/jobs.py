@@ -1,9 +1,35 @@
-"""The four jobs, under the same names in every orchestrator."""
+"""The jobs, under the same names in every orchestrator: those of the project's ``orchestration.yml``, or else four of our own."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import yaml
+
+from switchyard import project
+
+FILE = "orchestration.yml"
+COMMANDS = (("build",), ("run",), ("test",), ("seed",), ("snapshot",), ("source", "freshness"))
+# What every run needs to have as it is.
+RESERVED = re.compile(
+    r"--(project-dir|profiles-dir|profile|target|target-path|log-.*|vars|state|defer.*|no-use-colors|use-colors)(=.*)?|-t"
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_CRON = re.compile(r"\S+( \S+){4}")
+_KEYS = {"description", "dbt", "schedule", "timezone", "vars"}
+
+
+class JobsError(Exception):
+    """``orchestration.yml`` is not as it should be; a line for each mistake, with the number of its own line."""
 
 
 @dataclass(frozen=True)
@@ -13,25 +39,164 @@ class Job:
     Attributes:
         name: the name in every orchestrator and in ``invoke run --job``.
         dbt_args: the dbt command line after ``dbt``.
-        cron: five-field cron expression in UTC, or None for a job that is only started by hand.
+        cron: five-field cron expression, or None for a job that is only started by hand.
         description: one sentence for the orchestrator's page.
+        timezone: of ``cron``, an IANA name.
+        before: dbt commands that run first, one after the other; one that fails ends the job.
     """
 
     name: str
     dbt_args: tuple[str, ...]
     cron: str | None
     description: str
+    timezone: str = "UTC"
+    before: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def commands(self) -> tuple[tuple[str, ...], ...]:
+        """Every dbt command, in order."""
+        return (*self.before, self.dbt_args)
+
+    @property
+    def full_refresh(self) -> bool:
+        """Whether incremental models and seeds are built from nothing."""
+        return not {"--full-refresh", "-f"}.isdisjoint(self.dbt_args)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What stands after ``dbt build``, without ``--full-refresh``."""
+        return tuple(word for word in self.dbt_args[1:] if word not in ("--full-refresh", "-f"))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a build of the whole project. Only such a one is shown node by node by every orchestrator."""
+        return self.dbt_args[0] == "build" and self.flags[2 * (self.flags[:1] == ("--vars",)) :] == ()
 
 
-JOBS = {
+DEFAULT = {
     job.name: job
     for job in (
         Job("daily", ("build",), "0 5 * * *", "Load the seeds, build every model and snapshot, run every test."),
-        Job("smoke", ("test", "--select", "tag:smoke"), "15 * * * *", "Run the few tests that tell whether the shop is sane."),
+        Job("smoke", ("test", "--select", "tag:smoke"), "15 * * * *", "Run the few tests that are tagged smoke."),
         Job("freshness", ("source", "freshness"), "30 */6 * * *", "Check how old the raw tables are."),
         Job("full_refresh", ("build", "--full-refresh"), None, "Rebuild everything, incremental models included, from nothing."),
     )
 }
+
+
+@cache
+def load() -> dict[str, Job]:
+    """The jobs of the project at SWITCHYARD_SOURCE_PATH, read once in a process.
+
+    Raises:
+        JobsError: its file has a mistake.
+    """
+    return read(project.source_dir())
+
+
+def read(folder: Path) -> dict[str, Job]:
+    """The jobs of the project in ``folder``, by name, in the file's order.
+
+    Raises:
+        JobsError: its file has a mistake.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return DEFAULT
+    try:
+        node = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobsError(f"{FILE} cannot be read: {error}") from None
+    mistakes: list[str] = []
+    jobs = list(_jobs(node, mistakes))
+    if mistakes:
+        raise JobsError("\n".join(mistakes))
+    return {job.name: job for job in jobs}
+
+
+def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
+    def wrong(node: yaml.Node | None, what: str) -> None:
+        mistakes.append(f"{FILE}:{node.start_mark.line + 1 if node else 1}: {what}")
+
+    def mapping(node: yaml.Node | None, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            wrong(node, f"{what} must be a mapping.")
+            return {}
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if str(key.value) in found:
+                wrong(key, f"{key.value} stands here twice.")
+            found[str(key.value)] = key, value
+        return found
+
+    top = mapping(root, "The file")
+    for key, (node, _) in top.items():
+        if key != "jobs":
+            wrong(node, f"there is no key {key!r}; the only one is jobs.")
+    if root is not None and "jobs" not in top:
+        wrong(root, "jobs is missing.")
+    for name, (key, body) in mapping(top["jobs"][1], "jobs").items() if "jobs" in top else ():
+        known = len(mistakes)
+        if not _NAME.fullmatch(name):
+            wrong(key, f"{name!r} is no name for a job: letters, digits and _, a letter first, 100 at most.")
+        fields = mapping(body, f"The job {name}")
+        for field, (field_key, _) in fields.items():
+            if field not in _KEYS:
+                wrong(field_key, f"a job has no key {field!r}; its keys are {', '.join(sorted(_KEYS))}.")
+        values = {field: _value(value) for field, (_, value) in fields.items()}
+        for field in ("description", "schedule", "timezone"):
+            if field in values and not isinstance(values[field], str):
+                wrong(fields[field][0], f"{field} must be text.")
+        commands = list(_commands(fields, values, wrong, key))
+        cron, zone = values.get("schedule"), values.get("timezone", "UTC")
+        if isinstance(cron, str) and not _CRON.fullmatch(cron):
+            wrong(fields["schedule"][0], f"{cron!r} is no cron expression of five fields.")
+        if isinstance(zone, str) and "timezone" in fields and not _zone(zone):
+            wrong(fields["timezone"][0], f"there is no time zone {zone!r}.")
+        if len(mistakes) == known:
+            *before, last = commands
+            yield Job(name, last, cron, values.get("description", ""), zone, tuple(before))
+
+
+def _commands(fields: dict[str, Any], values: dict[str, Any], wrong: Any, job: yaml.Node) -> Iterator[tuple[str, ...]]:
+    """The dbt commands of one job, with its variables."""
+    variables = values.get("vars")
+    if variables is not None and not isinstance(variables, dict):
+        wrong(fields["vars"][0], "vars must be a mapping.")
+    if "dbt" not in fields:
+        wrong(job, "dbt is missing: the dbt command that the job runs, such as `build`.")
+        return
+    key, node = fields["dbt"]
+    for line in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        try:
+            words = tuple(shlex.split(line.value)) if isinstance(line, yaml.ScalarNode) else ()
+        except ValueError as error:
+            wrong(line, f"{line.value!r} cannot be read: {error}.")
+            continue
+        if words[:1] == ("dbt",):
+            words = words[1:]
+        if not any(words[: len(command)] == command for command in COMMANDS):
+            wrong(line, f"dbt must begin with one of {', '.join(' '.join(command) for command in COMMANDS)}.")
+        for word in words:
+            if RESERVED.fullmatch(word):
+                wrong(line, f"{word} cannot be set here" + ("; variables stand under vars." if word.startswith("--vars") else "."))
+        command = next((command for command in COMMANDS if words[: len(command)] == command), words)
+        given = ("--vars", json.dumps(variables, default=str)) if variables else ()
+        yield (*command, *given, *words[len(command) :])
+    if isinstance(node, yaml.SequenceNode) and not node.value:
+        wrong(key, "dbt names no command.")
+
+
+def _value(node: yaml.Node) -> Any:
+    return yaml.SafeLoader("").construct_document(node)
+
+
+def _zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
+        return False
+    return True
 
 
 def schedules_enabled() -> bool:

@@ -1,4 +1,8 @@
-"""The dbt project's files: their fingerprint, and a manifest that is never older than they are."""
+"""The dbt project's files: their fingerprint, its packages, and a manifest that is never older than they are.
+
+A person's folder is only read. dbt works in one beside it, which `lay_out` makes of links to what is in that folder and to the
+packages: dbt looks for them inside the project, and has no setting for another place.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+import yaml
 
 if os.name == "nt":
     import msvcrt
@@ -43,17 +49,104 @@ IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
 
 class ParseFailed(Exception):
-    """dbt could not parse the project; the text is dbt's own."""
+    """dbt could not parse the project, or not install its packages; the text is dbt's own."""
+
+
+def source_dir() -> Path:
+    """The person's dbt project, from SWITCHYARD_SOURCE_PATH."""
+    return Path(os.environ["SWITCHYARD_SOURCE_PATH"])
 
 
 def project_dir() -> Path:
-    """The dbt project's folder, from DBT_PROJECT_DIR."""
+    """The folder that dbt works in, from DBT_PROJECT_DIR."""
     return Path(os.environ["DBT_PROJECT_DIR"])
 
 
 def target_dir() -> Path:
     """Where manifests are kept, from SWITCHYARD_TARGET_PATH; always outside the project."""
     return Path(os.environ["SWITCHYARD_TARGET_PATH"])
+
+
+def packages_folder(project: Path) -> Path | None:
+    """Where in the project dbt looks for its packages; None where ``dbt_project.yml`` has it from a variable, as from DBT_PACKAGES_PATH."""
+    content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
+    text = str(content.get("packages-install-path") or content.get("modules-path") or "dbt_packages")
+    return None if "{{" in text else Path(text)
+
+
+def lay_out() -> None:
+    """Make, or bring up to date, the folder that dbt works in; the caller holds the lock."""
+    source, work = source_dir(), project_dir()
+    inside = packages_folder(source)
+    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in IGNORED}
+    if inside:
+        for depth in range(1, len(inside.parts)):  # a folder on the way to the packages cannot be a link
+            above = Path(*inside.parts[:depth])
+            wanted.pop(above, None)
+            if (source / above).is_dir():
+                wanted |= {above / path.name: path for path in (source / above).iterdir()}
+        wanted[inside] = Path(os.environ["DBT_PACKAGES_PATH"])
+    for folder, folders, files in os.walk(work):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and str(wanted.get(path.relative_to(work))) != os.readlink(path):
+                path.unlink()
+    for place, target in wanted.items():
+        link = work / place
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if os.name == "nt":  # where an ordinary account makes no links
+            _mirror(target, link)
+        elif not link.is_symlink():
+            link.symlink_to(target)
+
+
+def _mirror(source: Path, copy: Path) -> None:
+    """Make ``copy`` hold what ``source`` holds, and nothing else."""
+    if not source.is_dir():
+        shutil.copy2(source, copy)
+        return
+    copy.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in source.iterdir()}
+    for path in copy.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in names:
+        _mirror(source / name, copy / name)
+
+
+def install_packages(dependencies: Path) -> None:
+    """Run ``dbt deps``, and put the packages where DBT_PACKAGES_PATH says.
+
+    Args:
+        dependencies: a copy of the project's files that name packages, and of its local packages, in which dbt may write a lock.
+            The project itself is at the place that the file ``.project`` in it names.
+
+    Raises:
+        ParseFailed: dbt cannot install them.
+    """
+    project = (dependencies / (dependencies / ".project").read_text(encoding="utf-8").strip()).resolve()
+    packages = Path(os.environ["DBT_PACKAGES_PATH"])
+    packages.mkdir(parents=True, exist_ok=True)
+    if any((project / name).exists() for name in ("packages.yml", "dependencies.yml")):
+        # Not the warm dbt, which is a run's; it is not up when an image is built.
+        done = subprocess.run(
+            ["dbt", "--no-use-colors", "--quiet", "--log-level-file", "none", "deps", "--project-dir", str(project)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise ParseFailed((done.stdout + done.stderr).strip())
+    inside = packages_folder(project)
+    found = project / inside if inside else packages
+    for package in sorted(found.iterdir()) if found.is_dir() else ():
+        place = packages / package.name
+        if package.is_symlink():
+            target = package.resolve()
+            # A package inside the project is the person's own folder, where edits of it count.
+            if target.is_relative_to(project):
+                target = source_dir() / target.relative_to(project)
+            package.unlink()
+            place.symlink_to(target)
+        elif place != package:
+            shutil.move(package, place)
 
 
 @contextmanager
@@ -67,9 +160,10 @@ def _locked() -> Iterator[Path]:
 
 
 def adopt_baked() -> None:
-    """Begin with the parse that the image carries, at SWITCHYARD_BAKED_PATH: the target is an empty folder in memory there."""
+    """Lay the project out, and begin with the parse that the image carries, at SWITCHYARD_BAKED_PATH: the target is empty there."""
     with _locked() as target:
         _adopt_baked(target)
+        lay_out()
 
 
 def _adopt_baked(target: Path) -> None:
@@ -85,7 +179,7 @@ def fingerprint(project: Path | None = None) -> str:
 
     Content and names only, no times: the same project gives the same fingerprint on every machine.
     """
-    root = project or project_dir()
+    root = project or source_dir()
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in IGNORED and not name.startswith("."))
@@ -117,6 +211,7 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
         stamp = target / "fingerprint"
         manifest = target / "manifest.json"
         _adopt_baked(target)
+        lay_out()
         wanted = fingerprint()
         if manifest.exists() and stamp.exists() and stamp.read_text() == wanted:
             return manifest, wanted
@@ -144,6 +239,9 @@ def _parse(dbt: str, target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        print(*ensure_manifest())
+        if len(sys.argv) > 1:
+            install_packages(Path(sys.argv[1]))
+        else:
+            print(*ensure_manifest())
     except ParseFailed as error:
         sys.exit(str(error))

@@ -1,0 +1,19 @@
+"""``python -m switchyard.typed ARGS``: become the dbt command ARGS, beside the orchestrator and out of its way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from switchyard import project
+
+if __name__ == "__main__":
+    project.adopt_baked()
+    # A folder of its own: what it writes there is not the parse that the orchestrator goes by.
+    place = str(project.target_dir() / "typed")
+    os.environ |= {"DBT_TARGET_PATH": place, "DBT_LOG_PATH": place}
+    os.chdir(project.project_dir())
+    if os.name == "nt":  # where exec ends the process that others wait for
+        sys.exit(subprocess.call(["dbt", *sys.argv[1:]]))
+    os.execvp("dbt", ["dbt", *sys.argv[1:]])
