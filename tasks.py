@@ -274,7 +274,11 @@ def sql(c, query=None):
     """Ask the warehouse, as the role dbt: one statement, or an interactive psql."""
     if asked_for_help("sql", query):
         return
-    if runtime_of(c).sql(query, tty=query is None and sys.stdin.isatty()):
+    from stack import warehouse
+
+    runtime = runtime_of(c)
+    warehouse.require_shared(runtime, "sql")
+    if runtime.sql(query, tty=query is None and sys.stdin.isatty()):
         raise Exit(code=1)
 
 

@@ -89,6 +89,14 @@ def image(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed |
     )
 
 
+def packages(what: str, said: str) -> BuildFailed:
+    """The error where `dbt deps` fails; where it was for want of a network, with what helps."""
+    again = "Correct packages.yml, then: invoke up"
+    if re.search(r"resolve|refused|timed out|unreachable|Max retries", said):
+        again = "Try again with a network, or set DBT_PACKAGE_HUB_URL in .env to your company's copy of dbt's hub."
+    return environment(what, said, again)
+
+
 def environment(what: str, said: str, again: str) -> BuildFailed:
     """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
     if _UNTRUSTED.search(said):

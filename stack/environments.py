@@ -216,7 +216,9 @@ def _packages(settings: Settings, folders: plan.Folders, project: Project, runne
         shutil.copytree(projects.stage(settings, project) / "deps", copy)
     on_line("installing dbt's packages")
     argv = [_program("python", env), "-m", "switchyard.project", str(copy)]
-    _run(runner, argv, on_line, f"dbt's packages for {folders.name}", env)
+    done = runner.follow(argv, on_line, env=env, only_env=True)
+    if done.code:
+        raise diagnosis.packages(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
 
 
 def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mapping[str, str] | None = None) -> None:

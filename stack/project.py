@@ -65,6 +65,7 @@ _ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
 _READ = {".yml", ".yaml", ".sql", ".py", ".md", ".csv"}
 # Set by the stack itself, in every process that runs dbt.
 OURS = {"DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"}
+DBTS_OWN = ("DBT_PACKAGE_HUB_URL",)  # what dbt itself reads: a company's own hub
 _IDENTIFIER = re.compile(r"[^a-z0-9_]")
 RESERVED_DATABASES = {"postgres", "template0", "template1", bootstrap.WAREHOUSE}
 
@@ -452,7 +453,7 @@ class _Variables:
 
     def asked(self, output: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
         """The variables that the project and its profile ask for: those that are set, and those that are not, with who asks."""
-        found: dict[str, str] = {}
+        found = {key: self.values[key] for key in DBTS_OWN if key in self.values}
         missing: dict[str, str] = {}
         for name, text in [*_texts(self.place), ("the profile", str(output))]:
             for match in _ASKED.finditer(text):

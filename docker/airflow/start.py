@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg2
 from airflow.utils.db import check_migrations
 
-from switchyard import ending
+from switchyard import ending, project
 
 POOLS = Path(__file__).with_name("pools.json")
 
@@ -50,6 +50,7 @@ def write_passwords() -> None:
 
 
 if __name__ == "__main__":
+    project.share_files()
     if sys.argv[1] == "api-server":
         write_passwords()
         if not database_is_ready():

@@ -1,5 +1,6 @@
 """The dbt project as Dagster assets and asset checks, with its jobs and their schedules."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,13 @@ import report
 from switchyard import jobs, project
 
 MANIFEST, FINGERPRINT = project.ensure_manifest()
-PROJECT = DbtProject(project.project_dir(), target_path=project.target_dir())
+PROJECT = DbtProject(
+    project.project_dir(),
+    target_path=project.target_dir(),
+    profiles_dir=os.environ["DBT_PROFILES_DIR"],
+    profile=os.environ["DBT_PROFILE"],
+    target=os.environ["DBT_TARGET"],
+)
 TAGS = {"dbt/fingerprint": FINGERPRINT}  # run_job.py reads there which state of the project is loaded
 
 

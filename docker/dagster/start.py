@@ -12,7 +12,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 
-from switchyard import api, warm
+from switchyard import api, project, warm
 
 
 def end_interrupted_runs(before: datetime) -> None:
@@ -35,4 +35,5 @@ if __name__ == "__main__":
     else:
         now = str(datetime.now(timezone.utc).timestamp())
         subprocess.Popen([sys.executable, __file__, "--end-interrupted-runs", now], stdin=subprocess.DEVNULL)
+        project.share_files()
         warm.become(sys.argv[1:])

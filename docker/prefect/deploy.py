@@ -22,7 +22,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import flow
-from switchyard import api, jobs
+from switchyard import api, jobs, project
 
 POOL = "shop"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
@@ -97,6 +97,7 @@ def watch_for_zombies() -> None:
 
 
 if __name__ == "__main__":
+    project.share_files()
     api.wait_for_answer(f"{os.environ['PREFECT_API_URL']}/health", 120, "Prefect's server")
     make_pool()
     deploy()

@@ -67,6 +67,12 @@ def target_dir() -> Path:
     return Path(os.environ["SWITCHYARD_TARGET_PATH"])
 
 
+def share_files() -> None:
+    """In a container, let the other orchestrators' accounts, of the same group, write to what this process makes: DuckDB's file, say."""
+    if "SWITCHYARD_BAKED_PATH" in os.environ:
+        os.umask(0o002)
+
+
 def packages_folder(project: Path) -> Path | None:
     """Where in the project dbt looks for its packages; None where ``dbt_project.yml`` has it from a variable, as from DBT_PACKAGES_PATH."""
     content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
@@ -78,7 +84,8 @@ def lay_out() -> None:
     """Make, or bring up to date, the folder that dbt works in; the caller holds the lock."""
     source, work = source_dir(), project_dir()
     inside = packages_folder(source)
-    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in IGNORED}
+    # The profile that counts is in DBT_PROFILES_DIR.
+    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in {*IGNORED, "profiles.yml"}}
     if inside:
         for depth in range(1, len(inside.parts)):  # a folder on the way to the packages cannot be a link
             above = Path(*inside.parts[:depth])
@@ -133,7 +140,8 @@ def install_packages(dependencies: Path) -> None:
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
-            raise ParseFailed((done.stdout + done.stderr).strip())
+            said = (done.stdout + done.stderr).rpartition("Encountered an error:")[2]
+            raise ParseFailed(said.partition("Traceback (most recent call last)")[0].strip())
     inside = packages_folder(project)
     found = project / inside if inside else packages
     for package in sorted(found.iterdir()) if found.is_dir() else ():

@@ -9,6 +9,7 @@ import sys
 from switchyard import project
 
 if __name__ == "__main__":
+    project.share_files()
     project.adopt_baked()
     # A folder of its own: what it writes there is not the parse that the orchestrator goes by.
     place = str(project.target_dir() / "typed")
