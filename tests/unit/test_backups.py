@@ -11,9 +11,10 @@ from stack.errors import BadBackup, IncompatibleData
 ROOT = Path("/shop")
 
 
-def test_a_backup_is_named_by_the_time_in_utc() -> None:
+def test_a_backup_is_named_by_the_project_and_the_time_in_utc() -> None:
     now = datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    assert backups.default_file(ROOT, now) == ROOT / "backups" / "switchyard-20260228T200000Z.dump"
+    assert backups.default_file(ROOT, now, "airflow") == ROOT / "backups" / "switchyard-20260228T200000Z.dump"
+    assert backups.default_file(ROOT, now, "jaffle").name == "switchyard-jaffle-20260228T200000Z.dump"
 
 
 def test_a_checkout_finds_its_own_leftovers_whatever_the_file_is_called_and_nobody_elses() -> None:

@@ -1,20 +1,24 @@
 """The exact command of everything that is asked of Docker: what runs is what these lists say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stack import docker
 from stack.orchestrators import Orchestrator
+from stack.project import Project
 from stack.settings import Settings
 
 SETTINGS = Settings(Path("/shop"), {}, "switchyard")
 FILE = Path("/shop/compose/docker-compose-dagster.yaml")
 DAGSTER = Orchestrator(
     name="dagster", title="Dagster", file=FILE, ui_port="DAGSTER_PORT", ui_path="/", login_user=None, login_key=None,
-    database="dagster", service="dagster-code", run=("python", "/opt/run_job.py"), built="dagster-code",
+    database="dagster", service="dagster-code", dbt="dagster-code", run=("python", "/opt/run_job.py"), built="dagster-code",
     mounts={"dagster-code": (), "dagster-daemon": ("./dagster.yaml:/dagster.yaml:ro",)},
 )  # fmt: skip
+SHOP = Project(Path("/shop/dbt_project"), {"name": "shop"}, "shop", "dev", {"type": "postgres"}, shared=True, shop=True)
 COMPOSE = ["docker", "compose", "--env-file", "/shop/.env", "-f"]
 ON_DAGSTER = [*COMPOSE, "/shop/compose/docker-compose-dagster.yaml"]
 ON_POSTGRES = [*COMPOSE, "/shop/compose/docker-compose-postgres.yaml"]
@@ -44,6 +48,11 @@ def posix(argv: list[str]) -> list[str]:
             id="build behind a proxy, whose password stays out of sight",
         ),
         pytest.param(
+            docker.build_argv(SETTINGS, FILE, "dagster-code", ssh=True),
+            [*ON_DAGSTER, "--progress", "plain", "build", "--ssh", "default", "dagster-code"],
+            id="build with packages from git, by SSH",
+        ),
+        pytest.param(
             docker.up_postgres_argv(SETTINGS, 300),
             [*ON_POSTGRES, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "postgres"],
             id="up: PostgreSQL first, without touching an orchestrator",
@@ -54,8 +63,8 @@ def posix(argv: list[str]) -> list[str]:
             id="up: the orchestrator, in the place of any other",
         ),
         pytest.param(
-            docker.up_argv(SETTINGS, DAGSTER, 60, Path("/shop/.stack/baked-dagster.yaml")),
-            [*ON_DAGSTER, "-f", "/shop/.stack/baked-dagster.yaml", "--progress", "plain",
+            docker.up_argv(SETTINGS, DAGSTER, 60, Path("/shop/.stack/override-dagster.yaml")),
+            [*ON_DAGSTER, "-f", "/shop/.stack/override-dagster.yaml", "--progress", "plain",
              "up", "-d", "--wait", "--wait-timeout", "60", "--remove-orphans"],
             id="up --baked",
         ),
@@ -117,7 +126,7 @@ def test_services_are_read_from_what_docker_prints() -> None:
 
 
 def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
-    assert docker.baked_override(DAGSTER) == (
+    assert docker.override(DAGSTER, SHOP, baked=True) == (
         "services:\n"
         "  dagster-code:\n"
         '    labels: {switchyard.baked: "true"}\n'
@@ -126,3 +135,24 @@ def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
         '    labels: {switchyard.baked: "true"}\n'
         '    volumes: !override ["./dagster.yaml:/dagster.yaml:ro"]\n'
     )
+
+
+def test_a_project_that_needs_nothing_needs_no_override() -> None:
+    assert docker.override(DAGSTER, SHOP, baked=False) == ""
+
+
+def test_the_override_hands_over_names_of_variables_and_never_a_value() -> None:
+    project = replace(SHOP, variables={"DBT_ENV_SECRET_TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/home/me/key.pem")})
+    text = docker.override(DAGSTER, project, baked=False)
+    code = yaml.safe_load(text)["services"]["dagster-code"]
+    assert code["environment"] == ["DBT_ENV_SECRET_TOKEN", "SWITCHYARD_FILE_KEY"]
+    assert posix(code["volumes"]) == ["/home/me/key.pem:/opt/dbt/files/SWITCHYARD_FILE_KEY:ro"]
+    assert "hush" not in text
+
+
+def test_a_baked_run_keeps_what_the_profile_needs() -> None:
+    project = replace(SHOP, shared=False, output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"})
+    lines = docker.override(DAGSTER, project, baked=True)
+    assert 'volumes: !override ["warehouse-volume:/opt/dbt/warehouse"]' in lines
+    assert 'volumes: !override ["./dagster.yaml:/dagster.yaml:ro", "warehouse-volume:/opt/dbt/warehouse"]' in lines
+    assert lines.endswith("volumes:\n  warehouse-volume:\n")

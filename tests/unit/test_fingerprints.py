@@ -1,23 +1,29 @@
 """What makes an image out of date, and what does not."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from stack import fingerprints
-
-VALUES = {"POSTGRES_IMAGE": "p", "PYTHON_IMAGE": "y", "AIRFLOW_IMAGE": "a"}
+from stack import fingerprints, project, settings
 
 
 @pytest.fixture
 def copy(tmp_path, root):
     for folder in ("docker", "dbt_project"):
         shutil.copytree(root / folder, tmp_path / folder)
+    shutil.copy(root / ".env.example", tmp_path)
     return tmp_path
 
 
+def environment_of(root, **values) -> str:
+    loaded = settings.defaults(root)
+    loaded = replace(loaded, values={**loaded.values, **values})
+    return fingerprints.environment(loaded, "dagster", project.load(loaded, {}))
+
+
 def both(root) -> tuple[str, str]:
-    return fingerprints.environment(root, "dagster", VALUES), fingerprints.dbt_project(root)
+    return environment_of(root), fingerprints.dbt_project(project.load(settings.defaults(root), {}))
 
 
 def test_a_copy_elsewhere_is_the_same(copy, root) -> None:
@@ -25,11 +31,11 @@ def test_a_copy_elsewhere_is_the_same(copy, root) -> None:
 
 
 def test_an_edited_model_matters_to_a_baked_run_only(copy) -> None:
-    environment, project = both(copy)
+    environment, models = both(copy)
     with open(copy / "dbt_project" / "models" / "marts" / "dim_products.sql", "a") as file:
         file.write("\n")
-    assert fingerprints.environment(copy, "dagster", VALUES) == environment
-    assert fingerprints.dbt_project(copy) != project
+    assert environment_of(copy) == environment
+    assert both(copy)[1] != models
 
 
 @pytest.mark.parametrize(
@@ -43,21 +49,21 @@ def test_the_environments_files_matter(copy, path) -> None:
     else:
         with open(copy / path, "a") as file:
             file.write("\n")
-    assert fingerprints.environment(copy, "dagster", VALUES) != environment
+    assert environment_of(copy) != environment
 
 
 def test_another_base_image_matters(copy) -> None:
     environment, _ = both(copy)
-    assert fingerprints.environment(copy, "dagster", {**VALUES, "PYTHON_IMAGE": "mirror/python"}) != environment
+    assert environment_of(copy, PYTHON_IMAGE="mirror/python") != environment
 
 
 def test_a_certificate_matters(copy) -> None:
     environment, _ = both(copy)
     (copy / "certs").mkdir()
     (copy / "certs" / "README.md").write_text("about")
-    assert fingerprints.environment(copy, "dagster", VALUES) == environment
+    assert environment_of(copy) == environment
     (copy / "certs" / "company.crt").write_text("one")
-    assert fingerprints.environment(copy, "dagster", VALUES) != environment
+    assert environment_of(copy) != environment
 
 
 def test_what_dbt_writes_does_not_matter(copy) -> None:

@@ -17,11 +17,12 @@ x-orchestrator:
   login: {user: admin, password: FOURTH_ADMIN_PASSWORD}
   database: fourth
   service: api
+  dbt: worker
   run: [python, run_job.py]
 services:
   api:
     build: ..
-    volumes: ["../dbt_project:/opt/dbt/project:ro", "cache:/cache"]
+    volumes: ["${SWITCHYARD_SOURCE_PATH:-../dbt_project}:/opt/dbt/project:ro", "cache:/cache"]
   worker: {}
 """
 
@@ -44,7 +45,8 @@ def test_a_fourth_one_needs_no_python(folder) -> None:
     write(folder, "fourth", FOURTH)
     write(folder, "postgres", "services: {postgres: {}}\n")
     fourth = orchestrators.load_all(folder)["fourth"]
-    assert (fourth.title, fourth.service, fourth.run, fourth.built) == ("Fourth", "api", ("python", "run_job.py"), "api")
+    assert (fourth.title, fourth.service, fourth.dbt, fourth.built) == ("Fourth", "api", "worker", "api")
+    assert fourth.run == ("python", "run_job.py")
     assert (fourth.login_key, fourth.database_key) == ("FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD")
     assert fourth.mounts == {"api": ("cache:/cache",)}
 

@@ -1,10 +1,11 @@
 """The run protocol: what an orchestrator's answer becomes for a person."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from stack import pipeline
+from stack import pipeline, settings
 from stack.errors import ApiUnusable, BadUsage, RunFailed
 from stack.runner import Result
 from switchyard import results
@@ -67,10 +68,25 @@ def test_an_orchestrator_that_breaks_off_is_not_a_result(code) -> None:
         pipeline.follow("daily", stream([{"event": "started", "job": "daily", "url": "u"}], code, "connection refused"), lambda _: None)
 
 
-def test_an_unknown_job_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_job_is_refused_with_the_known_ones(root) -> None:
     with pytest.raises(BadUsage) as caught:
-        pipeline.check_job("dayly")
+        pipeline.known_job(settings.defaults(root), "dayly")
     assert "daily, smoke, freshness, full_refresh" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        pytest.param(None, "daily", id="no file"),
+        pytest.param("jobs: {hourly: {dbt: run}, daily: {dbt: build}}", "daily", id="daily, wherever it stands"),
+        pytest.param("jobs: {hourly: {dbt: run}, weekly: {dbt: build}}", "hourly", id="the first of the file"),
+    ],
+)
+def test_without_a_name_it_is_daily_or_the_first(tmp_path, root, text, first) -> None:
+    if text:
+        (tmp_path / "orchestration.yml").write_text(text)
+    loaded = settings.defaults(root)
+    assert pipeline.known_job(replace(loaded, values={**loaded.values, "DBT_PROJECT": str(tmp_path)}), None) == first
 
 
 def test_a_record_of_a_model() -> None:

@@ -1,22 +1,24 @@
 """What the Docker-free runtime starts, as values; and which of the two runtimes a command drives."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import orchestrators, plan, runtime
+from stack import orchestrators, plan, runtime, settings
+from stack import project as projects
 from stack.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
 from stack.orchestrators import Native, Orchestrator, Process
+from stack.project import Project
 from stack.settings import Settings
 
 VALUES = {
     "POSTGRES_PORT": "15432", "SHOP_PORT": "3000", "DBT_PASSWORD": "d{root}b$t",
-    "SCHEDULES_ENABLED": "false", "EMPTY": "", "RUNTIME": "auto",
+    "SCHEDULES_ENABLED": "false", "EMPTY": "", "RUNTIME": "auto", "SWITCHYARD_SOURCE_PATH": str(Path("/checkout/dbt_project")),
 }  # fmt: skip
 SETTINGS = Settings(Path("/checkout"), VALUES, "p")
 FOLDERS = plan.Folders(Path("/checkout"), "shop")
@@ -30,12 +32,14 @@ API = Process(
 )
 SHOP = Orchestrator(
     name="shop", title="Shop", file=Path("/checkout/compose/docker-compose-shop.yaml"), ui_port="SHOP_PORT", ui_path="/",
-    login_user=None, login_key=None, database="shop", service="shop-api", run=("python", "run_job.py"), built="shop-api", mounts={},
+    login_user=None, login_key=None, database="shop", service="shop-api", dbt="shop-api", run=("python", "run_job.py"), built="shop-api",
+    mounts={},
     native=Native(
         requirements=("requirements.txt", "requirements-dbt.txt"), home=(), unsupported={}, environment={"AT_BUILD": "{environment}"},
         run=("python", "{code}/run_job.py"), processes=(API,),
     ),
 )  # fmt: skip
+PROJECT = Project(Path("/checkout/dbt_project"), {"name": "shop"}, "shop", "dev", {"type": "postgres"}, shared=True, shop=True)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +85,19 @@ def test_a_command_says_its_ports() -> None:
 def test_the_projects_own_blocks_can_be_filled_in(root, name) -> None:
     orchestrator = orchestrators.load_all(root)[name]
     native = orchestrator.native
-    loaded = Settings(root, {**dotenv_values(root / ".env.example")}, "p")
+    loaded = settings.defaults(root)
+    project = projects.load(loaded, {})
     picked = {port: 4000 + number for number, port in enumerate(plan.port_names(orchestrator))}
     assert orchestrator.service in [process.service for process in native.processes]
     for process in native.processes:
         words = plan.argv(loaded, orchestrator, [*process.command, *process.health, *native.run], picked)
-        values = plan.environment(loaded, orchestrator, process, picked, {"PATH": "/bin"}).values()
+        values = plan.environment(loaded, orchestrator, process, picked, {"PATH": "/bin"}, project).values()
         assert not [text for text in (*words, *values) if "{" in text or "$" in text]
         assert not [text for text in (*words, *values) if "/opt/" in text or "@postgres:" in text or "0.0.0.0" in text]
 
 
 def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -> None:
-    env = plan.environment(SETTINGS, SHOP, API, {"peer": 9}, {"PATH": "/bin", "LANG": "C"})
+    env = plan.environment(SETTINGS, SHOP, API, {"peer": 9}, {"PATH": "/bin", "LANG": "C"}, PROJECT)
     assert (env["DB"], env["MODE"], env["PASSWORD"], env["DBT_HOST"]) == ("127.0.0.1:15432", "fast", "d{root}b$t", "127.0.0.1")
     assert (env["PEER"], env["LANG"], env["DBT_ENV_SECRET_PASSWORD"]) == ("9", "C", "d{root}b$t")
     folders = [FOLDERS.virtualenv(name) / plan.scripts() for name in ("requirements.txt", "requirements-dbt.txt")]
@@ -101,15 +106,23 @@ def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -
 
 def test_nothing_of_the_users_own_reaches_a_process() -> None:
     own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
-    env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own})
-    assert not (own.keys() - {"PYTHONPATH"}) & env.keys()
-    assert env["PYTHONPATH"] == str(Path("/checkout/docker/common"))
+    env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own}, PROJECT)
+    assert not (own.keys() - {"PYTHONPATH", "DBT_TARGET"}) & env.keys()
+    assert (env["PYTHONPATH"], env["DBT_TARGET"]) == (str(Path("/checkout/docker/common")), "dev")
 
 
 def test_nothing_is_written_into_the_project() -> None:
-    env = plan.environment(SETTINGS, SHOP, None, {}, {})
-    assert {key for key, value in env.items() if Path(value) == Path("/checkout/dbt_project")} == {"DBT_PROJECT_DIR", "DBT_PROFILES_DIR"}
+    env = plan.environment(SETTINGS, SHOP, None, {}, {}, PROJECT)
+    assert {key for key, value in env.items() if Path(value) == Path("/checkout/dbt_project")} == {"SWITCHYARD_SOURCE_PATH"}
+    assert env["DBT_PROJECT_DIR"] == str(FOLDERS.environment / "target" / "project")
     assert env["AT_BUILD"] == str(FOLDERS.environment)
+
+
+def test_a_project_with_its_own_warehouse_is_told_nothing_of_the_stacks() -> None:
+    own = replace(PROJECT, shared=False, shop=False, variables={"TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/key")})
+    env = plan.environment(SETTINGS, SHOP, None, {}, {}, own)
+    assert not {"DBT_HOST", "DBT_USER", "DBT_ENV_SECRET_PASSWORD"} & env.keys()
+    assert (env["TOKEN"], env["SWITCHYARD_FILE_KEY"]) == ("hush", str(Path("/key")))
 
 
 @pytest.mark.parametrize(

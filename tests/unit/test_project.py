@@ -7,19 +7,23 @@ from switchyard import project
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    baked, target = tmp_path / "baked", tmp_path / "target"
-    for folder in (baked, target):
+    baked, target, source = tmp_path / "baked", tmp_path / "target", tmp_path / "source"
+    for folder in (baked, target, source):
         folder.mkdir()
+    (source / "dbt_project.yml").write_text("name: shop\n")
     for name in (*project.ARTIFACTS, "fingerprint"):
         (baked / name).write_text(f"baked {name}")
     monkeypatch.setenv("SWITCHYARD_BAKED_PATH", str(baked))
     monkeypatch.setenv("SWITCHYARD_TARGET_PATH", str(target))
+    monkeypatch.setenv("SWITCHYARD_SOURCE_PATH", str(source))
+    monkeypatch.setenv("DBT_PROJECT_DIR", str(target / "project"))
+    monkeypatch.setenv("DBT_PACKAGES_PATH", str(tmp_path / "packages"))
     return baked, target
 
 
 def held(target) -> set[str]:
-    """The names of what is in the folder, besides the lock."""
-    return {path.name for path in target.iterdir()} - {".lock"}
+    """The names of what is in the folder, besides the lock and the folder that dbt works in."""
+    return {path.name for path in target.iterdir()} - {".lock", "project"}
 
 
 def test_an_empty_target_begins_with_it(folders) -> None:

@@ -34,7 +34,24 @@ def free():
     return {name: str(unused()) for name in PORTS}
 
 
-TASKS = ("build", "up", "down", "switch", "run", "status", "logs", "sql", "backup", "restore", "clean", "doctor", "bench")
+TASKS = (
+    "build",
+    "up",
+    "down",
+    "switch",
+    "run",
+    "status",
+    "logs",
+    "sql",
+    "backup",
+    "restore",
+    "use",
+    "dbt",
+    "generate",
+    "clean",
+    "doctor",
+    "bench",
+)
 
 
 def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:
