@@ -65,7 +65,18 @@ VALID = re.compile(
 )
 WORDS = st.sampled_from(["Dagster", "dagster ", "airflow\n", "--orch", "0", "-1", "None"])
 NAMES = (HOSTILE | WORDS).filter(lambda name: not VALID.fullmatch(name))
-KEYS = ("ORCHESTRATOR", "RUNTIME", "STACK_PG_BIN", "DAGSTER_PORT", "POSTGRES_IMAGE", "DBT_PASSWORD", "AIRFLOW_DB_PASSWORD")
+KEYS = (
+    "ORCHESTRATOR",
+    "RUNTIME",
+    "DBT_PROJECT",
+    "DBT_PROFILES_DIR",
+    "WAREHOUSE",
+    "STACK_PG_BIN",
+    "DAGSTER_PORT",
+    "POSTGRES_IMAGE",
+    "DBT_PASSWORD",
+    "AIRFLOW_DB_PASSWORD",
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +132,7 @@ def changing(calls: list[list[str]]) -> list[list[str]]:
 @pytest.mark.parametrize(
     "args",
     [("up", "--orch"), ("up", "--runtime"), ("up", "--integration"), ("switch",), ("switch", "dagster", "--timeout"), ("build", "--orch"),
-     ("run", "--job"), ("logs", "--service"), ("logs", "--tail"), ("backup", "--file"), ("restore",), ("clean", "--runtime")],
+     ("run", "--job"), ("use",), ("logs", "--service"), ("logs", "--tail"), ("backup", "--file"), ("restore",), ("clean", "--runtime")],
     ids=" ".join,
 )  # fmt: skip
 @given(NAMES)
