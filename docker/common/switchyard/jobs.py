@@ -21,7 +21,7 @@ FILE = "orchestration.yml"
 COMMANDS = (("build",), ("run",), ("test",), ("seed",), ("snapshot",), ("source", "freshness"))
 # What every run needs to have as it is.
 RESERVED = re.compile(
-    r"--(project-dir|profiles-dir|profile|target|target-path|log-.*|vars|state|defer.*|no-use-colors|use-colors)(=.*)?|-t"
+    r"--(project-dir|profiles-dir|profile|target|target-path|log-.*|vars|state|defer.*|no-use-colors|use-colors)(=.*)?|-t.*"
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _CRON = re.compile(r"\S+( \S+){4}")
@@ -143,7 +143,12 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         for field, (field_key, _) in fields.items():
             if field not in _KEYS:
                 wrong(field_key, f"a job has no key {field!r}; its keys are {', '.join(sorted(_KEYS))}.")
-        values = {field: _value(value) for field, (_, value) in fields.items()}
+        values: dict[str, Any] = {}
+        for field, (_, value) in fields.items():
+            try:
+                values[field] = _value(value)
+            except (yaml.YAMLError, ValueError, TypeError) as error:
+                wrong(value, f"{field} cannot be read: {getattr(error, 'problem', None) or error}.")
         for field in ("description", "schedule", "timezone"):
             if field in values and not isinstance(values[field], str):
                 wrong(fields[field][0], f"{field} must be text.")
@@ -163,6 +168,11 @@ def _commands(fields: dict[str, Any], values: dict[str, Any], wrong: Any, job: y
     variables = values.get("vars")
     if variables is not None and not isinstance(variables, dict):
         wrong(fields["vars"][0], "vars must be a mapping.")
+    try:
+        given = ("--vars", json.dumps(variables, default=str)) if variables else ()
+    except (ValueError, TypeError) as error:  # a mapping that holds itself, or a key that is a date
+        wrong(fields["vars"][0], f"vars cannot be handed to dbt: {error}.")
+        given = ()
     if "dbt" not in fields:
         wrong(job, "dbt is missing: the dbt command that the job runs, such as `build`.")
         return
@@ -181,7 +191,6 @@ def _commands(fields: dict[str, Any], values: dict[str, Any], wrong: Any, job: y
             if RESERVED.fullmatch(word):
                 wrong(line, f"{word} cannot be set here" + ("; variables stand under vars." if word.startswith("--vars") else "."))
         command = next((command for command in COMMANDS if words[: len(command)] == command), words)
-        given = ("--vars", json.dumps(variables, default=str)) if variables else ()
         yield (*command, *given, *words[len(command) :])
     if isinstance(node, yaml.SequenceNode) and not node.value:
         wrong(key, "dbt names no command.")
