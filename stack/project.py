@@ -169,7 +169,7 @@ class Project:
 
 def folder(settings: Settings) -> Path:
     """The folder that DBT_PROJECT names; a relative one is relative to the checkout."""
-    return Path(os.path.normpath(settings.root / Path(settings["DBT_PROJECT"]).expanduser()))
+    return Path(os.path.normpath(settings.root / os.path.expanduser(settings["DBT_PROJECT"])))
 
 
 def is_shop(settings: Settings) -> bool:
@@ -307,7 +307,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str) -> None:
     Raises:
         BadConfiguration: it cannot be run; all that is in the way is named, and ``.env`` is as it was.
     """
-    place = settings.root / SHOP if typed == "shop" else Path(os.path.abspath(Path(typed).expanduser()))
+    place = settings.root / SHOP if typed == "shop" else Path(os.path.abspath(os.path.expanduser(typed)))
     try:
         value = (
             SHOP if place == settings.root / SHOP else str(place) if Path(typed).is_absolute() else os.path.relpath(place, settings.root)
@@ -388,7 +388,7 @@ def _profile_files(place: Path, settings: Settings) -> list[Path]:
     elsewhere = settings["DBT_PROFILES_DIR"]
     return [
         place / "profiles.yml",
-        *([Path(elsewhere).expanduser() / "profiles.yml"] if elsewhere else []),
+        *([settings.root / os.path.expanduser(elsewhere) / "profiles.yml"] if elsewhere else []),
         Path.home() / ".dbt" / "profiles.yml",
     ]
 
@@ -428,7 +428,7 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
         if any(_SECRET.search(key) for key in keys):
             variables[f"DBT_ENV_SECRET_PROFILE_{name}"] = value
             return f"{{{{ env_var('DBT_ENV_SECRET_PROFILE_{name}') }}}}"
-        path = Path(value).expanduser()
+        path = Path(os.path.expanduser(value))
         if path.is_absolute() and path.is_file():
             files[f"SWITCHYARD_FILE_{name}"] = path
             return f"{{{{ env_var('SWITCHYARD_FILE_{name}') }}}}"

@@ -114,14 +114,16 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
-    values["SWITCHYARD_SOURCE_PATH"] = os.path.normpath(root / Path(values["DBT_PROJECT"]).expanduser())
+    values["SWITCHYARD_SOURCE_PATH"] = os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
     return Settings(root, values, project, saved=there or write), made
 
 
 def assign(root: Path, key: str, value: str) -> None:
     """Give ``key`` another value in ``.env``, in its own line or a new one; everything else stays as it is."""
     path = root / ".env"
-    line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{value}'"
+    _check_control(key, value)
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
     lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
     places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
     if places:
@@ -213,6 +215,13 @@ def _check_lines(text: str, known: Collection[str]) -> None:
             )
 
 
+def _check_control(key: str, value: str) -> None:
+    if _CONTROL.search(value):
+        raise BadConfiguration(
+            f"The value of {key} has a character that no program takes.", "It is invisible, or not text.", f"Set {key} in .env."
+        )
+
+
 def _check_values(values: Mapping[str, str]) -> None:
     """Make sure that every value is what its key needs.
 
@@ -221,10 +230,7 @@ def _check_values(values: Mapping[str, str]) -> None:
     """
     ports: dict[str, str] = {}
     for key, value in values.items():
-        if _CONTROL.search(value):
-            raise BadConfiguration(
-                f"The value of {key} has a character that no program takes.", "It is invisible, or not text.", f"Set {key} in .env."
-            )
+        _check_control(key, value)
         # The password is a part of a connection URL.
         if key.endswith("_DB_PASSWORD") and not _URL_SAFE.fullmatch(value):
             raise BadConfiguration(
