@@ -103,6 +103,9 @@ def lay_out() -> None:
         if os.name == "nt":  # where an ordinary account makes no links
             _mirror(target, link)
         elif not link.is_symlink():
+            if link.is_dir():  # the way to the packages, before they were elsewhere
+                shutil.rmtree(link)
+            link.unlink(missing_ok=True)  # or what a dbt that somebody typed has written, as a lock of packages
             link.symlink_to(target)
 
 
