@@ -221,13 +221,17 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
             notes.append(f"there is no profile called {profile!r}, so it gets the stack's own PostgreSQL")
     else:
         file, body = found
-        outputs = body.get("outputs") or {}
+        outputs = body.get("outputs")
+        outputs = {str(key): value for key, value in outputs.items()} if isinstance(outputs, dict) else {}
         target = ("" if shop else settings["DBT_TARGET"]) or lookup.render(str(body.get("target") or "default"))
         output = outputs.get(target)
-        if output is None:
+        if target in outputs and not (isinstance(output, dict) and output.get("type")):
+            problems.append(f"The target {target} of the profile {profile} in {file} has no type, such as postgres.")
+            output = None
+        elif output is None:
             near = difflib.get_close_matches(target, outputs, n=1)
             problems.append(
-                f"The profile {profile} in {file} has no target {target!r}; its targets are {', '.join(outputs)}."
+                f"The profile {profile} in {file} has no target {target!r}; its targets are {', '.join(outputs) or 'none'}."
                 + (f" Did you mean {near[0]}?" if near else "")
             )
         else:
@@ -336,7 +340,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str) -> None:
 
 def unfit_version(wanted: Any, version: str) -> str:
     """What ``require-dbt-version`` says, where ``version`` does not meet it; else an empty string."""
-    specs = [part.strip() for text in ([wanted] if isinstance(wanted, str) else wanted or []) for part in str(text).split(",")]
+    specs = [part.strip() for text in (wanted if isinstance(wanted, list) else [wanted] if wanted else []) for part in str(text).split(",")]
     have = _numbers(version)
     for spec in specs:
         match = re.match(r"(>=|<=|!=|=|>|<)?\s*v?([0-9][\w.]*)$", spec)
@@ -489,7 +493,8 @@ def _packages(place: Path) -> Iterator[dict[str, Any]]:
             content = yaml.safe_load((place / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
             continue
-        for package in (content or {}).get("packages") or []:
+        packages = content.get("packages") if isinstance(content, dict) else None
+        for package in packages if isinstance(packages, list) else ():
             if isinstance(package, dict):
                 yield package
 
