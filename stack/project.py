@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,9 @@ _ELSEWHERE = {
 }
 # Keys of profiles whose value is a secret, in whatever adapter; these values reach dbt in its environment alone.
 _SECRET = re.compile(r"pass|token|secret|private_key(?!_path)|credential|api_?key|access_?key|pwd", re.I)
+_SECRET_NUMBER = re.compile("pass|pwd|secret", re.I)  # a number elsewhere is no secret, such as the time at which a token ends
+_SECRET_VALUE = re.compile(r"(token|password|pwd|secret)=|://[^/@\s]+:[^/@\s]+@", re.I)  # in an address
+_REMOTE = re.compile(r":memory:|[a-z]\w+:", re.I)  # a DuckDB that is no file, such as MotherDuck's md:
 _ENV_VAR = re.compile(
     r"""\{\{\s*env_var\(\s*(['"])(\w+)\1\s*(?:,\s*(['"])(.*?)\3\s*)?\)\s*(?:\|\s*(?:int|as_number|as_text|as_bool)\s*)?\}\}"""
 )
@@ -285,7 +288,8 @@ def stage(settings: Settings, project: Project) -> Path:
     for name in ("project", "deps", "profiles"):
         if (base / name).exists():
             shutil.rmtree(base / name)
-    _copy(project.folder, base / "project")
+    # Secrets are in what its profile is, and in what that names.
+    _copy(project.folder, base / "project", {project.folder / "profiles.yml", *project.files.values()})
     for source, place in _dependencies(project.folder):
         target = base / "deps" / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -416,7 +420,8 @@ def _is_local_postgres(output: Mapping[str, Any], lookup: _Variables) -> bool:
 
 def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], files: dict[str, Path], notes: list[str]) -> dict[str, Any]:
     """The person's own connection, with secrets, files and an embedded database moved to where dbt finds them on either runtime."""
-    if output.get("type") == "duckdb" and lookup.render(str(output.get("path", ":memory:"))) != ":memory:":
+    embedded = output.get("type") == "duckdb" and not _REMOTE.match(lookup.render(str(output.get("path", ":memory:"))))
+    if embedded:
         name = Path(lookup.render(str(output["path"]))).name
         output["path"] = f"{{{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}}}/{name}"
         notes.append(f"DuckDB's file {name} is kept by the stack, not in the project")
@@ -426,10 +431,12 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
             return {key: moved(inner, *keys, str(key)) for key, inner in value.items()}
         if isinstance(value, list):
             return [moved(inner, *keys, str(number)) for number, inner in enumerate(value)]
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and any(map(_SECRET_NUMBER.search, keys)):
+            value = str(value)
         if not isinstance(value, str) or "{{" in value or not value:
             return value
         name = re.sub(r"\W", "_", "_".join(keys)).upper()
-        if any(_SECRET.search(key) for key in keys):
+        if any(map(_SECRET.search, keys)) or _SECRET_VALUE.search(value):
             variables[f"DBT_ENV_SECRET_PROFILE_{name}"] = value
             return f"{{{{ env_var('DBT_ENV_SECRET_PROFILE_{name}') }}}}"
         path = Path(os.path.expanduser(value))
@@ -438,7 +445,7 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
             return f"{{{{ env_var('SWITCHYARD_FILE_{name}') }}}}"
         return value
 
-    return {key: value if key in ("type", "path") else moved(value, str(key)) for key, value in output.items()}
+    return {key: value if key == "type" or (key == "path" and embedded) else moved(value, str(key)) for key, value in output.items()}
 
 
 class _Variables:
@@ -537,12 +544,15 @@ def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
             folders[:] = sorted(name for name in folders if name not in IGNORED and not name.startswith("."))
             for name in sorted(names):
                 path = Path(directory, name)
-                if name not in IGNORED and not (directory == str(place) and name in (FILE, *PACKAGE_FILES)):
+                hidden = name.startswith(".") and name != ".dbtignore"
+                if hidden or name in IGNORED or path in (package / "profiles.yml", place / "profiles.yml"):
+                    continue
+                if path.is_file() and not (directory == str(place) and name in (FILE, *PACKAGE_FILES)):
                     yield path, path.relative_to(root)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy the project, without what dbt or a person makes in it that is no part of it."""
+def _copy(source: Path, target: Path, without: Collection[Path]) -> None:
+    """Copy the project, without what dbt or a person makes in it that is no part of it, and those files."""
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         name = path.name
@@ -550,6 +560,6 @@ def _copy(source: Path, target: Path) -> None:
             continue
         if path.is_dir():
             if not _is_venv(path):
-                _copy(path, target / name)
-        elif path.is_file():
+                _copy(path, target / name, without)
+        elif path.is_file() and path not in without:
             shutil.copy(path, target / name)

@@ -188,16 +188,21 @@ def _adopt_baked(target: Path) -> None:
 def fingerprint(project: Path | None = None) -> str:
     """Sixteen hex digits that change whenever a file of the dbt project is edited, added, renamed or removed.
 
-    Content and names only, no times: the same project gives the same fingerprint on every machine.
+    Content and names only, no times: the same project gives the same fingerprint on every machine, and in an image, which has
+    neither a profile of the project's own, nor a database or an environment that lies in it.
     """
     root = project or source_dir()
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in IGNORED and not name.startswith("."))
+        folders[:] = sorted(
+            name for name in folders if name not in IGNORED and not name.startswith(".") and not Path(folder, name, "pyvenv.cfg").exists()
+        )
         for name in sorted(files):
             if name in IGNORED or name.startswith(".") or name.endswith("~"):
                 continue
             path = Path(folder, name)
+            if path.suffix == ".duckdb" or path == root / "profiles.yml" or not path.is_file():
+                continue
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()[:16]
