@@ -67,7 +67,11 @@ _ENV_VAR = re.compile(
 _ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
 _READ = {".yml", ".yaml", ".sql", ".py", ".md", ".csv"}
 # Set by the stack itself, in every process that runs dbt.
-OURS = {"DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"}
+OURS = {
+    *("DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD", "DBT_PROFILE", "DBT_TARGET"),
+    *("DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
+    *("PATH", "HOME", "PYTHONPATH", "TZ"),
+}
 DBTS_OWN = ("DBT_PACKAGE_HUB_URL",)  # what dbt itself reads: a company's own hub
 _IDENTIFIER = re.compile(r"[^a-z0-9_]")
 RESERVED_DATABASES = {"postgres", "template0", "template1", bootstrap.WAREHOUSE}
@@ -466,7 +470,7 @@ class _Variables:
         """The variables that the project and its profile ask for: those that are set, and those that are not, with who asks."""
         found = {key: self.values[key] for key in DBTS_OWN if key in self.values}
         missing: dict[str, str] = {}
-        for name, text in [*_texts(self.place), ("the profile", str(output))]:
+        for name, text in [*_texts(self.place), ("the profile", "\n".join(_leaves(output)))]:
             for match in _ASKED.finditer(text):
                 key = match[2]
                 if key in OURS or key.startswith("SWITCHYARD_") or key.startswith("DBT_ENV_SECRET_PROFILE_"):
@@ -476,6 +480,17 @@ class _Variables:
                 elif not match[3]:
                     missing.setdefault(key, name)
         return found, missing
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Every text in a value of YAML."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def _texts(place: Path) -> Iterator[tuple[str, str]]:
