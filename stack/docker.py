@@ -38,6 +38,7 @@ LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
 
 WAREHOUSE_VOLUME = "warehouse-volume"
+VALUE = "SWITCHYARD_VALUE_"  # before the name of a project's variable where Compose reads it, which may be one of `.env` as well
 PGDATA = "/var/lib/postgresql/data"
 PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # of the images
 REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
@@ -165,7 +166,7 @@ def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> st
     for service, others in orchestrator.mounts.items():
         lines.append(f"  {service}:")
         if variables:
-            lines.append(f"    environment: {json.dumps(variables)}")
+            lines.append(f"    environment: {json.dumps({key: f'${{{VALUE}{key}}}' for key in variables})}")
         if baked:
             lines += [f'    labels: {{{LABEL_BAKED}: "true"}}']
             kept = [*others, *volumes]
@@ -437,7 +438,8 @@ class Docker:
             file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
             file.parent.mkdir(mode=0o700, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-        self._up(up_argv(self.settings, target, timeout, file), target.title, timeout, on_line, self.project.in_container())
+        values = {VALUE + key: value for key, value in self.project.in_container().items()}
+        self._up(up_argv(self.settings, target, timeout, file), target.title, timeout, on_line, values)
 
     def _up(self, argv: list[str], title: str, timeout: int, on_line: OnLine, env: Mapping[str, str] | None = None) -> None:
         began, started = time.monotonic(), int(time.time())

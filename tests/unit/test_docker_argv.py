@@ -145,7 +145,7 @@ def test_the_override_hands_over_names_of_variables_and_never_a_value() -> None:
     project = replace(SHOP, variables={"DBT_ENV_SECRET_TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/home/me/key.pem")})
     text = docker.override(DAGSTER, project, baked=False)
     code = yaml.safe_load(text)["services"]["dagster-code"]
-    assert code["environment"] == ["DBT_ENV_SECRET_TOKEN", "SWITCHYARD_FILE_KEY"]
+    assert code["environment"] == {name: f"${{SWITCHYARD_VALUE_{name}}}" for name in ("DBT_ENV_SECRET_TOKEN", "SWITCHYARD_FILE_KEY")}
     assert posix(code["volumes"]) == ["/home/me/key.pem:/opt/dbt/files/SWITCHYARD_FILE_KEY:ro"]
     assert "hush" not in text
 
