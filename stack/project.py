@@ -127,7 +127,9 @@ class Project:
         """What the project asks of Python: the adapter, and what stands in its ``requirements.txt``, a line each."""
         adapter = [] if self.adapter == "postgres" else [f"dbt-{self.adapter}"]
         own = self.folder / "requirements.txt"
-        lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
+        text = own.read_text(encoding="utf-8") if own.exists() else ""
+        # Hashes are those of the lock that is made from this.
+        lines = re.sub(r"\s--hash[= ]\S+", "", re.sub(r"\\\n", " ", text)).splitlines()
         words = [line.partition(" #")[0].strip() for line in lines if not line.lstrip().startswith("#")]
         # The dbt of the lock, with the adapter that fits it, is the one that runs, whatever a project's file says.
         return "\n".join([*adapter, *(word for word in words if word and not re.match("dbt-", word, re.I))])
