@@ -503,7 +503,7 @@ def _texts(place: Path) -> Iterator[tuple[str, str]]:
         )
         for name in sorted(names):
             path = Path(directory, name)
-            if path.suffix in _READ - {".csv"} and name != "profiles.yml":
+            if path.suffix in _READ - {".csv"} and name != "profiles.yml" and path.is_file():
                 yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
 
 
