@@ -1,0 +1,602 @@
+"""A person's own dbt project: which profile counts, what reaches dbt and what never leaves, and that nothing is written into it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stack import environments, project, settings
+from stack.errors import BadConfiguration
+from stack.project import Project
+from switchyard import project as files
+
+ENVIRON = {"PATH": "/bin"}  # of a person who has set nothing
+SNOWFLAKE = {"type": "snowflake", "account": "ab1", "user": "ann", "password": "hush"}
+CALL = re.compile(r"\{\{ env_var\('(\w+)'\) \}\}")
+
+
+@pytest.fixture
+def checkout(tmp_path, root, monkeypatch) -> Path:
+    """As much of a checkout as a project is read by, and a home with nothing in it."""
+    folder = tmp_path / "checkout"
+    (folder / "docker" / "airflow").mkdir(parents=True)
+    for name in (".env.example", "docker/airflow/requirements.txt"):
+        shutil.copy(root / name, folder / name)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    return folder
+
+
+@pytest.fixture
+def jaffle(tmp_path) -> Path:
+    """A project with nothing but its name."""
+    return write(tmp_path / "jaffle", {"dbt_project.yml": "name: jaffle\n"})
+
+
+def write(folder: Path, texts: dict[str, str]) -> Path:
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def profile(output: object, target: str = "dev") -> str:
+    return yaml.safe_dump({"jaffle": {"target": target, "outputs": {"dev": output}}})
+
+
+def configured(checkout: Path, place: Path, **values: str) -> settings.Settings:
+    return settings.load(checkout, {"DBT_PROJECT": str(place), **values})[0]
+
+
+def load(checkout: Path, place: Path, environ: dict[str, str] = ENVIRON, **values: str) -> Project:
+    return project.load(configured(checkout, place, **values), environ)
+
+
+def refused(checkout: Path, place: Path, **values: str) -> str:
+    with pytest.raises(BadConfiguration) as caught:
+        load(checkout, place, **values)
+    return caught.value.why
+
+
+def rendered(found: Project) -> dict:
+    """The connection as dbt sees it."""
+    values = {**found.variables, **{key: str(path) for key, path in found.files.items()}}
+
+    def filled(value):
+        if isinstance(value, dict):
+            return {key: filled(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [filled(inner) for inner in value]
+        return CALL.sub(lambda match: values[match[1]], value) if isinstance(value, str) else value
+
+    return filled(yaml.safe_load(found.profiles)[found.profile]["outputs"][found.target])
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder with its size and the time at which it was changed."""
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in [folder, *folder.rglob("*")]}
+
+
+# Which profile, and which target of it
+
+
+def test_the_nearest_profile_counts_and_one_of_another_name_does_not(checkout, jaffle, tmp_path) -> None:
+    places = {"project": jaffle, "named": tmp_path / "named", "home": tmp_path / "home" / ".dbt"}
+    for name, folder in places.items():
+        write(folder, {"profiles.yml": profile({**SNOWFLAKE, "schema": name})})
+
+    def found() -> str:
+        return load(checkout, jaffle, DBT_PROFILES_DIR=str(tmp_path / "named")).output["schema"]
+
+    assert found() == "project"
+    (jaffle / "profiles.yml").write_text("other: {target: dev, outputs: {dev: {type: duckdb}}}\n")
+    assert found() == "named"
+    (tmp_path / "named" / "profiles.yml").unlink()
+    assert found() == "home"
+
+
+def test_a_profiles_folder_is_relative_to_the_checkout_as_the_projects_is(checkout, jaffle) -> None:
+    write(checkout / "mine", {"profiles.yml": profile(SNOWFLAKE)})
+    assert load(checkout, jaffle, DBT_PROFILES_DIR="mine").adapter == "snowflake"
+
+
+def test_a_project_names_its_profile_and_a_profile_its_target_through_variables(checkout, jaffle) -> None:
+    write(jaffle, {"dbt_project.yml": "name: x\nprofile: \"{{ env_var('PROFILE') }}\"\n"})
+    write(jaffle, {"profiles.yml": profile(SNOWFLAKE, "{{ env_var('ENVIRONMENT', 'dev') }}")})
+    assert load(checkout, jaffle, {"PROFILE": "jaffle"}).target == "dev"
+
+
+def test_the_target_that_is_asked_for_wins_over_that_of_the_profile(checkout, jaffle) -> None:
+    outputs = {"dev": SNOWFLAKE, "prod": {"type": "bigquery", "method": "oauth"}}
+    write(jaffle, {"profiles.yml": yaml.safe_dump({"jaffle": {"target": "dev", "outputs": outputs}})})
+    assert (load(checkout, jaffle).adapter, load(checkout, jaffle, DBT_TARGET="prod").adapter) == ("snowflake", "bigquery")
+    why = refused(checkout, jaffle, DBT_TARGET="prd")
+    assert "no target 'prd'; its targets are dev, prod. Did you mean prod?" in why
+    assert str(jaffle / "profiles.yml") in why
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("jaffle: {target: dev, outputs: {dev: {host: x}}}", id="no type"),
+        pytest.param("jaffle: {target: dev, outputs: {dev: }}", id="nothing"),
+        pytest.param("jaffle: {target: dev, outputs: {dev: hello}}", id="no mapping"),
+        pytest.param("jaffle: {target: dev, outputs: [dev]}", id="a list of outputs"),
+        pytest.param("jaffle: {target: dev, outputs: {1: {type: duckdb}}}", id="a number for a name"),
+        pytest.param("jaffle: {target: dev}", id="no outputs"),
+    ],
+)
+def test_a_profile_that_is_none_is_told(checkout, jaffle, text) -> None:
+    write(jaffle, {"profiles.yml": text})
+    assert re.search("has no (type|target)", refused(checkout, jaffle))
+
+
+def test_a_profile_that_cannot_be_read_is_named(checkout, jaffle) -> None:
+    write(jaffle, {"profiles.yml": "jaffle: [}"})
+    with pytest.raises(BadConfiguration, match=r"jaffle.profiles\.yml cannot be read"):
+        load(checkout, jaffle)
+
+
+# Which warehouse
+
+
+def test_without_a_profile_it_gets_the_stacks_own_server_in_a_database_of_its_own(checkout, jaffle) -> None:
+    found = load(checkout, jaffle)
+    assert (found.shared, found.database, found.output) == (
+        True,
+        "jaffle",
+        {"type": "postgres", **project.CONNECTION, "schema": "analytics", "threads": 4},
+    )
+    assert "no profile called 'jaffle'" in found.notes[0]
+    assert "no profile called 'jaffle'" in refused(checkout, jaffle, WAREHOUSE="own")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "host.docker.internal", "{{ env_var('PGHOST', 'localhost') }}"])
+def test_a_postgresql_on_this_machine_becomes_the_stacks_own(checkout, jaffle, host) -> None:
+    output = {"type": "postgres", "host": host, "port": 5432, "user": "ann", "password": "hush", "dbname": "mine", "sslmode": "require"}
+    write(jaffle, {"profiles.yml": profile({**output, "schema": "dev_ann", "threads": 8})})
+    found = load(checkout, jaffle)
+    assert (found.shared, found.output) == (True, {"type": "postgres", **project.CONNECTION, "schema": "dev_ann", "threads": 8})
+    assert not re.search("hush|mine|ann'", f"{found.profiles} {found.variables}")
+    assert rendered(load(checkout, jaffle, WAREHOUSE="own")) == {**output, "schema": "dev_ann", "threads": 8}
+
+
+def test_a_postgresql_elsewhere_stays_where_it_is(checkout, jaffle) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": "{{ env_var('PGHOST') }}", "schema": "x"})})
+    assert not load(checkout, jaffle, {"PGHOST": "db.example.com"}).shared
+    assert load(checkout, jaffle, {"PGHOST": "localhost"}).shared
+
+
+def test_the_stacks_own_server_can_take_the_place_of_any_warehouse(checkout, jaffle) -> None:
+    write(jaffle, {"profiles.yml": profile({**SNOWFLAKE, "schema": "dev", "warehouse": "big"})})
+    assert not load(checkout, jaffle).shared
+    found = load(checkout, jaffle, WAREHOUSE="shared")
+    assert (found.adapter, found.output["schema"], found.variables) == ("postgres", "dev", {})
+    assert "warehouse" not in found.output
+
+
+@pytest.mark.parametrize(
+    ("name", "shop", "database"),
+    [
+        ("shop", True, "airflow"), ("shop", False, "shop"), ("Jaffle_Shop", False, "jaffle_shop"),
+        ("airflow", False, "airflow_dbt"), ("dagster", False, "dagster_dbt"), ("Prefect", False, "prefect_dbt"),
+        ("postgres", False, "postgres_dbt"), ("template1", False, "template1_dbt"),
+        ('a-b c"; drop', False, "a_b_c___drop"), ("x" * 90, False, "x" * 50),
+    ],
+)  # fmt: skip
+def test_a_project_has_a_database_that_nobody_else_has(name, shop, database) -> None:
+    assert project.database_of(name, shop) == database
+
+
+def test_a_file_of_duckdb_is_kept_by_the_stack(checkout, jaffle) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": "duckdb", "path": "data/{{ env_var('NAME', 'x') }}.duckdb"})})
+    found = load(checkout, jaffle)
+    assert found.output["path"] == "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"
+    assert any("x.duckdb is kept by the stack" in note for note in found.notes)
+    assert found.requirements == "dbt-duckdb"
+
+
+@pytest.mark.parametrize("path", [None, ":memory:", "md:mine", "md:mine?motherduck_token=hush", "motherduck:mine"])
+def test_a_duckdb_that_is_no_file_is_left_alone(checkout, jaffle, path) -> None:
+    output = {"type": "duckdb", **({"path": path} if path else {})}
+    write(jaffle, {"profiles.yml": profile(output)})
+    found = load(checkout, jaffle)
+    assert rendered(found) == output
+    assert "hush" not in found.profiles
+
+
+# Secrets, files and variables
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"password": "hush"}, id="a password"),
+        pytest.param({"password": "hu\"sh': #"}, id="a password with signs of YAML"),
+        pytest.param({"token": "hush", "http_path": "/sql/1"}, id="a token"),
+        pytest.param({"keyfile_json": {"private_key": "hush\nhush", "client_email": "a@b"}}, id="a key, deep inside"),
+        pytest.param({"secrets": [{"type": "s3", "key_id": "hush"}]}, id="in a list"),
+        pytest.param({"private_key": "hush", "private_key_passphrase": "hush2"}, id="a key and its pass phrase"),
+        pytest.param({"dsn": "postgres://ann:hush@db.example.com/x"}, id="in an address"),
+    ],
+)
+def test_a_secret_reaches_dbt_and_no_file(checkout, jaffle, more) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": "snowflake", **more}), ".env": "X=hush\n", "models/a.sql": "select 1"})
+    found = load(checkout, jaffle)
+    assert rendered(found) == {"type": "snowflake", **more}
+    assert "hu" not in found.profiles
+    assert all(key.startswith("DBT_ENV_SECRET_") for key, value in found.variables.items() if "hu" in value)
+    base = project.stage(configured(checkout, jaffle), found)
+    staged = {path.relative_to(base).as_posix(): path.read_text() for path in base.rglob("*") if path.is_file()}
+    assert {"project/models/a.sql", "profiles/profiles.yml"} <= staged.keys()
+    assert not [name for name, text in staged.items() if "hush" in text]
+
+
+def test_a_password_of_digits_is_a_secret_as_well(checkout, jaffle) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": "snowflake", "password": 8146, "access_token_expires_on": 60})})
+    found = load(checkout, jaffle)
+    assert "8146" not in found.profiles
+    assert "8146" in found.variables.values()
+    assert found.output["access_token_expires_on"] == 60
+
+
+def test_another_password_needs_no_build_and_another_account_does(checkout, jaffle) -> None:
+    def built(**more: str) -> str:
+        write(jaffle, {"profiles.yml": profile({**SNOWFLAKE, **more})})
+        return load(checkout, jaffle).environment()
+
+    assert built() == built(password="other")
+    assert built() != built(account="cd2")
+
+
+def test_a_key_file_is_found_on_either_runtime_and_is_in_no_image(checkout, jaffle, tmp_path) -> None:
+    key = write(jaffle, {"keys/me.p8": "hush"}) / "keys" / "me.p8"
+    write(jaffle, {"profiles.yml": profile({**SNOWFLAKE, "private_key_path": str(key), "ca": str(tmp_path / "nowhere")})})
+    found = load(checkout, jaffle)
+    assert found.files == {"SWITCHYARD_FILE_PRIVATE_KEY_PATH": key}
+    assert rendered(found)["private_key_path"] == str(key)
+    assert rendered(found)["ca"] == str(tmp_path / "nowhere")
+    assert found.in_container()["SWITCHYARD_FILE_PRIVATE_KEY_PATH"] == "/opt/dbt/files/SWITCHYARD_FILE_PRIVATE_KEY_PATH"
+    assert not list(project.stage(configured(checkout, jaffle), found).rglob("me.p8"))
+
+
+def test_a_variable_is_handed_over_or_missed_by_the_name_of_the_file_that_asks(checkout, jaffle) -> None:
+    write(
+        jaffle,
+        {
+            "models/a.sql": "select '{{ env_var('FOUND') }}', '{{ env_var(\"MISSED\") }}', '{{ env_var('ELSE', 'x') }}'",
+            "macros/deep/m.sql": "{{ env_var( 'LATER' ,'y' ) }}",
+            "profiles.yml": profile({"type": "snowflake", "user": "{{ env_var('LOGIN', \"me\") }}", "role": "{{ env_var('ROLE') }}"}),
+            "seeds/s.csv": "{{ env_var('OF_A_SEED') }}",
+            "dbt_packages/p/m.sql": "{{ env_var('OF_A_PACKAGE') }}",
+            ".venv/m.sql": "{{ env_var('OF_A_TOOL') }}",
+        },
+    )
+    found = load(checkout, jaffle, {"FOUND": "1", "LATER": "2", "LOGIN": "ann", "UNASKED": "3", "OF_A_SEED": "4"})
+    assert found.variables == {"FOUND": "1", "LATER": "2", "LOGIN": "ann"}
+    assert found.missing == {"MISSED": "models/a.sql", "ROLE": "the profile"}
+
+
+def test_the_shell_wins_over_the_projects_env_and_that_over_the_checkouts(checkout, jaffle) -> None:
+    write(jaffle, {"models/a.sql": "{{ env_var('A') }} {{ env_var('B') }} {{ env_var('C') }}", ".env": "A=project\nB=project\n"})
+    write(checkout, {".env": "A=checkout\nB=checkout\nC=checkout\n"})
+    assert load(checkout, jaffle, {"A": "shell"}).variables == {"A": "shell", "B": "project", "C": "checkout"}
+
+
+def test_what_the_stack_sets_itself_is_not_taken_from_anywhere(checkout, jaffle) -> None:
+    asked = ("DBT_HOST", "DBT_TARGET", "DBT_PROJECT_DIR", "HOME", "SWITCHYARD_X", "DBT_PASSWORD")
+    write(jaffle, {"models/a.sql": " ".join(f"{{{{ env_var('{key}') }}}}" for key in asked)})
+    settings.load(checkout, {})  # with a DBT_PASSWORD of the stack's own
+    found = load(checkout, jaffle, dict.fromkeys(asked[:-1], "mine"))
+    assert (found.variables, found.missing) == ({}, {"DBT_PASSWORD": "models/a.sql"})
+
+
+def test_a_shell_reads_each_value_as_it_is(checkout, jaffle) -> None:
+    write(jaffle, {"models/a.sql": "{{ env_var('A') }}"})
+    assert load(checkout, jaffle, {"A": "it's $HOME"}).shell() == "export A='it'\"'\"'s $HOME'\n"
+    assert load(checkout, jaffle).shell()
+
+
+# What cannot be run
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "fits"),
+    [
+        (">=1.0.0,<2.0.0", "1.11.2", True), ([">=1.0.0", "<1.11"], "1.11.2", False), ("1.11.2", "1.11.2", True),
+        ("=1.10.0", "1.11.2", False),
+        (">1.9", "1.10.0", True), ("!=1.11.2", "1.11.2", False), (">=2.0.0", "1.11.2", False), (1.5, "1.11.2", False),
+        (None, "1.11.2", True),
+    ],
+)  # fmt: skip
+def test_the_version_that_a_project_requires(wanted, version, fits) -> None:
+    assert (project.unfit_version(wanted, version) == "") is fits
+
+
+def test_everything_that_is_in_the_way_is_named_at_once_and_env_stays_as_it_was(checkout, jaffle) -> None:
+    write(
+        jaffle,
+        {
+            "dbt_project.yml": "name: jaffle\nrequire-dbt-version: '>=99.0'\n",
+            "profiles.yml": profile(SNOWFLAKE, "pord"),
+            "packages.yml": "packages: [{local: ../nowhere}]\n",
+            "orchestration.yml": "jobs:\n  a: {dbt: fly}\n  b: {}\n",
+        },
+    )
+    loaded, _ = settings.load(checkout, {})
+    before = (checkout / ".env").read_bytes()
+    with pytest.raises(BadConfiguration) as caught:
+        project.use(loaded, ENVIRON, str(jaffle))
+    for words in ("no target 'pord'", ">=99.0", str(jaffle.parent / "nowhere"), "orchestration.yml:2", "orchestration.yml:3"):
+        assert words in caught.value.why
+    assert (checkout / ".env").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["- package: x\n", "packages: x\n", "packages: {a: b}\n", "nothing"])
+def test_a_packages_file_that_is_none_is_left_to_dbt(checkout, jaffle, text) -> None:
+    write(jaffle, {"packages.yml": text})
+    assert load(checkout, jaffle).packages == []
+
+
+def test_a_folder_without_a_project_tells_of_one_near_by(checkout, jaffle) -> None:
+    loaded, _ = settings.load(checkout, {})
+    with pytest.raises(BadConfiguration) as caught:
+        project.use(loaded, ENVIRON, str(jaffle.parent))
+    assert caught.value.next == f"invoke use {jaffle}"
+    with pytest.raises(BadConfiguration, match=r"There is no dbt_project\.yml"):
+        project.use(loaded, ENVIRON, "~nobody-of-this-name")
+
+
+@pytest.mark.parametrize("text", ["", "- a", "profile: x", "name: ["])
+def test_a_project_file_that_is_none_is_named(checkout, jaffle, text) -> None:
+    write(jaffle, {"dbt_project.yml": text})
+    with pytest.raises(BadConfiguration, match=r"names no project|cannot be read"):
+        load(checkout, jaffle)
+
+
+# What is used and built
+
+
+def test_use_notes_the_project_and_says_what_it_found(checkout, jaffle, capsys) -> None:
+    write(
+        jaffle,
+        {
+            "models/a.sql": "{{ env_var('MISSED') }}",
+            "models/deep/b.sql": "select 1",
+            "packages.yml": "packages: [{package: dbt-labs/dbt_utils, version: 1.3.0}]",
+        },
+    )
+    loaded, _ = settings.load(checkout, {})
+    lines = (checkout / ".env").read_text().splitlines()
+    project.use(loaded, ENVIRON, str(jaffle))
+    said = capsys.readouterr().out
+    for words in ("dbt project jaffle, 2 models", "the stack's own PostgreSQL, database jaffle", "dbt-labs/dbt_utils", "MISSED is not set"):
+        assert words in said
+    after = (checkout / ".env").read_text().splitlines()
+    assert [(old, new) for old, new in zip(lines, after) if old != new] == [("DBT_PROJECT=dbt_project", f"DBT_PROJECT={jaffle.as_posix()}")]
+    assert project.folder(settings.load(checkout, {})[0]) == jaffle
+
+
+def test_a_relative_folder_is_found_from_wherever_it_was_typed(checkout, jaffle, monkeypatch) -> None:
+    loaded, _ = settings.load(checkout, {})
+    monkeypatch.chdir(jaffle.parent)
+    project.use(loaded, ENVIRON, "jaffle")
+    assert settings.load(checkout, {})[0]["DBT_PROJECT"] == "../jaffle"
+    monkeypatch.chdir(jaffle)
+    assert project.folder(settings.load(checkout, {})[0]) == jaffle
+
+
+def test_nothing_is_written_into_the_project(checkout, jaffle, monkeypatch) -> None:
+    write(jaffle, {"models/a.sql": "select 1", "packages.yml": "packages: [{local: own}]", "own/dbt_project.yml": "name: own\n"})
+    before = listing(jaffle)
+    loaded, _ = settings.load(checkout, {})
+    project.use(loaded, ENVIRON, str(jaffle))
+    loaded = settings.load(checkout, {})[0]
+    found = project.load(loaded, ENVIRON)
+    project.stage(loaded, found)
+    assert found.environment() != files.fingerprint(jaffle)
+    laid_out(jaffle, checkout, monkeypatch)
+    assert listing(jaffle) == before
+
+
+def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(checkout, tmp_path) -> None:
+    place = write(
+        tmp_path / "company" / "projects" / "jaffle",
+        {"dbt_project.yml": "name: jaffle\n", "packages.yml": "packages: [{local: ../../shared}]\n", ".env": "X=hush", "models/a.sql": "1"},
+    )
+    write(
+        tmp_path / "company" / "shared",
+        {
+            "dbt_project.yml": "name: shared\n",
+            "macros/m.sql": "one",
+            ".env": "X=hush",
+            "profiles.yml": "hush",
+            "target/x": "",
+            "packages.yml": "packages: [{local: ../../third}]\n",
+        },
+    )
+    write(tmp_path / "company" / "third", {"dbt_project.yml": "name: third\n"})  # from the project's folder, as dbt looks for it
+    found = load(checkout, place)
+    deps = project.stage(configured(checkout, place), found) / "deps"
+    assert {path.relative_to(deps).as_posix() for path in deps.rglob("*") if path.is_file()} == {
+        ".project", "projects/jaffle/dbt_project.yml", "projects/jaffle/packages.yml",
+        "shared/dbt_project.yml", "shared/macros/m.sql", "shared/packages.yml", "third/dbt_project.yml",
+    }  # fmt: skip
+    assert (deps / ".project").read_text().strip() == "projects/jaffle"
+    before = found.environment()
+    write(tmp_path / "company" / "shared", {"macros/m.sql": "two"})
+    assert found.environment() != before
+
+
+def test_what_is_built_in_is_what_the_project_is_now(checkout, jaffle) -> None:
+    write(jaffle, {"models/a.sql": "1", ".git/x": "", "target/x": "", "mine.duckdb": "", "venv/pyvenv.cfg": "", "a.sql~": ""})
+    loaded = configured(checkout, jaffle)
+    project.stage(loaded, load(checkout, jaffle))
+    (jaffle / "models" / "a.sql").rename(jaffle / "models" / "b.sql")
+    base = project.stage(loaded, load(checkout, jaffle)) / "project"
+    assert {path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()} == {"dbt_project.yml", "models/b.sql"}
+
+
+def test_the_copy_in_an_image_has_the_fingerprint_of_the_project(checkout, jaffle) -> None:
+    texts = {
+        "models/profiles.yml": "version: 2",
+        "profiles.yml": profile(SNOWFLAKE),
+        "x.duckdb": "x",
+        "venv/pyvenv.cfg": "",
+        "venv/a.py": "",
+    }
+    write(jaffle, texts)
+    if os.name != "nt":  # where an ordinary account makes no links
+        (jaffle / "models" / "broken.sql").symlink_to("nowhere")
+    base = project.stage(configured(checkout, jaffle), load(checkout, jaffle))
+    before = files.fingerprint(jaffle)
+    assert files.fingerprint(base / "project") == before
+    write(jaffle, {"models/profiles.yml": "version: 3"})
+    assert files.fingerprint(jaffle) != before
+
+
+def test_requirements_are_what_the_lock_does_not_have(checkout, jaffle) -> None:
+    text = """\
+# of pip-compile
+dbt-core==1.7.0
+DBT-snowflake>=1
+pandas==2.2.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+    # via me
+Py_YAML==6.0 \\
+    --hash=sha256:cc
+numpy  # mine
+"""
+    write(jaffle, {"requirements.txt": text, "profiles.yml": profile(SNOWFLAKE)})
+    found = load(checkout, jaffle).requirements
+    assert found.splitlines() == ["dbt-snowflake", "pandas==2.2.0", "Py_YAML==6.0", "numpy"]
+    assert environments.beyond(found, "py-yaml==6.0.3 \\\n    --hash=sha256:dd\nnumpy-financial==1\n").split() == [
+        "dbt-snowflake",
+        "pandas==2.2.0",
+        "numpy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "git", "ssh"),
+    [
+        ("{package: a/b, version: 1.0.0}", False, False),
+        ("{git: 'https://example.com/a.git'}", True, False),
+        ("{git: 'git@example.com:a.git'}", True, True),
+        ("{git: 'ssh://git@example.com/a.git'}", True, True),
+    ],
+)
+def test_a_build_has_git_and_ssh_where_a_package_needs_them(checkout, jaffle, package, git, ssh) -> None:
+    write(jaffle, {"dependencies.yml": f"packages: [{package}]\n"})
+    found = load(checkout, jaffle)
+    assert (found.needs_git, found.needs_ssh) == (git, ssh)
+
+
+# A line of .env
+
+
+ENV = "# mine\nDBT_PROJECT=dbt_project\n\nDAGSTER_PORT=3999  # a comment\nMY_OWN='1'\n"
+
+
+def test_one_line_changes_and_the_others_stay(checkout) -> None:
+    write(checkout, {".env": ENV})
+    settings.assign(checkout, "DBT_PROJECT", "../jaffle")
+    assert (checkout / ".env").read_text() == ENV.replace("=dbt_project", "=../jaffle")
+    settings.assign(checkout, "WAREHOUSE", "own")
+    assert (checkout / ".env").read_text() == ENV.replace("=dbt_project", "=../jaffle") + "WAREHOUSE=own\n"
+
+
+@pytest.mark.parametrize("folder", ["/my files/x", "/it's/here", '/a "b" c', "/pa$$ #1/${x}", "/a\\'b\\\\", "/é漢", ""])
+def test_a_folder_is_read_back_as_it_was_written(checkout, folder) -> None:
+    write(checkout, {".env": ENV})
+    settings.assign(checkout, "DBT_PROJECT", folder)
+    assert dotenv_values(checkout / ".env", interpolate=False)["DBT_PROJECT"] == folder
+    assert settings.load(checkout, {})[0]["DBT_PROJECT"] == (folder or "dbt_project")
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=30))
+def test_any_folder_is_read_back_as_it_was_written(tmp_path_factory, folder) -> None:
+    checkout = write(tmp_path_factory.mktemp("env"), {".env": ENV})
+    settings.assign(checkout, "DBT_PROJECT", folder)
+    assert dotenv_values(checkout / ".env", interpolate=False)["DBT_PROJECT"] == folder
+
+
+@pytest.mark.parametrize("folder", ["/a\nb", "/a\udce9"])
+def test_a_folder_that_no_line_can_hold_is_refused(checkout, folder) -> None:
+    write(checkout, {".env": ENV})
+    with pytest.raises(BadConfiguration, match="DBT_PROJECT"):
+        settings.assign(checkout, "DBT_PROJECT", folder)
+    assert (checkout / ".env").read_text() == ENV
+
+
+# The folder that dbt works in
+
+
+def laid_out(source: Path, tmp_path: Path, monkeypatch) -> Path:
+    """Lay the project out, with a package in the folder of packages; returns the folder that dbt works in."""
+    write(tmp_path / "packages", {"utils/dbt_project.yml": "name: utils\n"})
+    monkeypatch.setenv("SWITCHYARD_SOURCE_PATH", str(source))
+    monkeypatch.setenv("DBT_PROJECT_DIR", str(tmp_path / "work"))
+    monkeypatch.setenv("DBT_PACKAGES_PATH", str(tmp_path / "packages"))
+    files.lay_out()
+    return tmp_path / "work"
+
+
+def held(work: Path) -> set[str]:
+    return {Path(folder, name).relative_to(work).as_posix() for folder, _, names in os.walk(work, followlinks=True) for name in names}
+
+
+def test_dbt_works_on_what_is_in_the_project_and_finds_its_packages_in_it(jaffle, tmp_path, monkeypatch) -> None:
+    write(jaffle, {"models/a.sql": "1", "old/x.sql": "", "target/x": "", "dbt_packages/stale/x": "", "logs/x": ""})
+    work = laid_out(jaffle, tmp_path, monkeypatch)
+    package = "dbt_packages/utils/dbt_project.yml"
+    assert held(work) == {"dbt_project.yml", "models/a.sql", "old/x.sql", package}
+    shutil.rmtree(jaffle / "old")
+    write(jaffle, {"models/a.sql": "2", "macros/new.sql": ""})
+    work = laid_out(jaffle, tmp_path, monkeypatch)
+    assert held(work) == {"dbt_project.yml", "models/a.sql", "macros/new.sql", package}
+    assert (work / "models" / "a.sql").read_text() == "2"
+
+
+def test_packages_can_be_anywhere_in_the_project_and_move(jaffle, tmp_path, monkeypatch) -> None:
+    write(jaffle, {"dbt_project.yml": "name: jaffle\npackages-install-path: lib/dbt/packages\n"})
+    write(jaffle, {"lib/mine.sql": "1", "lib/dbt/other.sql": "2", "lib/dbt/packages/stale/x": ""})
+    work = laid_out(jaffle, tmp_path, monkeypatch)
+    package = "utils/dbt_project.yml"
+    assert held(work) == {"dbt_project.yml", "lib/mine.sql", "lib/dbt/other.sql", f"lib/dbt/packages/{package}"}
+    write(jaffle, {"dbt_project.yml": "name: jaffle\n"})
+    shutil.rmtree(jaffle / "lib" / "dbt" / "packages")
+    work = laid_out(jaffle, tmp_path, monkeypatch)
+    assert held(work) == {"dbt_project.yml", "lib/mine.sql", "lib/dbt/other.sql", f"dbt_packages/{package}"}
+    assert (jaffle / "lib" / "mine.sql").read_text() == "1"
+
+
+def test_a_project_that_takes_the_place_from_a_variable_has_no_packages_in_it(jaffle, tmp_path, monkeypatch) -> None:
+    write(jaffle, {"dbt_project.yml": "name: jaffle\npackages-install-path: \"{{ env_var('DBT_PACKAGES_PATH') }}\"\n"})
+    assert held(laid_out(jaffle, tmp_path, monkeypatch)) == {"dbt_project.yml"}
+
+
+def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_path, monkeypatch) -> None:
+    work = laid_out(jaffle, tmp_path, monkeypatch)
+    write(work, {"package-lock.yml": "dbt's"})
+    write(jaffle, {"package-lock.yml": "mine"})
+    laid_out(jaffle, tmp_path, monkeypatch)
+    assert (work / "package-lock.yml").read_text() == "mine"
+
+
+def test_the_shop_is_none_of_a_persons_own(root, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    loaded = settings.defaults(root)
+    shop = project.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})
+    assert (shop.shop, shop.shared, shop.target, shop.database, shop.variables) == (True, True, "dev", "airflow", {})
