@@ -38,7 +38,6 @@ from switchyard.jobs import Job, schedules_enabled
 
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
 DBT, WATCHERS = "dbt", "watchers"
-SELECTS = {"--select", "-s", "--models", "--model", "-m"}
 OPERATORS = (
     DbtBuildLocalOperator,
     DbtRunLocalOperator,
@@ -68,10 +67,11 @@ def make_dag(job: Job) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["dbt", f"dbt:{fingerprint}"],
-        render_template_as_native_obj=lean() or not job.whole,  # what is selected is a list, or nothing
+        # What is selected is a list, or nothing. It would also make a number of a flag that looks like one.
+        render_template_as_native_obj=lean() and job.whole,
     ) as dag:
         tasks = [single_task(args, manifest, f"dbt_{number}") for number, args in enumerate(job.before, 1)]
-        tasks.append(single_task(job.dbt_args, manifest) if lean() or not job.whole else build(job, manifest))
+        tasks.append(single_task(job.dbt_args, manifest, select=job.whole) if lean() or not job.whole else build(job, manifest))
         for one, next_ in pairwise(tasks):
             one >> next_
     return dag
@@ -128,11 +128,18 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
     return task_id
 
 
-def single_task(dbt_args: tuple[str, ...], manifest: Path, task_id: str = "dbt") -> Any:
-    """One task for one dbt command: for one that does not build the whole project, and in the lean form for a build too."""
+def single_task(dbt_args: tuple[str, ...], manifest: Path, task_id: str = "dbt", select: bool = False) -> Any:
+    """One task for one dbt command: for one that does not build the whole project, and in the lean form for a build too.
+
+    Args:
+        dbt_args: the command line after ``dbt``.
+        manifest: the project's manifest.
+        task_id: the task's.
+        select: whether a run may be asked for some nodes only, as run_job.py does for ``--failed``.
+    """
     operator = next(kind for kind in OPERATORS if kind.base_cmd[0] == dbt_args[0])
     arguments = common(manifest, dbt_args[len(operator.base_cmd) :])
-    if operator is DbtBuildLocalOperator and not SELECTS.intersection(word.partition("=")[0] for word in dbt_args):
+    if select:
         arguments["select"] = "{{ (dag_run.conf or {}).get('select') }}"
     return operator(
         task_id=task_id,

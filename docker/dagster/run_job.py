@@ -14,7 +14,7 @@ from typing import Any
 from switchyard import api, project, results
 from webserver import ask
 
-LOCATION = "shop"
+LOCATION = "dbt"
 
 LOAD = """
 query ($name: String!) {

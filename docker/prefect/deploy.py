@@ -24,7 +24,7 @@ from prefect.workers.process import ProcessWorker
 import flow
 from switchyard import api, jobs, project
 
-POOL = "shop"
+POOL = "dbt"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
 # With a command of its own, the worker starts no Python that looks for a workspace before the one that runs the flow.
 COMMAND = "python -m prefect.engine"

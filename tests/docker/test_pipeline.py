@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from switchyard.jobs import JOBS
+from switchyard.jobs import DEFAULT
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
 BROKEN_TEST = "select order_id from {{ ref('fct_orders') }} limit 3\n"
@@ -16,7 +16,7 @@ def clean(stack) -> bool:
     return subprocess.check_output(["git", "status", "--porcelain"], cwd=stack.folder, text=True) == ""
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", DEFAULT)
 def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job) -> None:
     out = stack.invoke("run", "--job", job).stdout
     assert f"{job} succeeded on" in out

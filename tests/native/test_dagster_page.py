@@ -61,7 +61,7 @@ def test_the_graph_leads_from_the_seeds_to_the_marts(stack) -> None:
 
 def test_a_chosen_asset_is_built_with_its_tests_alone(stack) -> None:
     stack.on("dagster")
-    selector = {"repositoryLocationName": "shop", "repositoryName": "__repository__", "jobName": "__ASSET_JOB"}
+    selector = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": "__ASSET_JOB"}
     selector["assetSelection"] = [{"path": ["staging", "stg_orders"]}]
     answer = ask(stack, LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
     state, nodes, _ = outcome(stack, answer["run"]["runId"])

@@ -32,6 +32,10 @@ ARTIFACTS = ("manifest.json", "partial_parse.msgpack")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm dbt on Linux only")
 
 
+# What Dagster's dbt has that is the shop's.
+NOT_ITS = ("DBT_PACKAGES_PATH", "SWITCHYARD_BAKED_PATH", "DBT_PROFILE", "DBT_TARGET")
+
+
 class Project:
     """A dbt project that changes at random."""
 
@@ -183,10 +187,11 @@ class Pair:
         wait_until(lambda: (folder / "warm" / "warm.sock").exists(), 60)
 
     def env(self, name: str) -> dict[str, str]:
-        here = {"DBT_PROJECT_DIR": str(self.project.folder), "DBT_PROFILES_DIR": str(self.project.folder)}
+        folders = ("DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "SWITCHYARD_SOURCE_PATH")
+        here = {key: str(self.project.folder) for key in folders}
         target = str(self.folder / name)
         places = {"SWITCHYARD_TARGET_PATH": target, "DBT_TARGET_PATH": target, "DBT_LOG_PATH": f"{target}/log"}
-        kept = {key: value for key, value in self.environ.items() if key not in ("DBT_PACKAGES_PATH", "SWITCHYARD_BAKED_PATH")}
+        kept = {key: value for key, value in self.environ.items() if key not in NOT_ITS}
         return {**kept, **here, **places, **self.project.env}
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:

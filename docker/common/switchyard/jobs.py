@@ -169,7 +169,9 @@ def _commands(fields: dict[str, Any], values: dict[str, Any], wrong: Any, job: y
     if variables is not None and not isinstance(variables, dict):
         wrong(fields["vars"][0], "vars must be a mapping.")
     try:
-        given = ("--vars", json.dumps(variables, default=str)) if variables else ()
+        # A date is text, as in JSON; in YAML, which Airflow does not take for a dictionary of Python's.
+        plain = json.loads(json.dumps(variables, default=str))
+        given = ("--vars", yaml.safe_dump(plain, default_flow_style=True, width=1 << 20).strip()) if variables else ()
     except (ValueError, TypeError) as error:  # a mapping that holds itself, or a key that is a date
         wrong(fields["vars"][0], f"vars cannot be handed to dbt: {error}.")
         given = ()

@@ -83,6 +83,8 @@ def packages_folder(project: Path) -> Path | None:
 def lay_out() -> None:
     """Make, or bring up to date, the folder that dbt works in; the caller holds the lock."""
     source, work = source_dir(), project_dir()
+    if source.resolve() == work.resolve():  # somebody runs dbt in the project itself
+        return
     inside = packages_folder(source)
     # The profile that counts is in DBT_PROFILES_DIR.
     wanted = {Path(path.name): path for path in source.iterdir() if path.name not in {*IGNORED, "profiles.yml"}}

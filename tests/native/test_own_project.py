@@ -1,0 +1,98 @@
+"""Projects of a person's own through every orchestrator, with nothing but `invoke use`; nothing is written into their folders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .. import own, runs
+from ..stacks import ROOT, copy_checkout
+from .conftest import NativeStack
+
+ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory) -> Path:
+    """Where a person has projects."""
+    return own.place(tmp_path_factory.mktemp("projects"))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, bare_path) -> Iterator[NativeStack]:
+    """A stack that has never run the shop."""
+    folder = (tmp_path_factory.mktemp("own") / "switchyard").resolve()
+    copy_checkout(ROOT, folder)
+    stack = NativeStack(folder, PATH=bare_path)
+    try:
+        yield stack
+    finally:
+        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+
+
+@pytest.fixture(scope="module")
+def duck(stack, projects) -> Iterator[None]:
+    """The project on DuckDB."""
+    before = own.listing(projects)
+    done = stack.invoke("use", str(projects / "duck"))
+    assert "dbt project ducks, 2 models, profile pond, target dev (duckdb)" in done.stdout
+    assert "is not set" not in done.stdout
+    yield
+    stack.invoke("down")
+    assert own.listing(projects) == before
+
+
+@pytest.fixture(scope="module")
+def tutorial(stack, projects) -> Iterator[None]:
+    """A project whose profile names a PostgreSQL on this machine, and the schema public."""
+    if stack.status()["orchestrator"]:
+        stack.invoke("down")
+    before = own.listing(projects)
+    done = stack.invoke("use", str(projects / "plain"))
+    assert "the stack's own PostgreSQL, database tutorial" in done.stdout
+    yield
+    assert own.listing(projects) == before
+
+
+@pytest.mark.parametrize("name", ORCHESTRATORS)
+def test_a_project_on_duckdb_with_jobs_of_its_own(stack, duck, name) -> None:
+    own.duck_runs(stack, name)
+
+
+def test_what_is_not_in_postgresql_is_not_asked_for_there(stack, duck) -> None:
+    stack.on("dagster")
+    for command in (("sql", "select 1"), ("backup",)):
+        done = stack.invoke(*command, code=2)
+        assert "duckdb" in done.stderr
+        assert "invoke dbt show" in done.stderr
+    assert "generate" in stack.invoke("generate", "--orders", "10", code=2).stderr
+
+
+def test_a_job_that_is_not_there_is_refused_with_those_that_are(stack, duck) -> None:
+    stack.on("dagster")
+    assert "nightly, weights" in stack.invoke("run", "--job", "daily", code=2).stderr
+
+
+def test_another_project_while_one_is_up_is_refused(stack, duck, projects) -> None:
+    stack.on("dagster")
+    assert "invoke down" in stack.invoke("use", str(projects / "plain"), code=4).stderr
+
+
+@pytest.mark.parametrize("name", ORCHESTRATORS)
+def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) -> None:
+    """With a model that prints 50,000 lines, one whose name begins as an orchestrator's own task does, and none for the job smoke."""
+    stack.on(name)
+    run = runs.record(stack, "daily")
+    assert run["state"] == "success", run
+    assert own.plain_names(runs.outcome(run["nodes"])) == {
+        "seed.tutorial.raw_numbers": ("success", 2, False),
+        "model.tutorial.a_b": ("success", None, False),
+        "model.tutorial.chatty": ("success", None, False),
+        "model.tutorial.dbt_build": ("success", None, False),
+        "test.tutorial.unique_a_b_id": ("pass", 0, False),
+    }
+    assert "no dbt nodes" in stack.invoke("run", "--job", "smoke").stdout
+    assert stack.sql("select current_database(), count(*) from public.chatty") == "tutorial\t2"

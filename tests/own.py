@@ -1,0 +1,59 @@
+"""A person's own project, in either runtime: the bodies of tests in `tests/docker` and `tests/native`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from . import runs
+from .stacks import ROOT, Stack
+
+NAMES = ("duck", "duck_shared", "plain")
+# What becomes of each node of tests/projects/duck, whoever runs it: status, rows, and whether there is a message.
+DUCK = {
+    "seed.ducks.raw_ducks": ("success", 3, False),
+    "model.ducks.ducks": ("success", None, False),
+    "model.ducks.flock": ("success", None, False),
+    "test.ducks.unique_ducks_id": ("pass", 0, False),
+    "test.ducks.not_null_ducks_id": ("pass", 0, False),
+    "test.ducks.accepted_values_ducks_name__DONALD___DAISY___HUEY_": ("pass", 0, False),
+}
+
+
+def place(folder: Path) -> Path:
+    """Copy the projects into ``folder``, as a person has them, with an ``.env`` and with nothing that may be written to."""
+    for name in NAMES:
+        shutil.copytree(ROOT / "tests" / "projects" / name, folder / name)
+    (folder / "duck" / ".env").write_text('POND=Village "north" $hore\nNOT_ASKED_FOR=1\n')
+    return folder
+
+
+def listing(folder: Path) -> dict[str, tuple[float, bytes]]:
+    """Every file below the folder, with its time and content."""
+    return {path.relative_to(folder).as_posix(): (path.stat().st_mtime, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def plain_names(nodes: dict[str, tuple]) -> dict[str, tuple]:
+    """The nodes by their ids without the hash at the end of a generic test's."""
+    return {re.sub(r"\.[0-9a-f]{10}$", "", unique_id): what for unique_id, what in nodes.items()}
+
+
+def show(stack: Stack, query: str) -> list[dict]:
+    """The rows of a query, asked through dbt as a person does."""
+    out = stack.invoke("dbt", "--quiet", "--log-format", "json", "show", "--output", "json", "--inline", query).stdout
+    found = [json.loads(line)["data"] for line in out.splitlines() if '"ShowNode"' in line or '"preview"' in line]
+    return json.loads(found[-1]["preview"])
+
+
+def duck_runs(stack: Stack, name: str) -> None:
+    """A project on DuckDB with a package from outside its folder, a variable of its own, and jobs of its own, in one orchestrator."""
+    stack.on(name)
+    run = runs.record(stack, "nightly")
+    assert run["state"] == "success", run
+    assert plain_names(runs.outcome(run["nodes"])) == DUCK
+    again = runs.record(stack, "weights")
+    assert set(runs.outcome(again["nodes"])) == {"model.ducks.flock"}, again
+    (row,) = show(stack, "select f.*, d.pond, d.name from {{ ref('flock') }} f, {{ ref('ducks') }} d where d.id = 1")
+    assert row == {"ducks": 3, "grams": 9000, "owner": "nobody", "pond": 'Village "north" $hore', "name": "DONALD!"}
