@@ -84,5 +84,9 @@ def _total(native: Native, ask: Callable[[psutil.Process], float]) -> float:
 
 def _processes(native: Native) -> list[psutil.Process]:
     server = native.postgres.server()
-    own = [process for record in native.processes.records() for process in native.processes.members(record)]
-    return [*own, server, *server.children(recursive=True)]
+    records = native.processes.records()
+    own = {process.pid: process for record in records for process in native.processes.members(record)}
+    for root in filter(None, map(native.processes.root, records)):
+        # Those too that have ended and that their parent did not collect yet: nobody else tells of their processor time.
+        own |= {process.pid: process for process in root.children(recursive=True)}
+    return [*own.values(), server, *server.children(recursive=True)]
