@@ -22,6 +22,8 @@ dag = DbtDag(
     execution_config=ExecutionConfig(
         execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS, dbt_executable_path=project.DBT
     ),
+    # Cosmos looks for the last parse in the project's folder, which nothing is written to.
+    operator_args={"dbt_cmd_flags": ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]},
     render_config=RenderConfig(
         load_method=LoadMode.DBT_MANIFEST,
         should_detach_multiple_parents_tests=True,  # else a test of two models runs before the second one is there
