@@ -1,6 +1,7 @@
 """The dbt project as Dagster assets and asset checks, with its jobs and their schedules."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,13 +35,12 @@ TAGS = {"dbt/fingerprint": FINGERPRINT}  # run_job.py reads there which state of
 
 
 class Translator(DagsterDbtTranslator):
-    """Names and descriptions are dagster-dbt's own; assets are grouped by layer."""
+    """All is dagster-dbt's own, but that an asset without a group is in that of its schema."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
-        """The layer: the configured schema, and for the models that people read, ``reports``."""
-        if dbt_resource_props["name"].startswith("rpt_"):
-            return "reports"
-        return dbt_resource_props["config"].get("schema") or dbt_resource_props["schema"]
+        """The group that dbt or ``meta.dagster`` names, or else the schema, as the project configures it."""
+        schema = dbt_resource_props["config"].get("schema") or dbt_resource_props["schema"]
+        return super().get_group_name(dbt_resource_props) or re.sub(r"\W", "_", schema, flags=re.ASCII)
 
 
 class BuildConfig(Config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def test_the_jobs_are_in_the_files_order(tmp_path) -> None:
 def test_several_commands_run_one_after_the_other_each_with_the_variables(tmp_path) -> None:
     text = "jobs: {a: {dbt: [seed, dbt source freshness --select x, build --full-refresh], vars: {day: 2026-01-31, deep: {n: 1}}}}"
     job = read(tmp_path, text)["a"]
-    given = ("--vars", json.dumps({"day": "2026-01-31", "deep": {"n": 1}}))
+    given = ("--vars", "{day: '2026-01-31', deep: {n: 1}}")
     assert job.before == (("seed", *given), ("source", "freshness", *given, "--select", "x"))
     assert job.dbt_args == ("build", *given, "--full-refresh")
     assert job.commands == (*job.before, job.dbt_args)
