@@ -199,7 +199,7 @@ def use(c, folder):
         if active := runtime.active():
             title = runtime.orchestrators[active].title
             raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: invoke use {folder}")
-        project.use(runtime.settings, os.environ, folder)
+        project.use(runtime.settings, os.environ, folder, dry=c.config.run.dry)
 
 
 @command(
@@ -232,9 +232,11 @@ def dbt(c, args=""):
 def run_dbt(c):
     """Run the dbt command that stands after ``invoke dbt``."""
     from stack import pipeline
-    from stack.errors import NothingActive, RunInProgress
+    from stack.errors import BadUsage, NothingActive, RunInProgress
 
     words = sys.argv[sys.argv.index("dbt") + 1 :]
+    if words[0] in ("deps", "clean", "init"):
+        raise BadUsage(f"dbt {words[0]} changes what was built.", "Packages are installed by a build.", "invoke build")
     runtime = runtime_of(c)
     active = runtime.active()
     if active is None:
@@ -242,6 +244,14 @@ def run_dbt(c):
     if words[0] in WRITING and (runs := pipeline.active_runs(runtime)):
         raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait for its end, then: invoke dbt {' '.join(words)}")
     raise Exit(code=runtime.dbt(runtime.orchestrators[active], words))
+
+
+@command(help={"port": "The port on 127.0.0.1; without it, any free one."})
+def docs(c, port=None):
+    """Make the project's dbt docs, lineage included, and serve them on this machine until Ctrl-C."""
+    from stack import docs
+
+    docs.serve(runtime_of(c), 0 if port is None else whole("--port", port))
 
 
 @command(help={"json": "Print one JSON object instead of a table."})

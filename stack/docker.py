@@ -532,6 +532,11 @@ class Docker:
         command = [*projects.TYPED, *args]
         return self.runner.hand_over(exec_argv(self.settings, orchestrator.file, orchestrator.dbt, command, tty=sys.stdin.isatty()))
 
+    def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
+        """A text file that a command of `dbt` has left in its target folder."""
+        argv = exec_argv(self.settings, orchestrator.file, orchestrator.dbt, ["cat", f"/opt/dbt/target/typed/{name}"])
+        return self._checked(self.runner.ask(argv)).stdout
+
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
         require_service(service, [POSTGRES, *(self.orchestrators[active].services if active else [])])

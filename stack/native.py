@@ -243,6 +243,11 @@ class Native:
         env = plan.environment(self.settings, orchestrator, process, record.ports if record else {}, self.environ, self.project)
         return self.runner.hand_over([located(projects.TYPED[0], env), *projects.TYPED[1:], *args], env, only_env=True)
 
+    def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
+        """A text file that a command of `dbt` has left in its target folder."""
+        folder = plan.Folders(self.settings.root, orchestrator.name).environment / "target" / "typed"
+        return (folder / name).read_text(encoding="utf-8")
+
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the processes' logs on this terminal, each line after its service's name."""
         names = [POSTGRES, *([process.service for process in self.orchestrators[active].native.processes] if active else [])]

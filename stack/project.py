@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -258,6 +259,10 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         output = {"type": "postgres", **CONNECTION, **kept}
     elif output is not None:
         output = _own(dict(output), lookup, variables, files, notes)
+    if os.path.isabs(inside := str(content.get("packages-install-path") or "")):
+        problems.append(
+            f"packages-install-path in {FILE} is {inside}, where every project's packages would meet; it must be inside the project."
+        )
     version = _dbt_version(settings.root)
     if unfit := unfit_version(content.get("require-dbt-version"), version):
         problems.append(f"{FILE} asks for dbt {unfit}, and the orchestrators have {version}.")
@@ -310,13 +315,14 @@ def stage(settings: Settings, project: Project) -> Path:
     return base
 
 
-def use(settings: Settings, environ: Mapping[str, str], typed: str) -> None:
+def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = False) -> None:
     """Make another dbt project the one that the orchestrators run: check it, show what is found, and note it in ``.env``.
 
     Args:
         settings: the checkout's settings.
         environ: the caller's environment.
         typed: the project's folder, as it was typed; ``shop`` is the one that comes with the checkout.
+        dry: leave ``.env`` as it is.
 
     Raises:
         BadConfiguration: it cannot be run; all that is in the way is named, and ``.env`` is as it was.
@@ -329,7 +335,8 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str) -> None:
     except ValueError:  # another drive
         value = str(place)
     found = load(replace(settings, values={**settings.values, "DBT_PROJECT": value, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
-    assign(settings.root, "DBT_PROJECT", Path(value).as_posix())
+    if not dry:
+        assign(settings.root, "DBT_PROJECT", Path(value).as_posix())
     models = sum(
         1 for path in (found.content.get("model-paths") or ["models"]) for kind in ("sql", "py") for _ in (place / path).rglob(f"*.{kind}")
     )
@@ -341,8 +348,9 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str) -> None:
             console.advice(f"packages: {name} is downloaded when its image or environment is built")
     for key, file in found.missing.items():
         console.advice(f"env_var: {key} is not set ({file}); add it to {place / '.env'} or .env")
-    for note in found.notes:
-        console.advice(note)
+    for note in (*found.notes, _odd_names(place, found.content)):
+        if note:
+            console.advice(note)
     if environ.get("DBT_PROJECT"):
         console.advice("DBT_PROJECT is set in your shell as well, and that one counts")
     console.note("  next: invoke up run")
@@ -421,7 +429,8 @@ def _profile(place: Path, settings: Settings, name: str) -> tuple[Path, dict[str
 
 
 def _is_local_postgres(output: Mapping[str, Any], lookup: _Variables) -> bool:
-    return str(output.get("type")) == "postgres" and lookup.render(str(output.get("host", ""))) in LOCAL
+    host = lookup.render(str(output.get("host", "")))
+    return str(output.get("type")) == "postgres" and (host in LOCAL or host.startswith("/"))  # the folder of its socket
 
 
 def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], files: dict[str, Path], notes: list[str]) -> dict[str, Any]:
@@ -523,10 +532,22 @@ def _packages(place: Path) -> Iterator[dict[str, Any]]:
                 yield package
 
 
+def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
+    """What `use` says of files whose names Dagster cannot show; empty where there are none."""
+    kinds = (("model-paths", "models"), ("seed-paths", "seeds"), ("snapshot-paths", "snapshots"))
+    folders = [place / str(path) for key, default in kinds for path in content.get(key) or [default]]
+    stems = [path.stem for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
+    counts = Counter(re.sub(r"[.-]", "_", stem) for stem in stems)
+    odd = sorted({stem for stem in stems if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem) or counts[re.sub(r"[.-]", "_", stem)] > 1})
+    if not odd:
+        return ""
+    return f"Dagster cannot show {', '.join(odd[:5])}: it takes letters, digits and _, and makes _ of a dot or a dash. The others can."
+
+
 def _wrong_packages(place: Path) -> list[str]:
     """Local packages that are not where the packages file says."""
     return [
-        f"packages.yml names {package['local']}, and there is no {FILE} in {(place / str(package['local'])).resolve()}."
+        f"A packages file names {package['local']}, and there is no {FILE} in {(place / str(package['local'])).resolve()}."
         for package in _packages(place)
         if "local" in package and "{{" not in str(package["local"]) and not (place / str(package["local"]) / FILE).is_file()
     ]

@@ -133,6 +133,9 @@ class Runtime(Protocol):
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
         """Run a dbt command on this terminal, in the environment and with the connection of ``orchestrator``, which is up."""
 
+    def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
+        """A text file that a command of `dbt` has left in its target folder."""
+
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import urllib.request
 from pathlib import Path
 
 from . import runs
+from .interruptions import typed
 from .stacks import ROOT, Stack
 
 NAMES = ("duck", "duck_shared", "plain")
@@ -45,6 +48,23 @@ def show(stack: Stack, query: str) -> list[dict]:
     out = stack.invoke("dbt", "--quiet", "--log-format", "json", "show", "--output", "json", "--inline", query).stdout
     found = [json.loads(line)["data"] for line in out.splitlines() if '"ShowNode"' in line or '"preview"' in line]
     return json.loads(found[-1]["preview"])
+
+
+def docs_are_served(stack: Stack) -> None:
+    """`invoke docs` shows the project's models on this machine until Ctrl-C."""
+    with typed(stack, "docs") as command:
+        try:
+            said = ""
+            while not (address := re.search(r"http://localhost:(\d+)/", said)):
+                line = command.stdout.readline()
+                assert line, said
+                said += line
+            page = urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/").read().decode()
+            assert "model.ducks.flock" in page
+        finally:
+            command.send_signal(signal.SIGINT)
+        command.communicate(timeout=30)
+    assert command.returncode == 0
 
 
 def duck_runs(stack: Stack, name: str) -> None:

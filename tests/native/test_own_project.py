@@ -71,6 +71,16 @@ def test_what_is_not_in_postgresql_is_not_asked_for_there(stack, duck) -> None:
     assert "generate" in stack.invoke("generate", "--orders", "10", code=2).stderr
 
 
+def test_the_docs_of_the_project_are_served(stack, duck) -> None:
+    stack.on("dagster")
+    own.docs_are_served(stack)
+
+
+def test_dbt_commands_that_would_undo_a_build_are_refused(stack, duck) -> None:
+    stack.on("dagster")
+    assert "invoke build" in stack.invoke("dbt", "deps", code=2).stderr
+
+
 def test_a_job_that_is_not_there_is_refused_with_those_that_are(stack, duck) -> None:
     stack.on("dagster")
     assert "nightly, weights" in stack.invoke("run", "--job", "daily", code=2).stderr

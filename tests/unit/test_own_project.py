@@ -589,10 +589,10 @@ def test_a_project_that_takes_the_place_from_a_variable_has_no_packages_in_it(ja
 
 def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_path, monkeypatch) -> None:
     work = laid_out(jaffle, tmp_path, monkeypatch)
-    write(work, {"package-lock.yml": "dbt's"})
-    write(jaffle, {"package-lock.yml": "mine"})
+    write(work, {"notes.md": "somebody's"})
+    write(jaffle, {"notes.md": "mine"})
     laid_out(jaffle, tmp_path, monkeypatch)
-    assert (work / "package-lock.yml").read_text() == "mine"
+    assert (work / "notes.md").read_text() == "mine"
 
 
 def test_the_shop_is_none_of_a_persons_own(root, monkeypatch) -> None:
@@ -600,3 +600,45 @@ def test_the_shop_is_none_of_a_persons_own(root, monkeypatch) -> None:
     loaded = settings.defaults(root)
     shop = project.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})
     assert (shop.shop, shop.shared, shop.target, shop.database, shop.variables) == (True, True, "dev", "airflow", {})
+
+
+def test_dbt_cannot_write_a_lock_of_packages_into_the_project(jaffle, tmp_path, monkeypatch) -> None:
+    write(jaffle, {"package-lock.yml": "mine"})
+    assert "package-lock.yml" not in held(laid_out(jaffle, tmp_path, monkeypatch))
+
+
+# What is said of it
+
+
+@pytest.mark.parametrize("host", ["/var/run/postgresql", "localhost", ""])
+def test_a_postgresql_on_this_machine_is_replaced_by_the_stacks_own(checkout, jaffle, host) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": host, "schema": "s"})})
+    assert load(checkout, jaffle).shared
+
+
+def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> None:
+    write(jaffle, {"dbt_project.yml": f"name: jaffle\npackages-install-path: {(tmp_path / 'all').as_posix()}\n"})
+    assert "it must be inside the project" in refused(checkout, jaffle)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["models/münchen.sql", "models/fine.sql"], "münchen"),
+        (["models/a.b.sql", "models/a_b.sql"], "a.b, a_b"),
+        (["seeds/two words.csv"], "two words"),
+        (["models/a.b.sql", "seeds/c-d.csv", "models/deep/x_1.py"], ""),
+    ],
+)
+def test_names_that_dagster_cannot_show_are_told_beforehand(checkout, jaffle, capsys, names, told) -> None:
+    write(jaffle, dict.fromkeys(names, ""))
+    project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"Dagster cannot show {told}:" in said) if told else ("Dagster" not in said)
+
+
+def test_a_dry_use_changes_nothing(checkout, jaffle) -> None:
+    loaded = configured(checkout, jaffle)
+    before = (checkout / ".env").read_text()
+    project.use(loaded, ENVIRON, str(jaffle), dry=True)
+    assert (checkout / ".env").read_text() == before

@@ -74,10 +74,10 @@ def share_files() -> None:
 
 
 def packages_folder(project: Path) -> Path | None:
-    """Where in the project dbt looks for its packages; None where ``dbt_project.yml`` has it from a variable, as from DBT_PACKAGES_PATH."""
+    """Where in the project dbt looks for its packages; None where a variable, as DBT_PACKAGES_PATH, or a whole path says it."""
     content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
     text = str(content.get("packages-install-path") or content.get("modules-path") or "dbt_packages")
-    return None if "{{" in text else Path(text)
+    return None if "{{" in text or Path(text).is_absolute() else Path(text)
 
 
 def lay_out() -> None:
@@ -86,8 +86,8 @@ def lay_out() -> None:
     if source.resolve() == work.resolve():  # somebody runs dbt in the project itself
         return
     inside = packages_folder(source)
-    # The profile that counts is in DBT_PROFILES_DIR.
-    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in {*IGNORED, "profiles.yml"}}
+    # The profile that counts is in DBT_PROFILES_DIR, and a lock of packages is what dbt would write through its link.
+    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in {*IGNORED, "profiles.yml", "package-lock.yml"}}
     if inside:
         for depth in range(1, len(inside.parts)):  # a folder on the way to the packages cannot be a link
             above = Path(*inside.parts[:depth])
