@@ -43,19 +43,8 @@ CONNECTION = {
 }
 # What a connection to another server has, and to this one must not.
 _ELSEWHERE = {
-    "host",
-    "port",
-    "user",
-    "username",
-    "pass",
-    "password",
-    "dbname",
-    "database",
-    "role",
-    "sslmode",
-    "sslcert",
-    "sslkey",
-    "sslrootcert",
+    *("host", "port", "user", "username", "pass", "password", "dbname", "database", "role"),
+    *("sslmode", "sslcert", "sslkey", "sslrootcert"),
 }
 # Keys of profiles whose value is a secret, in whatever adapter; these values reach dbt in its environment alone.
 _SECRET = re.compile(r"pass|token|secret|private_key(?!_path)|credential|api_?key|access_?key|pwd", re.I)
@@ -67,12 +56,12 @@ _ENV_VAR = re.compile(
 )
 _ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
 _READ = {".yml", ".yaml", ".sql", ".py", ".md", ".csv"}
-# Set by the stack itself, in every process that runs dbt.
+# Set by the stack itself, in every process that runs dbt; those of the connection where that is to the stack's own server.
 OURS = {
-    *("DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD", "DBT_PROFILE", "DBT_TARGET"),
-    *("DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
+    *("DBT_PROFILE", "DBT_TARGET", "DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
     *("PATH", "HOME", "PYTHONPATH", "TZ"),
 }
+OURS_WHERE_SHARED = {"DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD"}
 DBTS_OWN = ("DBT_PACKAGE_HUB_URL",)  # what dbt itself reads: a company's own hub
 _IDENTIFIER = re.compile(r"[^a-z0-9_]")
 RESERVED_DATABASES = {"postgres", "template0", "template1", bootstrap.WAREHOUSE}
@@ -277,7 +266,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
             "\n".join(problems),
             "Correct that, then: invoke use " + shlex.quote(str(place)),
         )
-    asked, missing = lookup.asked(output or {})
+    asked, missing = lookup.asked(output or {}, OURS | OURS_WHERE_SHARED if shared else OURS)
     return Project(place, content, profile, target, output, shared, {**asked, **variables}, files, missing, tuple(notes), shop)
 
 
@@ -477,14 +466,14 @@ class _Variables:
         """``text`` with its calls of ``env_var()`` filled in, as far as they are plain."""
         return _ENV_VAR.sub(lambda match: self.values.get(match[2], match[4] or ""), text)
 
-    def asked(self, output: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-        """The variables that the project and its profile ask for: those that are set, and those that are not, with who asks."""
+    def asked(self, output: Mapping[str, Any], ours: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The variables that are asked for, but ``ours``: those that are set, and those that are not, with the file that asks."""
         found = {key: self.values[key] for key in DBTS_OWN if key in self.values}
         missing: dict[str, str] = {}
         for name, text in [*_texts(self.place), ("the profile", "\n".join(_leaves(output)))]:
             for match in _ASKED.finditer(text):
                 key = match[2]
-                if key in OURS or key.startswith("SWITCHYARD_") or key.startswith("DBT_ENV_SECRET_PROFILE_"):
+                if key in ours or key.startswith("SWITCHYARD_") or key.startswith("DBT_ENV_SECRET_PROFILE_"):
                     continue
                 if key in self.values:
                     found[key] = self.values[key]

@@ -642,3 +642,12 @@ def test_a_dry_use_changes_nothing(checkout, jaffle) -> None:
     before = (checkout / ".env").read_text()
     project.use(loaded, ENVIRON, str(jaffle), dry=True)
     assert (checkout / ".env").read_text() == before
+
+
+def test_the_names_of_the_stacks_connection_are_a_persons_own_on_another_warehouse(checkout, jaffle) -> None:
+    call = "{{ env_var('DBT_USER') }}"
+    write(jaffle, {"profiles.yml": profile({"type": "snowflake", "account": "a", "user": call}), ".env": "DBT_USER=ann\n"})
+    assert load(checkout, jaffle).variables["DBT_USER"] == "ann"
+    assert "DBT_USER" not in load(checkout, jaffle, WAREHOUSE="shared").variables
+    (jaffle / ".env").unlink()
+    assert "DBT_USER" in load(checkout, jaffle).missing
