@@ -123,6 +123,7 @@ def test_a_mistake_is_told_with_its_line(tmp_path, entry, line, said) -> None:
         ("", ":1: The file must be a mapping"),
         ("- a", ":1: The file must be a mapping"),
         ("jobs:", ":1: jobs must be a mapping"),
+        ("jobs: {}", ":1: jobs names none"),
         ("schedules: {}", ":1: there is no key 'schedules'"),
         ("\n\njob: {}", ":3: jobs is missing"),
         ("jobs:\n  a: run", ":2: The job a must be a mapping"),

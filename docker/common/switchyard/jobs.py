@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 
@@ -135,7 +135,10 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
             wrong(node, f"there is no key {key!r}; the only one is jobs.")
     if root is not None and "jobs" not in top:
         wrong(root, "jobs is missing.")
-    for name, (key, body) in mapping(top["jobs"][1], "jobs").items() if "jobs" in top else ():
+    named = mapping(top["jobs"][1], "jobs") if "jobs" in top else {}
+    if "jobs" in top and not named and not mistakes:
+        wrong(top["jobs"][0], "jobs names none.")
+    for name, (key, body) in named.items():
         known = len(mistakes)
         if not _NAME.fullmatch(name):
             wrong(key, f"{name!r} is no name for a job: letters, digits and _, a letter first, 100 at most.")
@@ -206,7 +209,7 @@ def _zone(name: str) -> bool:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
-        return False
+        return not available_timezones()  # of Windows itself, which has none; the orchestrators' environments have
     return True
 
 
