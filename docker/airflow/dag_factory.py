@@ -5,6 +5,7 @@ This file is on the import path of dbt, too, which takes every module whose name
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -117,13 +118,25 @@ def build(job: Job, manifest: Path) -> DbtTaskGroup:
 
 
 def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
-    """Cosmos' own task ids, made unique where two packages have a node of one name, and without what Airflow refuses in an id."""
-    names = Counter((node["resource_type"], node["name"]) for node in json.loads(manifest.read_bytes())["nodes"].values())
+    """Cosmos' own task ids, without what Airflow refuses in an id, and unique.
+
+    Where two nodes would have one, as two packages' nodes of one name, or the models ``a.b`` and ``a_b``, the package stands before it, and
+    where that is the same too, the beginning of a hash after it.
+    """
+
+    def plain(unique_id: str) -> str:
+        kind, _, name = unique_id.split(".", 2)
+        return re.sub(r"[^\w-]", "_", f"{name}_{'run' if kind == 'model' else kind}", flags=re.ASCII)
+
+    nodes = json.loads(manifest.read_bytes())["nodes"]
+    ids = Counter(map(plain, nodes))
+    in_package = Counter((node["package_name"], plain(unique_id)) for unique_id, node in nodes.items())
 
     def task_id(node: DbtNode) -> str:
-        kind = node.resource_type.value
-        package = f"{node.package_name}_" if names[kind, node.resource_name] > 1 else ""
-        return re.sub(r"[^\w.-]", "_", f"{package}{node.name}_{'run' if kind == 'model' else kind}", flags=re.ASCII)
+        found = plain(node.unique_id)
+        package = f"{node.package_name}_" if ids[found] > 1 else ""
+        again = in_package[node.package_name, found] > 1
+        return package + found + (f"_{hashlib.sha256(node.unique_id.encode()).hexdigest()[:6]}" if again else "")
 
     return task_id
 

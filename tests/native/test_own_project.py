@@ -106,3 +106,17 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
     }
     assert "no dbt nodes" in stack.invoke("run", "--job", "smoke").stdout
     assert stack.sql("select current_database(), count(*) from public.chatty") == "tutorial\t2"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run on Windows")
+def test_models_whose_names_differ_by_a_dot_alone_have_a_task_each(stack, tutorial, projects) -> None:
+    stack.on("airflow")
+    twin = projects / "plain" / "models" / "a.b.sql"
+    twin.write_text("select id from {{ ref('raw_numbers') }}\n")
+    try:
+        run = runs.record(stack, "daily")
+    finally:
+        twin.unlink()
+    outcome = runs.outcome(run["nodes"])
+    assert run["state"] == "success", run
+    assert {"model.tutorial.a.b", "model.tutorial.a_b"} <= set(outcome)
