@@ -12,6 +12,7 @@ from pathlib import Path
 from prefect import get_client
 from prefect.automations import Automation
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import StateType
 from prefect.events import EventTrigger, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState
@@ -60,7 +61,11 @@ def is_on(job: str) -> bool:
 
 
 def deploy() -> None:
-    """Create or update a deployment for each job."""
+    """Create or update a deployment for each job, and delete those of jobs that are no more, or are another project's."""
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=["dbt"]))):
+            if deployment.name not in flow.JOBS:
+                client.delete_deployment(deployment.id)
     source = flow.dbt.from_source(source=str(Path(__file__).parent), entrypoint="flow.py:dbt")
     for job in flow.JOBS.values():
         source.deploy(

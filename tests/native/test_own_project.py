@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from switchyard import jobs
+
 from .. import own, runs
 from ..stacks import ROOT, copy_checkout
 from .conftest import NativeStack
+from .test_flow_runs import Page
 
 ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
 
@@ -120,3 +123,9 @@ def test_models_whose_names_differ_by_a_dot_alone_have_a_task_each(stack, tutori
     outcome = runs.outcome(run["nodes"])
     assert run["state"] == "success", run
     assert {"model.tutorial.a.b", "model.tutorial.a_b"} <= set(outcome)
+
+
+def test_prefect_has_the_jobs_of_the_project_in_use_alone(stack, tutorial) -> None:
+    """Or else a schedule of another project would go on."""
+    stack.on("prefect")
+    assert {deployment["name"] for deployment in Page(stack).ask("POST", "deployments/filter", {})} == set(jobs.DEFAULT)
