@@ -25,7 +25,9 @@ FORCE = "If a run is in progress, cancel it."
 PACKAGES = ("colorama", "dotenv", "psutil", "yaml")  # what stands in requirements.txt and is imported here
 
 
-WRITING = ("build", "run", "seed", "snapshot", "run-operation", "clone", "retry", "test")  # what must not meet a run
+WRITING = ("build", "run", "seed", "snapshot", "run-operation", "clone", "retry", "test")  # commands of dbt that must not meet a run
+UNDOING = ("deps", "clean", "init")  # and those that would change what was built
+READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 
 def guard(body):
@@ -235,13 +237,15 @@ def run_dbt(c):
     from stack.errors import BadUsage, NothingActive, RunInProgress
 
     words = sys.argv[sys.argv.index("dbt") + 1 :]
-    if words[0] in ("deps", "clean", "init"):
-        raise BadUsage(f"dbt {words[0]} changes what was built.", "Packages are installed by a build.", "invoke build")
+    # Flags may stand before the command.
+    verb = next((word for word in words if word in (*WRITING, *UNDOING, *READING)), "")
+    if verb in UNDOING:
+        raise BadUsage(f"dbt {verb} changes what was built.", "Packages are installed by a build.", "invoke build")
     runtime = runtime_of(c)
     active = runtime.active()
     if active is None:
         raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
-    if words[0] in WRITING and (runs := pipeline.active_runs(runtime)):
+    if verb in WRITING and (runs := pipeline.active_runs(runtime)):
         raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait for its end, then: invoke dbt {' '.join(words)}")
     raise Exit(code=runtime.dbt(runtime.orchestrators[active], words))
 

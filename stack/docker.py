@@ -156,7 +156,7 @@ def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> st
             they are in no file; files that its profile names; and a volume for an embedded database.
         baked: whether the mount of the project is taken away.
     """
-    volumes = [f"{path}:{projects.FILES}/{key}:ro" for key, path in project.files.items()]
+    volumes = [f"{str(path).replace('$', '$$')}:{projects.FILES}/{key}:ro" for key, path in project.files.items()]
     embedded = "SWITCHYARD_WAREHOUSE_PATH" in str(project.output)
     volumes += [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"] if embedded else []
     variables = sorted(project.in_container())
