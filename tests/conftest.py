@@ -9,12 +9,15 @@ import stack  # noqa: F401  (puts docker/common on the path)
 
 from .stacks import ROOT
 
+# Has a stack of its own, and so can run in whichever worker is free first.
+APART = "tests/native/test_own_project.py"
+
 
 class RuntimesApart(LoadScopeScheduling):
     """Hands the tests out to pytest-xdist's workers by folder: those of one runtime share a stack and follow one another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.split("/")[1]
+        return APART if nodeid.startswith(APART) else nodeid.split("/")[1]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
