@@ -87,6 +87,6 @@ def _processes(native: Native) -> list[psutil.Process]:
     records = native.processes.records()
     own = {process.pid: process for record in records for process in native.processes.members(record)}
     for root in filter(None, map(native.processes.root, records)):
-        # Those too that have ended and that their parent did not collect yet: nobody else tells of their processor time.
+        # Those too that have ended and that their parent did not collect yet: nobody else has their processor time.
         own |= {process.pid: process for process in root.children(recursive=True)}
     return [*own.values(), server, *server.children(recursive=True)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from stack import ROOT, bootstrap, docker, orchestrators, plan, ports, runtime, settings
 from stack.errors import StackError
 from stack.native import Native, located
-from stack.orchestrators import Orchestrator, Process
+from stack.orchestrators import Orchestrator
 from stack.runner import Runner
 from stack.runtime import POSTGRES
 
@@ -125,20 +125,15 @@ class Stand:
         file = docker.postgres_file(self.settings)
         return self.command(docker.exec_argv(self.settings, file, POSTGRES, psql, user="postgres"), script)
 
-    def process(self, name: str) -> Process:
-        """The process of an orchestrator that runs dbt: it has the warehouse's password, and does not serve the pages."""
-        orchestrator = self.orchestrators[name]
-        able = (process for process in orchestrator.native.processes if "DBT_ENV_SECRET_PASSWORD" in process.container)
-        return next(process for process in able if process.service != orchestrator.service)
-
     def execute(self, name: str, argv: Sequence[str], stdin: str = "") -> str:
         """Run a command where an orchestrator runs dbt: in its container, or in its environment."""
-        orchestrator, process = self.orchestrators[name], self.process(name)
+        orchestrator = self.orchestrators[name]
         if isinstance(self.driver, Native):
-            env = plan.environment(self.settings, orchestrator, process, {}, self.env)
+            process = orchestrator.process(orchestrator.dbt)
+            env = plan.environment(self.settings, orchestrator, process, {}, self.env, self.driver.project)
             home = plan.Folders(self.folder, name).home  # where a container has its working folder
             return self.command([located(argv[0], env), *argv[1:]], stdin, env, home)
-        return self.command(docker.exec_argv(self.settings, orchestrator.file, process.service, argv), stdin)
+        return self.command(docker.exec_argv(self.settings, orchestrator.file, orchestrator.dbt, argv), stdin)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class Native:
         """What can be told before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
-            Check("dbt project", partial(projects.describe, self.settings, self.environ)),
+            Check("dbt project", lambda: str(self.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -229,18 +229,16 @@ class Native:
 
     def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
         """Trigger and follow ``job``, handing over each line of the run protocol."""
-        record = next(iter(self._records(orchestrator)), None)
-        picked = record.ports if record else {}
-        process = next(process for process in orchestrator.native.processes if process.service == orchestrator.service)
-        env = plan.environment(self.settings, orchestrator, process, picked, self.environ, self._project())
+        picked = self._ports(orchestrator)
+        # It asks the orchestrator, and runs no dbt.
+        env = plan.environment(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
         argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, job], picked)
         return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
         """Run a dbt command on this terminal, in the environment of the process that runs dbt."""
-        record = next(iter(self._records(orchestrator)), None)
-        process = next(process for process in orchestrator.native.processes if process.service == orchestrator.dbt)
-        env = plan.environment(self.settings, orchestrator, process, record.ports if record else {}, self.environ, self.project)
+        process = orchestrator.process(orchestrator.dbt)
+        env = plan.environment(self.settings, orchestrator, process, self._ports(orchestrator), self.environ, self.project)
         return self.runner.hand_over([located(projects.TYPED[0], env), *projects.TYPED[1:], *args], env, only_env=True)
 
     def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
@@ -313,6 +311,10 @@ class Native:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return subprocess.CompletedProcess(argv, 1, "", str(error))
+
+    def _ports(self, target: Orchestrator) -> Mapping[str, int]:
+        """The ports that the target's processes use among themselves; none where nothing of it was started."""
+        return next((record.ports for record in self._records(target)), {})
 
     def _records(self, target: Orchestrator) -> list[Record]:
         return [record for record in self.processes.records() if record.orchestrator == target.name]

@@ -109,6 +109,10 @@ class Orchestrator:
         """The ``.env`` key of the metadata role's password."""
         return f"{self.name.upper()}_DB_PASSWORD"
 
+    def process(self, service: str) -> Process:
+        """What the Docker-free runtime starts in the place of the container of ``service``, one of its own."""
+        return next(process for process in self.native.processes if process.service == service)
+
     def url(self, settings: Mapping[str, str]) -> str:
         """The address of the start page."""
         return f"http://localhost:{settings[self.ui_port]}{self.ui_path}"
