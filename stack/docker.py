@@ -312,7 +312,7 @@ class Docker:
         """What can be told before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
-            Check("dbt project", partial(projects.describe, self.settings, os.environ)),
+            Check("dbt project", lambda: str(self.project)),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),

@@ -55,7 +55,7 @@ _ENV_VAR = re.compile(
     r"""\{\{\s*env_var\(\s*(['"])(\w+)\1\s*(?:,\s*(['"])(.*?)\3\s*)?\)\s*(?:\|\s*(?:int|as_number|as_text|as_bool)\s*)?\}\}"""
 )
 _ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
-_READ = {".yml", ".yaml", ".sql", ".py", ".md", ".csv"}
+_READ = {".yml", ".yaml", ".sql", ".py", ".md"}
 # Set by the stack itself, in every process that runs dbt; those of the connection where that is to the stack's own server.
 OURS = {
     *("DBT_PROFILE", "DBT_TARGET", "DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
@@ -162,13 +162,18 @@ class Project:
         """The same as lines for a POSIX shell, for what needs them in a build; never empty, since Docker has no empty secret."""
         return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(self.in_container().items())) or ":\n"
 
+    @property
+    def connection(self) -> str:
+        """Where its data goes, for a person."""
+        return f"profile {self.profile}, target {self.target} ({self.adapter})"
+
     def __str__(self) -> str:
-        return f"{self.folder}: dbt project {self.name}, profile {self.profile}, target {self.target} ({self.adapter})"
+        return f"{self.folder}: dbt project {self.name}, {self.connection}"
 
 
 def folder(settings: Settings) -> Path:
     """The folder that DBT_PROJECT names; a relative one is relative to the checkout."""
-    return Path(os.path.normpath(settings.root / os.path.expanduser(settings["DBT_PROJECT"])))
+    return Path(settings["SWITCHYARD_SOURCE_PATH"])
 
 
 def is_shop(settings: Settings) -> bool:
@@ -270,15 +275,6 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
     return Project(place, content, profile, target, output, shared, {**asked, **variables}, files, missing, tuple(notes), shop)
 
 
-def describe(settings: Settings, environ: Mapping[str, str]) -> str:
-    """A line on the project.
-
-    Raises:
-        BadConfiguration: as `load`.
-    """
-    return str(load(settings, environ))
-
-
 def stage(settings: Settings, project: Project) -> Path:
     """Copy what is built in: the project, its packages' files and its profile, into ``.stack/build``; returns that folder.
 
@@ -323,13 +319,13 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = 
         )
     except ValueError:  # another drive
         value = str(place)
-    found = load(replace(settings, values={**settings.values, "DBT_PROJECT": value, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
+    found = load(replace(settings, values={**settings.values, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
     if not dry:
         assign(settings.root, "DBT_PROJECT", Path(value).as_posix())
     models = sum(
         1 for path in (found.content.get("model-paths") or ["models"]) for kind in ("sql", "py") for _ in (place / path).rglob(f"*.{kind}")
     )
-    console.ok(str(found).replace(f"dbt project {found.name},", f"dbt project {found.name}, {models} models,"))
+    console.ok(f"{found.folder}: dbt project {found.name}, {models} models, {found.connection}")
     where = f"the stack's own PostgreSQL, database {found.database}" if found.shared else "what the profile names"
     console.ok(f"dbt-{found.adapter} for dbt-core {_dbt_version(settings.root)}; the warehouse is {where}")
     for package in found.packages:
@@ -424,8 +420,7 @@ def _is_local_postgres(output: Mapping[str, Any], lookup: _Variables) -> bool:
 
 def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], files: dict[str, Path], notes: list[str]) -> dict[str, Any]:
     """The person's own connection, with secrets, files and an embedded database moved to where dbt finds them on either runtime."""
-    embedded = output.get("type") == "duckdb" and not _REMOTE.match(lookup.render(str(output.get("path", ":memory:"))))
-    if embedded:
+    if output.get("type") == "duckdb" and not _REMOTE.match(lookup.render(str(output.get("path", ":memory:")))):
         name = Path(lookup.render(str(output["path"]))).name
         output["path"] = f"{{{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}}}/{name}"
         notes.append(f"DuckDB's file {name} is kept by the stack, not in the project")
@@ -449,7 +444,7 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
             return f"{{{{ env_var('SWITCHYARD_FILE_{name}') }}}}"
         return value
 
-    return {key: value if key == "type" or (key == "path" and embedded) else moved(value, str(key)) for key, value in output.items()}
+    return {key: value if key == "type" else moved(value, str(key)) for key, value in output.items()}
 
 
 class _Variables:
@@ -501,7 +496,7 @@ def _texts(place: Path) -> Iterator[tuple[str, str]]:
         )
         for name in sorted(names):
             path = Path(directory, name)
-            if path.suffix in _READ - {".csv"} and name != "profiles.yml" and path.is_file():
+            if path.suffix in _READ and name != "profiles.yml" and path.is_file():
                 yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
 
 

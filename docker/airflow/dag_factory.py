@@ -23,14 +23,7 @@ from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
 from cosmos.dbt.graph import DbtNode
-from cosmos.operators.local import (
-    DbtBuildLocalOperator,
-    DbtRunLocalOperator,
-    DbtSeedLocalOperator,
-    DbtSnapshotLocalOperator,
-    DbtSourceLocalOperator,
-    DbtTestLocalOperator,
-)
+from cosmos.operators import local
 
 from results_xcom import push_results
 from run_job import PARSE_FAILED
@@ -40,12 +33,12 @@ from switchyard.jobs import Job, schedules_enabled
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
 DBT, WATCHERS = "dbt", "watchers"
 OPERATORS = (
-    DbtBuildLocalOperator,
-    DbtRunLocalOperator,
-    DbtSeedLocalOperator,
-    DbtSnapshotLocalOperator,
-    DbtSourceLocalOperator,
-    DbtTestLocalOperator,
+    local.DbtBuildLocalOperator,
+    local.DbtRunLocalOperator,
+    local.DbtSeedLocalOperator,
+    local.DbtSnapshotLocalOperator,
+    local.DbtSourceLocalOperator,
+    local.DbtTestLocalOperator,
 )
 
 

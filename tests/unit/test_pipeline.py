@@ -86,7 +86,7 @@ def test_without_a_name_it_is_daily_or_the_first(tmp_path, root, text, first) ->
     if text:
         (tmp_path / "orchestration.yml").write_text(text)
     loaded = settings.defaults(root)
-    assert pipeline.known_job(replace(loaded, values={**loaded.values, "DBT_PROJECT": str(tmp_path)}), None) == first
+    assert pipeline.known_job(replace(loaded, values={**loaded.values, "SWITCHYARD_SOURCE_PATH": str(tmp_path)}), None) == first
 
 
 def test_a_record_of_a_model() -> None:
