@@ -208,19 +208,25 @@ def use(c, folder):
     help={
         "job": "A job of the project; without it daily, or the first of its orchestration.yml.",
         "failed": "Run what failed and what was skipped in the last run, with its tests, instead of a job.",
+        "select": "Only these nodes, as for dbt's --select, in the place of those that the job selects: 'tag:finance +orders'.",
+        "vars": "Variables for dbt, over those that the job has: '{day: 2026-01-01}'.",
+        "full-refresh": "Build incremental models and seeds from nothing.",
     }
 )
-def run(c, job=None, failed=False):
+def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False):
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
     from stack import pipeline
     from stack.errors import BadUsage
 
-    if failed and job is not None:
-        raise BadUsage(
-            "--failed and --job contradict each other.", "--failed repeats the last run, whose job is known.", "invoke run --failed"
-        )
+    asked = job, select, vars, full_refresh or None
+    if failed and asked != (None,) * 4:
+        raise BadUsage("--failed stands alone.", "It repeats the last run, whose job and options are known.", "invoke run --failed")
     runtime = runtime_of(c)
-    pipeline.run(runtime, pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job))
+    if failed:
+        pipeline.run(runtime, pipeline.RERUN)
+    else:
+        name = pipeline.known_job(runtime.settings, job)
+        pipeline.run(runtime, name, pipeline.run_options(runtime.settings, name, select, vars, full_refresh))
 
 
 @task(help={"args": "The words after dbt."})

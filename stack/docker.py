@@ -312,7 +312,7 @@ class Docker:
         """What can be told before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
-            Check("dbt project", lambda: str(self.project)),
+            Check("dbt project", lambda: environments.told(self.settings, self.project)),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -522,9 +522,9 @@ class Docker:
         command = [program, "--username", bootstrap.DBT_ROLE, *args]
         return exec_argv(self.settings, postgres_file(self.settings), POSTGRES, command, user="postgres"), {}
 
-    def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
-        """Trigger and follow ``job`` in the orchestrator's container, handing over each line of the run protocol."""
-        argv = exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, job])
+    def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
+        """Call ``run_job.py`` with ``words`` in the orchestrator's container, handing over each line of the run protocol."""
+        argv = exec_argv(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, *words])
         return self.runner.follow(argv, on_line, errors_apart=True)
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:

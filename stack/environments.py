@@ -129,6 +129,16 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
     return lock
 
 
+def told(settings: Settings, project: Project) -> str:
+    """The project, and what is locked for it beyond the orchestrators' own locks; see `extra`."""
+    if not project.requirements:
+        return str(project)
+    base = plan.built(settings.root)
+    texts = [path.read_text(encoding="utf-8") for path in base.glob("requirements-*.txt")]
+    packages = sorted({package for text in texts for package in re.findall(r"^[\w.-]+==[\w.+!-]+", text, re.M)})
+    return f"{project}; " + (f"locked for it in {base}: {', '.join(packages)}" if packages else "its packages are not locked yet")
+
+
 def beyond(requirements: str, lock: str) -> str:
     """Those lines of ``requirements`` that name no package of ``lock``: of what an orchestrator needs, it has its own version."""
     known = {_normal(match[0]) for match in re.finditer(r"^[\w.-]+(?===)", lock, re.M)}

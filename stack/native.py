@@ -117,7 +117,7 @@ class Native:
         """What can be told before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
-            Check("dbt project", lambda: str(self.project)),
+            Check("dbt project", lambda: environments.told(self.settings, self.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -227,12 +227,12 @@ class Native:
         """A program of PostgreSQL's as the role ``dbt``, and the variables that it needs."""
         return self.postgres.client(program, bootstrap.DBT_ROLE, *args), self.postgres.psql_env(bootstrap.DBT_ROLE)
 
-    def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
-        """Trigger and follow ``job``, handing over each line of the run protocol."""
+    def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
+        """Call ``run_job.py`` with ``words``, see `switchyard.api.main`, handing over each line of the run protocol."""
         picked = self._ports(orchestrator)
         # It asks the orchestrator, and runs no dbt.
         env = plan.environment(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
-        argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, job], picked)
+        argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, *words], picked)
         return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:

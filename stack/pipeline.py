@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import yaml
 from colorama import Fore, Style
 
 from stack import console, lock
@@ -98,7 +99,7 @@ def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
         if event.pop("event") == "active":
             found.append(ActiveRun(**event))
 
-    done = runtime.trigger(runtime.orchestrators[active], flag, on_line)
+    done = runtime.trigger(runtime.orchestrators[active], [flag], on_line)
     if done.code:
         raise ApiUnusable(f"{runtime.orchestrators[active].title} does not tell its runs.", done.stderr, "invoke status")
     return [] if runtime.runner.dry else found
@@ -154,12 +155,38 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
     return run
 
 
-def run(runtime: Runtime, job: str) -> None:
+def run_options(settings: Settings, job: str, select: str | None, variables: str | None, full_refresh: bool) -> jobs.Options:
+    """What is asked of a run of ``job``.
+
+    Args:
+        settings: the project's.
+        job: a job's name.
+        select: nodes, as for dbt's ``--select``.
+        variables: a mapping in YAML, as for dbt's ``--vars``.
+        full_refresh: as dbt's flag.
+
+    Raises:
+        BadUsage: the job cannot have it.
+    """
+    try:
+        found = yaml.safe_load(variables) if variables else {}
+        # A date is text, as dbt itself has it of a job's variables.
+        options = jobs.Options(select or "", json.loads(json.dumps(found, default=str)), full_refresh)
+        jobs.read(projects.folder(settings))[job].asked(options)
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise BadUsage(f"--vars {variables!r} cannot be read.", str(error), "invoke run --vars '{day: 2026-01-01}'") from None
+    except jobs.JobsError as error:
+        raise BadUsage(f"The job {job} cannot run so.", str(error), "invoke run --help") from None
+    return options
+
+
+def run(runtime: Runtime, job: str, options: jobs.Options | None = None) -> None:
     """Trigger ``job`` in the active orchestrator and follow it to its end.
 
     Args:
         runtime: what the orchestrator runs on.
         job: a job's name, or `RERUN`.
+        options: what is asked of a job.
 
     Raises:
         NothingActive: no orchestrator is up.
@@ -171,11 +198,12 @@ def run(runtime: Runtime, job: str) -> None:
         raise NothingActive("No orchestrator is active, so nothing can run the pipeline.", "", "invoke up")
     orchestrator = runtime.orchestrators[active]
     console.say(f"{'What failed last' if job == RERUN else job} on {orchestrator.title}")
+    words = [job, json.dumps(asdict(options))] if options else [job]
     if runtime.runner.dry:
-        runtime.trigger(orchestrator, job, console.say)
+        runtime.trigger(orchestrator, words, console.say)
         return
     with lock.following(runtime.settings.root):
-        found = follow(job, lambda on_line: runtime.trigger(orchestrator, job, on_line), show_event)
+        found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show_event)
     conclude(found, orchestrator.title)
 
 

@@ -517,7 +517,7 @@ def _packages(place: Path) -> Iterator[dict[str, Any]]:
 
 
 def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
-    """What `use` says of files whose names Dagster cannot show; empty where there are none."""
+    """What `use` says of files whose names dagster-dbt refuses; empty where there are none."""
     kinds = (("model-paths", "models"), ("seed-paths", "seeds"), ("snapshot-paths", "snapshots"))
     folders = [place / str(path) for key, default in kinds for path in content.get(key) or [default]]
     stems = [path.stem for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
@@ -525,7 +525,10 @@ def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
     odd = sorted({stem for stem in stems if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem) or counts[re.sub(r"[.-]", "_", stem)] > 1})
     if not odd:
         return ""
-    return f"Dagster cannot show {', '.join(odd[:5])}: it takes letters, digits and _, and makes _ of a dot or a dash. The others can."
+    return (
+        f"Dagster will show no assets of this project, and run each job as one op, because of {', '.join(odd[:5])}: "
+        "dagster-dbt takes letters from a to z, digits and _, and makes _ of a dot or a dash. The others show every node."
+    )
 
 
 def _wrong_packages(place: Path) -> list[str]:

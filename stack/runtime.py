@@ -127,8 +127,8 @@ class Runtime(Protocol):
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
         """How to run ``psql``, ``pg_dump`` or ``pg_restore`` on the running server as the role ``dbt``: argv, and variables for it."""
 
-    def trigger(self, orchestrator: Orchestrator, job: str, on_line: OnLine) -> Result:
-        """Trigger and follow ``job``, handing over each line of the run protocol."""
+    def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
+        """Call ``run_job.py`` with ``words``, see `switchyard.api.main`, handing over each line of the run protocol."""
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
         """Run a dbt command on this terminal, in the environment and with the connection of ``orchestrator``, which is up."""

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 # Cosmos's own package exports everything, and importing it all takes seconds in every task: import modules.
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Param
 from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
@@ -26,12 +26,19 @@ from cosmos.dbt.graph import DbtNode
 from cosmos.operators import local
 
 from results_xcom import push_results
-from run_job import PARSE_FAILED
+from run_job import PARSE_FAILED, custom_dag
 from switchyard import project
-from switchyard.jobs import Job, schedules_enabled
+from switchyard.jobs import Job, Options, schedules_enabled
 
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
 DBT, WATCHERS = "dbt", "watchers"
+# What a person can choose for a run, also in the page's form: see `switchyard.jobs.Options`.
+OPTIONS = {
+    "select": Param("", type="string", description="Nodes, as for dbt's --select, in the place of those that the job selects."),
+    "vars": Param({}, type="object", description="Variables for dbt."),
+    "full_refresh": Param(False, type="boolean", description="Build incremental models and seeds from nothing."),
+}
+FLAGS = "{{ dbt_flags(job, manifest, %d, params) }}"
 OPERATORS = (
     local.DbtBuildLocalOperator,
     local.DbtRunLocalOperator,
@@ -42,8 +49,13 @@ OPERATORS = (
 )
 
 
-def make_dag(job: Job) -> DAG:
+def make_dag(job: Job, custom: bool = False) -> DAG:
     """The DAG of ``job``, tagged with the fingerprint of the dbt project that it was made from.
+
+    Args:
+        job: the job.
+        custom: whether it is the one for runs with options of a person's own, beside a DAG that has a task for each node: Cosmos' tasks
+            would wait for nodes that such a run leaves out.
 
     Raises:
         RuntimeError: dbt cannot parse the project. Airflow shows the text as the file's import error.
@@ -53,19 +65,22 @@ def make_dag(job: Job) -> DAG:
         manifest, fingerprint = project.ensure_manifest()
     except project.ParseFailed as error:
         raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
+    by_node = job.whole and not lean() and not custom
     with DAG(
-        dag_id=job.name,
+        dag_id=custom_dag(job.name) if custom else job.name,
         description=job.description,
-        schedule=job.cron if schedules_enabled() else None,
+        schedule=job.cron if schedules_enabled() and not custom else None,
         start_date=start_of(job),
         catchup=False,
         max_active_runs=1,
         tags=["dbt", f"dbt:{fingerprint}"],
-        # What is selected is a list, or nothing. It would also make a number of a flag that looks like one.
-        render_template_as_native_obj=lean() and job.whole,
+        params={} if by_node else OPTIONS,
+        user_defined_macros={"dbt_flags": dbt_flags, "job": job, "manifest": manifest},
+        render_template_as_native_obj=not by_node,  # the flags are a list
     ) as dag:
-        tasks = [single_task(args, manifest, f"dbt_{number}") for number, args in enumerate(job.before, 1)]
-        tasks.append(single_task(job.dbt_args, manifest, select=job.whole) if lean() or not job.whole else build(job, manifest))
+        flags = [dbt_flags(job, manifest, number, {}) if by_node else FLAGS % number for number in range(len(job.commands))]
+        tasks = [single_task(job, number, flags[number]) for number in range(len(job.before))]
+        tasks.append(build(job, manifest) if by_node else single_task(job, len(job.before), flags[-1]))
         for one, next_ in pairwise(tasks):
             one >> next_
     return dag
@@ -105,7 +120,8 @@ def build(job: Job, manifest: Path) -> DbtTaskGroup:
             "pool": WATCHERS,
             "deferrable": False,
             "poke_interval": 1,
-            **common(manifest, job.flags),
+            "dbt_cmd_flags": [*job.flags, *common_flags(manifest)],
+            "callback": push_results,
         },
     )
 
@@ -134,30 +150,36 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
     return task_id
 
 
-def single_task(dbt_args: tuple[str, ...], manifest: Path, task_id: str = "dbt", select: bool = False) -> Any:
-    """One task for one dbt command: for one that does not build the whole project, and in the lean form for a build too.
-
-    Args:
-        dbt_args: the command line after ``dbt``.
-        manifest: the project's manifest.
-        task_id: the task's.
-        select: whether a run may be asked for some nodes only, as run_job.py does for ``--failed``.
-    """
-    operator = next(kind for kind in OPERATORS if kind.base_cmd[0] == dbt_args[0])
-    arguments = common(manifest, dbt_args[len(operator.base_cmd) :])
-    if select:
-        arguments["select"] = "{{ (dag_run.conf or {}).get('select') }}"
-    return operator(
-        task_id=task_id,
-        task_display_name=" ".join(("dbt", *dbt_args)),
+def single_task(job: Job, number: int, flags: list[str] | str) -> Any:
+    """One task for a dbt command of ``job``, with its flags, or the template that makes them."""
+    args = job.commands[number]
+    return operator_of(args)(
+        task_id="dbt" if number == len(job.before) else f"dbt_{number + 1}",
+        task_display_name=" ".join(("dbt", *args)),
         pool=DBT,
         project_dir=str(project.project_dir()),
         profile_config=profile(),
         invocation_mode=InvocationMode.SUBPROCESS,
         dbt_executable_path=project.DBT_OF_A_RUN,
         install_deps=False,
-        **arguments,
+        dbt_cmd_flags=flags,
+        callback=push_results,
     )
+
+
+def operator_of(args: tuple[str, ...]) -> Any:
+    """Cosmos' operator for a dbt command."""
+    return next(kind for kind in OPERATORS if kind.base_cmd[0] == args[0])
+
+
+def dbt_flags(job: Job, manifest: Path, number: int, params: Mapping[str, Any]) -> list[str]:
+    """The flags of a dbt command of ``job``; Airflow calls it as a macro, with the params of the run.
+
+    Raises:
+        switchyard.jobs.JobsError: they are not what `Options` takes.
+    """
+    args = job.asked(Options.among(params)).commands[number]
+    return [*args[len(operator_of(args).base_cmd) :], *common_flags(manifest)]
 
 
 def profile() -> ProfileConfig:
@@ -165,8 +187,7 @@ def profile() -> ProfileConfig:
     return ProfileConfig(os.environ["DBT_PROFILE"], os.environ["DBT_TARGET"], Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml"))
 
 
-def common(manifest: Path, flags: tuple[str, ...]) -> dict[str, Any]:
-    """Arguments of every task that runs dbt with ``flags``: it parses nothing twice, and pushes its results."""
+def common_flags(manifest: Path) -> list[str]:
+    """Flags of every dbt: it parses nothing twice, and leaves its errors where `results_xcom` finds them."""
     partial_parse = ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]
-    log = ["--log-level-file", "error", "--log-format-file", "json"]
-    return {"dbt_cmd_flags": [*flags, *partial_parse, *log], "callback": push_results}
+    return [*partial_parse, "--log-level-file", "error", "--log-format-file", "json"]

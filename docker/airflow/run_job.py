@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -26,6 +26,9 @@ DBT_ENDED = ("Command exited with return code", "Task killed!")
 
 # Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
 PRODUCER = "dbt.dbt_producer_watcher"
+
+NO_OPTIONS = jobs.Options()
+CUSTOM = "-custom"
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 
@@ -53,52 +56,58 @@ class Airflow:
             raise
 
 
-def run(job: str, select: Sequence[str] = ()) -> bool:
-    """Run ``job``, emit its events, and return whether it succeeded.
+def custom_dag(job: str) -> str:
+    """The DAG for runs of ``job`` with options, where its own has a task for each node. No job can have this name."""
+    return job + CUSTOM
 
-    Args:
-        job: its name.
-        select: in the lean form, which nodes to build, as for dbt's ``--select``; all, where there is none.
-    """
+
+def run(job: str, options: jobs.Options = NO_OPTIONS) -> bool:
+    """Run ``job``, emit its events, and return whether it succeeded."""
     airflow = Airflow()
-    problem = make_current(airflow, job)
+    by_node = jobs.load()[job].whole and os.environ["INTEGRATION"] != "lean"
+    dag = custom_dag(job) if options and by_node else job
+    problem = make_current(airflow, dag)
     if problem:
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
 
     others = find_active(airflow)
-    airflow.request("PATCH", f"dags/{job}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
-    run_id = airflow.request("POST", f"dags/{job}/dagRuns", {"logical_date": None, "conf": {"select": list(select)}})["dag_run_id"]
-    path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
-    start(job, run_id, others)
-    return conclude(airflow, job, path, page(job, run_id))
+    airflow.request("PATCH", f"dags/{dag}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
+    conf = asdict(options) if options else {}
+    run_id = airflow.request("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+    path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
+    url = page(dag, run_id)
+    start(job, run_id, url, others)
+    return conclude(airflow, path, url)
 
 
 def rerun() -> bool:
     """Clear what failed and what was skipped in the newest run, which makes Airflow run it again, and follow the run to its end."""
     airflow = Airflow()
     newest = airflow.request("GET", "dags/~/dagRuns?order_by=-run_after&limit=50")["dag_runs"]
-    newest = [dag_run for dag_run in newest if dag_run["dag_id"] in jobs.load()]
+    newest = [dag_run for dag_run in newest if dag_run["dag_id"].removesuffix(CUSTOM) in jobs.load()]
     if not newest:
         return api.nothing_failed("There is no run yet.")
-    job, run_id = newest[0]["dag_id"], newest[0]["dag_run_id"]
+    dag, run_id = newest[0]["dag_id"], newest[0]["dag_run_id"]
+    job = dag.removesuffix(CUSTOM)
+    options = jobs.Options.among(newest[0]["conf"] or {})
     if newest[0]["state"] != "failed":
         return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
-    path = f"dags/{job}/dagRuns/{quote(run_id, safe='')}"
+    path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
     left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
     if newest[0]["note"] == CANCELED or not left or jobs.load()[job].before:  # what dbt did not come to is not known
-        return run(job)
+        return run(job, options)
     if jobs.load()[job].dbt_args[0] == "build":
-        if not airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # the lean form
-            return run(job, selection(left))
-        if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of that form
-            return run(job)
+        if not airflow.find(f"dags/{dag}/tasks/{PRODUCER}"):  # one task for the whole build
+            return run(job, replace(options, select=selection(left) or options.select))
+        if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean form
+            return run(job, options)
     tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
     again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
     # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
     if not set(again) - {f"{PRODUCER}_done"} or any(node["kind"] == "operation" for node in left):
-        return run(job)
-    if problem := make_current(airflow, job):
+        return run(job, options)
+    if problem := make_current(airflow, dag):
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
     others = find_active(airflow)
@@ -108,16 +117,17 @@ def rerun() -> bool:
         # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
         airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": again, "only_failed": True, "run_on_latest_version": True}
-    airflow.request("POST", f"dags/{job}/clearTaskInstances", body)
-    start(job, run_id, others)
-    return conclude(airflow, job, path, page(job, run_id), now)
+    airflow.request("POST", f"dags/{dag}/clearTaskInstances", body)
+    url = page(dag, run_id)
+    start(job, run_id, url, others)
+    return conclude(airflow, path, url, now)
 
 
-def selection(left: list[dict[str, Any]]) -> list[str]:
-    """The nodes for dbt's ``--select``, or none, which is all, where one is a hook or has a name that cannot stand there."""
+def selection(left: list[dict[str, Any]]) -> str:
+    """The nodes for dbt's ``--select``; empty where one is a hook, or has a name that cannot stand there."""
     names = [node["name"].rpartition("::")[2] for node in left]  # a unit test stands after its model
     plain = all(re.fullmatch(r"\w+", name) for name in names) and all(node["kind"] != "operation" for node in left)
-    return names if plain else []
+    return " ".join(names) if plain else ""
 
 
 def forget(airflow: Airflow, path: str, left: list[dict[str, Any]]) -> None:
@@ -130,14 +140,14 @@ def forget(airflow: Airflow, path: str, left: list[dict[str, Any]]) -> None:
             airflow.request("DELETE", f"{xcoms}/{key}")
 
 
-def start(job: str, run_id: str, others: list[dict[str, Any]]) -> None:
+def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None:
     """Emit that a run has begun, and which ones it has to wait for."""
-    api.emit("started", job=job, run_id=run_id, url=page(job, run_id))
+    api.emit("started", job=job, run_id=run_id, url=url)
     if others:
         api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
 
 
-def conclude(airflow: Airflow, job: str, path: str, url: str, since: datetime | None = None) -> bool:
+def conclude(airflow: Airflow, path: str, url: str, since: datetime | None = None) -> bool:
     """Follow the run to its end, emit the nodes of dbt, only those after ``since`` where given, and return whether the run succeeded."""
     dag_run = follow(airflow, path)
     results = read_results(airflow, path, since)
@@ -154,9 +164,9 @@ def conclude(airflow: Airflow, job: str, path: str, url: str, since: datetime | 
     return good
 
 
-def page(job: str, run_id: str) -> str:
+def page(dag: str, run_id: str) -> str:
     """The run's page."""
-    return f"{os.environ['SWITCHYARD_UI_URL']}/dags/{job}/runs/{quote(run_id, safe='')}"
+    return f"{os.environ['SWITCHYARD_UI_URL']}/dags/{dag}/runs/{quote(run_id, safe='')}"
 
 
 def active() -> list[dict[str, Any]]:
@@ -202,7 +212,7 @@ def find_active(airflow: Airflow) -> list[dict[str, Any]]:
     ]
 
 
-def make_current(airflow: Airflow, job: str) -> str | None:
+def make_current(airflow: Airflow, dag_id: str) -> str | None:
     """Wait until Airflow's DAG is the one of the dbt project as it is now, asking for a new parse where it is not.
 
     Returns:
@@ -214,7 +224,7 @@ def make_current(airflow: Airflow, job: str) -> str | None:
 
     def probe() -> tuple[str | None] | None:
         nonlocal asked
-        dag = airflow.find(f"dags/{job}")
+        dag = airflow.find(f"dags/{dag_id}")
         error = import_error(airflow)
         if dag and not error and f"dbt:{wanted}" in {tag["name"] for tag in dag["tags"]}:
             return (None,)
@@ -227,7 +237,7 @@ def make_current(airflow: Airflow, job: str) -> str | None:
             airflow.request("PUT", f"parseDagFile/{loaded['file_token']}")
         return None
 
-    (problem,) = api.wait_for(probe, 180, f"Airflow to load the dbt project {wanted} into the DAG {job}")
+    (problem,) = api.wait_for(probe, 180, f"Airflow to load the dbt project {wanted} into the DAG {dag_id}")
     return problem
 
 

@@ -12,9 +12,9 @@ from dagster import (
     DefaultScheduleStatus,
     Definitions,
     OpExecutionContext,
-    RunConfig,
     ScheduleDefinition,
     define_asset_job,
+    get_dagster_logger,
     in_process_executor,
     op,
 )
@@ -31,7 +31,8 @@ PROJECT = DbtProject(
     profile=os.environ["DBT_PROFILE"],
     target=os.environ["DBT_TARGET"],
 )
-TAGS = {"dbt/fingerprint": FINGERPRINT}  # run_job.py reads there which state of the project is loaded
+# run_job.py reads there which state of the project is loaded, and in a job's "dbt/op" which op takes a run's options.
+TAGS = {"dbt/fingerprint": FINGERPRINT}
 
 
 class Translator(DagsterDbtTranslator):
@@ -43,59 +44,70 @@ class Translator(DagsterDbtTranslator):
         return super().get_group_name(dbt_resource_props) or re.sub(r"\W", "_", schema, flags=re.ASCII)
 
 
-class BuildConfig(Config):
-    """What a person can choose beside the assets.
+class RunOptions(Config):
+    """What a person can choose for a run, see `switchyard.jobs.Options`.
 
     Attributes:
+        select: nodes, as for dbt's ``--select``. Where assets are picked on the page, these are built as well.
+        vars: variables for dbt.
         full_refresh: whether incremental models and seeds are built from nothing.
-        flags: more flags for ``dbt build``, such as ``["--vars", "{day: 2026-01-01}"]``.
-        before: dbt commands that run first, as the job has them.
     """
 
-    full_refresh: bool = False
+    select: str = ""
     # Pydantic gives each its own.
-    flags: list[str] = []  # noqa: RUF012
-    before: list[list[str]] = []  # noqa: RUF012
+    vars: dict[str, Any] = {}  # noqa: RUF012
+    full_refresh: bool = False
 
 
-@dbt_assets(
-    manifest=MANIFEST,
-    project=PROJECT,
-    select="",  # all that `dbt build` builds: the default, fqn:*, leaves saved queries out
-    name="dbt",
-    dagster_dbt_translator=Translator(
-        DagsterDbtTranslatorSettings(
-            enable_code_references=True,
-            enable_source_tests_as_checks=True,
-            enable_source_metadata=False,  # it takes a source for the seed of its table, of which a model may know already
-        )
-    ),
-)
-def dbt_models(context: AssetExecutionContext, dbt: DbtCliResource, config: BuildConfig) -> Iterator[Any]:
-    """Build what is selected; in a re-execution from failure, what failed and what was skipped."""
-    target = report.folder(context.run_id)
-    if failed := report.failed_before(context):
-        invocation = dbt.cli(["retry", "--state", failed], manifest=MANIFEST, target_path=target, raise_on_error=False)
-    else:
-        for args in config.before:
-            yield from report.stream(dbt.cli(args, manifest=MANIFEST, target_path=target, raise_on_error=False), last=False)
-        args = ["build", *(["--full-refresh"] if config.full_refresh else []), *config.flags]
-        invocation = dbt.cli(args, context=context, target_path=target, raise_on_error=False)
-    yield from report.stream(invocation)
+def commands(job: jobs.Job, options: RunOptions) -> list[list[str]]:
+    """The dbt commands of a run."""
+    return [list(args) for args in job.asked(jobs.Options(**options.model_dump())).commands]
+
+
+try:
+
+    @dbt_assets(
+        manifest=MANIFEST,
+        project=PROJECT,
+        select="",  # all that `dbt build` builds: the default, fqn:*, leaves saved queries out
+        name="dbt",
+        dagster_dbt_translator=Translator(
+            DagsterDbtTranslatorSettings(
+                enable_code_references=True,
+                enable_source_tests_as_checks=True,
+                enable_source_metadata=False,  # it takes a source for the seed of its table, of which a model may know already
+            )
+        ),
+    )
+    def dbt_models(context: AssetExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
+        """Build what is selected; in a re-execution from failure, what failed and what was skipped."""
+        target = report.folder(context.run_id)
+        if failed := report.failed_before(context):
+            invocation = dbt.cli(["retry", "--state", failed], manifest=MANIFEST, target_path=target, raise_on_error=False)
+        else:
+            *before, build = commands(jobs.load().get(context.job_name, jobs.BUILD), config)
+            for args in before:
+                yield from report.stream(dbt.cli(args, manifest=MANIFEST, target_path=target, raise_on_error=False), last=False)
+            invocation = dbt.cli(build, context=context, target_path=target, raise_on_error=False)
+        yield from report.stream(invocation)
+
+except dagster.DagsterInvalidDefinitionError as error:  # as for a model whose name has other letters than a to z
+    get_dagster_logger().warning("Dagster shows no assets of this project, and runs each job as one op: %s", error)
+    dbt_models = None
 
 
 def dbt_job(job: jobs.Job) -> Any:
     """A job that runs dbt commands, whatever they select."""
 
     @op(name=f"dbt_{job.name}", out={})
-    def dbt_commands(context: OpExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    def dbt_commands(context: OpExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
         failed = report.failed_before(context)
-        commands = [["retry", "--state", failed]] if failed else job.commands
-        for args in commands:
+        to_run = [["retry", "--state", failed]] if failed else commands(job, config)
+        for args in to_run:
             invocation = dbt.cli(args, manifest=MANIFEST, target_path=report.folder(context.run_id), raise_on_error=False)
-            yield from report.stream(invocation, last=args is commands[-1])
+            yield from report.stream(invocation, last=args is to_run[-1])
 
-    @dagster.job(name=job.name, description=job.description, tags=TAGS)
+    @dagster.job(name=job.name, description=job.description, tags={**TAGS, "dbt/op": dbt_commands.name})
     def dbt_job() -> None:
         dbt_commands()
 
@@ -104,16 +116,16 @@ def dbt_job(job: jobs.Job) -> Any:
 
 def dagster_job(job: jobs.Job) -> Any:
     """The job: over assets, where it builds the whole project."""
-    if not job.whole:
+    if not job.whole or dbt_models is None:
         return dbt_job(job)
-    config = BuildConfig(full_refresh=job.full_refresh, flags=list(job.flags), before=[list(args) for args in job.before])
-    return define_asset_job(job.name, selection=[dbt_models], description=job.description, tags=TAGS, config=RunConfig(ops={"dbt": config}))
+    tags = {**TAGS, "dbt/op": dbt_models.op.name}
+    return define_asset_job(job.name, selection=[dbt_models], description=job.description, tags=tags)
 
 
 JOBS = {job.name: dagster_job(job) for job in jobs.load().values()}
 
 defs = Definitions(
-    assets=[dbt_models],
+    assets=[dbt_models] if dbt_models else [],
     jobs=list(JOBS.values()),
     schedules=[
         ScheduleDefinition(

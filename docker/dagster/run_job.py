@@ -9,9 +9,10 @@ import json
 import os
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
-from switchyard import api, project, results
+from switchyard import api, jobs, project, results
 from webserver import ask
 
 LOCATION = "dbt"
@@ -98,16 +99,24 @@ DONE = ("MaterializationEvent", "AssetCheckEvaluationEvent")
 STATES = {"RunSuccessEvent": "success", "RunFailureEvent": "failure", "RunCanceledEvent": "canceled"}
 
 
-def run(job: str) -> bool:
+def run(job: str, options: jobs.Options) -> bool:
     """Start the job and follow it to its end, and return whether it succeeded."""
     start = time.monotonic()
     if error := load_current_project():
         return finish("failure", start, error)
     selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}
-    answer = ask(LAUNCH, params={"selector": selector})["launchRun"]
+    config = {"ops": {op_of(job): {"config": asdict(options)}}} if options else {}
+    answer = ask(LAUNCH, params={"selector": selector, "runConfigData": config})["launchRun"]
     if "run" not in answer:
         raise api.ApiError(f"Dagster did not start the job {job}: {answer.get('message') or answer['__typename']}")
     return follow(job, answer["run"]["runId"], start)
+
+
+def op_of(job: str) -> str:
+    """The op of ``job`` that runs dbt."""
+    loaded = ask(LOAD, name=LOCATION)["workspaceLocationEntryOrError"]["locationOrLoadError"]["repositories"][0]["jobs"]
+    tags = next(known["tags"] for known in loaded if known["name"] == job)
+    return next(tag["value"] for tag in tags if tag["key"] == "dbt/op")
 
 
 def rerun() -> bool:

@@ -3,7 +3,7 @@
 What `invoke run` reads of a run stands in ``attempt.py``.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import flow, runtime
 from prefect.states import Completed, Failed, State
@@ -16,11 +16,19 @@ JOBS = jobs.load()
 
 
 @flow(name="dbt", description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.")
-def dbt(job: Literal[tuple(JOBS)]) -> State:
-    """Run the dbt commands of ``job``; on a retry, ``dbt retry`` of what failed and what was skipped."""
+def dbt(job: Literal[tuple(JOBS)], select: str = "", vars: dict[str, Any] | None = None, full_refresh: bool = False) -> State:
+    """Run the dbt commands of a job; on a retry, ``dbt retry`` of what failed and what was skipped.
+
+    Args:
+        job: its name.
+        select: nodes, as for dbt's ``--select``, in the place of those that the job selects.
+        vars: variables for dbt.
+        full_refresh: build incremental models and seeds from nothing.
+    """
+    asked = JOBS[job].asked(jobs.Options(select, vars or {}, full_refresh))
     with Attempt(runtime.flow_run.id, runtime.flow_run.run_count) as attempt:
         runner = PrefectDbtRunner(settings=PrefectDbtSettings(target_path=attempt.target), raise_on_failure=False)
-        for args in attempt.commands(JOBS[job]):
+        for args in attempt.commands(asked):
             result = runner.invoke(args)
             attempt.collect()
             if not result.success:

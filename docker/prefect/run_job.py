@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import count
 from typing import Any
 
-from switchyard import api
+from switchyard import api, jobs
 
 Run = dict[str, Any]
 FLOW = "dbt"
@@ -26,11 +27,12 @@ def request(method: str, path: str, body: Any = None) -> Any:
     return api.request(method, f"{os.environ['PREFECT_API_URL']}/{path}", body, api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"]))
 
 
-def run(job: str) -> bool:
+def run(job: str, options: jobs.Options) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded."""
     deployment = api.wait_for(lambda: find_deployment(job), 60, f"Prefect's worker to offer the job {job}")
     started = now()
-    return follow(request("POST", f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}}), started)
+    asked = {"state": {"type": "SCHEDULED"}, "parameters": {"job": job, **(asdict(options) if options else {})}}
+    return follow(request("POST", f"deployments/{deployment['id']}/create_flow_run", asked), started)
 
 
 def rerun() -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from switchyard import jobs
-from switchyard.jobs import Job
+from switchyard.jobs import Job, JobsError, Options
 
 
 def read(folder: Path, text: str) -> dict[str, Job]:
@@ -163,3 +166,44 @@ def test_a_process_reads_the_jobs_of_its_project(tmp_path, monkeypatch) -> None:
         assert list(jobs.load()) == ["a"]
     finally:
         jobs.load.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("commands", "options", "asked"),
+    [
+        ("build", {"select": "+orders tag:x"}, ["build --select '+orders tag:x'"]),
+        ("build --select a b --exclude c --threads 2", {"select": "d"}, ["build --select d --exclude c --threads 2"]),
+        ("run -s a -m b --models c d --full-refresh --selector=e", {"select": "f"}, ["run --select f --full-refresh"]),
+        ("build", {"full_refresh": True}, ["build --full-refresh"]),
+        ("run -f -s a", {"full_refresh": True}, ["run -f -s a"]),
+        ("[seed, test -s a, build]", {"full_refresh": True}, ["seed --full-refresh", "test -s a", "build --full-refresh"]),
+        ("[source freshness, run]", {"select": "a"}, ["source freshness --select a", "run --select a"]),
+        ("build", {"vars": {"day": "2026-01-01"}}, ["build --vars \"{day: '2026-01-01'}\""]),
+        ("build", {}, ["build"]),
+    ],
+)
+def test_options_of_one_run_stand_in_every_command(tmp_path, commands, options, asked) -> None:
+    job = read(tmp_path, f"jobs: {{a: {{dbt: {commands if commands[0] == '[' else json.dumps(commands)}}}}}")["a"]
+    assert [" ".join(map(shlex.quote, command)) for command in job.asked(Options(**options)).commands] == [
+        " ".join(map(shlex.quote, shlex.split(command))) for command in asked
+    ]
+
+
+def test_variables_of_one_run_go_over_those_of_the_job(tmp_path) -> None:
+    job = read(tmp_path, "jobs: {a: {dbt: [seed, run -s x], vars: {a: 1, b: {c: 2}}}}")["a"].asked(Options(vars={"a": None, "d": [3]}))
+    assert [yaml.safe_load(command[2]) for command in job.commands] == [{"a": None, "b": {"c": 2}, "d": [3]}] * 2
+    assert job.dbt_args[3:] == ("-s", "x")
+
+
+@pytest.mark.parametrize("command", ["test", "snapshot", "source freshness"])
+def test_a_full_refresh_of_a_job_that_builds_nothing_is_refused(tmp_path, command) -> None:
+    with pytest.raises(JobsError, match="only dbt build, run, seed"):
+        read(tmp_path, f"jobs: {{a: {{dbt: {command}}}}}")["a"].asked(Options(full_refresh=True))
+
+
+@pytest.mark.parametrize(
+    "values", [{"select": "--inline x"}, {"select": "-s"}, {"select": None}, {"vars": []}, {"vars": {1: 2}}, {"full_refresh": "yes"}]
+)
+def test_options_that_could_be_other_flags_of_dbt_are_refused(values) -> None:
+    with pytest.raises(JobsError):
+        Options(**values)

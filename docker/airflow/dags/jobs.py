@@ -1,11 +1,14 @@
-"""The Airflow DAGs ``daily``, ``smoke`` and so on: one for each job."""
+"""The Airflow DAGs ``daily``, ``smoke`` and so on: one for each job, and one for runs with options where it has a task for each node."""
 
 from airflow.sdk import get_parsing_context
 
-from dag_factory import make_dag
+from dag_factory import lean, make_dag
+from run_job import custom_dag
 from switchyard import jobs
 
 wanted = get_parsing_context().dag_id  # a task needs no other DAG than its own
 for job in jobs.load().values():
     if wanted in (None, job.name):
         globals()[job.name] = make_dag(job)
+    if job.whole and not lean() and wanted in (None, custom_dag(job.name)):
+        globals()[custom_dag(job.name)] = make_dag(job, custom=True)

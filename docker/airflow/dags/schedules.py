@@ -1,4 +1,4 @@
-"""Airflow DAGs such as ``daily_schedule``, each of which triggers a job by its schedule once a person turns it on.
+"""Airflow DAGs such as ``daily-schedule``, each of which triggers a job by its schedule once a person turns it on.
 
 The jobs' own DAGs are never paused, so that a run asked for by hand begins at once. With SCHEDULES_ENABLED they have the schedules.
 """
@@ -12,7 +12,7 @@ from switchyard import jobs
 for job in jobs.load().values():
     if job.cron and not jobs.schedules_enabled():
         with DAG(
-            dag_id=f"{job.name}_schedule",
+            dag_id=f"{job.name}-schedule",
             description=f"Trigger {job.name} by its schedule. Turn it on to use it.",
             schedule=job.cron,
             start_date=start_of(job),

@@ -118,38 +118,40 @@ def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60)
         time.sleep(0.5)
 
 
-def check_job(name: str) -> None:
-    """End this process with `UNKNOWN_JOB` unless there is such a job, or ``name`` is ``--failed``."""
-    from switchyard import jobs  # which a health check, of this module's other users, never needs
-
-    try:
-        known = jobs.load()
-    except jobs.JobsError as error:
-        print(error, file=sys.stderr)
-        sys.exit(UNKNOWN_JOB)
-    if name != "--failed" and name not in known:
-        print(f"unknown job {name!r}; the jobs are {', '.join(known)}", file=sys.stderr)
-        sys.exit(UNKNOWN_JOB)
-
-
-def main(run: Callable[[str], bool], rerun: Callable[[], bool], active: Asked, cancel: Asked) -> None:
+def main(run: Callable[[str, Any], bool], rerun: Callable[[], bool], active: Asked, cancel: Asked) -> None:
     """Do what the command line asks for and end the process with the protocol's exit code.
 
     Args:
-        run: triggers and follows the job, emits its events, and returns whether it succeeded.
+        run: triggers and follows the job with the `switchyard.jobs.Options`, emits its events, and returns whether it succeeded. They
+            stand after the job's name, as JSON.
         rerun: for ``--failed``: runs what failed and what was skipped in the newest run, in the same way; see `nothing_failed`.
         active: for ``--active``: the runs in progress, each with ``run_id``, ``job``, ``url`` and ``state``.
         cancel: for ``--cancel``: cancels them, waits until they have ended, and returns them as they were.
     """
-    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    name, *given = sys.argv[1:] or [""]
     asked = {"--active": active, "--cancel": cancel}.get(name)
     try:
         if asked is None:
-            check_job(name)
-            good = rerun() if name == "--failed" else run(name)
+            good = rerun() if name == "--failed" else run(name, _options(name, given))
             sys.exit(SUCCESS if good else FAILED)
         for found in asked():
             emit("active", **found)
     except ApiError as error:
         print(error, file=sys.stderr)
         sys.exit(UNREACHABLE)
+
+
+def _options(name: str, given: list[str]) -> Any:
+    """The options of a run; ends this process with `UNKNOWN_JOB` where there is no such job, or it cannot have them."""
+    from switchyard import jobs  # which a health check, of this module's other users, never needs
+
+    try:
+        known = jobs.load()
+        if name in known:
+            options = jobs.Options(**json.loads(given[0])) if given else jobs.Options()
+            known[name].asked(options)
+            return options
+        print(f"unknown job {name!r}; the jobs are {', '.join(known)}", file=sys.stderr)
+    except jobs.JobsError as error:
+        print(error, file=sys.stderr)
+    sys.exit(UNKNOWN_JOB)

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ COMMANDS = (("build",), ("run",), ("test",), ("seed",), ("snapshot",), ("source"
 RESERVED = re.compile(
     r"--(project-dir|profiles-dir|profile|target|target-path|log-.*|vars|state|defer.*|no-use-colors|use-colors)(=.*)?|-t.*"
 )
+# Flags with which a command selects nodes.
+SELECTING = ("--select", "-s", "--models", "--model", "-m", "--selector")
+REFRESHING = ("build", "run", "seed")  # commands that know --full-refresh
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _CRON = re.compile(r"\S+( \S+){4}")
 _KEYS = {"description", "dbt", "schedule", "timezone", "vars"}
@@ -30,6 +33,43 @@ _KEYS = {"description", "dbt", "schedule", "timezone", "vars"}
 
 class JobsError(Exception):
     """``orchestration.yml`` is not as it should be; a line for each mistake, with the number of its own line."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asks of one run of a job beside its name.
+
+    Attributes:
+        select: nodes, as for dbt's ``--select``, in the place of those that the job selects; empty for these.
+        vars: variables for dbt, over those that the job has.
+        full_refresh: whether incremental models and seeds are built from nothing, where the job does not say so already.
+    """
+
+    select: str = ""
+    vars: dict[str, Any] = field(default_factory=dict)
+    full_refresh: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what could be another flag of dbt's, whoever asks for it.
+
+        Raises:
+            JobsError: a value cannot stand there.
+        """
+        if not isinstance(self.select, str) or self.select.startswith("-"):
+            raise JobsError(f"{self.select!r} selects no nodes; --select takes what dbt's --select does, such as 'tag:finance +orders'.")
+        if not isinstance(self.vars, dict) or not all(isinstance(name, str) for name in self.vars):
+            raise JobsError("vars must be a mapping of names to values, such as {day: 2026-01-01}.")
+        if not isinstance(self.full_refresh, bool):
+            raise JobsError("full_refresh must be true or false.")
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> Options:
+        """Those that are among ``values``."""
+        return cls(**{option.name: values[option.name] for option in fields(cls) if option.name in values})
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return self != Options()
 
 
 @dataclass(frozen=True)
@@ -72,7 +112,52 @@ class Job:
         """Whether it is a build of the whole project. Only such a one is shown node by node by every orchestrator."""
         return self.dbt_args[0] == "build" and self.flags[2 * (self.flags[:1] == ("--vars",)) :] == ()
 
+    def asked(self, options: Options) -> Job:
+        """The job as it is for one run with ``options``, which hold for each of its commands.
 
+        Raises:
+            JobsError: none of its commands knows ``--full-refresh``, which is asked for.
+        """
+        if options.full_refresh and not any(args[0] in REFRESHING for args in self.commands):
+            raise JobsError(f"full_refresh: no command of the job {self.name} knows it, only dbt {', '.join(REFRESHING)}.")
+        *before, last = (_asked(args, options) for args in self.commands)
+        return replace(self, dbt_args=last, before=tuple(before))
+
+
+def _asked(args: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """A dbt command with ``options``."""
+    command = next(command for command in COMMANDS if args[: len(command)] == command)
+    words = list(args[len(command) :])
+    variables = dict(options.vars)
+    if words[:1] == ["--vars"]:
+        variables = yaml.safe_load(words[1]) | variables
+        words = words[2:]
+    added = ["--vars", _vars(variables)] if variables else []
+    if options.full_refresh and command[0] in REFRESHING and not {"--full-refresh", "-f"} & set(words):
+        added.append("--full-refresh")
+    if options.select:
+        added += ["--select", options.select]
+        words = list(_unselected(words))
+    return (*command, *added, *words)
+
+
+def _unselected(words: list[str]) -> Iterator[str]:
+    """The words without those that select nodes; dbt takes every word up to the next flag for one flag's values."""
+    selecting = False
+    for word in words:
+        if word.startswith("-"):
+            selecting = word.partition("=")[0] in SELECTING
+        if not selecting:
+            yield word
+
+
+def _vars(variables: dict[str, Any]) -> str:
+    """Variables as dbt's ``--vars`` takes them: a date is text, as in JSON; in YAML, which Airflow does not take for a dictionary."""
+    return yaml.safe_dump(json.loads(json.dumps(variables, default=str)), default_flow_style=True, width=1 << 20).strip()
+
+
+# What is run where a person asks for some nodes, and for no job.
+BUILD = Job("build", ("build",), None, "Build what is selected.")
 DEFAULT = {
     job.name: job
     for job in (
@@ -142,46 +227,44 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         known = len(mistakes)
         if not _NAME.fullmatch(name):
             wrong(key, f"{name!r} is no name for a job: letters, digits and _, a letter first, 100 at most.")
-        fields = mapping(body, f"The job {name}")
-        for field, (field_key, _) in fields.items():
-            if field not in _KEYS:
-                wrong(field_key, f"a job has no key {field!r}; its keys are {', '.join(sorted(_KEYS))}.")
+        entry = mapping(body, f"The job {name}")
+        for own, (own_key, _) in entry.items():
+            if own not in _KEYS:
+                wrong(own_key, f"a job has no key {own!r}; its keys are {', '.join(sorted(_KEYS))}.")
         values: dict[str, Any] = {}
-        for field, (_, value) in fields.items():
+        for own, (_, value) in entry.items():
             try:
-                values[field] = _value(value)
+                values[own] = _value(value)
             except (yaml.YAMLError, ValueError, TypeError) as error:
-                wrong(value, f"{field} cannot be read: {getattr(error, 'problem', None) or error}.")
-        for field in ("description", "schedule", "timezone"):
-            if field in values and not isinstance(values[field], str):
-                wrong(fields[field][0], f"{field} must be text.")
-        commands = list(_commands(fields, values, wrong, key))
+                wrong(value, f"{own} cannot be read: {getattr(error, 'problem', None) or error}.")
+        for own in ("description", "schedule", "timezone"):
+            if own in values and not isinstance(values[own], str):
+                wrong(entry[own][0], f"{own} must be text.")
+        commands = list(_commands(entry, values, wrong, key))
         cron, zone = values.get("schedule"), values.get("timezone", "UTC")
         if isinstance(cron, str) and not _CRON.fullmatch(cron):
-            wrong(fields["schedule"][0], f"{cron!r} is no cron expression of five fields.")
-        if isinstance(zone, str) and "timezone" in fields and not _zone(zone):
-            wrong(fields["timezone"][0], f"there is no time zone {zone!r}.")
+            wrong(entry["schedule"][0], f"{cron!r} is no cron expression of five fields.")
+        if isinstance(zone, str) and "timezone" in entry and not _zone(zone):
+            wrong(entry["timezone"][0], f"there is no time zone {zone!r}.")
         if len(mistakes) == known:
             *before, last = commands
             yield Job(name, last, cron, values.get("description", ""), zone, tuple(before))
 
 
-def _commands(fields: dict[str, Any], values: dict[str, Any], wrong: Any, job: yaml.Node) -> Iterator[tuple[str, ...]]:
+def _commands(entry: dict[str, Any], values: dict[str, Any], wrong: Any, job: yaml.Node) -> Iterator[tuple[str, ...]]:
     """The dbt commands of one job, with its variables."""
     variables = values.get("vars")
     if variables is not None and not isinstance(variables, dict):
-        wrong(fields["vars"][0], "vars must be a mapping.")
+        wrong(entry["vars"][0], "vars must be a mapping.")
     try:
-        # A date is text, as in JSON; in YAML, which Airflow does not take for a dictionary of Python's.
-        plain = json.loads(json.dumps(variables, default=str))
-        given = ("--vars", yaml.safe_dump(plain, default_flow_style=True, width=1 << 20).strip()) if variables else ()
+        given = ("--vars", _vars(variables)) if variables else ()
     except (ValueError, TypeError) as error:  # a mapping that holds itself, or a key that is a date
-        wrong(fields["vars"][0], f"vars cannot be handed to dbt: {error}.")
+        wrong(entry["vars"][0], f"vars cannot be handed to dbt: {error}.")
         given = ()
-    if "dbt" not in fields:
+    if "dbt" not in entry:
         wrong(job, "dbt is missing: the dbt command that the job runs, such as `build`.")
         return
-    key, node = fields["dbt"]
+    key, node = entry["dbt"]
     for line in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         try:
             words = tuple(shlex.split(line.value)) if isinstance(line, yaml.ScalarNode) else ()
