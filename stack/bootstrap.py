@@ -42,11 +42,17 @@ select 'create role "{name}" login' where not exists (select from pg_roles where
 alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {literal(password)};"""
 
 
+def _only(role: str, schema: str) -> str:
+    """Have ``role`` look in one schema: by default it looks first in one of its own name, which whoever may make schemas can make."""
+    return f'alter role "{role}" set search_path to {schema}, pg_temp;'
+
+
 def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE) -> str:
     """The psql script, to be run by the superuser in the warehouse database; running it again changes nothing.
 
     One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse. Another
-    dbt project than the shop has a database of its own, which belongs to ``dbt``, its schema ``public`` included.
+    dbt project than the shop has a database of its own, which belongs to ``dbt``, its schema ``public`` included. No other role looks
+    in a schema that ``dbt`` can make: a model could put a table or a function there that the role takes for its own.
     Passwords follow ``.env``, so that an old volume cannot lock anybody out.
 
     Args:
@@ -57,8 +63,10 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
     parts = [
         "\\set ON_ERROR_STOP on",
         "set client_min_messages = warning;",
+        "set search_path to pg_catalog, pg_temp;",  # this session's own, until the role has it
         "set log_statement = none; set log_min_error_statement = panic;",  # no password reaches the server's log
         f"alter role postgres password {literal(settings['POSTGRES_PASSWORD'])};",
+        _only("postgres", "pg_catalog"),
         _role(DBT_ROLE, settings["DBT_PASSWORD"]),
         f"alter role {DBT_ROLE} set timezone to 'UTC';",
         f"alter role {DBT_ROLE} reset search_path;",  # older stacks have it for every database
@@ -68,6 +76,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
         name = orchestrator.database
         parts += [
             _role(name, settings[orchestrator.database_key]),
+            _only(name, "public"),
             f'select \'create database "{name}" owner "{name}"\''
             f" where not exists (select from pg_database where datname = {literal(name)}) \\gexec",
             f'alter database "{name}" owner to "{name}";',

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -38,6 +39,55 @@ def test_nobody_comes_in_without_the_password(stack) -> None:
     refused = stack.invoke("sql", "select 1", code=1, DBT_PASSWORD="wrong")
     assert "password authentication failed" in refused.stderr
     assert "scram-sha-256" in {line.split()[-1] for line in (stack.cluster / "pg_hba.conf").read_text().splitlines() if line}
+
+
+# For each schema where a session looks for a name: whether dbt may put something there.
+SEARCHED = """
+select nspname, has_schema_privilege('dbt', nspname, 'create') from unnest(current_schemas(true)) as nspname
+"""
+
+
+def ask_as(stack, role: str, database: str, query: str, code: int = 0) -> str:
+    """What psql answers to a role of the server's."""
+    argv = [
+        str(stack.programs / "psql"),
+        "-XAtqh127.0.0.1",
+        f"-p{stack.ports['POSTGRES_PORT']}",
+        f"-U{role}",
+        f"-d{database}",
+        f"-c{query}",
+    ]
+    secret = stack.secrets()["POSTGRES_PASSWORD" if role == "postgres" else f"{role.upper()}_DB_PASSWORD"]
+    done = subprocess.run(argv, env={**stack.env, "PGPASSWORD": secret}, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout.strip()
+
+
+def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, reference) -> None:
+    """Neither by an orchestrator's sessions nor by the superuser's, in any database that lets them in."""
+    stack.on("airflow" if sys.platform != "win32" else "dagster")
+    trap = "begin raise exception 'dbt was here'; end"
+    for role in ("airflow", "dagster", "prefect", "postgres"):
+        stack.invoke("sql", f"create schema {role}; create table {role}.dag_run (id int); create table {role}.pg_class (id int)")
+        stack.invoke("sql", f"create function {role}.lower(varchar) returns text language plpgsql as $${trap}$$")
+    try:
+        entered = 0
+        for role in ("airflow", "dagster", "prefect", "postgres"):
+            for database in ask_as(stack, "postgres", "airflow", "select datname from pg_database where datallowconn").split():
+                allowed = f"select has_database_privilege('{role}', '{database}', 'connect')"
+                if ask_as(stack, "postgres", "airflow", allowed) == "t":
+                    entered += 1
+                    assert ask_as(stack, role, database, "select lower('A'::varchar)") == "a"
+                    searched = dict(line.split("|") for line in ask_as(stack, role, database, SEARCHED).splitlines())
+                    assert "pg_catalog" in searched
+                    assert set(searched.values()) == {"f"}, (role, database, searched)
+        assert entered >= 7  # postgres in all, the others in their own
+        stack.invoke("up")  # the superuser's session of the bootstrap, and the orchestrator's
+        stack.invoke("run", "--job", "smoke")
+    finally:
+        for role in ("airflow", "dagster", "prefect", "postgres"):
+            stack.invoke("sql", f"drop schema {role} cascade")
+    assert stack.hashes() == reference
 
 
 def test_no_other_account_can_look_in(stack) -> None:
