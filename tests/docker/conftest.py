@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
@@ -18,6 +21,9 @@ PROJECT = f"switchyard-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}
 
 class DockerStack(Stack):
     """A checkout whose stack runs in containers."""
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        super().__init__(folder, **{**stand_ins(), **options})
 
     def container(self, service: str) -> dict:
         """`docker inspect` of a service's container."""
@@ -40,6 +46,17 @@ def ours(what: str, column: str, *args: str) -> list[str]:
     """A column of `docker ps` or `docker network ls`, for what belongs to this stack."""
     project = f"label=com.docker.compose.project={PROJECT}"
     return subprocess.check_output(["docker", *what.split(), *args, "--filter", project, "--format", column], text=True).splitlines()
+
+
+def stand_ins() -> dict[str, str]:
+    """The base images of `tests/standins/build`, by setting, where they are there and nobody has named others."""
+    found = {}
+    for key, image in dotenv_values(ROOT / ".env.example").items():
+        if key.endswith("_IMAGE") and not os.environ.get(key):
+            own = f"switchyard-standin/{image.rpartition('/')[2]}"
+            if subprocess.run(["docker", "image", "inspect", own], capture_output=True).returncode == 0:
+                found[key] = own
+    return found
 
 
 @pytest.fixture(scope="package")
