@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ class RuntimesApart(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """Have the two runtimes' tests run beside each other."""
     return RuntimesApart(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long forms out, unless CHAOS asks for them."""
+    if not os.environ.get("CHAOS"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(scope="session")

@@ -77,3 +77,5 @@ def duck_runs(stack: Stack, name: str) -> None:
     assert set(runs.outcome(again["nodes"])) == {"model.ducks.flock"}, again
     (row,) = show(stack, "select f.*, d.pond, d.name from {{ ref('flock') }} f, {{ ref('ducks') }} d where d.id = 1")
     assert row == {"ducks": 3, "grams": 9000, "owner": "nobody", "pond": 'Village "north" $hore', "name": "DONALD!"}
+    stack.invoke("run", "--job", "weights", "--vars", "{times: 5}")
+    assert show(stack, "select grams from {{ ref('flock') }}") == [{"grams": 15000}]

@@ -1,4 +1,4 @@
-"""What becomes of a run in progress, in either runtime: the bodies of tests in `tests/docker` and `tests/native`."""
+"""What becomes of a run: what tests ask of a stack, and the bodies of those in `tests/small`, over its project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from .interruptions import ended, typed
 from .stacks import ROOT, Stack, slow_model, wait_until
 
-SLOW_MODEL = slow_model(120)
+SLOW_MODEL = slow_model(120, ["last"])
 SLOW = "select count(*) from pg_stat_activity where query like '%pg_sleep({})%' and state = 'active' and pid <> pg_backend_pid()"
 SLOW_QUERIES = SLOW.format(120)
 DBT_SESSIONS = "select count(*) from pg_stat_activity where application_name = 'dbt'"
@@ -36,8 +36,8 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     stack.on(name)
     assert ask_runs(stack, "active_runs") == []
     with (
-        stack.edited("models/intermediate/slow.sql", SLOW_MODEL),
-        stack.edited("models/intermediate/after_slow.sql", "select * from {{ ref('slow') }}\n"),
+        stack.edited("models/slow.sql", SLOW_MODEL),
+        stack.edited("models/after_slow.sql", "select * from {{ ref('slow') }}\n"),
         subprocess.Popen(
             [stack.python, "-m", "invoke", "run"],
             cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **stack.as_account,
@@ -52,11 +52,11 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             told, _ = command.communicate(timeout=30)
         finally:
             command.kill()
-        (stack.dbt / "models/intermediate/slow.sql").write_text("select 1 as one\n")
+        (stack.dbt / "models/slow.sql").write_text("select 1 as one\n")
         again = record(stack, "--failed")
         assert (again["job"], again["state"]) == ("daily", "success"), again
-        assert "model.shop.after_slow" in {node["unique_id"] for node in again["nodes"]}
-    stack.invoke("sql", "drop view intermediate.after_slow, intermediate.slow")
+        assert "model.small.after_slow" in {node["unique_id"] for node in again["nodes"]}
+    stack.invoke("sql", "drop view after_slow, slow")
     assert canceled == [run]
     assert run["job"] == "daily"
     assert run["url"] in told
@@ -71,7 +71,7 @@ import dataclasses, json, sys, invoke, tasks
 from stack import pipeline
 runtime = tasks.runtime_of(invoke.Context())
 target = runtime.orchestrators[runtime.active()]
-run = pipeline.follow(sys.argv[1], lambda on_line: runtime.trigger(target, sys.argv[1], on_line), lambda event: None)
+run = pipeline.follow(sys.argv[1], lambda on_line: runtime.trigger(target, sys.argv[1:], on_line), lambda event: None)
 print(json.dumps(dataclasses.asdict(run)))
 """
 
@@ -89,43 +89,38 @@ def outcome(nodes: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, boo
 def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
     """Two jobs asked for at once: the second says for what it waits, and no two dbt are at work at any moment."""
     stack.on(name)
-    with stack.edited("models/intermediate/slow.sql", slow_model(8)):
+    with stack.edited("models/slow.sql", slow_model(8, ["last"])):
         first = typed(stack, "run")
         wait_until(lambda: first.poll() is not None or stack.sql(SLOW.format(8)) == "1", 120)
         (running,) = ask_runs(stack, "active_runs")
         second = typed(stack, "run", "--job", "full_refresh")
-        third = typed(stack, "run")
         most = 0
-        while any(command.poll() is None for command in (first, second, third)):
+        while any(command.poll() is None for command in (first, second)):
             most = max(most, int(stack.sql(SLOW.format(8))))
             time.sleep(0.5)  # each look is a command
-        ends = [ended(command) for command in (first, second, third)]
-    assert [code for code, _ in ends] == [0, 0, 0]
+        ends = [ended(command) for command in (first, second)]
+    assert [code for code, _ in ends] == [0, 0]
     assert most == 1
     assert running["url"] in ends[0][1]
     assert "waits for daily" in ends[1][1]
-    assert "waits for" in ends[2][1]
-    stack.invoke("run", "--job", "smoke")
     assert stack.hashes() == reference
 
 
 def edits_at_any_time(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
     """A model edited before, while and after a run goes on: each next run has the newest, and nothing hangs."""
     stack.on(name)
-    model = "models/intermediate/edited.sql"
-    with stack.edited("models/intermediate/slow.sql", slow_model(4)), stack.edited(model, "select 1 as version\n"):
+    model = "models/edited.sql"
+    with stack.edited("models/slow.sql", slow_model(4, ["last"])), stack.edited(model, "select 1 as version\n"):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(SLOW.format(4)) == "1", 120)
         (stack.dbt / model).write_text("select 2 as version\n")
         assert ended(run)[0] == 0
-        (stack.dbt / model).write_text("select 3 as version\n")
-        stack.invoke("run")
-        assert stack.sql("select version from intermediate.edited") == "3"
-        (stack.dbt / model).write_text("select 4 as version\n")
-        stack.invoke("run")
-        assert stack.sql("select version from intermediate.edited") == "4"
+        for version in ("3", "4"):
+            (stack.dbt / model).write_text(f"select {version} as version\n")
+            stack.invoke("run")
+            assert stack.sql("select version from edited") == version
     stack.invoke("run")
-    stack.invoke("sql", "drop view intermediate.edited; drop table intermediate.slow")
+    stack.invoke("sql", "drop view edited; drop table slow")
     assert stack.hashes() == reference
 
 
@@ -135,29 +130,52 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     stack.invoke("run", "--job", "smoke")
     assert "Nothing to run again" in stack.invoke("run", "--failed").stdout
     with (
-        stack.edited("models/marts/fct_daily_sales.sql", "select no_such_column from {{ ref('fct_orders') }}\n"),
-        stack.edited("models/intermediate/never_three.sql", "select 3 as three\n"),
+        stack.edited("models/last.sql", "select no_such_column from {{ ref('first') }}\n"),
+        stack.edited("models/never_three.sql", "select 3 as three\n"),
         stack.edited("tests/three.sql", "select * from {{ ref('never_three') }} where three <> 4\n"),
     ):
         failed = record(stack)
         assert failed["state"] == "failure"
         left = {node["unique_id"] for node in failed["nodes"] if node["status"] in ("error", "fail", "skipped")}
-        assert "model.shop.fct_daily_sales" in left
-        assert "test.shop.three" in {unique_id.removesuffix(".sql") for unique_id in left}
-        assert any(unique_id.startswith("test.shop.unique_fct_daily_sales") for unique_id in left)
+        assert "model.small.last" in left
+        assert "test.small.three" in {unique_id.removesuffix(".sql") for unique_id in left}
+        assert any(unique_id.startswith("test.small.unique_last") for unique_id in left)
         again = record(stack, "--failed")  # it is not mended yet
         assert again["state"] == "failure"
         (stack.dbt / "tests/three.sql").write_text("select * from {{ ref('never_three') }} where three <> 3\n")
-        (stack.dbt / "models/marts/fct_daily_sales.sql").write_text(
-            (ROOT / "dbt_project/models/marts/fct_daily_sales.sql").read_text(encoding="utf-8")
-        )
+        (stack.dbt / "models/last.sql").write_text((ROOT / "tests/projects/small/models/last.sql").read_text(encoding="utf-8"))
         mended = record(stack, "--failed")
         assert (mended["job"], mended["state"]) == ("daily", "success"), mended
         ran = {node["unique_id"] for node in mended["nodes"]}
         assert left <= ran
         assert not any(unique_id.startswith("seed.") for unique_id in ran)
-        assert "model.shop.fct_orders" not in ran
+        assert "model.small.first" not in ran
         assert {node["status"] for node in mended["nodes"]} <= {"success", "pass"}
     assert "Nothing to run again" in stack.invoke("run", "--failed").stdout
-    stack.invoke("sql", "drop view intermediate.never_three")
+    stack.invoke("sql", "drop view never_three")
     assert stack.hashes() == reference
+
+
+def options_of_a_run(stack: Stack, name: str) -> None:
+    """A selection, variables and a full refresh hold for one run and for its repetition from failure, and for no other."""
+    stack.on(name)
+    model = "{{ config(materialized='incremental') }}\nselect {{ var('number', 1) }} as number, {{ flags.FULL_REFRESH }} as fresh"
+    with stack.edited("models/asked.sql", f"{model}, no_such_column\n"):
+        failed = stack.invoke("run", "--select", "asked", "--vars", "{number: 7}", "--full-refresh", code=1)
+        assert "no_such_column" in failed.stderr
+        assert len(nodes_of(failed.stdout)) == 1
+        (stack.dbt / "models/asked.sql").write_text(model)
+        again = stack.invoke("run", "--failed")
+        assert nodes_of(again.stdout) == ["success model asked"]
+        assert stack.sql("select number, fresh from asked") == "7\tt"
+        plain = stack.invoke("run", "--select", "asked")
+        assert nodes_of(plain.stdout) == ["success model asked"]
+        assert stack.sql("select number, fresh from asked order by 1") == "1\tf\n7\tt"
+    stack.invoke("sql", "drop table asked")
+    refused = stack.invoke("run", "--job", "smoke", "--full-refresh", code=2)
+    assert "full_refresh" in refused.stderr
+
+
+def nodes_of(out: str) -> list[str]:
+    """Status, kind and name of each node in what `invoke run` prints."""
+    return [" ".join(words[:3]) for words in map(str.split, out.splitlines()) if words[1:2] and words[1] in ("model", "test", "seed")]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,9 +39,11 @@ from pg_tables where schemaname = 'marts' order by tablename \\gexec
 MARTS = {name: tuple(value) for name, value in json.loads((ROOT / "tests" / "marts.json").read_text(encoding="utf-8")).items()}
 
 
-def slow_model(seconds: int) -> str:
+LAST = ("dim_customers", "dim_products", "product_prices", "rpt_customer_cohorts", "rpt_sales_summary")  # of the shop
+
+
+def slow_model(seconds: int, last: Sequence[str] = LAST) -> str:
     """A model that takes so long, and begins when all others are built: none of them is cut off with it, halfway into its place."""
-    last = ("dim_customers", "dim_products", "product_prices", "rpt_customer_cohorts", "rpt_sales_summary")
     refs = " ".join(f"{{{{ ref('{name}') }}}}" for name in last)
     return f"{{{{ config(materialized='table') }}}}\n-- depends_on: {refs}\nselect pg_sleep({seconds})::text as slept\n"
 

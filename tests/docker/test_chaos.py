@@ -1,13 +1,17 @@
 """Commands killed at random moments, and many at once, on a real engine; see `tests.chaos`."""
 
+import pytest
+
 from .. import chaos
+
+pytestmark = pytest.mark.long
 
 
 def test_random_kills_lose_nothing(stack, reference) -> None:
     chaos.random_kills(stack, reference)
 
 
-def test_twenty_ups_at_once(stack, reference) -> None:
+def test_many_ups_at_once(stack, reference) -> None:
     chaos.many_ups(stack, reference)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from switchyard import jobs
 
 from .. import own, runs
+from ..small.test_flow_runs import Page
 from ..stacks import ROOT, copy_checkout
 from .conftest import NativeStack
-from .test_flow_runs import Page
 
 ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
 
@@ -74,6 +75,12 @@ def test_what_is_not_in_postgresql_is_not_asked_for_there(stack, duck) -> None:
     assert "generate" in stack.invoke("generate", "--orders", "10", code=2).stderr
 
 
+def test_the_doctor_shows_what_is_locked_for_the_project(stack, duck) -> None:
+    stack.on("dagster")
+    said = stack.invoke("doctor").stdout
+    assert re.search(r"dbt project: .*dbt project ducks, .*locked for it in .*dbt-duckdb==1\.\d+.*duckdb==", said)
+
+
 def test_the_docs_of_the_project_are_served(stack, duck) -> None:
     stack.on("dagster")
     own.docs_are_served(stack)
@@ -111,18 +118,22 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
     assert stack.sql("select current_database(), count(*) from public.chatty") == "tutorial\t2"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run on Windows")
-def test_models_whose_names_differ_by_a_dot_alone_have_a_task_each(stack, tutorial, projects) -> None:
-    stack.on("airflow")
-    twin = projects / "plain" / "models" / "a.b.sql"
-    twin.write_text("select id from {{ ref('raw_numbers') }}\n")
+@pytest.mark.parametrize("name", ORCHESTRATORS)
+def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial, projects, name) -> None:
+    """Two that differ by a dot alone, one with other letters than a to z, one with a space, one of 200 characters."""
+    stack.on(name)
+    odd = ["a.b", "münchen", "two words", "n" * 200]
+    files = [projects / "plain" / "models" / f"{model}.sql" for model in odd]
+    for file in files:
+        file.write_text("{{ config(alias='odd_" + str(files.index(file)) + "') }} select id from {{ ref('raw_numbers') }}\n")
     try:
         run = runs.record(stack, "daily")
     finally:
-        twin.unlink()
+        for file in files:
+            file.unlink()
     outcome = runs.outcome(run["nodes"])
     assert run["state"] == "success", run
-    assert {"model.tutorial.a.b", "model.tutorial.a_b"} <= set(outcome)
+    assert {f"model.tutorial.{model}" for model in (*odd, "a_b")} <= set(outcome)
 
 
 def test_prefect_has_the_jobs_of_the_project_in_use_alone(stack, tutorial) -> None:

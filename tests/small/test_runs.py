@@ -25,3 +25,8 @@ def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
 
 def test_what_failed_runs_again(stack, reference, name) -> None:
     runs.failed_again(stack, name, reference)
+
+
+def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
+    runs.options_of_a_run(stack, name)
+    assert stack.hashes() == reference

@@ -13,7 +13,7 @@ from .. import runs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run there")
 
-BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
+BROKEN_MODEL = "select no_such_column from {{ ref('first') }}\n"
 
 
 class Page:
@@ -36,16 +36,16 @@ class Page:
 
 def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, reference) -> None:
     stack.on("airflow")
-    with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
+    with stack.edited("models/last.sql", BROKEN_MODEL):
         stack.invoke("run", code=1)
     page = Page(stack)
     states = page.states()
-    assert states["dbt.rpt_sales_summary.run"] == states["dbt.dbt_producer_watcher"] == "failed"
-    assert states["dbt.fct_orders.run"] == states["dbt.fct_orders.test"] == "success"
+    assert states["dbt.last.run"] == states["dbt.dbt_producer_watcher"] == "failed"
+    assert states["dbt.first.run"] == states["dbt.first.test"] == "success"
     out = stack.invoke("run", "--failed").stdout
-    assert "model     rpt_sales_summary" in out
-    assert "sales_summary_matches_days" in out
-    assert "fct_orders" not in [line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["model"]]
+    assert "model     last" in out
+    assert "unique_last_id" in out
+    assert "first" not in [line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["model"]]
     assert set(page.states().values()) <= {"success", "skipped"}
     assert stack.hashes() == reference
 
@@ -53,14 +53,21 @@ def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, referen
 def test_schedules_are_on_the_page_and_off(stack) -> None:
     stack.on("airflow")
     dags = {dag["dag_id"]: dag["is_paused"] for dag in Page(stack).ask("GET", "/api/v2/dags")["dags"]}
-    assert {name for name, paused in dags.items() if paused} == {"daily_schedule", "smoke_schedule", "freshness_schedule"}
-    assert {name for name, paused in dags.items() if not paused} == {"daily", "smoke", "freshness", "full_refresh"}
+    assert {name for name, paused in dags.items() if paused} == {"daily-schedule", "smoke-schedule", "freshness-schedule"}
+    assert {name for name, paused in dags.items() if not paused} == {
+        "daily",
+        "smoke",
+        "freshness",
+        "full_refresh",
+        "daily-custom",
+        "full_refresh-custom",
+    }
 
 
 def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> None:
     stack.on("airflow")
     vendor = runs.outcome(runs.record(stack)["nodes"])
-    assert "dbt.fct_orders.run" in Page(stack).states()
+    assert "dbt.first.run" in Page(stack).states()
     stack.invoke("up", "--orch", "airflow", "--integration", "lean")
     try:
         assert runs.outcome(runs.record(stack)["nodes"]) == vendor

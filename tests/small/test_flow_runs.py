@@ -10,8 +10,8 @@ from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import wait_until
 
-BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
-MENDED_MODEL = "select 1 as no_such_column from {{ ref('fct_orders') }} limit 1\n"
+BROKEN_MODEL = "select no_such_column from {{ ref('last') }}\n"
+MENDED_MODEL = "select 1 as no_such_column from {{ ref('last') }} limit 1\n"
 SKIPPED_MODEL = "select * from {{ ref('broken') }}\n"
 
 
@@ -39,11 +39,11 @@ class Page:
 def test_what_failed_runs_again_on_the_same_flow_run(stack, reference) -> None:
     stack.on("prefect")
     page = Page(stack)
-    with stack.edited("models/intermediate/broken.sql", BROKEN_MODEL), stack.edited("models/intermediate/after_broken.sql", SKIPPED_MODEL):
+    with stack.edited("models/broken.sql", BROKEN_MODEL), stack.edited("models/after_broken.sql", SKIPPED_MODEL):
         assert "model broken" in stack.invoke("run", code=1).stderr
     failed = page.newest()
     wait_until(lambda: page.states(failed).get("model broken") == "Failed")  # the server writes task runs a moment later
-    with stack.edited("models/intermediate/broken.sql", MENDED_MODEL), stack.edited("models/intermediate/after_broken.sql", SKIPPED_MODEL):
+    with stack.edited("models/broken.sql", MENDED_MODEL), stack.edited("models/after_broken.sql", SKIPPED_MODEL):
         out = stack.invoke("run", "--failed").stdout
     assert page.newest() == failed
     assert {line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["model"]} == {"broken", "after_broken"}
@@ -53,7 +53,7 @@ def test_what_failed_runs_again_on_the_same_flow_run(stack, reference) -> None:
 def test_a_cancelled_flow_run_leaves_no_query_and_runs_again_as_a_whole(stack, reference) -> None:
     stack.on("prefect")
     page = Page(stack)
-    slow = "models/intermediate/slow.sql"
+    slow = "models/slow.sql"
     with stack.edited(slow, runs.SLOW_MODEL):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
@@ -62,12 +62,12 @@ def test_a_cancelled_flow_run_leaves_no_query_and_runs_again_as_a_whole(stack, r
         code, out = ended(run)
         assert (code, stack.sql(runs.DBT_SESSIONS)) == (1, "0")
         assert "daily ended with canceled on" in out
-        assert "success  model     fct_orders" in out
+        assert "success  model     last" in out
         assert page.ask("GET", f"flow_runs/{cancelled}")["state_type"] == "CANCELLED"
         (stack.dbt / slow).write_text("select 1 as slow\n")
         again = runs.record(stack, "--failed")
     assert page.newest() == cancelled
     assert again["state"] == "success"
-    assert {"model.shop.slow", "model.shop.fct_orders"} <= {node["unique_id"] for node in again["nodes"]}
-    stack.invoke("sql", "drop view intermediate.slow")
+    assert {"model.small.slow", "model.small.last"} <= {node["unique_id"] for node in again["nodes"]}
+    stack.invoke("sql", "drop view slow")
     assert stack.hashes() == reference

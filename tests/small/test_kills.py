@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -28,9 +27,12 @@ CHILDREN = {
     "dagster": {"warm dbt": "--serve", "server of the code": "api grpc"},
     "prefect": {"flow run": "prefect.engine"},
 }
-KILLS = [(name, kill) for name in SERVICES for kill in (*SERVICES[name], *CHILDREN[name])]
-if "CHAOS" not in os.environ:  # the long form kills each; this, what executes the run
-    KILLS = [("airflow", "airflow-scheduler"), ("dagster", "dagster-code"), ("prefect", "prefect-worker")]
+EXECUTES = ("airflow-scheduler", "dagster-code", "prefect-worker")  # what executes the run; the long form kills the others too
+KILLS = [
+    pytest.param(name, kill, marks=() if kill in EXECUTES else pytest.mark.long)
+    for name in SERVICES
+    for kill in (*SERVICES[name], *CHILDREN[name])
+]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes are found by what Linux says of them")
 
@@ -38,7 +40,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes a
 @pytest.mark.parametrize(("name", "victim"), KILLS, ids=lambda word: word.replace(" ", "-"))
 def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) -> None:
     stack.on(name)
-    with stack.edited("models/intermediate/slow.sql", slow_model(SECONDS)):
+    with stack.edited("models/slow.sql", slow_model(SECONDS, ["last"])):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 120)
         assert run.poll() is None

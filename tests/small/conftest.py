@@ -1,0 +1,51 @@
+"""A stack without Docker that runs a small project, for what is about runs and not about what they build: each takes a few seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from ..native.conftest import NativeStack, bare_path, open_folder  # noqa: F401  (fixtures)
+from ..stacks import ROOT, copy_checkout
+
+PROJECT = ROOT / "tests" / "projects" / "small"
+
+
+class SmallStack(NativeStack):
+    """A checkout that runs a project of a person's own."""
+
+    def hashes(self) -> dict[str, tuple[int, str]]:
+        """Rows and content of its table."""
+        rows, content = self.sql("select count(*), string_agg(t::text, ' ' order by id) from last as t").split("\t")
+        return {"last": (int(rows), content)}
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory, bare_path) -> Iterator[SmallStack]:  # noqa: F811
+    """The stack, with Dagster up and the project run once; everything of it is removed at the end."""
+    folder = (tmp_path_factory.mktemp("small") / "switchyard").resolve()
+    copy_checkout(ROOT, folder)
+    stack = SmallStack(folder, PATH=bare_path)
+    stack.dbt = tmp_path_factory.mktemp("projects") / "small"
+    shutil.copytree(PROJECT, stack.dbt)
+    try:
+        stack.invoke("use", str(stack.dbt))
+        stack.invoke("up", "--orch", "dagster")
+        stack.invoke("run")
+        yield stack
+    finally:
+        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        left = stack.processes()
+        for process in left:
+            process.kill()
+        assert left == []
+
+
+@pytest.fixture(scope="package")
+def reference(stack) -> dict[str, tuple[int, str]]:
+    """What the project builds."""
+    found = stack.hashes()
+    assert found == {"last": (3, "(1,20) (2,40) (3,60)")}
+    return found
