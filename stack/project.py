@@ -115,14 +115,12 @@ class Project:
     @cached_property
     def requirements(self) -> str:
         """What the project asks of Python: the adapter, and what stands in its ``requirements.txt``, a line each."""
-        adapter = [] if self.adapter == "postgres" else [f"dbt-{self.adapter}"]
-        own = self.folder / "requirements.txt"
-        text = own.read_text(encoding="utf-8") if own.exists() else ""
-        # Hashes are those of the lock that is made from this.
-        lines = re.sub(r"\s--hash[= ]\S+", "", re.sub(r"\\\n", " ", text)).splitlines()
-        words = [line.partition(" #")[0].strip() for line in lines if not line.lstrip().startswith("#")]
-        # The dbt of the lock, with the adapter that fits it, is the one that runs, whatever a project's file says.
-        return "\n".join([*adapter, *(word for word in words if word and not re.match("dbt-", word, re.I))])
+        lines = list(_requirements(self.folder / "requirements.txt"))
+        # The dbt of the lock, with the adapter that fits it, is the one that runs, whatever a project's file says; but for its extras.
+        name = f"dbt-{self.adapter}"
+        extras = [match[1] for line in lines if (match := re.match(rf"{re.escape(name)}\s*(\[[^]]*\])", line, re.I))]
+        adapter = [] if self.adapter == "postgres" else [name + "".join(extras[:1])]
+        return "\n".join([*adapter, *(line for line in lines if not re.match("dbt-", line, re.I))])
 
     @property
     def profiles(self) -> str:
@@ -339,6 +337,21 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = 
     if environ.get("DBT_PROJECT"):
         console.advice("DBT_PROJECT is set in your shell as well, and that one counts")
     console.note("  next: invoke up run")
+
+
+def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
+    """The lines of a requirements file, and of those that it includes, without comments and hashes, which are those of another lock."""
+    if file in seen or not file.is_file():
+        return
+    text = re.sub(r"\\\n", " ", file.read_text(encoding="utf-8"))
+    for line in re.sub(r"\s--hash[= ]\S+", "", text).splitlines():
+        word = re.sub(r"(^|\s)#.*", "", line).strip()
+        if match := re.match(r"(?:-r|--requirement)[\s=]*(\S.*)", word):
+            yield from _requirements(Path(os.path.normpath(file.parent / match[1])), (*seen, file))
+        elif match := re.match(r"(?:-c|--constraint)[\s=]*(\S.*)", word):
+            yield f"-c {file.parent / match[1]}"
+        elif word:
+            yield word
 
 
 def unfit_version(wanted: Any, version: str) -> str:

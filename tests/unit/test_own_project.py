@@ -488,6 +488,19 @@ numpy  # mine
     ]
 
 
+def test_requirements_are_those_of_included_files_too(checkout, jaffle) -> None:
+    write(jaffle, {
+        "requirements.txt": "-r more/base.txt\n--requirement=nowhere.txt\ndbt-snowflake[secure-local-storage]==1.9\n",
+        "more/base.txt": "numpy\n-r ../requirements.txt\n-c pins.txt\n",
+        "profiles.yml": profile(SNOWFLAKE),
+    })  # fmt: skip
+    assert load(checkout, jaffle).requirements.splitlines() == [
+        "dbt-snowflake[secure-local-storage]",
+        "numpy",
+        f"-c {jaffle / 'more' / 'pins.txt'}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("package", "git", "ssh"),
     [
