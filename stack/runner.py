@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stack import console
+
+# Variables with which a person's shell would lead PostgreSQL's programs to another server or role, or have Compose take other files.
+_ELSEWHERE = re.compile(r"PG(?!TZ$|CLIENTENCODING$|DATESTYLE$)\w+|COMPOSE_\w+")
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,8 @@ class Runner:
         return self.dry
 
     def _environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        return {**os.environ, **self.env, **(env or {})}
+        own = {key: value for key, value in os.environ.items() if not _ELSEWHERE.fullmatch(key)}
+        return {**own, **self.env, **(env or {})}
 
     def _captured(
         self, argv: Sequence[str], text: str | None = None, env: Mapping[str, str] | None = None, echo: bool = True, **options: Any

@@ -90,6 +90,27 @@ def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, refe
     assert stack.hashes() == reference
 
 
+POISON = {
+    "PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGUSER": "nobody", "PGPASSWORD": "wrong", "PGDATABASE": "none",
+    "PGSERVICE": "none", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGGSSENCMODE": "require", "PGCHANNELBINDING": "require",
+    "PGREQUIREAUTH": "none", "PGTARGETSESSIONATTRS": "standby", "PGDATA": "/nowhere",
+    "PGOPTIONS": "-c default_transaction_read_only=on -c search_path=nowhere",
+}  # fmt: skip
+
+
+def test_no_variable_of_the_callers_leads_to_another_server(stack, reference, tmp_path) -> None:
+    for name in ("dagster", *(() if sys.platform == "win32" else ("airflow",)), "prefect"):
+        stack.invoke("down")
+        stack.invoke("up", "--orch", name, **POISON)
+        assert {health for _, health in stack.states().values()} == {"healthy"}
+        assert '"unhealthy"' not in stack.invoke("status", "--json", **POISON).stdout
+        assert "succeeded on" in stack.invoke("run", "--job", "smoke", **POISON).stdout
+    assert "300" in stack.invoke("sql", "select count(*) from marts.dim_customers", **POISON).stdout
+    stack.invoke("backup", str(tmp_path / "a.dump"), **POISON)
+    stack.invoke("restore", "--yes", str(tmp_path / "a.dump"), **POISON)
+    assert stack.hashes() == reference
+
+
 def test_no_other_account_can_look_in(stack) -> None:
     stack.on("dagster")
     for folder in (stack.folder / ".stack", stack.cluster):
