@@ -14,6 +14,9 @@ from invoke import Context, Exit, task
 
 from stack import ROOT
 
+# What is private is made so by name. All else is read by accounts that others run under: PostgreSQL's, or a container's.
+os.umask(0o022)
+
 # Imports that a task needs stand inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
 ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +33,7 @@ from stack.project import Project
 from stack.runner import Result, Runner
 from stack.runtime import POSTGRES, OnLine, Service, require_service
 from stack.settings import Settings
+from switchyard.project import files as project_files
 
 LABEL = "switchyard.orchestrator"
 LABEL_BAKED = "switchyard.baked"
@@ -313,6 +316,7 @@ class Docker:
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
             Check("dbt project", lambda: environments.told(self.settings, self.project)),
+            Check("dbt project's files", self._readable),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -337,6 +341,22 @@ class Docker:
         with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for Docker's answers
             for told in [pool.submit(check.run) for check in self.checks([target]) if not check.advice]:
                 told.result()
+
+    def _readable(self) -> str:
+        """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""
+        if os.name == "posix" and self._machine[2]:
+            files = list(project_files(self.project.folder))
+            folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.project.folder)}
+            for path in (*sorted(folders), *files):
+                found = path.stat()
+                wanted = 0o5 if path.is_dir() else 0o4
+                if found.st_mode & wanted != wanted and not (found.st_gid == 0 and found.st_mode >> 3 & wanted == wanted):
+                    raise BadConfiguration(
+                        "The containers cannot read the dbt project.",
+                        f"{path} has mode {stat.S_IMODE(found.st_mode):o}, and their accounts are not yours.",
+                        f"chmod -R go+rX {shlex.quote(str(self.project.folder))}",
+                    )
+        return "readable by the containers"
 
     def _accepted(self, target: Orchestrator) -> str:
         checked = self.runner.ask(compose(self.settings, target.file, "config", "--quiet"))

@@ -195,19 +195,23 @@ def fingerprint(project: Path | None = None) -> str:
     """
     root = project or source_dir()
     digest = hashlib.sha256()
-    for folder, folders, files in os.walk(root):
+    for path in files(root):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def files(root: Path) -> Iterator[Path]:
+    """The files of a dbt project that a run reads, in a fixed order."""
+    for folder, folders, names in os.walk(root):
         folders[:] = sorted(
             name for name in folders if name not in IGNORED and not name.startswith(".") and not Path(folder, name, "pyvenv.cfg").exists()
         )
-        for name in sorted(files):
-            if name in IGNORED or name.startswith(".") or name.endswith("~"):
-                continue
+        for name in sorted(names):
             path = Path(folder, name)
-            if path.suffix == ".duckdb" or path == root / "profiles.yml" or not path.is_file():
-                continue
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()[:16]
+            hidden = name in IGNORED or name.startswith(".") or name.endswith("~")
+            if not hidden and path.suffix != ".duckdb" and path != root / "profiles.yml" and path.is_file():
+                yield path
 
 
 def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
