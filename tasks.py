@@ -17,6 +17,8 @@ from stack import ROOT
 # What is private is made so by name. All else is read by accounts that others run under: PostgreSQL's, or a container's.
 os.umask(0o022)
 
+NEW = not (ROOT / ".env").exists() and not (ROOT / ".stack").exists()  # a checkout in which nothing was typed yet
+
 # Imports that a task needs stand inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
 ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
@@ -75,7 +77,7 @@ def command(**options):
 
 def runtime_of(c, asked=None, starting=False, keep=()):
     """The runtime that the task drives; `stack.runtime.choose` says which one that is."""
-    from stack import console, orchestrators, runtime, settings
+    from stack import console, neighbours, orchestrators, runtime, settings
     from stack.docker import Docker
     from stack.native import Native
     from stack.runner import Runner
@@ -84,6 +86,10 @@ def runtime_of(c, asked=None, starting=False, keep=()):
     loaded, made = settings.load(ROOT, os.environ)
     if made:
         console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
+    if made and NEW:
+        for line in neighbours.settle(loaded, os.environ, Runner({})):
+            console.note(line)
+        loaded, _ = settings.load(ROOT, os.environ)
     env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
     runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
     chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 from stack import checks, docker, orchestrators, ports, settings
 from stack.runner import Runner
@@ -53,6 +55,28 @@ def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container
         assert f"Port {port} (DAGSTER_PORT) is in use" in said
         assert f"The container {name} publishes it" in said
     assert stack.status()["services"] == []
+
+
+def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> None:
+    """Without a name or a port in its environment, and this stack having those of `.env.example`."""
+    stack.on("dagster")
+    copy_checkout(root, tmp_path)
+    example = tmp_path / ".env.example"
+    text = example.read_text()
+    for key, port in stack.ports.items():
+        text = re.sub(rf"(?m)^{key}=.*", f"{key}={port}", text)
+    example.write_text(text)
+    with replaced(tmp_path / "stack" / "settings.py", 'PROJECT_NAME = "switchyard"', f'PROJECT_NAME = "{PROJECT}"'):
+        env = {key: value for key, value in os.environ.items() if key not in ("COMPOSE_PROJECT_NAME", *stack.ports)}
+        argv = [sys.executable, "-m", "invoke", "status"]
+        said = subprocess.run(argv, cwd=tmp_path, env={**env, "NO_COLOR": "1"}, capture_output=True, text=True, check=True).stdout
+    found = dotenv_values(tmp_path / ".env")
+    assert found["COMPOSE_PROJECT_NAME"] == f"{PROJECT}-2"
+    assert f"a stack called {PROJECT} already, of {stack.folder}" in said
+    assert "No orchestrator is active" in said
+    assert int(found["POSTGRES_PORT"]) != stack.ports["POSTGRES_PORT"]
+    assert int(found["DAGSTER_PORT"]) != stack.ports["DAGSTER_PORT"]
+    assert stack.status()["orchestrator"] == "dagster"
 
 
 def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_for_a_strangers(tmp_path, root) -> None:

@@ -3,10 +3,12 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
+from dotenv import dotenv_values
 
 from stack.ports import unused
 
@@ -157,3 +159,28 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(invoke) -> None:
         cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
+    example = invoke.folder / ".env.example"
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        text = re.sub(r"(?m)^POSTGRES_PORT=.*", f"POSTGRES_PORT={taken}", example.read_text())
+        example.write_text(re.sub(r"(?m)^DAGSTER_PORT=.*", f"DAGSTER_PORT={taken + 1}", text))  # which must not be taken twice
+        said = invoke("status").stdout
+        chosen = dotenv_values(invoke.folder / ".env")
+        found = {int(chosen[key]) for key in PORTS}
+        assert len(found) == 4
+        assert taken not in found
+        assert f"POSTGRES_PORT is {chosen['POSTGRES_PORT']}: {taken} is taken on this machine." in said
+        invoke("status")
+        assert dotenv_values(invoke.folder / ".env") == chosen
+    (invoke.folder / ".env").unlink()
+    (invoke.folder / ".stack").mkdir(exist_ok=True)  # it is not new, and what holds its ports may be its own
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        invoke("status")
+        assert dotenv_values(invoke.folder / ".env")["POSTGRES_PORT"] == str(taken)

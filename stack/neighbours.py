@@ -1,0 +1,50 @@
+"""A place of its own for a checkout that is used for the first time, beside whatever runs on the machine already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from stack import ports, settings
+from stack.runner import Runner
+from stack.settings import Settings
+
+PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
+PROJECT = "com.docker.compose.project"
+
+
+def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[str]:
+    """Write another project name, and other ports, into a new ``.env`` where somebody else has those of ``.env.example``.
+
+    Args:
+        loaded: the settings, just written.
+        environ: the caller's environment; what is set there is the caller's choice.
+        runner: what asks the engine.
+
+    Yields:
+        What was chosen and why, for a person.
+    """
+    name = loaded.project
+    if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
+        number = 2
+        while _owner(f"{name}-{number}", runner):
+            number += 1
+        settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", f"{name}-{number}")
+        yield f"Docker has a stack called {name} already{owner}: this one is {name}-{number}."
+    taken = {loaded.port(key) for key in PORTS}
+    for key in PORTS:
+        port = loaded.port(key)
+        if not environ.get(key) and not ports.free(port):
+            other = next(other for other in range(port + 1, 65536) if other not in taken and ports.free(other))
+            taken.add(other)
+            settings.assign(loaded.root, key, str(other))
+            yield f"{key} is {other}: {port} is taken on this machine."
+
+
+def _owner(name: str, runner: Runner) -> str:
+    """Whose the compose project ``name`` is; empty where there is none, or no engine answers."""
+    template = f'{{{{.Label "{PROJECT}.working_dir"}}}}'
+    found = runner.ask(["docker", "ps", "--all", "--filter", f"label={PROJECT}={name}", "--format", template])
+    if found.code == 0 and found.stdout.strip():
+        return f", of {found.stdout.splitlines()[0]}"
+    volumes = runner.ask(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={name}"])
+    return ", with data" if volumes.code == 0 and volumes.stdout.strip() else ""
