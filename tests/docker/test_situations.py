@@ -144,6 +144,20 @@ def test_a_file_that_compose_rejects_is_told_before_anything_is_touched(stack) -
     assert [service["id"] for service in stack.status()["services"]] == before
 
 
+def test_a_project_that_containers_cannot_read_is_told_before_anything_is_touched(stack) -> None:
+    stack.on("dagster")
+    model = stack.dbt / "models" / "marts" / "dim_products.sql"
+    before = model.stat().st_mode
+    model.chmod(0o600)
+    try:
+        refused = stack.invoke("switch", "prefect", code=5).stderr
+    finally:
+        model.chmod(before)
+    assert f"{model} has mode 600" in refused
+    assert f"chmod -R go+rX {stack.dbt}" in refused
+    assert stack.status()["orchestrator"] == "dagster"
+
+
 def test_an_unknown_service_is_refused(stack) -> None:
     stack.on("dagster")
     assert "The services are postgres, dagster-code" in stack.invoke("logs", "--service", "dagster-cod", code=2).stderr

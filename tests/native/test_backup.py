@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ..stacks import unavailable, wait_until
+from ..stacks import copy_checkout, unavailable, wait_until
+from .conftest import NativeStack
 
 OWNERS = "select distinct pg_get_userbyid(relowner) from pg_class c join pg_namespace n on n.oid = relnamespace where nspname = 'marts'"
 SCHEMAS = "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspowner = 'dbt'::regrole"
@@ -233,3 +234,21 @@ def test_clean_deletes_nothing_that_it_cannot_back_up(stack, reference, dump) ->
     assert "Nothing was deleted" in refused
     assert "--no-backup" in refused
     assert stack.hashes() == reference
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no umask")
+def test_a_strict_umask_is_no_obstacle(dump, root, bare_path, tmp_path) -> None:
+    """Nor a checkout that its owner alone can read; PostgreSQL runs under another account where root starts it."""
+    folder = (tmp_path / "strict").resolve()
+    copy_checkout(root, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    strict = NativeStack(folder, PATH=bare_path)
+    strict.as_account = {"umask": 0o077}
+    try:
+        strict.invoke("restore", str(dump))
+        strict.invoke("backup", str(tmp_path / "again.dump"))
+        assert (tmp_path / "again.dump").stat().st_mode & 0o77 == 0
+    finally:
+        strict.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+    assert strict.processes() == []
