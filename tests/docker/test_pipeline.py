@@ -7,7 +7,7 @@ import pytest
 from switchyard.jobs import DEFAULT
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
-BROKEN_TEST = "select order_id from {{ ref('fct_orders') }} limit 3\n"
+BROKEN_TEST = "select cohort_month from {{ ref('rpt_customer_cohorts') }} limit 3\n"  # from which nothing is built, and so nothing is skipped
 NEW_MODEL = "select count(*) as orders from {{ ref('fct_orders') }}\n"
 
 
