@@ -7,7 +7,9 @@ import pytest
 from switchyard.jobs import DEFAULT
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
-BROKEN_TEST = "select cohort_month from {{ ref('rpt_customer_cohorts') }} limit 3\n"  # from which nothing is built, and so nothing is skipped
+BROKEN_TEST = (
+    "select cohort_month from {{ ref('rpt_customer_cohorts') }} limit 3\n"  # from which nothing is built, and so nothing is skipped
+)
 NEW_MODEL = "select count(*) as orders from {{ ref('fct_orders') }}\n"
 
 
@@ -16,7 +18,7 @@ def clean(stack) -> bool:
     return subprocess.check_output(["git", "status", "--porcelain"], cwd=stack.folder, text=True) == ""
 
 
-@pytest.mark.parametrize("job", DEFAULT)
+@pytest.mark.parametrize("job", [pytest.param(name, marks=pytest.mark.long if name == "full_refresh" else ()) for name in DEFAULT])
 def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job) -> None:
     out = stack.invoke("run", "--job", job).stdout
     assert f"{job} succeeded on" in out
@@ -79,6 +81,9 @@ def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) ->
     assert clean(stack)
 
 
+@pytest.mark.parametrize(
+    "orchestrator", ["dagster", *(pytest.param(name, marks=pytest.mark.long) for name in ("prefect", "airflow"))], indirect=True
+)
 def test_the_baked_image_runs_without_any_mount(stack, orchestrator, reference) -> None:
     stack.invoke("up", "--orch", orchestrator, "--baked")
     status = stack.status()

@@ -88,7 +88,7 @@ def expected(ordinary, tmp_path_factory) -> dict[str, tuple[int, dict]]:
     return found
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.long if name == "hook before" else ()) for name in VARIANTS])
 @pytest.mark.parametrize("name", ORCHESTRATORS)
 def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name, variant) -> None:
     ordinary.on(name)
@@ -123,14 +123,8 @@ def test_the_variants_break_what_they_mean_to(expected) -> None:
     assert len(operations) == 2
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("", id="whole"),
-        # tests/projects/ordinary is broken in more ways than that.
-        pytest.param("select no_such_column from {{ ref('fct_orders') }}\n", id="broken", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
 def test_the_shop_too(stack, reference, tmp_path, text) -> None:
     stack.on("dagster")
     stack.invoke("run")

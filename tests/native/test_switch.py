@@ -6,8 +6,11 @@ import pytest
 
 from ..stacks import TOUR, Arguments
 
+SHORT = [("dagster", "airflow"), ("airflow", "prefect"), ("prefect", "dagster")]
+SWITCHES = [pytest.param(*pair, marks=() if pair in SHORT else pytest.mark.long) for pair in itertools.pairwise(TOUR)]
 
-@pytest.mark.parametrize(("old", "new"), list(itertools.pairwise(TOUR)), ids=lambda name: name)
+
+@pytest.mark.parametrize(("old", "new"), SWITCHES, ids=lambda name: name)
 def test_a_switch_keeps_postgres_and_builds_the_same_marts(stack, reference, old, new) -> None:
     stack.on(old)
     server = stack.root("postgres")
