@@ -73,7 +73,7 @@ def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> Non
     found = dotenv_values(tmp_path / ".env")
     assert found["COMPOSE_PROJECT_NAME"] == f"{PROJECT}-2"
     assert f"a stack called {PROJECT} already, of {stack.folder}" in said
-    assert "No orchestrator is active" in said
+    assert "Nothing is up" in said
     assert int(found["POSTGRES_PORT"]) != stack.ports["POSTGRES_PORT"]
     assert int(found["DAGSTER_PORT"]) != stack.ports["DAGSTER_PORT"]
     assert stack.status()["orchestrator"] == "dagster"
