@@ -36,6 +36,10 @@ def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job)
 
 
 def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
+    with stack.edited("models/marts/dim_products.sql", "select * from {{ ref('nowhere') }}\n"):
+        done = stack.invoke("run", code=1)
+    assert "dim_products" in done.stderr
+    assert "nowhere" in done.stderr
     with (
         stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL),
         stack.edited("tests/no_negative_quantities.sql", BROKEN_TEST),
@@ -44,11 +48,9 @@ def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orch
     assert "model rpt_sales_summary: " in done.stderr
     assert 'column "no_such_column" does not exist' in done.stderr
     assert "test no_negative_quantities: Got 3 results, configured to fail if != 0" in done.stderr
-    with stack.edited("models/marts/dim_products.sql", "select * from {{ ref('nowhere') }}\n"):
-        done = stack.invoke("run", code=1)
-    assert "dim_products" in done.stderr
-    assert "nowhere" in done.stderr
-    stack.invoke("run")
+    repaired = stack.invoke("run", "--failed").stdout
+    assert "model     rpt_sales_summary" in repaired
+    assert "model     fct_orders" not in repaired
     assert stack.hashes() == reference
 
 

@@ -101,14 +101,10 @@ def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name,
     if not nodes:
         assert "nowhere" in run["message"]
         assert "Traceback" not in run["message"]
-
-
-@pytest.mark.parametrize("name", ORCHESTRATORS)
-def test_a_job_that_selects_nothing_succeeds_and_says_so(ordinary, name) -> None:
-    ordinary.on(name)
-    done = ordinary.invoke("run", "--job", "smoke")  # no test has that tag
-    assert "smoke succeeded" in done.stdout
-    assert "no dbt nodes" in done.stdout
+    if variant == "whole":  # no test has the tag that this job selects
+        done = ordinary.invoke("run", "--job", "smoke")
+        assert "smoke succeeded" in done.stdout
+        assert "no dbt nodes" in done.stdout
 
 
 def test_the_variants_break_what_they_mean_to(expected) -> None:
