@@ -169,6 +169,37 @@ def test_a_process_reads_the_jobs_of_its_project(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "cron",
+    [
+        "* * * * *",
+        "0 5 * * *",
+        "*/15 0-6,22 1,15 JAN-mar mon-fri",
+        "59 23 31 12 7",
+        "0 0 1-31/2 * sun",
+        "5,10-20/5 * * * *",
+        "0/15 * * * *",
+        "* * * nov-feb fri-sun",
+    ],
+)
+def test_a_schedule_is_what_cron_takes(tmp_path, cron) -> None:
+    assert read(tmp_path, f"jobs: {{a: {{dbt: run, schedule: {json.dumps(cron)}}}}}")["a"].cron == cron
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 * ", "* * * * 8", "*/0 * * * *", "*/60 * * * *", "1-2-3 * * * *",
+        "a * * * *", "* * * foo *", "* * * * mond", "*  * * * *", "* * * *", "* * * * * *", "1, * * * *", "-1 * * * *",
+        "\u0661 * * * *", "", "@daily", "* * L * *",
+    ],
+)  # fmt: skip
+def test_what_is_no_schedule_is_told(tmp_path, cron) -> None:
+    (found,) = mistakes(tmp_path, f"jobs:\n  a:\n    dbt: run\n    schedule: {json.dumps(cron)}\n")
+    assert found.startswith(f"{jobs.FILE}:4: ")
+    assert "no cron expression of five fields" in found
+
+
+@pytest.mark.parametrize(
     ("commands", "options", "asked"),
     [
         ("build", {"select": "+orders tag:x"}, ["build --select '+orders tag:x'"]),

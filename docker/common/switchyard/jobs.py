@@ -27,7 +27,14 @@ RESERVED = re.compile(
 SELECTING = ("--select", "-s", "--models", "--model", "-m", "--selector")
 REFRESHING = ("build", "run", "seed")  # commands that know --full-refresh
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_CRON = re.compile(r"\S+( \S+){4}")
+# The five fields of a cron expression: the lowest and highest number, and the words that stand for numbers from the lowest on.
+_CRON = (
+    (0, 59, ""),
+    (0, 23, ""),
+    (1, 31, ""),
+    (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+    (0, 7, "sun mon tue wed thu fri sat"),
+)
 _KEYS = {"description", "dbt", "schedule", "timezone", "vars"}
 
 
@@ -242,7 +249,7 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
                 wrong(entry[own][0], f"{own} must be text.")
         commands = list(_commands(entry, values, wrong, key))
         cron, zone = values.get("schedule"), values.get("timezone", "UTC")
-        if isinstance(cron, str) and not _CRON.fullmatch(cron):
+        if isinstance(cron, str) and not _is_cron(cron):
             wrong(entry["schedule"][0], f"{cron!r} is no cron expression of five fields.")
         if isinstance(zone, str) and "timezone" in entry and not _zone(zone):
             wrong(entry["timezone"][0], f"there is no time zone {zone!r}.")
@@ -282,6 +289,25 @@ def _commands(entry: dict[str, Any], values: dict[str, Any], wrong: Any, job: ya
         yield (*command, *given, *words[len(command) :])
     if isinstance(node, yaml.SequenceNode) and not node.value:
         wrong(key, "dbt names no command.")
+
+
+def _is_cron(text: str) -> bool:
+    """Whether it is a cron expression as all three orchestrators take it: numbers, words, ``*``, lists, ranges and steps."""
+    fields = text.split(" ")
+    return len(fields) == len(_CRON) and all(
+        _is_cron_part(part, *limits) for given, limits in zip(fields, _CRON) for part in given.split(",")
+    )
+
+
+def _is_cron_part(part: str, lowest: int, highest: int, words: str) -> bool:
+    span, slash, step = part.partition("/")
+    if slash and not (step.isascii() and step.isdigit() and 0 < int(step) <= highest):
+        return False
+    numbers = {word: str(lowest + number) for number, word in enumerate(words.split())}
+    ends = [numbers.get(end.lower(), end) for end in span.split("-")]
+    if ends == ["*"]:
+        return True
+    return len(ends) <= 2 and all(end.isascii() and end.isdigit() and lowest <= int(end) <= highest for end in ends)
 
 
 def _value(node: yaml.Node) -> Any:
