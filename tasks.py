@@ -220,18 +220,23 @@ def use(c, folder):
         "select": "Only these nodes, as for dbt's --select, in the place of those that the job selects: 'tag:finance +orders'.",
         "vars": "Variables for dbt, over those that the job has: '{day: 2026-01-01}'.",
         "full-refresh": "Build incremental models and seeds from nothing.",
+        "cancel": "Cancel every run in progress, instead of starting one.",
     }
 )
-def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False):
+def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, cancel=False):
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
     from stack import pipeline
     from stack.errors import BadUsage
 
     asked = job, select, vars, full_refresh or None
-    if failed and asked != (None,) * 4:
+    if failed and (cancel or asked != (None,) * 4):
         raise BadUsage("--failed stands alone.", "It repeats the last run, whose job and options are known.", "invoke run --failed")
+    if cancel and asked != (None,) * 4:
+        raise BadUsage("--cancel stands alone.", "It cancels whatever runs.", "invoke run --cancel")
     runtime = runtime_of(c)
-    if failed:
+    if cancel:
+        pipeline.cancel(runtime)
+    elif failed:
         pipeline.run(runtime, pipeline.RERUN)
     else:
         name = pipeline.known_job(runtime.settings, job)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -19,6 +21,7 @@ from stack.runtime import Runtime
 from stack.settings import Settings
 from switchyard import api, jobs, results
 
+AGAIN = 5  # seconds in which a second Ctrl-C cancels the run
 RERUN = "--failed"  # in the place of a job: what failed and what was skipped in the newest run
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
@@ -68,6 +71,10 @@ class ActiveRun:
 
     def __str__(self) -> str:
         return f"{self.job}, {self.state}: {self.url}"
+
+
+class Left(KeyboardInterrupt):
+    """An interrupt of a command that follows a run, which goes on; the text says so."""
 
 
 def active_runs(runtime: Runtime) -> list[ActiveRun]:
@@ -135,6 +142,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
 
     Raises:
         ApiUnusable: the orchestrator gave no usable answer.
+        Left: of an interrupt, once the run has begun.
     """
     run = Run(job)
 
@@ -149,7 +157,12 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
             run.state, run.seconds, run.message = event["state"], event["seconds"], event["message"]
         show({"event": kind, **event})
 
-    done = stream(on_line)
+    try:
+        done = stream(on_line)
+    except KeyboardInterrupt:
+        if run.url and not run.state:
+            raise Left(f"The run goes on: {run.url}\n  next: invoke run --cancel   (to end it)") from None
+        raise
     if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
         raise ApiUnusable("The orchestrator did not answer as it should.", done.stderr or f"exit code {done.code}", "invoke status")
     return run
@@ -202,9 +215,36 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None = None) -> None
     if runtime.runner.dry:
         runtime.trigger(orchestrator, words, console.say)
         return
-    with lock.following(runtime.settings.root):
-        found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show_event)
+    try:
+        with lock.following(runtime.settings.root):
+            found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show_event)
+    except Left as left:
+        if sys.stdin.isatty():
+            console.say(f"{left}\nCtrl-C again within {AGAIN} s cancels it.")
+            try:
+                time.sleep(AGAIN)
+            except KeyboardInterrupt:
+                cancel(runtime)
+                return
+        raise
     conclude(found, orchestrator.title)
+
+
+def cancel(runtime: Runtime) -> None:
+    """Cancel every run in progress, and show which there were.
+
+    Raises:
+        NothingActive: no orchestrator is up.
+        ApiUnusable: the orchestrator gave no usable answer, or a run did not end.
+    """
+    if runtime.active() is None:
+        raise NothingActive("No orchestrator is active, so there is no run to cancel.", "", "invoke up")
+    with console.Waiting("Cancelling what runs"):
+        found = cancel_runs(runtime)
+    for run in found:
+        console.ok(f"{run.job} is cancelled: {run.url}")
+    if not found:
+        console.ok("Nothing to cancel: no run is in progress.")
 
 
 def show_event(event: dict[str, Any]) -> None:

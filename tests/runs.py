@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from typing import Any
@@ -179,3 +180,22 @@ def options_of_a_run(stack: Stack, name: str) -> None:
 def nodes_of(out: str) -> list[str]:
     """Status, kind and name of each node in what `invoke run` prints."""
     return [" ".join(words[:3]) for words in map(str.split, out.splitlines()) if words[1:2] and words[1] in ("model", "test", "seed")]
+
+
+def interrupted_command(stack: Stack, name: str, reference: dict[str, tuple[int, str]], number: signal.Signals) -> None:
+    """The run goes on, and who interrupted the command reads where, and how to cancel it."""
+    stack.on(name)
+    with stack.edited("models/slow.sql", SLOW_MODEL):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(SLOW_QUERIES) == "1", 120)
+        run.send_signal(number)
+        code, out = ended(run)
+        (active,) = ask_runs(stack, "active_runs")
+        canceled = stack.invoke("run", "--cancel").stdout
+        wait_until(lambda: stack.sql(DBT_SESSIONS) == "0")
+    assert code == 130
+    assert f"Interrupted. The run goes on: {active['url']}" in out
+    assert "invoke run --cancel" in out
+    assert f"daily is cancelled: {active['url']}" in canceled
+    assert "no run is in progress" in stack.invoke("run", "--cancel").stdout
+    assert stack.hashes() == reference

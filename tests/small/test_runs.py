@@ -1,8 +1,13 @@
 """Runs in progress, without Docker."""
 
+import os
+import signal
+import subprocess
+
 import pytest
 
 from .. import runs
+from ..stacks import wait_until
 
 
 @pytest.fixture(scope="module", params=["dagster", "airflow", "prefect"])
@@ -29,4 +34,37 @@ def test_what_failed_runs_again(stack, reference, name) -> None:
 
 def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
     runs.options_of_a_run(stack, name)
+    assert stack.hashes() == reference
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_command_says_that_the_run_goes_on(stack, reference, name, number) -> None:
+    runs.interrupted_command(stack, name, reference, number)
+
+
+def test_a_second_interrupt_on_a_terminal_cancels_the_run(stack, reference) -> None:
+    pty = pytest.importorskip("pty")
+    stack.on("dagster")
+    with stack.edited("models/slow.sql", runs.SLOW_MODEL):
+        ours, theirs = pty.openpty()
+        argv = [stack.python, "-m", "invoke", "run"]
+        command = subprocess.Popen(
+            argv, cwd=stack.folder, env=stack.env, stdin=theirs, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            wait_until(lambda: command.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
+            command.send_signal(signal.SIGINT)
+            said = ""
+            while "Ctrl-C again" not in said:
+                line = command.stdout.readline()
+                assert line, said
+                said += line
+            command.send_signal(signal.SIGINT)
+            rest, _ = command.communicate(timeout=120)
+        finally:
+            command.kill()
+            os.close(ours)
+            os.close(theirs)
+        assert "daily is cancelled: http://" in rest
+        assert runs.ask_runs(stack, "active_runs") == []
     assert stack.hashes() == reference
