@@ -64,9 +64,10 @@ def custom_dag(job: str) -> str:
 def run(job: str, options: jobs.Options = NO_OPTIONS) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded."""
     airflow = Airflow()
-    by_node = jobs.load()[job].whole and os.environ["INTEGRATION"] != "lean"
-    dag = custom_dag(job) if options and by_node else job
-    problem = make_current(airflow, dag)
+    dag, problem = job, make_current(airflow, job)
+    if not problem and options and airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # it has a task for each node
+        dag = custom_dag(job)
+        problem = make_current(airflow, dag)
     if problem:
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
