@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,9 @@ PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
 
 # Every ordered pair of orchestrators once, each switch starting where the one before it ended.
 TOUR = ["dagster", "airflow", "dagster", "prefect", "airflow", "prefect", "dagster"]
+# Those of every day, in which each is entered and left once; the long form has all six.
+SHORT = [("dagster", "airflow"), ("airflow", "prefect"), ("prefect", "dagster")]
+SWITCHES = [pytest.param(*pair, marks=() if pair in SHORT else pytest.mark.long) for pair in itertools.pairwise(TOUR)]
 
 # A table's rows as text, in an order that no server's locale changes: equal hashes mean equal content, whoever built it.
 HASHES = """

@@ -16,7 +16,7 @@ def busy() -> bool:
     return subprocess.check_output(argv, text=True).strip() != "0"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 
@@ -29,10 +29,12 @@ def test_a_second_up_goes_on_with_what_is_starting(stack) -> None:
     interruptions.second_up_goes_on(stack)
 
 
+@pytest.mark.long  # this and the next do not depend on the runtime, and the other one shows them every day
 def test_a_second_command_waits_for_the_first(stack) -> None:
     interruptions.second_command_waits(stack)
 
 
+@pytest.mark.long
 def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
     interruptions.run_in_progress(stack, busy)
 

