@@ -84,12 +84,13 @@ def runtime_of(c, asked=None, starting=False, keep=()):
 
     known = orchestrators.load_all(ROOT)
     loaded, made = settings.load(ROOT, os.environ)
-    if made:
-        console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
-    if made and NEW:
-        for line in neighbours.settle(loaded, os.environ, Runner({})):
-            console.note(line)
-        loaded, _ = settings.load(ROOT, os.environ)
+    with contextlib.redirect_stdout(sys.stderr):  # it is not what the command is asked for, such as JSON
+        if made:
+            console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
+        if made and NEW:
+            for line in neighbours.settle(loaded, os.environ, Runner({})):
+                console.note(line)
+            loaded, _ = settings.load(ROOT, os.environ)
     env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
     runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
     chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)

@@ -69,11 +69,11 @@ def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> Non
     with replaced(tmp_path / "stack" / "settings.py", 'PROJECT_NAME = "switchyard"', f'PROJECT_NAME = "{PROJECT}"'):
         env = {key: value for key, value in os.environ.items() if key not in ("COMPOSE_PROJECT_NAME", *stack.ports)}
         argv = [sys.executable, "-m", "invoke", "status"]
-        said = subprocess.run(argv, cwd=tmp_path, env={**env, "NO_COLOR": "1"}, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(argv, cwd=tmp_path, env={**env, "NO_COLOR": "1"}, capture_output=True, text=True, check=True)
     found = dotenv_values(tmp_path / ".env")
     assert found["COMPOSE_PROJECT_NAME"] == f"{PROJECT}-2"
-    assert f"a stack called {PROJECT} already, of {stack.folder}" in said
-    assert "Nothing is up" in said
+    assert f"a stack called {PROJECT} already, of {stack.folder}" in done.stderr
+    assert "Nothing is up" in done.stdout
     assert int(found["POSTGRES_PORT"]) != stack.ports["POSTGRES_PORT"]
     assert int(found["DAGSTER_PORT"]) != stack.ports["DAGSTER_PORT"]
     assert stack.status()["orchestrator"] == "dagster"

@@ -1,5 +1,6 @@
 """What a person types, in a process of its own: nothing here needs Docker."""
 
+import json
 import os
 import re
 import shutil
@@ -169,7 +170,9 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         taken = other.getsockname()[1]
         text = re.sub(r"(?m)^POSTGRES_PORT=.*", f"POSTGRES_PORT={taken}", example.read_text())
         example.write_text(re.sub(r"(?m)^DAGSTER_PORT=.*", f"DAGSTER_PORT={taken + 1}", text))  # which must not be taken twice
-        said = invoke("status").stdout
+        done = invoke("status", "--json")
+        assert json.loads(done.stdout)["orchestrator"] is None
+        said = done.stderr
         chosen = dotenv_values(invoke.folder / ".env")
         found = {int(chosen[key]) for key in PORTS}
         assert len(found) == 4
