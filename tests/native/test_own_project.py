@@ -120,9 +120,9 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
 
 @pytest.mark.parametrize("name", ORCHESTRATORS)
 def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial, projects, name) -> None:
-    """Two that differ by a dot alone, one with other letters than a to z, one with a space, one of 200 characters."""
+    """Two that differ by a dot alone, one with other letters than a to z, one of 200 characters. (dbt itself refuses a space.)"""
     stack.on(name)
-    odd = ["a.b", "münchen", "two words", "n" * 200]
+    odd = ["a.b", "münchen", "n" * 200]
     files = [projects / "plain" / "models" / f"{model}.sql" for model in odd]
     for file in files:
         file.write_text("{{ config(alias='odd_" + str(files.index(file)) + "') }} select id from {{ ref('raw_numbers') }}\n")
@@ -132,7 +132,7 @@ def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial
         for file in files:
             file.unlink()
     outcome = runs.outcome(run["nodes"])
-    assert run["state"] == "success", run
+    assert run["state"] == "success", run["message"]
     assert {f"model.tutorial.{model}" for model in (*odd, "a_b")} <= set(outcome)
 
 
