@@ -2,11 +2,11 @@
 
 import os
 import signal
-import subprocess
 
 import pytest
 
 from .. import runs
+from ..interruptions import typed
 from ..stacks import wait_until
 
 
@@ -47,10 +47,7 @@ def test_a_second_interrupt_on_a_terminal_cancels_the_run(stack, reference) -> N
     stack.on("dagster")
     with stack.edited("models/slow.sql", runs.SLOW_MODEL):
         ours, theirs = pty.openpty()
-        argv = [stack.python, "-m", "invoke", "run"]
-        command = subprocess.Popen(
-            argv, cwd=stack.folder, env=stack.env, stdin=theirs, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+        command = typed(stack, "run", stdin=theirs)
         try:
             wait_until(lambda: command.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
             command.send_signal(signal.SIGINT)
