@@ -25,11 +25,9 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
     """
     name = loaded.project
     if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
-        number = 2
-        while _owner(f"{name}-{number}", runner):
-            number += 1
-        settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", f"{name}-{number}")
-        yield f"Docker has a stack called {name} already{owner}: this one is {name}-{number}."
+        own = next((f"{name}-{number}" for number in range(2, 10) if not _owner(f"{name}-{number}", runner)), name)
+        settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
+        yield f"Docker has a stack called {name} already{owner}: this one is {own}."
     taken = {loaded.port(key) for key in PORTS}
     for key in PORTS:
         port = loaded.port(key)
