@@ -17,8 +17,6 @@ from stack import ROOT
 # What is private is made so by name. All else is read by accounts that others run under: PostgreSQL's, or a container's.
 os.umask(0o022)
 
-NEW = not (ROOT / ".env").exists() and not (ROOT / ".stack").exists()  # a checkout in which nothing was typed yet
-
 # Imports that a task needs stand inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
 ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
@@ -83,11 +81,12 @@ def runtime_of(c, asked=None, starting=False, keep=()):
     from stack.runner import Runner
 
     known = orchestrators.load_all(ROOT)
+    new = neighbours.is_new(ROOT)
     loaded, made = settings.load(ROOT, os.environ)
     with contextlib.redirect_stdout(sys.stderr):  # it is not what the command is asked for, such as JSON
         if made:
             console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
-        if made and NEW:
+        if new:
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ)

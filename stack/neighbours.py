@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from stack import ports, settings
 from stack.runner import Runner
 from stack.settings import Settings
 
-PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
 PROJECT = "com.docker.compose.project"
+
+
+def is_new(root: Path) -> bool:
+    """Whether no command has made anything in the checkout yet; one that waits for the stack's lock has made ``.stack``."""
+    return not (root / ".env").exists() and not any((root / ".stack" / name).exists() for name in ("native", "build"))
 
 
 def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[str]:
@@ -25,12 +30,13 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
     """
     name = loaded.project
     if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
-        own = next((f"{name}-{number}" for number in range(2, 10) if not _owner(f"{name}-{number}", runner)), name)
-        settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
-        yield f"Docker has a stack called {name} already{owner}: this one is {own}."
-    taken = {loaded.port(key) for key in PORTS}
-    for key in PORTS:
-        port = loaded.port(key)
+        own = next((other for other in (f"{name}-{number}" for number in range(2, 10)) if not _owner(other, runner)), None)
+        if own:
+            settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
+            yield f"Docker has a stack called {name} already{owner}: this one is {own}."
+    wanted = {key: loaded.port(key) for key in loaded.values if key.endswith("_PORT")}
+    taken = set(wanted.values())
+    for key, port in wanted.items():
         if not environ.get(key) and not ports.free(port):
             other = next(other for other in range(port + 1, 65536) if other not in taken and ports.free(other))
             taken.add(other)

@@ -181,7 +181,7 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         invoke("status")
         assert dotenv_values(invoke.folder / ".env") == chosen
     (invoke.folder / ".env").unlink()
-    (invoke.folder / ".stack").mkdir(exist_ok=True)  # it is not new, and what holds its ports may be its own
+    (invoke.folder / ".stack" / "native").mkdir(parents=True)  # it is not new, and what holds its ports may be its own
     with socket.socket() as other:
         other.bind(("127.0.0.1", taken))
         other.listen()
