@@ -315,7 +315,7 @@ class Docker:
         """What can be told before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
-            Check("dbt project", lambda: environments.told(self.settings, self.project)),
+            Check("dbt project", lambda: environments.describe(self.settings, self.project)),
             Check("dbt project's files", self._readable),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),

@@ -129,7 +129,7 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
     return lock
 
 
-def told(settings: Settings, project: Project) -> str:
+def describe(settings: Settings, project: Project) -> str:
     """The project, and what is locked for it beyond the orchestrators' own locks; see `extra`."""
     if not project.requirements:
         return str(project)

@@ -117,7 +117,7 @@ class Native:
         """What can be told before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
-            Check("dbt project", lambda: environments.told(self.settings, self.project)),
+            Check("dbt project", lambda: environments.describe(self.settings, self.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),

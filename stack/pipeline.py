@@ -74,7 +74,7 @@ class ActiveRun:
 
 
 class Left(KeyboardInterrupt):
-    """An interrupt of a command that follows a run, which goes on; the text says so."""
+    """An interrupt of a command that follows a run, which continues; the text says so."""
 
 
 def active_runs(runtime: Runtime) -> list[ActiveRun]:
@@ -161,7 +161,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         done = stream(on_line)
     except KeyboardInterrupt:
         if run.url and not run.state:
-            raise Left(f"The run goes on: {run.url}\n  next: invoke run --cancel   (to end it)") from None
+            raise Left(f"The run continues: {run.url}\n  next: invoke run --cancel   (to end it)") from None
         raise
     if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
         raise ApiUnusable("The orchestrator did not answer as it should.", done.stderr or f"exit code {done.code}", "invoke status")
@@ -182,10 +182,9 @@ def run_options(settings: Settings, job: str, select: str | None, variables: str
         BadUsage: the job cannot have it.
     """
     try:
-        found = yaml.safe_load(variables) if variables else {}
-        # A date is text, as dbt itself has it of a job's variables.
-        options = jobs.Options(select or "", json.loads(json.dumps(found, default=str)), full_refresh)
-        jobs.read(projects.folder(settings))[job].asked(options)
+        options = jobs.Options(select or "", jobs.plain(yaml.safe_load(variables)) if variables else {}, full_refresh)
+        if options:
+            jobs.read(projects.folder(settings))[job].asked(options)
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise BadUsage(f"--vars {variables!r} cannot be read.", str(error), "invoke run --vars '{day: 2026-01-01}'") from None
     except jobs.JobsError as error:
@@ -225,7 +224,7 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None = None) -> None
                 time.sleep(AGAIN)
             except KeyboardInterrupt:
                 cancel(runtime)
-                return
+                raise KeyboardInterrupt from None
         raise
     conclude(found, orchestrator.title)
 
@@ -239,6 +238,9 @@ def cancel(runtime: Runtime) -> None:
     """
     if runtime.active() is None:
         raise NothingActive("No orchestrator is active, so there is no run to cancel.", "", "invoke up")
+    if runtime.runner.dry:
+        cancel_runs(runtime)
+        return
     with console.Waiting("Cancelling what runs"):
         found = cancel_runs(runtime)
     for run in found:

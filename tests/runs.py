@@ -183,7 +183,7 @@ def nodes_of(out: str) -> list[str]:
 
 
 def interrupted_command(stack: Stack, name: str, reference: dict[str, tuple[int, str]], number: signal.Signals) -> None:
-    """The run goes on, and who interrupted the command reads where, and how to cancel it."""
+    """The run continues, and who interrupted the command reads where, and how to cancel it."""
     stack.on(name)
     with stack.edited("models/slow.sql", SLOW_MODEL):
         run = typed(stack, "run")
@@ -194,7 +194,7 @@ def interrupted_command(stack: Stack, name: str, reference: dict[str, tuple[int,
         canceled = stack.invoke("run", "--cancel").stdout
         wait_until(lambda: stack.sql(DBT_SESSIONS) == "0")
     assert code == 130
-    assert f"Interrupted. The run goes on: {active['url']}" in out
+    assert f"Interrupted. The run continues: {active['url']}" in out
     assert "invoke run --cancel" in out
     assert f"daily is cancelled: {active['url']}" in canceled
     assert "no run is in progress" in stack.invoke("run", "--cancel").stdout

@@ -38,7 +38,7 @@ def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_command_says_that_the_run_goes_on(stack, reference, name, number) -> None:
+def test_an_interrupted_command_says_that_the_run_continues(stack, reference, name, number) -> None:
     runs.interrupted_command(stack, name, reference, number)
 
 
@@ -63,5 +63,6 @@ def test_a_second_interrupt_on_a_terminal_cancels_the_run(stack, reference) -> N
             os.close(ours)
             os.close(theirs)
         assert "daily is cancelled: http://" in rest
+        assert command.returncode == 130
         assert runs.ask_runs(stack, "active_runs") == []
     assert stack.hashes() == reference

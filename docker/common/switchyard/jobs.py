@@ -158,9 +158,19 @@ def _unselected(words: list[str]) -> Iterator[str]:
             yield word
 
 
+def plain(variables: Any) -> Any:
+    """Variables as JSON has them: a date is text.
+
+    Raises:
+        ValueError: they hold themselves.
+        TypeError: a name cannot be text.
+    """
+    return json.loads(json.dumps(variables, default=str))
+
+
 def _vars(variables: dict[str, Any]) -> str:
-    """Variables as dbt's ``--vars`` takes them: a date is text, as in JSON; in YAML, which Airflow does not take for a dictionary."""
-    return yaml.safe_dump(json.loads(json.dumps(variables, default=str)), default_flow_style=True, width=1 << 20).strip()
+    """Variables as dbt's ``--vars`` takes them, in YAML, which Airflow does not take for a dictionary of Python's."""
+    return yaml.safe_dump(plain(variables), default_flow_style=True, width=1 << 20).strip()
 
 
 # What is run where a person asks for some nodes, and for no job.
