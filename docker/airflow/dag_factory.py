@@ -65,7 +65,7 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
         manifest, fingerprint = project.ensure_manifest()
     except project.ParseFailed as error:
         raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
-    by_node = job.whole and not lean() and not custom
+    nodes = by_node(job) and not custom
     with DAG(
         dag_id=custom_dag(job.name) if custom else job.name,
         description=job.description,
@@ -74,13 +74,13 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["dbt", f"dbt:{fingerprint}"],
-        params={} if by_node else OPTIONS,
+        params={} if nodes else OPTIONS,
         user_defined_macros={"dbt_flags": dbt_flags, "job": job, "manifest": manifest},
-        render_template_as_native_obj=not by_node,  # the flags are a list
+        render_template_as_native_obj=not nodes,  # the flags are a list
     ) as dag:
-        flags = [dbt_flags(job, manifest, number, {}) if by_node else FLAGS % number for number in range(len(job.commands))]
-        tasks = [single_task(job, number, flags[number]) for number in range(len(job.before))]
-        tasks.append(build(job, manifest) if by_node else single_task(job, len(job.before), flags[-1]))
+        last = len(job.before)
+        tasks = [single_task(job, number, dbt_flags(job, manifest, number, {}) if nodes else FLAGS % number) for number in range(last)]
+        tasks.append(build(job, manifest) if nodes else single_task(job, last, FLAGS % last))
         for one, next_ in pairwise(tasks):
             one >> next_
     return dag
@@ -91,9 +91,9 @@ def start_of(job: Job) -> datetime:
     return datetime(2025, 1, 1, tzinfo=ZoneInfo(job.timezone))
 
 
-def lean() -> bool:
-    """Whether a build is one task, and not a task for each node of dbt."""
-    return os.environ["INTEGRATION"] == "lean"
+def by_node(job: Job) -> bool:
+    """Whether the job's build is a task for each node of dbt, and not one task."""
+    return job.whole and os.environ["INTEGRATION"] != "lean"
 
 
 def build(job: Job, manifest: Path) -> DbtTaskGroup:

@@ -27,7 +27,6 @@ DBT_ENDED = ("Command exited with return code", "Task killed!")
 # Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
 PRODUCER = "dbt.dbt_producer_watcher"
 
-NO_OPTIONS = jobs.Options()
 CUSTOM = "-custom"
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
@@ -61,7 +60,7 @@ def custom_dag(job: str) -> str:
     return job + CUSTOM
 
 
-def run(job: str, options: jobs.Options = NO_OPTIONS) -> bool:
+def run(job: str, options: jobs.Options) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded."""
     airflow = Airflow()
     dag, problem = job, make_current(airflow, job)

@@ -2,7 +2,7 @@
 
 from airflow.sdk import get_parsing_context
 
-from dag_factory import lean, make_dag
+from dag_factory import by_node, make_dag
 from run_job import custom_dag
 from switchyard import jobs
 
@@ -10,5 +10,5 @@ wanted = get_parsing_context().dag_id  # a task needs no other DAG than its own
 for job in jobs.load().values():
     if wanted in (None, job.name):
         globals()[job.name] = make_dag(job)
-    if job.whole and not lean() and wanted in (None, custom_dag(job.name)):
+    if by_node(job) and wanted in (None, custom_dag(job.name)):
         globals()[custom_dag(job.name)] = make_dag(job, custom=True)
