@@ -1,6 +1,9 @@
 """Shared by all tests."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +46,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def root() -> Path:
     """The checkout under test."""
     return ROOT
+
+
+def path_without_docker(folder: Path) -> str:
+    """This process's PATH, in which nobody finds docker: a folder that has it is stood in for by links to all else in it."""
+    folders = []
+    for number, name in enumerate(os.environ["PATH"].split(os.pathsep)):
+        if shutil.which("docker", path=name):
+            links = folder / f"bin{number}"
+            links.mkdir(parents=True)
+            for program in Path(name).iterdir():
+                if not program.name.startswith("docker"):
+                    (links / program.name).symlink_to(program)
+            links.chmod(0o755)
+            name = str(links)
+        folders.append(name)
+    return os.pathsep.join(folders)
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A folder that any account can look into, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="switchyard-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name).resolve()
+
+
+@pytest.fixture(scope="session")
+def bare_path(open_folder) -> str:
+    """A PATH without docker."""
+    path = path_without_docker(open_folder / "path")
+    assert shutil.which("docker", path=path) is None
+    return path

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from .. import own
+from ..stacks import DAGSTER
 
 
 # Each builds an image of its own; one shows that the project, its package and its variables reach containers.
-@pytest.mark.parametrize("name", ["dagster", *(pytest.param(name, marks=pytest.mark.long) for name in ("airflow", "prefect"))])
+@pytest.mark.parametrize("name", DAGSTER)
 def test_a_project_on_duckdb_with_jobs_of_its_own(stack, reference, tmp_path, name) -> None:
     projects = own.place(tmp_path)
     before = own.listing(projects)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,22 +13,6 @@ import psutil
 import pytest
 
 from ..stacks import MARTS, Stack, copy_checkout
-
-
-def path_without_docker(folder: Path) -> str:
-    """This process's PATH, in which nobody finds docker: a folder that has it is stood in for by links to all else in it."""
-    folders = []
-    for number, name in enumerate(os.environ["PATH"].split(os.pathsep)):
-        if shutil.which("docker", path=name):
-            links = folder / f"bin{number}"
-            links.mkdir(parents=True)
-            for program in Path(name).iterdir():
-                if not program.name.startswith("docker"):
-                    (links / program.name).symlink_to(program)
-            links.chmod(0o755)
-            name = str(links)
-        folders.append(name)
-    return os.pathsep.join(folders)
 
 
 class NativeStack(Stack):
@@ -118,20 +100,17 @@ class NativeStack(Stack):
         return {entry["name"]: (entry["state"], entry["health"]) for entry in self.status()["services"]}
 
 
-@pytest.fixture(scope="session")
-def open_folder() -> Iterator[Path]:
-    """A folder that any account can look into, unlike pytest's own."""
-    with tempfile.TemporaryDirectory(prefix="switchyard-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name).resolve()
-
-
-@pytest.fixture(scope="session")
-def bare_path(open_folder) -> str:
-    """A PATH without docker."""
-    path = path_without_docker(open_folder / "path")
-    assert shutil.which("docker", path=path) is None
-    return path
+@contextmanager
+def removed(stack: NativeStack) -> Iterator[NativeStack]:
+    """Everything of the stack is removed at the end, and no process of it is left."""
+    try:
+        yield stack
+    finally:
+        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        left = stack.processes()
+        for process in left:
+            process.kill()
+        assert left == []
 
 
 @pytest.fixture(scope="package")
@@ -140,17 +119,11 @@ def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
     folder = (tmp_path_factory.mktemp("native") / "switchyard").resolve()
     copy_checkout(root, folder)
     stack = NativeStack(folder, PATH=bare_path)
-    try:
+    with removed(stack):
         first = stack.invoke("up", "--orch", "dagster")
         assert "without Docker" in first.stdout
         stack.invoke("run")
         yield stack
-    finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
-        left = stack.processes()
-        for process in left:
-            process.kill()
-        assert left == []
 
 
 @pytest.fixture(scope="package")

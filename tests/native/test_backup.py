@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ..stacks import copy_checkout, unavailable, wait_until
-from .conftest import NativeStack
+from .conftest import NativeStack, removed
 
 OWNERS = "select distinct pg_get_userbyid(relowner) from pg_class c join pg_namespace n on n.oid = relnamespace where nspname = 'marts'"
 SCHEMAS = "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspowner = 'dbt'::regrole"
@@ -245,10 +245,7 @@ def test_a_strict_umask_is_no_obstacle(dump, root, bare_path, tmp_path) -> None:
         path.chmod(path.stat().st_mode & 0o700)
     strict = NativeStack(folder, PATH=bare_path)
     strict.as_account = {"umask": 0o077}
-    try:
+    with removed(strict):
         strict.invoke("restore", str(dump))
         strict.invoke("backup", str(tmp_path / "again.dump"))
         assert (tmp_path / "again.dump").stat().st_mode & 0o77 == 0
-    finally:
-        strict.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
-    assert strict.processes() == []

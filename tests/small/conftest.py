@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..native.conftest import NativeStack, bare_path, open_folder  # noqa: F401  (fixtures)
+from ..native.conftest import NativeStack, removed
 from ..stacks import ROOT, copy_checkout
 
 PROJECT = ROOT / "tests" / "projects" / "small"
@@ -23,24 +23,18 @@ class SmallStack(NativeStack):
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory, bare_path) -> Iterator[SmallStack]:  # noqa: F811
+def stack(tmp_path_factory, bare_path) -> Iterator[SmallStack]:
     """The stack, with Dagster up and the project run once; everything of it is removed at the end."""
     folder = (tmp_path_factory.mktemp("small") / "switchyard").resolve()
     copy_checkout(ROOT, folder)
     stack = SmallStack(folder, PATH=bare_path)
     stack.dbt = tmp_path_factory.mktemp("projects") / "small"
     shutil.copytree(PROJECT, stack.dbt)
-    try:
+    with removed(stack):
         stack.invoke("use", str(stack.dbt))
         stack.invoke("up", "--orch", "dagster")
         stack.invoke("run")
         yield stack
-    finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
-        left = stack.processes()
-        for process in left:
-            process.kill()
-        assert left == []
 
 
 @pytest.fixture(scope="package")

@@ -9,10 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from .. import runs
-from ..stacks import Stack, slow_model
-
-# Each waits for a minute to come round.
-NAMES = ["dagster", *(pytest.param(name, marks=pytest.mark.long) for name in ("airflow", "prefect"))]
+from ..stacks import DAGSTER, Stack, slow_model
 
 SECONDS = 8
 TOGETHER = """\
@@ -35,7 +32,7 @@ def each_minute(stack: Stack, name: str) -> Iterator[None]:
     stack.invoke("up", "--orch", name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DAGSTER)  # each waits for a minute to come round
 def test_schedules_that_fall_due_together_take_turns(stack, reference, name) -> None:
     began: set[str] = set()
     ended: set[str] = set()
