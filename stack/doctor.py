@@ -73,7 +73,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     try:
         loaded, _ = settings.load(root, environ, write=False)
     except BadConfiguration:
-        loaded = settings.defaults(root)  # the rest is looked at all the same
+        loaded = settings.defaults(root, environ)  # the rest is looked at all the same
     runner = make_runner(loaded)
     docker, native = Docker(loaded, known, runner), Native(loaded, known, runner, environ)
     wanted = loaded["RUNTIME"] if asked is None else asked

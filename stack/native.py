@@ -421,19 +421,16 @@ class Native:
         port = self.settings.port(key)
         if ports.free(port):
             return f"{port} is free"
-        holder = ports.holder(port)
-        if holder is None:
-            # The system does not tell: it is ours when we run something on it.
-            ours = self.active() == target.name if target else self.postgres.server() and self.postgres.port() == port
+        if target is None:
+            # Not by who listens: for a moment that may be a process that the server has started for the question itself.
+            ours = self.postgres.server() is not None and self.postgres.port() == port
+        elif holder := ports.holder(port):
+            ours = holder.pid in {process.pid for record in self.processes.records() for process in self.processes.members(record)}
         else:
-            ours = holder.pid in self._own()
+            ours = self.active() == target.name  # the system does not show it: it is ours when we run something on it
         if ours:
             return f"{port} is held by this stack"
         raise checks.port_in_use(key, port, checks.publishers(port, self.runner))
-
-    def _own(self) -> set[int]:
-        own = {process.pid for record in self.processes.records() for process in self.processes.members(record)}
-        return own | ({server.pid} if (server := self.postgres.server()) else set())
 
     def _memory(self, target: Orchestrator) -> str:
         active = self.orchestrators.get(self.active())

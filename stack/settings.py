@@ -76,10 +76,17 @@ class Settings:
         return self.root / ".env" if self.saved else Path(os.devnull)
 
 
-def defaults(root: Path) -> Settings:
-    """The settings of ``.env.example`` alone, for a look at the rest where ``.env`` cannot be read; no secrets."""
-    values = dotenv_values(root / ".env.example", interpolate=False)
-    return Settings(root, {**values, "SWITCHYARD_SOURCE_PATH": str(root / values["DBT_PROJECT"])}, PROJECT_NAME, saved=False)
+def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings without ``.env``, for a look at the rest where they cannot be read; of ``environ`` all or, where that is wrong, none."""
+    example = dotenv_values(root / ".env.example", interpolate=False)
+    values = {**example, _PROJECT_NAME_KEY: PROJECT_NAME}
+    wanted = {key: environ.get(key) or value for key, value in values.items()}
+    try:
+        _check_values(wanted)
+    except BadConfiguration:
+        wanted = values
+    project = wanted.pop(_PROJECT_NAME_KEY)
+    return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, project, saved=False)
 
 
 def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple[Settings, list[str]]:
@@ -99,7 +106,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     example = (root / ".env.example").read_text(encoding="utf-8")
     path = root / ".env"
     there = path.exists()
-    known = defaults(root).values
+    known = defaults(root, {}).values
     text = _read(path, example)
     _check_lines(text, {*known, _PROJECT_NAME_KEY})
     completed, made = complete(text, example)
@@ -114,8 +121,13 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
-    values["SWITCHYARD_SOURCE_PATH"] = os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
+    values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     return Settings(root, values, project, saved=there or write), made
+
+
+def _source(root: Path, values: Mapping[str, str]) -> str:
+    """The dbt project's folder; a relative one is the checkout's."""
+    return os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
 
 
 def assign(root: Path, key: str, value: str) -> None:

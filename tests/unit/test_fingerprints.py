@@ -17,13 +17,13 @@ def copy(tmp_path, root):
 
 
 def environment_of(root, **values) -> str:
-    loaded = settings.defaults(root)
+    loaded = settings.defaults(root, {})
     loaded = replace(loaded, values={**loaded.values, **values})
     return fingerprints.environment(loaded, "dagster", project.load(loaded, {}))
 
 
 def both(root) -> tuple[str, str]:
-    return environment_of(root), fingerprints.dbt_project(project.load(settings.defaults(root), {}))
+    return environment_of(root), fingerprints.dbt_project(project.load(settings.defaults(root, {}), {}))
 
 
 def test_a_copy_elsewhere_is_the_same(copy, root) -> None:

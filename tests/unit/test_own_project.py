@@ -610,7 +610,7 @@ def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_
 
 def test_the_shop_is_none_of_a_persons_own(root, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
-    loaded = settings.defaults(root)
+    loaded = settings.defaults(root, {})
     shop = project.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})
     assert (shop.shop, shop.shared, shop.target, shop.database, shop.variables) == (True, True, "dev", "airflow", {})
 

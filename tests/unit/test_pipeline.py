@@ -70,7 +70,7 @@ def test_an_orchestrator_that_breaks_off_is_not_a_result(code) -> None:
 
 def test_an_unknown_job_is_refused_with_the_known_ones(root) -> None:
     with pytest.raises(BadUsage) as caught:
-        pipeline.known_job(settings.defaults(root), "dayly")
+        pipeline.known_job(settings.defaults(root, {}), "dayly")
     assert "daily, smoke, freshness, full_refresh" in caught.value.why
 
 
@@ -85,7 +85,7 @@ def test_an_unknown_job_is_refused_with_the_known_ones(root) -> None:
 def test_without_a_name_it_is_daily_or_the_first(tmp_path, root, text, first) -> None:
     if text:
         (tmp_path / "orchestration.yml").write_text(text)
-    loaded = settings.defaults(root)
+    loaded = settings.defaults(root, {})
     assert pipeline.known_job(replace(loaded, values={**loaded.values, "SWITCHYARD_SOURCE_PATH": str(tmp_path)}), None) == first
 
 

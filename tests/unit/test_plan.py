@@ -85,7 +85,7 @@ def test_a_command_says_its_ports() -> None:
 def test_the_projects_own_blocks_can_be_filled_in(root, name) -> None:
     orchestrator = orchestrators.load_all(root)[name]
     native = orchestrator.native
-    loaded = settings.defaults(root)
+    loaded = settings.defaults(root, {})
     project = projects.load(loaded, {})
     picked = {port: 4000 + number for number, port in enumerate(plan.port_names(orchestrator))}
     assert orchestrator.service in [process.service for process in native.processes]
