@@ -16,9 +16,27 @@ from typing import Any
 import psutil
 
 
+def birth(pid: int) -> str:
+    """The boot in which a process was started, and the clock ticks from there to its start (proc_pid_stat(5), field 22).
+
+    Linux reckons a time of day from these at each question, so it changes when the clock is set. Empty where there is no such
+    process, and on other systems, which keep the time of day of its start.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return f"{boot()} {fields[19].decode()}"
+
+
+def boot() -> str:
+    """The id of the machine's present boot, on Linux."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 def write_record(path: Path, facts: dict[str, Any], pid: int) -> None:
     """Note which process this is: a process id alone may be another program's tomorrow."""
-    text = json.dumps({**facts, "pid": pid, "created": psutil.Process(pid).create_time()})
+    text = json.dumps({**facts, "pid": pid, "birth": birth(pid), "created": psutil.Process(pid).create_time()})
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

@@ -20,7 +20,7 @@ from stack.checks import Check
 from stack.errors import BadConfiguration, BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
 from stack.orchestrators import Orchestrator, Process, stop_order
 from stack.postgres import Postgres
-from stack.processes import Processes, Record
+from stack.processes import Processes, Record, age
 from stack.project import Project
 from stack.runner import Result, Runner
 from stack.runtime import POSTGRES, OnLine, Service, require_service
@@ -294,7 +294,7 @@ class Native:
             state, status = "running", _since(root)
             target = self.orchestrators.get(record.orchestrator)
             well = target is not None and self.well(target, record)
-            health = "healthy" if well else "starting" if time.time() - record.created < PATIENCE else "unhealthy"
+            health = "healthy" if well else "starting" if self._young(record) else "unhealthy"
         return Service(str(record.pid), "", record.service, record.orchestrator, False, state, health, status)
 
     def well(self, target: Orchestrator, record: Record) -> bool:
@@ -340,10 +340,15 @@ class Native:
                 return None
             if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
                 return None
-            young = time.time() - record.created < PATIENCE and not self._mark(record.service).exists()
+            young = self._young(record) and not self._mark(record.service).exists()
             if not young and not self.well(target, record):
                 return None
         return records or None
+
+    def _young(self, record: Record) -> bool:
+        """Whether the record's process is still in the time that its first good answer may take."""
+        root = self.processes.root(record)
+        return root is not None and age(root) < PATIENCE
 
     def _mark(self, service: str) -> Path:
         """A file that says that the service, since it was started, was healthy once: one that is not any more is sick."""
@@ -396,7 +401,7 @@ class Native:
     def _late(self, target: Orchestrator, service: str, said: str, timeout: int) -> StackError:
         """The error for a process that is not healthy in time."""
         record = next(record for record in self._records(target) if record.service == service)
-        if time.time() - record.created < PATIENCE:
+        if self._young(record):
             return still_starting(target.title, timeout)
         return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
 
@@ -484,4 +489,4 @@ def located(program: str, env: Mapping[str, str]) -> str:
 
 
 def _since(process: psutil.Process) -> str:
-    return f"Up {timedelta(seconds=round(time.time() - process.create_time()))}, process {process.pid}"
+    return f"Up {timedelta(seconds=round(age(process)))}, process {process.pid}"

@@ -19,7 +19,7 @@ from stack import launch
 from stack.errors import NotHealthy, StackError
 from stack.runner import Runner
 
-SAME_MOMENT = 2.0  # seconds: the clock that creation times are reckoned from may be set a little, a process id is not reused so soon
+SAME_MOMENT = 2.0  # seconds: a creation time is rounded, and a process id is not reused so soon
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Record:
         service: the compose service that it stands for.
         orchestrator: whose it is.
         pid: the root of its session.
-        created: when that root was created; both together tell it from any other process.
+        created: when that root was created, by the clock of that time.
         ports: the ports that were picked for the orchestrator.
         fingerprint: of what was started, see `stack.plan.launch_fingerprint`.
+        birth: on Linux, what tells the root from any other process, see `stack.launch.birth`; elsewhere ``created`` does.
     """
 
     service: str
@@ -41,6 +42,7 @@ class Record:
     created: float
     ports: Mapping[str, int]
     fingerprint: str
+    birth: str = ""
 
 
 class Processes:
@@ -129,8 +131,7 @@ class Processes:
         """The process that the record is about, or None when it ended, even if another program has its id by now."""
         try:
             process = psutil.Process(record.pid)
-            same = abs(process.create_time() - record.created) < SAME_MOMENT
-            return process if same and alive(process) else None
+            return process if _is(process, record) and alive(process) else None
         except psutil.Error:
             return None
 
@@ -141,8 +142,8 @@ class Processes:
         They rename themselves and their environment, so neither would tell.
         """
         root = self.root(record)
-        if root is None and (_taken(record.pid) or record.created < psutil.boot_time() - SAME_MOMENT):
-            return []  # another program has the id, or had it before this machine was started
+        if root is None and (_taken(record.pid) or _of_another_boot(record)):
+            return []
         found = {root.pid: root} if root else {}
         with contextlib.suppress(psutil.Error):  # it may end this very moment; its session tells the rest
             found |= {child.pid: child for child in (root.children(recursive=True) if root else [])}
@@ -169,6 +170,23 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def age(process: psutil.Process) -> float:
+    """Seconds since the process was started, whatever the clock was set to meanwhile."""
+    return time.time() - process.create_time()
+
+
+def _is(process: psutil.Process, record: Record) -> bool:
+    if record.birth:
+        return launch.birth(record.pid) == record.birth
+    return abs(process.create_time() - record.created) < SAME_MOMENT
+
+
+def _of_another_boot(record: Record) -> bool:
+    if record.birth:
+        return not record.birth.startswith(launch.boot())
+    return record.created < psutil.boot_time() - SAME_MOMENT
 
 
 def _taken(pid: int) -> bool:

@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
+
+from stack import launch
 
 from ..stacks import wait_until
 
@@ -65,8 +69,9 @@ def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         facts = {"service": "dagster-code", "orchestrator": "dagster", "pid": stranger.pid, "ports": {}, "fingerprint": ""}
         created = psutil.Process(stranger.pid).create_time() - 60
+        birth = launch.birth(os.getpid())
         record = stack.folder / ".stack" / "native" / "run" / "dagster-code.json"
-        record.write_text(json.dumps({**facts, "created": created}))
+        record.write_text(json.dumps({**facts, "created": created, "birth": birth}))
         # PostgreSQL's own note of its process id as well.
         note = stack.cluster / "postmaster.pid"
         note.write_text(f"{stranger.pid}\n{note.parent}\n{int(created)}\n{stack.ports['POSTGRES_PORT']}\n\n")
@@ -100,3 +105,27 @@ def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
         logs.send_signal(signal.SIGINT)
         assert logs.wait(10) == 130
     assert set(stack.states().values()) == {("running", "healthy")}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another time of boot needs a mount namespace of Linux")
+@pytest.mark.parametrize("seconds", [-7200, 60])
+def test_a_clock_that_was_set_changes_nothing(stack, tmp_path, seconds) -> None:
+    stack.on("dagster")
+    (tmp_path / "stat").write_text(
+        re.sub(r"(?<=^btime )\d+", lambda found: str(int(found[0]) + seconds), Path("/proc/stat").read_text(), flags=re.M)
+    )
+
+    def invoke(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        script = 'mount --bind "$0" /proc/stat && exec "$@"'
+        return stack.run(["unshare", "--mount", "sh", "-c", script, str(tmp_path / "stat"), stack.python, "-m", "invoke", *words], code)
+
+    assert {(entry["state"], entry["health"]) for entry in json.loads(invoke("status", "--json").stdout)["services"]} == {
+        ("running", "healthy")
+    }
+    before = stack.processes()
+    assert "Dagster is active" in invoke("up", "--orch", "prefect", code=4).stderr
+    invoke("up", "--orch", "dagster")
+    assert {process.pid for process in stack.processes()} >= {process.pid for process in before if process.is_running()}
+    invoke("run", "--job", "smoke")
+    invoke("down")
+    assert stack.processes() == []
