@@ -80,12 +80,13 @@ def runtime_of(c, asked=None, starting=False, keep=()):
     from stack.native import Native
     from stack.runner import Runner
 
+    console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
-    new = neighbours.is_new(ROOT)
-    loaded, made = settings.load(ROOT, os.environ)
+    new = neighbours.is_new(ROOT) and not console.dry
+    loaded, made = settings.load(ROOT, os.environ, write=not console.dry)
     with contextlib.redirect_stdout(sys.stderr):  # it is not what the command is asked for, such as JSON
         if made:
-            console.ok(f"Wrote {len(made)} random secrets to .env, readable by you alone")
+            console.done(f"Wrote {len(made)} random secrets to .env, readable by you alone")
         if new:
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
@@ -172,7 +173,8 @@ def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None)
     with changing(c, "up", runtime, starting=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)
-    console.facts(target.access(chosen.settings.values))
+    if not console.dry:
+        console.facts(target.access(chosen.settings.values))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
@@ -186,7 +188,8 @@ def switch(c, name, baked=False, timeout="300", wait=False, force=False):
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     with changing(c, "switch") as runtime:
         lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
-    console.facts(target.access(runtime.settings.values))
+    if not console.dry:
+        console.facts(target.access(runtime.settings.values))
 
 
 @command(help={"wait": WAIT, "force": FORCE})

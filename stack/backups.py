@@ -108,15 +108,15 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
     with archive:
         check_header(archive.read(7), file)
         with warehouse.server(runtime):
-            with console.Waiting(f"Reading {file}"):
+            with console.Waiting("read", file):
                 _check(runtime, archive, file)
             warehouse.refuse_while_busy(runtime, _restore_command(Path(file)))
             existing = warehouse.schemas(runtime)
             if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} by that of {file}?"):
                 raise BadUsage("Nothing was restored.", "The question was not answered with yes.", f"{_restore_command(Path(file))} --yes")
-            with console.Waiting(f"Restoring {file}") as waiting:
+            with console.Waiting("restore", file) as waiting:
                 _restore(runtime, archive, file)
-            console.ok(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
+            console.done(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
 
 
 def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool = False) -> Path | None:
@@ -135,7 +135,7 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
             if empty_is_fine:
                 return None
             raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
-        with _told_apart(target), console.Waiting("Backing up the warehouse"):
+        with _told_apart(target), console.Waiting("back up", "the warehouse"):
             _dump(runtime, database, schemas, partial_file(root, target), target)
     return target
 

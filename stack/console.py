@@ -15,7 +15,23 @@ from colorama import Fore, Style
 
 colorama.just_fix_windows_console()
 
+dry = False  # whether this command only shows what it would do
+
 _GLYPHS = {"ok": ("✓", "+"), "fail": ("✗", "x"), "advice": ("!", "!"), "dot": ("·", "-"), "wait": ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")}
+
+DOING = {
+    "back up": "Backing up",
+    "build": "Building",
+    "cancel": "Cancelling",
+    "generate": "Generating",
+    "look at": "Looking at",
+    "read": "Reading",
+    "restore": "Restoring",
+    "start": "Starting",
+    "stop": "Stopping",
+    "vacuum": "Vacuuming",
+    "wait for": "Waiting for",
+}
 
 
 def unicode(stream: TextIO) -> bool:
@@ -52,6 +68,12 @@ def ok(text: str) -> None:
     say(f"{paint(glyph('ok'), Fore.GREEN)} {text}")
 
 
+def done(text: str) -> None:
+    """Something was done just now; a dry run has not done it, and says nothing."""
+    if not dry:
+        ok(text)
+
+
 def fail(text: str) -> None:
     """Something went wrong, and the command goes on."""
     say(f"{paint(glyph('fail'), Fore.RED)} {text}")
@@ -83,7 +105,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def confirm(question: str) -> bool:
-    """Ask for a yes; anything else, and an end of input, is a no."""
+    """Ask for a yes; anything else, and an end of input, is a no. A dry run shows the question and goes on."""
+    if dry:
+        say(f"Would ask: {question}")
+        return True
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -95,15 +120,20 @@ class Waiting:
     """A context manager that shows that something goes on, how long already, and what it does now.
 
     On a terminal one line moves; elsewhere (a pipe, a CI log) each new detail is a line of its own, and as long as there is
-    none, dots are added to the last one.
+    none, dots are added to the last one. A dry run shows what would be done.
+
+    Args:
+        verb: one of `DOING`.
+        what: what the verb is about; may be empty.
     """
 
     on_screen = False  # whether a line moves at this moment, which other lines must make room on
 
-    def __init__(self, what: str) -> None:
-        self._what, self._detail = what, ""
+    def __init__(self, verb: str, what: str = "") -> None:
+        self._what, self._detail = f"{DOING[verb]} {what}".rstrip(), ""
+        self._would = f"Would {verb} {what}".rstrip()
         self._started = time.monotonic()
-        self._moving = sys.stdout.isatty()
+        self._moving = sys.stdout.isatty() and not dry
         self._stop = threading.Event()
         self._dots = False
         self._thread = threading.Thread(target=self._animate if self._moving else self._tick, daemon=True)
@@ -123,6 +153,9 @@ class Waiting:
                 say(f"  {text}")
 
     def __enter__(self) -> Waiting:
+        if dry:
+            say(f"{self._would}:")
+            return self
         if not self._moving:
             say(f"{self._what} ...")
         Waiting.on_screen = self._moving
@@ -130,6 +163,8 @@ class Waiting:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if dry:
+            return
         self._stop.set()
         self._thread.join()
         self._end_dots()

@@ -26,17 +26,17 @@ class Runs(Enum):
 
 
 @contextmanager
-def _waiting(what: str, done: str) -> Iterator[console.Waiting]:
+def _waiting(verb: str, what: str, done: str) -> Iterator[console.Waiting]:
     """Show that something goes on; say ``done`` and the seconds when it ends well."""
-    with console.Waiting(what) as waiting:
+    with console.Waiting(verb, what) as waiting:
         yield waiting
-    console.ok(f"{done} after {waiting.seconds:.0f} s")
+    console.done(f"{done} after {waiting.seconds:.0f} s")
 
 
 def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
     """Build the images, or without Docker the environments, of ``names``, one after the other."""
     for name in names:
-        with _waiting(f"Building the {runtime.artifact} for {name}", f"{runtime.artifact.capitalize()} for {name} built") as waiting:
+        with _waiting("build", f"the {runtime.artifact} for {name}", f"{runtime.artifact.capitalize()} for {name} built") as waiting:
             runtime.build([name], cache=cache, on_line=waiting.detail)
 
 
@@ -108,8 +108,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
 
 def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
     """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be told from what runs."""
-    doing = f"Stopping {orchestrator.title}"
-    with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting(doing) as waiting:
+    with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
         runtime.stop_orchestrator(waiting.detail)
     if interrupts:
         raise KeyboardInterrupt
@@ -120,7 +119,7 @@ def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
     with _deaf(f"{old.title} is being brought back; that takes less than a minute."):
         try:
             if runtime.active() != old.name:
-                with console.Waiting("Stopping what was started") as waiting:
+                with console.Waiting("stop", "what was started") as waiting:
                     runtime.stop_orchestrator(waiting.detail)
             _start_postgres(runtime, PATIENCE)
             _start(runtime, old, baked, PATIENCE)
@@ -163,11 +162,11 @@ def _settle(runtime: Runtime, runs: Runs, command: str) -> None:
                 f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
             )
         if runs is Runs.FORCE:
-            with _waiting(f"Cancelling {_named(found)}", f"{_named(found)} cancelled"):
+            with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):
                 pipeline.cancel_runs(runtime)
                 lock.wait_for_followers(runtime.settings.root)
             return
-        with _waiting(f"Waiting for {_named(found)}", f"{_named(found)} ended"):
+        with _waiting("wait for", _named(found), f"{_named(found)} ended"):
             while pipeline.active_runs(runtime):
                 time.sleep(1)
             lock.wait_for_followers(runtime.settings.root)
@@ -194,13 +193,13 @@ def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool
 
 
 def _start_postgres(runtime: Runtime, timeout: int) -> None:
-    with console.Waiting("Starting PostgreSQL") as waiting:
+    with console.Waiting("start", "PostgreSQL") as waiting:
         runtime.start_postgres(timeout, waiting.detail)
-    console.ok(f"PostgreSQL is healthy on localhost:{runtime.settings.port('POSTGRES_PORT')}")
+    console.done(f"PostgreSQL is healthy on localhost:{runtime.settings.port('POSTGRES_PORT')}")
 
 
 def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
-    with _waiting(f"Starting {target.title}", f"{target.title} is healthy") as waiting:
+    with _waiting("start", target.title, f"{target.title} is healthy") as waiting:
         runtime.start(target, baked=baked, timeout=timeout, on_line=waiting.detail)
 
 
@@ -216,7 +215,7 @@ def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
 
 
 def _down(runtime: Runtime) -> None:
-    with _waiting("Stopping", "Everything is stopped") as waiting:
+    with _waiting("stop", "everything", "Everything is stopped") as waiting:
         runtime.down(waiting.detail)
 
 
@@ -241,4 +240,6 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
     runtime.remove_volumes(doomed_volumes)
     runtime.remove_images(doomed_images)
     for name in (*doomed_volumes, *doomed_images):
-        console.ok(f"Deleted {name}")
+        if console.dry:
+            console.say(f"Would delete {name}")
+        console.done(f"Deleted {name}")

@@ -59,7 +59,7 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
     with open(folder / "lock", "ab+") as file:
         if not _tried(file):
             who = _holder(holder)
-            with console.Waiting(f"Waiting for {who} to finish"):
+            with console.Waiting("wait for", f"{who} to finish"):
                 deadline = time.monotonic() + seconds
                 while not _tried(file):
                     if time.monotonic() > deadline:

@@ -241,7 +241,7 @@ def cancel(runtime: Runtime) -> None:
     if runtime.runner.dry:
         cancel_runs(runtime)
         return
-    with console.Waiting("Cancelling what runs"):
+    with console.Waiting("cancel", "what runs"):
         found = cancel_runs(runtime)
     for run in found:
         console.ok(f"{run.job} is cancelled: {run.url}")

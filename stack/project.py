@@ -336,7 +336,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = 
             console.advice(note)
     if environ.get("DBT_PROJECT"):
         console.advice("DBT_PROJECT is set in your shell as well, and that one counts")
-    console.note("  next: invoke up run")
+    console.note(f"Would set DBT_PROJECT to {Path(value).as_posix()} in .env" if dry else "  next: invoke up run")
 
 
 def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:

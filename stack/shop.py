@@ -86,7 +86,7 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
     args = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *options, "--single-transaction", "--file=-"]
     argv, env = runtime.client("psql", *args, "--dbname", bootstrap.WAREHOUSE)
     what = f"a shop of {orders:,} orders" if new else f"the days from {first} to {last}"
-    with tempfile.TemporaryFile() as script, console.Waiting(f"Generating {what}") as waiting:
+    with tempfile.TemporaryFile() as script, console.Waiting("generate", what) as waiting:
         script.write(_script(new).encode())
         script.seek(0)
 
@@ -101,12 +101,12 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
     if done.code:
         kind = NoSpace if "no space left" in done.stderr.lower() else StackError
         raise kind("Nothing was generated; the data is as it was.", done.stderr, "invoke logs --service postgres")
-    if not runtime.runner.dry:
+    if not console.dry:
         console.ok(f"Generated {what} after {waiting.seconds:.0f} s")
         console.note("  invoke run builds the marts from it.")
     # Else the first build writes to each new row that it is committed, and autovacuum works beside it: that is all that a
     # failure costs.
-    with console.Waiting("Vacuuming the raw tables"):
+    with console.Waiting("vacuum", "the raw tables"):
         argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", bootstrap.WAREHOUSE, "--command", _VACUUM)
         runtime.runner.change(argv, env=env)
 

@@ -29,12 +29,12 @@ def server(runtime: Runtime) -> Iterator[None]:
     if POSTGRES not in up:
         lifecycle.build(runtime, runtime.outdated([POSTGRES], baked=False))
     try:
-        with console.Waiting("Starting PostgreSQL" if POSTGRES not in up else "Looking at PostgreSQL") as waiting:
+        with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
             runtime.start_postgres(TIMEOUT, waiting.detail)
         yield
     finally:
         if not up:
-            with console.Waiting("Stopping PostgreSQL") as waiting:
+            with console.Waiting("stop", "PostgreSQL") as waiting:
                 runtime.down(waiting.detail)
 
 
