@@ -42,6 +42,9 @@ def guard(body):
 
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A script's background ignores Ctrl-C. So does the command then, but what it starts must not: it could not be ended gently.
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, lambda *_: None)
         try:
             body(*args, **kwargs)
         except StackError as error:

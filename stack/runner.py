@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stack import console
+
+PATIENCE = 10  # seconds that a program gets to end after each signal
 
 # Variables with which a person's shell would lead PostgreSQL's programs to another server or role, or have Compose take other files.
 _ELSEWHERE = re.compile(r"PG(?!TZ$|CLIENTENCODING$|DATESTYLE$)\w+|COMPOSE_\w+")
@@ -43,20 +46,22 @@ def shown(argv: Sequence[str]) -> str:
     return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
 
 
-def _interrupt(process: subprocess.Popen) -> None:
-    if os.name == "nt":
-        process.terminate()
-    elif process.poll() is None:
-        process.send_signal(signal.SIGINT)
+def _end(process: subprocess.Popen) -> None:
+    """End a program as Ctrl-C would, and harder where it does not listen."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) if os.name == "posix" else (signal.SIGTERM,):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.send_signal(number)
+            process.wait(PATIENCE)
+            return
 
 
 @contextmanager
 def _alarm(seconds: float | None, process: subprocess.Popen) -> Iterator[None]:
-    """Interrupt the process after so many seconds."""
+    """End the process after so many seconds."""
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, _interrupt, [process])
+    timer = threading.Timer(seconds, _end, [process])
     timer.daemon = True
     timer.start()
     try:
@@ -66,16 +71,12 @@ def _alarm(seconds: float | None, process: subprocess.Popen) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible(process: subprocess.Popen, patience: float = 10) -> Iterator[None]:
-    """Pass an interrupt of this process on, and see to it that the other one ends within so many seconds."""
+def _interruptible(process: subprocess.Popen) -> Iterator[None]:
+    """Pass an interrupt of this process on, and see to it that the other one ends."""
     try:
         yield
     except BaseException:
-        _interrupt(process)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        _end(process)
         raise
 
 
@@ -173,7 +174,7 @@ class Runner:
             env: further variables for this command.
             errors_apart: hand over standard output alone; else both streams, as they come.
             only_env: ``env`` is all of the command's environment.
-            seconds: after which the command is interrupted, as by Ctrl-C.
+            seconds: after which the command is ended: as by Ctrl-C, and harder where it does not listen.
             stdin: what it reads; None for nothing.
 
         Returns:

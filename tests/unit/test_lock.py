@@ -1,5 +1,6 @@
 """One command at a time: who waits, for whom, for how long, and what becomes of the lock when its holder is killed."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ import threading
 import psutil
 import pytest
 
-from stack import lock
+from stack import lock, runner
 from stack.errors import Locked
 from stack.runner import Runner
 
@@ -16,7 +17,7 @@ from ..stacks import wait_until
 HOLDER = """
 import sys
 from pathlib import Path
-from stack import lock
+from stack import lock, runner
 from stack.runner import Runner
 with lock.held(Path(sys.argv[1]), "switch") as descriptor:
     program = "import time; print('working', flush=True); time.sleep(60)"
@@ -79,7 +80,7 @@ def test_who_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, roo
     follower = f"""
 import sys
 from pathlib import Path
-from stack import lock
+from stack import lock, runner
 with lock.following(Path({str(tmp_path)!r})):
     print("following", flush=True)
     sys.stdin.read()
@@ -104,6 +105,22 @@ def test_a_dead_holder_holds_nothing(tmp_path) -> None:
         assert "invoke up (process" in (tmp_path / ".stack" / "lock-holder").read_text()
 
 
-def test_a_program_that_takes_too_long_is_interrupted() -> None:
-    found = Runner({}).follow([sys.executable, "-c", "import time; time.sleep(60)"], print, seconds=0.3)
-    assert found.code != 0
+@pytest.mark.parametrize(
+    ("deaf", "ends"),
+    [("SIGUSR1", "SIGINT"), ("SIGINT", "SIGTERM"), ("SIGINT, SIGTERM", "SIGKILL")],
+    ids=["as Ctrl-C does", "harder", "at last for certain"],
+)
+def test_a_program_that_takes_too_long_is_ended(monkeypatch, deaf, ends) -> None:
+    monkeypatch.setattr(runner, "PATIENCE", 0.5)
+    script = f"""
+import time
+from signal import *
+signal(SIGINT, SIG_DFL)  # the tests themselves may have been started in a script's background
+for number in [{deaf}]:
+    signal(number, SIG_IGN)
+print("up", flush=True)
+time.sleep(60)
+"""
+    said: list[str] = []
+    found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=2)
+    assert (found.code, said) == (-getattr(signal, ends), ["up"])
