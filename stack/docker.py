@@ -39,6 +39,9 @@ LABEL = "switchyard.orchestrator"
 LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
+LABEL_CHECKOUT = "switchyard.checkout"  # of the data's volume: whose the stack is where it has no containers
+PROJECT = "com.docker.compose.project"
+DATA_VOLUME = "postgres-db-volume"
 
 WAREHOUSE_VOLUME = "warehouse-volume"
 VALUE = "SWITCHYARD_VALUE_"  # before the name of a project's variable where Compose reads it, which may be one of `.env` as well
@@ -56,6 +59,7 @@ _COLUMNS = (
     f'{{{{.Label "{LABEL_BAKED}"}}}}',
     "{{.State}}",
     "{{.Status}}",
+    f'{{{{.Label "{PROJECT}.working_dir"}}}}',
 )
 
 
@@ -131,7 +135,7 @@ def psql(role: str, *args: str, database: str = bootstrap.WAREHOUSE) -> list[str
 
 def ps_argv(settings: Settings) -> list[str]:
     """All containers of the stack, running or not, one tab-separated line each."""
-    project = f"label=com.docker.compose.project={settings.project}"
+    project = f"label={PROJECT}={settings.project}"
     return ["docker", "ps", "--all", "--no-trunc", "--filter", project, "--format", "\t".join(_COLUMNS)]
 
 
@@ -140,14 +144,29 @@ def image_name(settings: Settings, name: str) -> str:
     return f"{settings.project}-{name}:local"
 
 
-def services(text: str) -> list[Service]:
-    """Read what `ps_argv` printed."""
-    found = []
+def volume_argv(settings: Settings) -> list[str]:
+    """Make the data's volume as Compose would, with the checkout's label, which Compose would ask about on a volume without it."""
+    labels = {PROJECT: settings.project, "com.docker.compose.volume": DATA_VOLUME, LABEL_CHECKOUT: str(settings.root)}
+    options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    return ["docker", "volume", "create", *options, f"{settings.project}_{DATA_VOLUME}"]
+
+
+def is_others(root: Path, folder: str) -> bool:
+    """Whether ``folder`` is a checkout that exists on this machine and is not ``root``; one that was moved is nobody's any more."""
+    return bool(folder) and Path(folder, "tasks.py").exists() and not os.path.samefile(folder, root)
+
+
+def services(text: str, root: Path) -> tuple[list[Service], str]:
+    """Read what `ps_argv` printed: the services of the checkout ``root``, and the folder of another one that has some."""
+    found, other = [], ""
     for line in text.splitlines():
-        id_, container, name, orchestrator, baked, state, status = line.split("\t")
+        id_, container, name, orchestrator, baked, state, status, folder = line.split("\t")
+        if is_others(root, os.path.dirname(folder)):
+            other = os.path.dirname(folder)
+            continue
         health = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", status)
         found.append(Service(id_[:12], container, name, orchestrator, bool(baked), state, health[1] if health else "", status))
-    return sorted(found, key=lambda service: (service.orchestrator, service.name))
+    return sorted(found, key=lambda service: (service.orchestrator, service.name)), other
 
 
 def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> str:
@@ -234,8 +253,35 @@ class Docker:
         return any(service.up for service in self.services())
 
     def services(self) -> list[Service]:
-        """Every container of the stack, asked of the engine."""
-        return services(self._checked(self.runner.ask(ps_argv(self.settings))).stdout)
+        """Every container of the stack, asked of the engine; none of another checkout with the same project name."""
+        return self._asked()[0]
+
+    def _asked(self) -> tuple[list[Service], str]:
+        return services(self._checked(self.runner.ask(ps_argv(self.settings))).stdout, self.settings.root)
+
+    def _own(self) -> str:
+        """Make sure that no other checkout has a stack with this project name.
+
+        Raises:
+            BadConfiguration: one has.
+        """
+        other = self._asked()[1]
+        if not other:
+            template = f'{{{{index .Labels "{LABEL_CHECKOUT}"}}}}'
+            found = self.runner.ask(["docker", "volume", "inspect", "--format", template, self._volume])
+            folder = found.stdout.strip()
+            other = folder if found.code == 0 and is_others(self.settings.root, folder) else ""
+        if other:
+            raise BadConfiguration(
+                f"The Docker stack {self.settings.project} is that of another checkout.",
+                f"{other} has its containers or its data.",
+                "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
+            )
+        return f"{self.settings.project} is this checkout's"
+
+    @property
+    def _volume(self) -> str:
+        return f"{self.settings.project}_{DATA_VOLUME}"
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
         """The known orchestrator whose containers are up, or None.
@@ -262,6 +308,7 @@ class Docker:
             ImageUnavailable: a base image cannot be pulled.
             BadConfiguration: a file in ``certs/`` is no certificate.
         """
+        self._own()
         certificates.check(self.settings.root)
         base_images = {key: self.settings[key] for key in fingerprints.BASE_IMAGE_KEYS}
         for name in names:
@@ -315,6 +362,7 @@ class Docker:
         """What can be told before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
+            Check("Compose project", self._own),
             Check("dbt project", lambda: environments.describe(self.settings, self.project)),
             Check("dbt project's files", self._readable),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
@@ -369,7 +417,7 @@ class Docker:
         holders = checks.publishers(port, self.runner)
         if not holders and ports.free(port):
             return f"{port} is free"
-        if any(project == self.settings.project for project, _ in holders) or port in self._bound():
+        if port in self._bound():
             return f"{port} is held by this stack"
         raise checks.port_in_use(key, port, holders)
 
@@ -401,13 +449,13 @@ class Docker:
         """Compare the volume's version with the image's, where both are there and no server has opened the volume already."""
         if any(service.name == POSTGRES for service in self.services()):
             return "in use"
-        image, volume = image_name(self.settings, POSTGRES), f"{self.settings.project}_postgres-db-volume"
+        image = image_name(self.settings, POSTGRES)
         if not self.has_data():
             return "none yet"
         if image not in self.images():
             return "not looked at: the server's image is not built yet"
         script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
-        argv = ["docker", "run", "--rm", "--network", "none", "--volume", f"{volume}:{PGDATA}:ro", "--entrypoint", "sh"]
+        argv = ["docker", "run", "--rm", "--network", "none", "--volume", f"{self._volume}:{PGDATA}:ro", "--entrypoint", "sh"]
         found, _, program = self._checked(self.runner.ask([*argv, image, "-c", script])).stdout.partition("\n")
         major = re.search(r" (\d+)", program)
         return checks.same_major(found.strip(), major[1] if major else "", OLD_IMAGE)
@@ -437,6 +485,9 @@ class Docker:
         """
         running = any(service.name == POSTGRES and service.health == "healthy" for service in self.services())
         if not running:
+            self._own()
+            if not self.has_data():
+                self._checked(self.runner.change(volume_argv(self.settings)))
             self._up(up_postgres_argv(self.settings, timeout), "PostgreSQL", timeout, on_line)
         script = bootstrap.sql(self.settings, self.orchestrators.values(), projects.database(self.settings))
         argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql("postgres", "--quiet"), user="postgres")
@@ -481,7 +532,7 @@ class Docker:
 
     def _killed(self, since: int) -> list[str]:
         """The services of which the system has killed a process for want of memory; a container that restarts forgets it."""
-        filters = ["type=container", "event=oom", f"label=com.docker.compose.project={self.settings.project}"]
+        filters = ["type=container", "event=oom", f"label={PROJECT}={self.settings.project}"]
         argv = ["docker", "events", "--since", str(since), "--until", str(int(time.time()) + 1)]
         template = '{{index .Actor.Attributes "com.docker.compose.service"}}'
         return sorted(set(self._ids([*argv, *(word for text in filters for word in ("--filter", text)), "--format", template])))
@@ -510,13 +561,14 @@ class Docker:
 
     def down(self, on_line: OnLine) -> None:
         """Remove every container and the network of the stack; data stays in the volume."""
+        self._own()
         done = self.runner.follow(down_argv(self.settings, self._file(self.active() or POSTGRES)), on_line)
         if done.code:
             raise StackError("The stack could not be taken down.", done.stderr, "invoke status")
 
     def volumes(self) -> list[str]:
         """The names of the stack's volumes."""
-        return self._ids(["docker", "volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.settings.project}"])
+        return self._ids(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={self.settings.project}"])
 
     def remove_volumes(self, names: Sequence[str]) -> None:
         """Delete the volumes called ``names`` with all their data."""
@@ -525,8 +577,9 @@ class Docker:
 
     def images(self) -> list[str]:
         """The names of the stack's images that exist."""
-        reference = f"reference={self.settings.project}-*:local"
-        return self._ids(["docker", "image", "ls", "--filter", reference, "--format", "{{.Repository}}:{{.Tag}}"])
+        names = [image_name(self.settings, name) for name in (POSTGRES, *self.orchestrators)]
+        filters = [word for name in names for word in ("--filter", f"reference={name}")]
+        return self._ids(["docker", "image", "ls", *filters, "--format", "{{.Repository}}:{{.Tag}}"])
 
     def remove_images(self, names: Sequence[str]) -> None:
         """Delete the images called ``names``."""
@@ -535,7 +588,7 @@ class Docker:
 
     def has_data(self) -> bool:
         """Whether PostgreSQL was ever started: whether its volume is there."""
-        return f"{self.settings.project}_postgres-db-volume" in self.volumes()
+        return self._volume in self.volumes()
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
         """A program of PostgreSQL's as the role ``dbt``, in the container, over its local socket, which needs no password."""

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stack import ports, settings
+from stack.docker import PROJECT
 from stack.runner import Runner
 from stack.settings import Settings
-
-PROJECT = "com.docker.compose.project"
 
 
 def is_new(root: Path) -> bool:

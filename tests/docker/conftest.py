@@ -42,6 +42,12 @@ class DockerStack(Stack):
         return ours("ps", "{{.Names}}", "--all") + ours("network ls", "{{.Name}}")
 
 
+def python_image() -> str:
+    """A small image that is there, or can be pulled."""
+    known = {**dotenv_values(ROOT / ".env.example"), **stand_ins(), **os.environ}
+    return known["PYTHON_IMAGE"]
+
+
 def ours(what: str, column: str, *args: str) -> list[str]:
     """A column of `docker ps` or `docker network ls`, for what belongs to this stack."""
     project = f"label=com.docker.compose.project={PROJECT}"

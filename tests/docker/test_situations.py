@@ -17,7 +17,7 @@ from stack import checks, docker, orchestrators, ports, settings
 from stack.runner import Runner
 
 from ..stacks import copy_checkout
-from .conftest import PROJECT, DockerStack
+from .conftest import PROJECT, DockerStack, python_image
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container
     stack.invoke("down")
     name, port = f"{PROJECT}-stranger", stack.ports["DAGSTER_PORT"]
     stranger = ["docker", "run", "--rm", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8000"]
-    subprocess.check_output([*stranger, "--entrypoint", "sleep", "python:3.12-slim-bookworm", "300"])
+    subprocess.check_output([*stranger, "--entrypoint", "sleep", python_image(), "300"])
     try:
         up, doctor = stack.invoke("up", "--orch", "dagster", code=9).stderr, stack.invoke("doctor", code=9).stdout
     finally:
@@ -79,6 +79,34 @@ def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> Non
     assert stack.status()["orchestrator"] == "dagster"
 
 
+def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> None:
+    """With the same project name in its environment, and while that stack is up as well as when it is down."""
+    stack.on("dagster")
+    copy_checkout(root, tmp_path)
+    other = DockerStack(tmp_path, COMPOSE_PROJECT_NAME=PROJECT, RUNTIME="docker")
+    before = stack.hashes()
+    for _ in range(2):
+        assert other.status()["services"] == []
+        assert "is that of another checkout" in other.invoke("doctor", code=5).stdout
+        for words in [("up",), ("down",), ("build", "--orch", "dagster"), ("clean", "--volumes", "--images", "--yes", "--no-backup")]:
+            done = other.invoke(*words, code=5)
+            assert f"{stack.folder} has its containers or its data" in done.stderr
+        stack.invoke("down")
+    stack.on("dagster")
+    assert stack.hashes() == before
+
+
+def test_images_of_a_project_with_a_longer_name_are_not_this_stacks(tmp_path, root) -> None:
+    name = f"{PROJECT}-pre"
+    subprocess.check_output(["docker", "tag", python_image(), f"{name}-two-dagster:local"])
+    try:
+        copy_checkout(root, tmp_path)
+        DockerStack(tmp_path, COMPOSE_PROJECT_NAME=name, RUNTIME="docker").invoke("clean", "--images")
+        assert subprocess.run(["docker", "image", "inspect", f"{name}-two-dagster:local"], capture_output=True).returncode == 0
+    finally:
+        subprocess.check_output(["docker", "image", "rm", f"{name}-two-dagster:local"])
+
+
 def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_for_a_strangers(tmp_path, root) -> None:
     copy_checkout(root, tmp_path)
     port, name = ports.unused(), f"{PROJECT}-failing-postgres-1"
@@ -86,7 +114,7 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
     runtime = docker.Docker(loaded, orchestrators.load_all(tmp_path), Runner(loaded.values))
     ours = ["--label", f"com.docker.compose.project={loaded.project}", "--label", "com.docker.compose.service=postgres"]
     failing = ["docker", "run", "--detach", "--name", name, *ours, "--restart", "always", "--publish", f"127.0.0.1:{port}:5432"]
-    subprocess.check_output([*failing, "--entrypoint", "sh", "python:3.12-slim-bookworm", "-c", "sleep 0.1; exit 1"])
+    subprocess.check_output([*failing, "--entrypoint", "sh", python_image(), "-c", "sleep 0.1; exit 1"])
     restarts = ["docker", "inspect", "--format", "{{.RestartCount}}", name]
     check = next(check for check in runtime.checks([]) if check.what == "POSTGRES_PORT")
     said = set()

@@ -109,11 +109,12 @@ def test_only_this_stacks_containers_are_listed() -> None:
 
 def test_services_are_read_from_what_docker_prints() -> None:
     text = (
-        "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes (healthy)\n"
-        "1123456789abcdef\tswitchyard-dagster-code-1\tdagster-code\tdagster\ttrue\trunning\tUp 2 seconds (health: starting)\n"
-        "2123456789abcdef\tswitchyard-dagster-daemon-1\tdagster-daemon\tdagster\t\texited\tExited (137) 3 minutes ago\n"
+        "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes (healthy)\t/shop/compose\n"
+        "1123456789abcdef\tswitchyard-dagster-code-1\tdagster-code\tdagster\ttrue\trunning\tUp 2 seconds (health: starting)\t\n"
+        "2123456789abcdef\tswitchyard-dagster-daemon-1\tdagster-daemon\tdagster\t\texited\tExited (137) 3 minutes ago\t/moved/compose\n"
     )
-    postgres, code, daemon = docker.services(text)
+    (postgres, code, daemon), other = docker.services(text, Path("/shop"))
+    assert other == ""
     assert (postgres.name, postgres.orchestrator, postgres.health, postgres.up, postgres.id) == (
         "postgres",
         "",
@@ -123,6 +124,16 @@ def test_services_are_read_from_what_docker_prints() -> None:
     )
     assert (code.orchestrator, code.health, code.baked) == ("dagster", "starting", True)
     assert (daemon.health, daemon.up, daemon.status) == ("", False, "Exited (137) 3 minutes ago")
+
+
+def test_containers_of_another_checkout_are_not_this_ones(tmp_path) -> None:
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tasks.py").touch()
+    (tmp_path / "linked").symlink_to(tmp_path / "mine")
+    line = "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes\t{}/compose\n"
+    found, other = docker.services(line.format(tmp_path / "linked") + line.format(tmp_path / "other"), tmp_path / "mine")
+    assert (len(found), other) == (1, str(tmp_path / "other"))
 
 
 def test_the_baked_override_takes_only_the_projects_mount_away() -> None:

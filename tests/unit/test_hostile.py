@@ -33,8 +33,8 @@ compose) if [ "$2" = version ]; then echo 2.26.1; fi ;;
 image) echo '{}' ;;
 info) printf '8000000000\\t/nowhere\\n' ;;
 ps) case "$*" in *publish=*) ;; *)
-  printf 'a\\tx-postgres-1\\tpostgres\\t\\t\\trunning\\tUp (healthy)\\n'
-  printf 'b\\tx-dagster-code-1\\tdagster-code\\tdagster\\t\\trunning\\tUp (healthy)\\n' ;; esac ;;
+  printf 'a\\tx-postgres-1\\tpostgres\\t\\t\\trunning\\tUp (healthy)\\t\\n'
+  printf 'b\\tx-dagster-code-1\\tdagster-code\\tdagster\\t\\trunning\\tUp (healthy)\\t\\n' ;; esac ;;
 esac
 """
 
