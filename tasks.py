@@ -38,7 +38,7 @@ def guard(body):
 
     @functools.wraps(body)
     def guarded(*args, **kwargs):
-        from stack.errors import EngineMissing, StackError
+        from stack.errors import EngineMissing, StackError, name_the_shell
 
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -48,6 +48,7 @@ def guard(body):
         try:
             body(*args, **kwargs)
         except StackError as error:
+            name_the_shell(error, os.environ)
             raise Exit(str(error), error.code) from None
         except ModuleNotFoundError as error:
             if error.name not in PACKAGES:

@@ -15,7 +15,7 @@ from pathlib import Path
 from stack import checks, console, diagnosis, orchestrators, settings
 from stack.checks import Check
 from stack.docker import Docker
-from stack.errors import BadConfiguration, BadUsage, EngineMissing, StackError
+from stack.errors import BadConfiguration, BadUsage, EngineMissing, StackError, name_the_shell
 from stack.native import Native
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
@@ -48,6 +48,7 @@ def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
             trouble = diagnosis.refusal(error)
             if trouble is None:
                 raise
+        name_the_shell(trouble, environ)
         line = " ".join(f"{check.what}: {trouble.what} {trouble.why}".split())
         line += f" Next: {' '.join(trouble.next.split())}" if trouble.next else ""
         if check.advice:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 
 class StackError(Exception):
     """Something the user can understand and act on; printed without a traceback.
@@ -27,6 +30,13 @@ class StackError(Exception):
             if text:
                 lines += [f"  {label + ':' if not i else '':<6}{line}" for i, line in enumerate(text.splitlines())]
         return "\n".join(lines)
+
+
+def name_the_shell(error: StackError, environ: Mapping[str, str]) -> None:
+    """Where ``.env`` is to be edited, and the shell has the same key, which wins: add to the next step that the shell has it."""
+    for key in set(re.findall(r"\b([A-Z][A-Z0-9_]+)\b(?=(?: \w+)? in \.env\b)", f"{error.what} {error.why} {error.next}")):
+        if environ.get(key):
+            error.next += f"\n{key} is set in your shell, which wins over .env: unset it there, or correct it there."
 
 
 class RunFailed(StackError):

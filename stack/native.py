@@ -123,6 +123,7 @@ class Native:
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
             *(Check("Memory", partial(self._memory, target)) for target in targets),
             *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.base, self.postgres.home])),
+            Check("PostgreSQL", self._programs),
             Check("Data", self.postgres.require_major),
             Check("Environments", partial(self._environments, targets), advice=True),
             Check("Leftovers", self._leftovers, advice=True),
@@ -421,6 +422,14 @@ class Native:
     def _able(self, target: Orchestrator) -> str:
         self._supported(target)
         return "runs here without Docker"
+
+    def _programs(self) -> str:
+        if self.postgres.server():
+            return "runs"
+        if not self.postgres.current():
+            return "not installed yet"
+        self.postgres.require_programs()
+        return "can be started"
 
     def _port(self, key: str, target: Orchestrator | None) -> str:
         port = self.settings.port(key)

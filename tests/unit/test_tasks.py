@@ -57,6 +57,23 @@ TASKS = (
 )
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("POSTGRES_PORT", "x"),
+        ("AIRFLOW_DB_PASSWORD", "a/b"),
+        ("DBT_PROJECT", "/nowhere"),
+        ("STACK_PG_BIN", "/nowhere"),
+        ("INTEGRATION", "fat"),
+    ],
+)
+@pytest.mark.parametrize("command", ["up", "doctor"])
+def test_a_wrong_value_is_named_with_the_place_that_it_comes_from(invoke, key, value, command) -> None:
+    done = invoke(command, **{key: value})
+    assert done.returncode
+    assert f"{key} is set in your shell, which wins over .env" in done.stdout + done.stderr
+
+
 def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:
     done = invoke("--list")
     assert done.returncode == 0
