@@ -232,7 +232,7 @@ def use(c, folder):
 )
 def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, cancel=False):
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
-    from stack import pipeline
+    from stack import pipeline, warehouse
     from stack.errors import BadUsage
 
     asked = job, select, vars, full_refresh or None
@@ -243,11 +243,11 @@ def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, c
     runtime = runtime_of(c)
     if cancel:
         pipeline.cancel(runtime)
-    elif failed:
-        pipeline.run(runtime, pipeline.RERUN)
-    else:
-        name = pipeline.known_job(runtime.settings, job)
-        pipeline.run(runtime, name, pipeline.run_options(runtime.settings, name, select, vars, full_refresh))
+        return
+    name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
+    options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
+    with warehouse.watched(runtime):
+        pipeline.run(runtime, name, options)
 
 
 @task(help={"args": "The words after dbt."})

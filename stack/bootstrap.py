@@ -69,6 +69,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
         _only("postgres", "pg_catalog"),
         _role(DBT_ROLE, settings["DBT_PASSWORD"]),
         f"alter role {DBT_ROLE} set timezone to 'UTC';",
+        f"alter role {DBT_ROLE} set lock_timeout to '{settings['LOCK_TIMEOUT']}s';",
         f"alter role {DBT_ROLE} reset search_path;",  # older stacks have it for every database
         f"alter role {DBT_ROLE} in database {WAREHOUSE} set search_path to marts, intermediate, staging, snapshots, raw;",
     ]

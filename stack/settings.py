@@ -36,6 +36,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _WORDS = (
     ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
     ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
+    ("LOCK_TIMEOUT", re.compile("0|[1-9][0-9]{0,5}"), "a number of seconds, or 0 for no end"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
     ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
     ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from stack import console, lifecycle, pipeline
 from stack import project as projects
@@ -20,6 +21,43 @@ select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_
               date_trunc('second', state_change), left(regexp_replace(query, '\\s+', ' ', 'g'), 80))
 from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
 """
+
+LOOK = 10  # seconds: how often a run's locks are looked at, and how long a node may wait before it is shown
+# dbt puts the node into a comment before its query.
+_WAITING = f"""
+select format('%s waits for a lock that process %s of PostgreSQL has (role %s%s%s)',
+              coalesce(substring(waiting.query from '"node_id": "([^"]+)"'), 'dbt'), blocking.pid, blocking.usename,
+              ', since ' || to_char(blocking.xact_start, 'HH24:MI:SS TZ'),
+              ': ' || left(regexp_replace(blocking.query, '/\\*.*\\*/|\\s+', ' ', 'g'), 80))
+from pg_stat_activity as waiting
+cross join unnest(pg_blocking_pids(waiting.pid)) as blocker (pid)
+join pg_stat_activity as blocking on blocking.pid = blocker.pid
+where waiting.usename = current_user
+and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now() - interval '{LOOK} s'
+"""
+
+
+@contextmanager
+def watched(runtime: Runtime) -> Iterator[None]:
+    """Show, while a run is followed, which of its nodes wait for whose lock: it would stand still without a word."""
+    over = threading.Event()
+
+    def watch() -> None:
+        shown: set[str] = set()
+        while not over.wait(LOOK):
+            with suppress(NotHealthy):
+                for line in query(runtime, _WAITING):
+                    if line not in shown:
+                        console.advice(line)
+                        shown.add(line)
+
+    if runtime.project.shared and not runtime.runner.dry:
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from stack.settings import Settings
 
 from .test_docker_argv import DAGSTER
 
-VALUES = {"POSTGRES_PASSWORD": "root", "DBT_PASSWORD": "it's", "DAGSTER_DB_PASSWORD": "x"}
+VALUES = {"POSTGRES_PASSWORD": "root", "DBT_PASSWORD": "it's", "DAGSTER_DB_PASSWORD": "x", "LOCK_TIMEOUT": "600"}
 
 
 def test_each_orchestrator_gets_a_role_that_owns_its_database() -> None:
