@@ -98,8 +98,9 @@ def runtime_of(c, asked=None, starting=False, keep=()):
     env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
     runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
     chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
-    if starting and reason:
-        console.note(f"Going on without Docker: {reason[0].lower()}{reason[1:]}")
+    if reason:
+        with contextlib.redirect_stdout(sys.stdout if starting else sys.stderr):
+            console.note(reason)
     return chosen
 
 
@@ -203,6 +204,11 @@ def down(c, wait=False, force=False):
 
     with changing(c, "down") as runtime:
         lifecycle.down(runtime, runs(wait, force))
+        other = runtime_of(
+            c, keep=runtime.runner.keep
+        )  # an engine that is started again brings its containers back, whatever runs natively
+        if other.name != runtime.name and other.running():
+            lifecycle.down(other, runs(wait, force))
 
 
 @command(positional=["folder"], help={"folder": "A folder with a dbt_project.yml; shop is the project that comes with this."})

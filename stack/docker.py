@@ -488,6 +488,8 @@ class Docker:
             self._own()
             if not self.has_data():
                 self._checked(self.runner.change(volume_argv(self.settings)))
+            if not self.runner.dry:
+                self._note.touch()
             self._up(up_postgres_argv(self.settings, timeout), "PostgreSQL", timeout, on_line)
         script = bootstrap.sql(self.settings, self.orchestrators.values(), projects.database(self.settings))
         argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, psql("postgres", "--quiet"), user="postgres")
@@ -574,6 +576,8 @@ class Docker:
         """Delete the volumes called ``names`` with all their data."""
         if names:
             self._checked(self.runner.change(["docker", "volume", "rm", *names]))
+            if not self.runner.dry:
+                self._note.unlink(missing_ok=True)
 
     def images(self) -> list[str]:
         """The names of the stack's images that exist."""
@@ -585,6 +589,14 @@ class Docker:
         """Delete the images called ``names``."""
         if names:
             self._checked(self.runner.change(["docker", "image", "rm", *names]))
+
+    def left_data(self) -> bool:
+        """Whether a start has noted that the data is in a volume: while the engine is stopped, nothing else shows it."""
+        return self._note.exists()
+
+    @property
+    def _note(self) -> Path:
+        return self.settings.root / ".stack" / "data-in-docker"
 
     def has_data(self) -> bool:
         """Whether PostgreSQL was ever started: whether its volume is there."""

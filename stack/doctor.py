@@ -19,7 +19,7 @@ from stack.errors import BadConfiguration, BadUsage, EngineMissing, StackError, 
 from stack.native import Native
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
-from stack.runtime import AUTO
+from stack.runtime import AUTO, BOTH
 from stack.settings import Settings
 
 KNOWN_DBT = ("1.11.", "1.12.")  # as in docker/common/switchyard/dbt_internals.py
@@ -82,6 +82,8 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     missing = _missing(docker)
     if wanted != native.name:
         yield Check("Docker", partial(_engine, docker, missing), advice=wanted == AUTO)
+    if not missing and native.running() and docker.running():
+        yield Check("Runtimes", _both, advice=True)
     runtime = native if wanted == native.name or missing or native.running() else docker
     targets = [target for target in known.values() if not runtime.unsupported(target)]
     yield from runtime.checks(targets) if not (missing and runtime is docker) else ()
@@ -105,6 +107,10 @@ def _runtime(wanted: str) -> str:
     if wanted not in (AUTO, Docker.name, Native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "", "invoke doctor --runtime auto")
     return wanted
+
+
+def _both() -> str:
+    raise StackError(BOTH)
 
 
 def _dbt(root: Path) -> str:

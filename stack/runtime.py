@@ -15,6 +15,7 @@ from stack.settings import Settings
 
 POSTGRES = "postgres"
 AUTO = "auto"
+BOTH = "Both are up: the Docker engine starts its containers again when it is started. `invoke down` stops both."
 
 OnLine = Callable[[str], None]
 
@@ -121,6 +122,9 @@ class Runtime(Protocol):
     def remove_images(self, names: Sequence[str]) -> None:
         """Delete the images called ``names``."""
 
+    def left_data(self) -> bool:
+        """Whether PostgreSQL's data is there, as far as the checkout shows: as `has_data`, for where no engine answers."""
+
     def has_data(self) -> bool:
         """Whether PostgreSQL's data is there, whether it runs or not."""
 
@@ -157,7 +161,7 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
     """The runtime that a command drives.
 
     That is the one that is up; when none is, the one that was asked for, or that RUNTIME in ``.env`` names; ``auto`` takes
-    Docker when its engine answers.
+    the one that has the data, and Docker, when its engine answers, where there is none yet.
 
     Args:
         docker: the runtime over a Docker engine.
@@ -166,32 +170,47 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
         starting: whether the command is about to start something, so that the two must not meet.
 
     Returns:
-        The runtime, and why there is no Docker, where ``auto`` went without; else an empty string.
+        The runtime, and what a person would not expect of it; else an empty string.
 
     Raises:
-        BadUsage: ``asked`` is no runtime.
+        BadUsage: ``asked`` is no runtime, or ``auto`` is to start one of two that have data.
         AlreadyActive: the other runtime is up.
-        EngineMissing: Docker was asked for, and no engine answers.
+        EngineMissing: Docker was asked for, or has the data, and no engine answers.
     """
     wanted = native.settings["RUNTIME"] if asked is None else asked
     if wanted not in (AUTO, docker.name, native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
-    missing, up = None, native if native.running() else None
-    if up is None:
-        try:
-            docker.require(starting=starting)
-        except EngineMissing as error:
-            missing = error
-        else:
-            up = docker if wanted != native.name or docker.running() else None
-    if up is not None:
-        if wanted not in (AUTO, up.name) and (starting or asked):
+    missing = None
+    try:
+        docker.require(starting=starting)
+    except EngineMissing as error:
+        missing = error
+    up = [runtime for runtime in (native, docker) if (runtime is native or not missing) and runtime.running()]
+    if up:
+        if (starting and (len(up) > 1 or wanted not in (AUTO, up[0].name))) or asked not in (None, AUTO, *(runtime.name for runtime in up)):
             raise AlreadyActive(
-                f"The stack is up on the runtime {up.name}, and only one runtime uses its ports at a time.",
-                f"{wanted} was asked for, by --runtime or by RUNTIME in .env.",
+                f"The stack is up on the runtime {' and on '.join(runtime.name for runtime in up)}, and only one uses its ports at a time.",
+                f"{wanted} was asked for, by --runtime or by RUNTIME in .env." if len(up) == 1 else BOTH,
                 "invoke down",
             )
-        return up, ""
-    if missing and wanted == docker.name:
-        raise missing
-    return native, missing.what if missing and wanted == AUTO else ""
+        chosen = docker if asked == docker.name else up[0]
+        return chosen, BOTH if len(up) > 1 else ""
+    if wanted == native.name:
+        return native, ""
+    if missing:
+        if wanted == docker.name:
+            raise missing
+        if docker.left_data() and not native.has_data():
+            missing.what += " The data of this stack is in Docker."
+            missing.next += "\nor begin with no data: invoke up --runtime native"
+            if starting:
+                raise missing
+            return native, missing.what
+        return native, f"Going on without Docker: {missing.what[0].lower()}{missing.what[1:]}" if starting else ""
+    if wanted == AUTO and native.has_data():
+        if not docker.has_data():
+            return native, "The data of this stack is in the native runtime."
+        if starting:
+            either = "invoke up --runtime docker\ninvoke up --runtime native"
+            raise BadUsage("Both runtimes have data of this stack.", "auto goes on where the data is.", either)
+    return docker, ""

@@ -136,34 +136,65 @@ def test_the_fingerprint_does_not_depend_on_the_order() -> None:
     assert plan.launch_fingerprint([], {"a": "1", "b": "2"}, "") == plan.launch_fingerprint([], {"b": "2", "a": "1"}, "")
 
 
-def machine(*, engine: bool, up: str | None = None, setting: str = "auto"):
-    """The two runtimes as they answer on some machine."""
+def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data: str = ""):
+    """The two runtimes as they answer on some machine; ``up`` and ``data`` name those that are, or have any."""
 
     def require(*, starting: bool) -> str:
         if not engine:
             raise EngineMissing("There is no Docker on this machine.")
         return "26.1"
 
-    docker = SimpleNamespace(name="docker", require=require, running=lambda: up == "docker")
-    native = SimpleNamespace(name="native", running=lambda: up == "native", settings={"RUNTIME": setting})
+    docker = SimpleNamespace(
+        name="docker",
+        require=require,
+        running=lambda: "docker" in (up or ""),
+        has_data=lambda: "docker" in data,
+        left_data=lambda: "docker" in data,
+    )
+    native = SimpleNamespace(
+        name="native", running=lambda: "native" in (up or ""), has_data=lambda: "native" in data, settings={"RUNTIME": setting}
+    )
     return docker, native
 
 
 @pytest.mark.parametrize(
-    ("engine", "up", "setting", "asked", "expected"),
+    ("engine", "up", "setting", "asked", "data", "expected"),
     [
-        pytest.param(True, None, "auto", None, "docker", id="auto takes Docker"),
-        pytest.param(False, None, "auto", None, "native", id="auto without an engine"),
-        pytest.param(True, None, "native", None, "native", id=".env names it"),
-        pytest.param(True, None, "native", "docker", "docker", id="the flag wins over .env"),
-        pytest.param(True, "native", "auto", None, "native", id="what is up goes on, though an engine answers now"),
-        pytest.param(True, "docker", "auto", None, "docker", id="Docker is up"),
+        pytest.param(True, None, "auto", None, "", "docker", id="auto takes Docker"),
+        pytest.param(False, None, "auto", None, "", "native", id="auto without an engine"),
+        pytest.param(True, None, "native", None, "", "native", id=".env names it"),
+        pytest.param(True, None, "native", "docker", "", "docker", id="the flag wins over .env"),
+        pytest.param(True, "native", "auto", None, "docker", "native", id="what is up goes on, though an engine answers now"),
+        pytest.param(True, "docker", "auto", None, "native", "docker", id="Docker is up"),
+        pytest.param(True, None, "auto", None, "docker", "docker", id="the data is in Docker"),
+        pytest.param(True, None, "auto", None, "native", "native", id="the data is native"),
+        pytest.param(False, None, "auto", None, "docker native", "native", id="both have data, and one can be started"),
+        pytest.param(False, None, "auto", "native", "docker", "native", id="an empty one, as was asked for"),
     ],
 )
-def test_the_runtime_of_a_command(engine, up, setting, asked, expected) -> None:
-    chosen, reason = runtime.choose(*machine(engine=engine, up=up, setting=setting), asked, starting=True)
+def test_the_runtime_of_a_command(engine, up, setting, asked, data, expected) -> None:
+    chosen, reason = runtime.choose(*machine(engine=engine, up=up, setting=setting, data=data), asked, starting=True)
     assert chosen.name == expected
-    assert bool(reason) == (not engine)
+    assert bool(reason) == (asked is None and (not engine or (data == "native" and not up)))
+
+
+def test_an_empty_stack_is_not_started_in_the_place_of_one_with_data() -> None:
+    with pytest.raises(EngineMissing, match="The data of this stack is in Docker") as caught:
+        runtime.choose(*machine(engine=False, data="docker"), None, starting=True)
+    assert "invoke up --runtime native" in caught.value.next
+    assert "The data of this stack is in Docker" in runtime.choose(*machine(engine=False, data="docker"), None)[1]
+
+
+def test_auto_takes_no_guess_which_data_is_meant() -> None:
+    with pytest.raises(BadUsage, match="Both runtimes have data"):
+        runtime.choose(*machine(engine=True, data="docker native"), None, starting=True)
+
+
+def test_both_are_shown_where_both_are_up() -> None:
+    chosen, reason = runtime.choose(*machine(engine=True, up="docker native"), None)
+    assert (chosen.name, "Both are up" in reason) == ("native", True)
+    with pytest.raises(AlreadyActive, match="native and on docker"):
+        runtime.choose(*machine(engine=True, up="docker native"), None, starting=True)
 
 
 @pytest.mark.parametrize(("up", "asked"), [("docker", "native"), ("native", "docker")])
