@@ -204,9 +204,8 @@ def down(c, wait=False, force=False):
 
     with changing(c, "down") as runtime:
         lifecycle.down(runtime, runs(wait, force))
-        other = runtime_of(
-            c, keep=runtime.runner.keep
-        )  # an engine that is started again brings its containers back, whatever runs natively
+        # An engine that is started again brings its containers back, whatever runs natively.
+        other = runtime_of(c, keep=runtime.runner.keep)
         if other.name != runtime.name and other.running():
             lifecycle.down(other, runs(wait, force))
 
@@ -246,10 +245,11 @@ def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, c
         raise BadUsage("--failed stands alone.", "It repeats the last run, whose job and options are known.", "invoke run --failed")
     if cancel and asked != (None,) * 4:
         raise BadUsage("--cancel stands alone.", "It cancels whatever runs.", "invoke run --cancel")
-    runtime = runtime_of(c)
     if cancel:
-        pipeline.cancel(runtime)
+        pipeline.cancel(runtime_of(c))
         return
+    with changing(c, "run") as runtime:
+        pass  # once nobody changes the stack; others may, from here on
     name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
     options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
     with warehouse.watched(runtime):

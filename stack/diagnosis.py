@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from stack import checks
 from stack.errors import BadConfiguration, BuildFailed, ImageUnavailable, NoSpace, NotHealthy, OutOfMemory, StackError
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # How BuildKit, old and new, and the classic builder say that it was the base image.
 _PULL = re.compile(
@@ -28,6 +31,15 @@ _REASONS = {
     r"403|forbidden|denied|401|unauthorized": "The registry refuses: it is blocked here, wants `docker login`, or has no such image.",
     r"not found|manifest unknown": "The registry has no such image.",
     r"refused|timeout|timed out|deadline exceeded|unreachable|reset by peer|EOF": "The registry cannot be reached from here.",
+}
+# What helps where a node's own message does not say it.
+_HELP = {
+    r"seed .*column .+ of relation .+ does not exist": "The seed's columns have changed: invoke run --full-refresh",
+    r"lock timeout": "Another session has a lock that the node needs. LOCK_TIMEOUT in .env says how long it is waited for.",
+    r"too many clients|remaining connection slots|too many connections": (
+        "PostgreSQL has no connection left: close other sessions, or lower the threads of the profile."
+    ),
+    r"No space left on device": "The disk is full. To see how much is free: invoke doctor",
 }
 # pip's, requests', uv's, curl's and OpenSSL's words for the same.
 _UNTRUSTED = re.compile(
@@ -54,6 +66,23 @@ def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memo
     if killed:
         return OutOfMemory(f"{', '.join(killed)} ran out of memory and was killed; {title} did not start.", why, more_memory)
     return NotHealthy(f"{title} did not become healthy.", why, "invoke logs")
+
+
+def last_lines(state: str, said: str, log: Path) -> list[str]:
+    """What a service that does not start has printed last, and where all of it is.
+
+    Args:
+        state: what became of it.
+        said: all that it printed.
+        log: the file that keeps that.
+    """
+    lines = [f"  {line}" for line in COLOURS.sub("", said).splitlines() if line.strip()][-15:]
+    return [f"{state}; its last lines:", *lines, f"  (all of them: {log})"] if lines else [f"{state}; it has printed nothing."]
+
+
+def help_for(messages: Sequence[str]) -> list[str]:
+    """What to do about nodes that failed, where their messages, each after kind and name, do not say it themselves."""
+    return [help_ for pattern, help_ in _HELP.items() if any(re.search(pattern, message, re.I | re.S) for message in messages)]
 
 
 def refusal(error: OSError) -> StackError | None:

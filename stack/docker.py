@@ -527,10 +527,17 @@ class Docker:
         sick = [service for service in self.services() if service.health != "healthy"]
         why = [line.strip() for line in done.stderr.splitlines()[-1:]]
         for service in sick:
-            tail = self.runner.ask(["docker", "logs", "--tail", "15", service.container])
-            why += [f"{service.name} is {service.state} {service.health}".rstrip() + "; its last lines:"]
-            why += [f"  {line}" for line in (tail.stdout + tail.stderr).splitlines()[-15:]]
+            said = self.runner.ask(["docker", "logs", "--tail", "5000", service.container])
+            state = f"{service.name} is {service.state} {service.health}".rstrip()
+            why += diagnosis.last_lines(state, said.stdout + said.stderr, self._kept(service.name, said.stdout + said.stderr))
         raise diagnosis.start_failure(title, "\n".join(why), killed=self._killed(started), more_memory=MORE_MEMORY, old_programs=OLD_IMAGE)
+
+    def _kept(self, service: str, said: str) -> Path:
+        """Keep what a service that does not start has printed: rolling back removes its container."""
+        path = self.settings.root / ".stack" / "logs" / f"{service}.log"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.write_text(said, encoding="utf-8")
+        return path
 
     def _killed(self, since: int) -> list[str]:
         """The services of which the system has killed a process for want of memory; a container that restarts forgets it."""

@@ -407,9 +407,9 @@ class Native:
         return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
 
     def _evidence(self, service: str, what: str, said: str) -> str:
-        log = (self.base / "logs" / f"{service}.log").read_text(encoding="utf-8", errors="replace")
-        lines = [f"{service} {what}" + (f" ({said.strip()})" if said.strip() else "") + "; its last lines:"]
-        return "\n".join(lines + [f"  {line}" for line in log.splitlines()[-15:]])
+        log = self.base / "logs" / f"{service}.log"
+        state = f"{service} {what}" + (f" ({said.strip()})" if said.strip() else "")
+        return "\n".join(diagnosis.last_lines(state, log.read_text(encoding="utf-8", errors="replace"), log))
 
     # Checks
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from colorama import Fore, Style
 
-from stack import console, lock
+from stack import console, diagnosis, lock
 from stack import project as projects
 from stack.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
@@ -279,4 +279,5 @@ def conclude(run: Run, title: str) -> None:
     why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed if run.state != "canceled"]
     if run.message and not why:
         why = [run.message]
-    raise RunFailed(f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {told}.", "\n".join(why), run.url)
+    what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {told}."
+    raise RunFailed(what, "\n".join(why), "\n".join([*diagnosis.help_for(why), run.url]))
