@@ -18,7 +18,7 @@ from stack import project as projects
 from stack.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from stack.runner import shown
 from stack.runtime import Runtime
-from stack.settings import PROJECT_NAME
+from stack.settings import PROJECT_NAME, keep_private
 
 FOLDER = "backups"
 MAGIC = b"PGDMP"
@@ -126,6 +126,7 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
         if not runtime.runner.dry:
             if not file:
                 target.parent.mkdir(mode=0o700, exist_ok=True)
+                keep_private(target.parent)
             _require_free(target)
     if not runtime.has_data():
         raise BadBackup("There is nothing to back up.", f"The runtime {runtime.name} has no data.", "invoke up run")

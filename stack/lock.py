@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from stack import console
+from stack import console, settings
 from stack.errors import Locked
 
 if os.name == "nt":
@@ -95,6 +95,7 @@ def wait_for_followers(root: Path, seconds: float = 30) -> None:
 def _folder(root: Path) -> Path:
     folder = root / ".stack"
     folder.mkdir(mode=0o700, exist_ok=True)
+    settings.keep_private(folder)
     return folder
 
 

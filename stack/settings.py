@@ -9,6 +9,7 @@ import io
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
             _write_private(path, completed, new=not there)
         except FileExistsError:  # another command was first
             return load(root, environ)
+    if write and there:
+        keep_private(path)
 
     in_file = dotenv_values(stream=io.StringIO(completed), interpolate=False)
     values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
@@ -124,6 +127,14 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     return Settings(root, values, project, saved=there or write), made
+
+
+def keep_private(path: Path) -> None:
+    """Take from a file or folder what rights others have to it; on Windows they follow from the folder that it is in."""
+    mode = path.stat().st_mode
+    if os.name == "posix" and mode & 0o077:
+        with contextlib.suppress(PermissionError):  # it is another account's, who sees to it
+            path.chmod(stat.S_IMODE(mode) & 0o700)
 
 
 def _source(root: Path, values: Mapping[str, str]) -> str:

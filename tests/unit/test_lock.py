@@ -105,6 +105,14 @@ def test_a_dead_holder_holds_nothing(tmp_path) -> None:
         assert "invoke up (process" in (tmp_path / ".stack" / "lock-holder").read_text()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="rights follow from the folder")
+def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
+    (tmp_path / ".stack").mkdir()
+    (tmp_path / ".stack").chmod(0o755)
+    with lock.held(tmp_path, "up"):
+        assert (tmp_path / ".stack").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize(
     ("deaf", "ends"),
     [("SIGUSR1", "SIGINT"), ("SIGINT", "SIGTERM"), ("SIGINT, SIGTERM", "SIGKILL")],

@@ -33,6 +33,11 @@ def test_first_use_writes_secrets_that_only_the_owner_can_read(checkout) -> None
     assert len(loaded["AIRFLOW_JWT_SECRET"]) >= 64
     if sys.platform != "win32":
         assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o600
+        (checkout / ".env").chmod(0o644)
+        settings.load(checkout, {}, write=False)
+        assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o644
+        settings.load(checkout, {})
+        assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o600
 
 
 def test_of_many_first_uses_at_once_one_makes_the_secrets(checkout) -> None:
