@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ os.umask(0o022)
 
 ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
 BAKED = "Run the dbt project that the image carries, without the mount of ./dbt_project."
-RUNTIME = "What to run on: docker, native (no Docker needed), or auto (Docker when its engine answers). Without it: RUNTIME in .env."
+RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has the data, else Docker). Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
 FORCE = "If a run is in progress, cancel it."
@@ -73,8 +74,16 @@ def guard(body):
 
 
 def command(**options):
-    """An Invoke task that is guarded."""
-    return lambda body: task(**options)(guard(body))
+    """An Invoke task that is guarded, and whose help shows what a flag is without being typed."""
+
+    def made(body):
+        for name, text in options.get("help", {}).items():
+            default = inspect.signature(body).parameters[name.replace("-", "_")].default
+            if default and isinstance(default, str):
+                options["help"][name] = f"{text} Default: {default}."
+        return task(**options)(guard(body))
+
+    return made
 
 
 def runtime_of(c, asked=None, starting=False, keep=()):
@@ -421,7 +430,7 @@ def doctor(c, runtime=None):
         "out": "The JSON file to write. Without it: bench/results/<time>.json in the checkout.",
     }
 )
-def bench(c, only="", orch="", rounds="5", runtime="", out=None):
+def bench(c, orch="", runtime="", only="", rounds="5", out=None):  # so that -o and -r are what they are elsewhere
     """Measure what orchestration costs, as ratios, on a stack of the benchmark's own; yours is not touched."""
     from bench.__main__ import main
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from stack import console
@@ -56,5 +57,6 @@ def print_table(runtime: Runtime) -> None:
         console.say("  No orchestrator is active. Next: invoke up")
     console.say()
     console.table(
-        ("SERVICE", "STATE", "HEALTH", "SINCE"), [(s["name"], s["state"], s["health"] or "-", s["status"]) for s in now["services"]]
+        ("SERVICE", "STATE", "HEALTH", "STATUS"),
+        [(s["name"], s["state"], s["health"] or "-", re.sub(r" \((health: )?\w+\)$", "", s["status"])) for s in now["services"]],
     )

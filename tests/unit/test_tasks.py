@@ -92,6 +92,15 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
     assert not (invoke.folder / ".env").exists()
 
 
+def test_a_short_flag_is_the_same_in_every_command(invoke) -> None:
+    for name in ("up", "build", "bench"):
+        assert {"-o STRING, --orch", "-r STRING, --runtime"} <= set(re.findall(r"-\w STRING, --\w+", invoke("--help", name).stdout))
+
+
+def test_help_shows_defaults(invoke) -> None:
+    assert "Default: 300." in " ".join(invoke("--help", "up").stdout.split())
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
