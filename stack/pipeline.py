@@ -257,6 +257,8 @@ def show_event(event: dict[str, Any]) -> None:
         console.note(f"  {event['message']}")
     elif event["event"] == "node":
         rows = "" if event["rows"] is None or event["status"] == "pass" else f"{event['rows']} rows"
+        if event["status"] == "skipped" and event["message"]:
+            rows = event["message"].splitlines()[0]
         status = console.paint(f"{event['status']:<8}", _COLOURS.get(event["status"], Fore.RED))
         console.say(f"  {status} {event['kind']:<9} {event['name']:<58} {event['seconds']:>6.2f} s  {rows}".rstrip())
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin
 
 from results_xcom import KEY
 from switchyard import api, jobs, project
-from switchyard.results import FAILED, failures
+from switchyard.results import failures, left
 
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
 PARSE_FAILED = "dbt cannot parse the project"
@@ -94,25 +94,25 @@ def rerun() -> bool:
     if newest[0]["state"] != "failed":
         return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
     path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
-    left = [node for node in read_results(airflow, path)["nodes"] if node["status"] in (*FAILED, "skipped")]
-    if newest[0]["note"] == CANCELED or not left or jobs.load()[job].before:  # what dbt did not come to is not known
+    nodes = left(read_results(airflow, path)["nodes"])
+    if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
         return run(job, options)
     if jobs.load()[job].dbt_args[0] == "build":
         if not airflow.find(f"dags/{dag}/tasks/{PRODUCER}"):  # one task for the whole build
-            return run(job, replace(options, select=selection(left) or options.select))
+            return run(job, replace(options, select=selection(nodes) or options.select))
         if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean form
             return run(job, options)
     tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
     again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
     # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
-    if not set(again) - {f"{PRODUCER}_done"} or any(node["kind"] == "operation" for node in left):
+    if not set(again) - {f"{PRODUCER}_done"} or any(node["kind"] == "operation" for node in nodes):
         return run(job, options)
     if problem := make_current(airflow, dag):
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
     others = find_active(airflow)
     now = datetime.now(timezone.utc)
-    forget(airflow, path, left)
+    forget(airflow, path, nodes)
     if len(again) < len(tasks):
         # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
         airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
@@ -123,17 +123,17 @@ def rerun() -> bool:
     return conclude(airflow, path, url, now)
 
 
-def selection(left: list[dict[str, Any]]) -> str:
+def selection(nodes: list[dict[str, Any]]) -> str:
     """The nodes for dbt's ``--select``; empty where one is a hook, or has a name that cannot stand there."""
-    names = [node["name"].rpartition("::")[2] for node in left]  # a unit test stands after its model
-    plain = all(re.fullmatch(r"\w+", name) for name in names) and all(node["kind"] != "operation" for node in left)
+    names = [node["name"].rpartition("::")[2] for node in nodes]  # a unit test stands after its model
+    plain = all(re.fullmatch(r"\w+", name) for name in names) and all(node["kind"] != "operation" for node in nodes)
     return " ".join(names) if plain else ""
 
 
-def forget(airflow: Airflow, path: str, left: list[dict[str, Any]]) -> None:
+def forget(airflow: Airflow, path: str, nodes: list[dict[str, Any]]) -> None:
     """Delete what the task that ran the build said of what is to run again; a task that never ran would believe it."""
     xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
-    keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in left}
+    keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
     for entry in airflow.request("GET", f"{xcoms}?xcom_key_pattern=_status&limit=1000")["xcom_entries"]:
         key = entry["key"]
         if key in keys or (key.endswith("_tests_status") and airflow.request("GET", f"{xcoms}/{key}")["value"] != "pass"):

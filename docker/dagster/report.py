@@ -35,8 +35,8 @@ def failed_before(context: OpExecutionContext) -> str | None:
     if context.run.tags.get("dagster/is_resume_retry") != "true" or not context.run.parent_run_id:
         return None
     failed = kept(folder(context.run.parent_run_id))
-    again = {record["status"] for record in results.read(failed) if record["kind"] not in ("source", "operation")}
-    return str(failed) if again & (results.FAILED | {"skipped"}) else None
+    again = [record for record in results.left(results.read(failed)) if record["kind"] not in ("source", "operation")]
+    return str(failed) if again else None
 
 
 def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:

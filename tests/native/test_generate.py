@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -72,6 +73,15 @@ def test_the_marts_are_those_of_the_sql_by_hand_also_after_another_day(shop) -> 
     assert digest(shop) != before
     shop.invoke("run")
     assert differing(shop) == dict.fromkeys(MARTS, "0")
+
+
+def test_a_seed_of_a_persons_own_is_loaded_and_the_shops_are_shown_as_skipped(shop) -> None:
+    with shop.edited("seeds/mine.csv", "id\n1\n"):
+        said = shop.invoke("run", "--select", "resource_type:seed").stdout
+    assert re.search(r"success +seed +mine ", said)
+    assert len(re.findall(r"skipped +seed +raw_\w+ .*its table is that of invoke generate", said)) == len(TABLES)
+    assert shop.sql("select count(*) from raw.mine") == "1"
+    shop.invoke("sql", "drop table raw.mine")
 
 
 def test_nothing_is_replaced_while_somebody_is_at_work(shop) -> None:
