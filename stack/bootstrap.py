@@ -9,6 +9,9 @@ from stack.settings import Settings
 
 WAREHOUSE = "airflow"  # the shared default database: Airflow's metadata, and the dbt schemas beside it
 DBT_ROLE = "dbt"
+# A password of so many characters, as `stack.settings` makes them, is not guessed. The others are hashed 4,096 times at each
+# sign-in, to slow down whoever guesses: half the time of a connection, and Dagster opens one or more for every event of a run.
+RANDOM = 24
 REPLACE = "switchyard.replace"  # the setting with which a session's first new schema takes the place of all that its role owns
 
 # pg_restore cannot drop in its transaction what its file does not know of, so the server does: at the first schema that a
@@ -75,7 +78,9 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
     ]
     for orchestrator in orchestrators:
         name = orchestrator.database
+        random = len(settings[orchestrator.database_key]) >= RANDOM
         parts += [
+            f"set scram_iterations = {1 if random else 'default'};",
             _role(name, settings[orchestrator.database_key]),
             _only(name, "public"),
             f'select \'create database "{name}" owner "{name}"\''
@@ -83,6 +88,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
             f'alter database "{name}" owner to "{name}";',
             f'revoke all on database "{name}" from public;',
         ]
+    parts.append("reset scram_iterations;")
     # Where a role has no business, it cannot even look at the catalogue.
     parts.append("revoke all on database postgres, template1 from public;")
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")

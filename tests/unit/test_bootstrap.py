@@ -29,3 +29,11 @@ def test_another_project_gets_a_database_of_its_own_and_the_shop_none() -> None:
     assert 'create database "jaffle" owner dbt' in script
     assert 'revoke all on database "jaffle" from public;' in script
     assert "owner dbt" not in bootstrap.sql(settings, [DAGSTER], bootstrap.WAREHOUSE)
+
+
+def test_only_a_password_that_nobody_guesses_is_hashed_once() -> None:
+    script = bootstrap.sql(Settings(Path("/shop"), VALUES, "p"), [DAGSTER])
+    assert script.index("set scram_iterations = default;") < script.index('create role "dagster"')
+    script = bootstrap.sql(Settings(Path("/shop"), {**VALUES, "DAGSTER_DB_PASSWORD": "x" * 24}, "p"), [DAGSTER])
+    assert script.index('role "dbt"') < script.index("set scram_iterations = 1;") < script.index('create role "dagster"')
+    assert script.index('create role "dagster"') < script.index("reset scram_iterations;")
