@@ -40,6 +40,7 @@ _WORDS = (
     ("LOCK_TIMEOUT", re.compile("0|[1-9][0-9]{0,5}"), "a number of seconds, or 0 for no end"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
     ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
+    ("DAGSTER_TABLE_METADATA", re.compile("true|false"), "either true or false"),
     ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )

@@ -52,7 +52,10 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
     """
     target = invocation.target_path
     try:
-        yield from invocation.stream()
+        events = invocation.stream()
+        if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
+            events = events.fetch_row_counts().fetch_column_metadata()
+        yield from events
         keep_results(target)
     finally:
         end(invocation.process)

@@ -28,6 +28,9 @@ query ($run: ID!) {
   }}}
 }"""
 GRAPH = "{assetNodes {assetKey {path} dependencyKeys {path} isExecutable}}"
+TABLES = """{assetNodes {assetKey {path} assetMaterializations(limit: 1) {metadataEntries {
+  label ... on IntMetadataEntry {intValue} ... on TableColumnLineageMetadataEntry {lineage {columnName columnDeps {columnName}}}
+}}}}"""
 NEWEST = "{runsOrError(limit: 1) {... on Runs {results {runId}}}}"
 
 
@@ -84,3 +87,23 @@ def test_the_button_from_failure_runs_what_failed_and_what_was_skipped(stack) ->
     assert state == "SUCCESS", why
     assert set(after) == {name for name, status in before.items() if status in ("error", "fail", "skipped")}
     assert {"fct_daily_sales", "rpt_sales_summary"} <= set(after)
+
+
+def test_tables_are_shown_with_rows_columns_and_where_these_come_from_on_demand(stack, reference) -> None:
+    stack.on("dagster")
+    stack.invoke("down")
+    stack.invoke("up", "--orch", "dagster", DAGSTER_TABLE_METADATA="true")
+    try:
+        stack.invoke("run")
+        found = {}
+        for node in ask(stack, TABLES)["assetNodes"]:
+            for materialization in node["assetMaterializations"]:
+                found[node["assetKey"]["path"][-1]] = {entry["label"]: entry for entry in materialization["metadataEntries"]}
+    finally:
+        stack.invoke("up", "--orch", "dagster")
+    assert {name: found[name]["dagster/row_count"]["intValue"] for name in reference} == {
+        name: rows for name, (rows, _) in reference.items()
+    }
+    lineage = {column["columnName"]: column["columnDeps"] for column in found["fct_daily_sales"]["dagster/column_lineage"]["lineage"]}
+    assert all("dagster/column_schema" in found[name] for name in reference)
+    assert any(lineage.values())

@@ -1,5 +1,6 @@
 """What makes an image out of date, and what does not."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -72,3 +73,14 @@ def test_what_dbt_writes_does_not_matter(copy) -> None:
         (copy / "dbt_project" / name).mkdir(exist_ok=True)
         (copy / "dbt_project" / name / "x").write_text("")
     assert both(copy) == before
+
+
+def test_of_a_package_in_both_of_dagsters_environments_there_is_one_version(root) -> None:
+    """One of them is put on the other's path (docker/dagster/start.py)."""
+    locks = [
+        dict(re.findall(r"^([\w.-]+)==([^ ;]+)", (root / "docker" / "dagster" / name).read_text(), re.M))
+        for name in ("requirements.txt", "requirements-dbt.txt")
+    ]
+    shared = locks[0].keys() & locks[1].keys()
+    assert len(shared) > 10
+    assert {name: locks[0][name] for name in shared} == {name: locks[1][name] for name in shared}
