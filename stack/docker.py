@@ -69,9 +69,9 @@ def postgres_file(settings: Settings) -> Path:
 
 
 def compose(settings: Settings, file: Path, *args: str, override: Path | None = None) -> list[str]:
-    """``docker compose`` on one compose file, with the checkout's ``.env``."""
+    """``docker compose`` on one compose file, with the checkout's settings."""
     files = ["-f", str(file)] + (["-f", str(override)] if override else [])
-    return ["docker", "compose", "--env-file", str(settings.env_file), *files, *args]
+    return ["docker", "compose", "--env-file", str(settings.compose_env), *files, *args]
 
 
 def build_argv(
@@ -289,8 +289,10 @@ class Docker:
         Args:
             services: what `services` returned just now, to not ask again.
         """
-        found = self.services() if services is None else services
-        return next((service.orchestrator for service in found if service.up and service.orchestrator in self.orchestrators), None)
+        found = [service for service in (self.services() if services is None else services) if service.orchestrator in self.orchestrators]
+        # One whose start was refused has left containers that never ran.
+        runs = [service for service in found if service.state in ("running", "restarting")]
+        return next((service.orchestrator for service in runs or found if service.up), None)
 
     def baked(self) -> bool:
         """Whether a container runs the dbt project of its image."""
@@ -515,6 +517,8 @@ class Docker:
         self._up(up_argv(self.settings, target, timeout, file), target.title, timeout, on_line, values)
 
     def _up(self, argv: list[str], title: str, timeout: int, on_line: OnLine, env: Mapping[str, str] | None = None) -> None:
+        if not self.runner.dry:
+            self.settings.write_for_compose()
         began, started = time.monotonic(), int(time.time())
         # Compose counts its time-out from when the last container was started, which may wait for another's health.
         done = self.runner.follow(argv, on_line, env=env, seconds=timeout)

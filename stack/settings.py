@@ -75,8 +75,23 @@ class Settings:
 
     @property
     def env_file(self) -> Path:
-        """The file that the secrets are kept in, and that Compose reads; an empty one where there is none."""
+        """The file that the secrets are kept in; an empty one where there is none."""
         return self.root / ".env" if self.saved else Path(os.devnull)
+
+    @property
+    def compose_env(self) -> Path:
+        """The file that Compose reads, which it finds by itself beside its own ones; an empty one where nothing was started yet."""
+        path = self.root / "compose" / ".env"
+        return path if self.saved and path.exists() else Path(os.devnull)
+
+    def write_for_compose(self) -> None:
+        """Write every value where Compose finds it, those that follow from others as well, for `docker compose` typed by hand."""
+        values = {**self.values, _PROJECT_NAME_KEY: self.project}
+        lines = [_line(key, value) for key, value in sorted(values.items())]
+        text = "\n".join(["# Written by invoke; .env in the folder above is the one to edit.", *lines, ""])
+        path = self.root / "compose" / ".env"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            _write_private(path, text, new=False)
 
 
 def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
@@ -143,12 +158,17 @@ def _source(root: Path, values: Mapping[str, str]) -> str:
     return os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
 
 
+def _line(key: str, value: str) -> str:
+    """A line of an env file, as both readers of it understand it."""
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
+
+
 def assign(root: Path, key: str, value: str) -> None:
     """Give ``key`` another value in ``.env``, in its own line or a new one; everything else stays as it is."""
     path = root / ".env"
     _check_control(key, value)
-    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-    line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
+    line = _line(key, value)
     lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
     places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
     if places:

@@ -27,11 +27,12 @@ class DockerStack(Stack):
 
     def container(self, service: str) -> dict:
         """`docker inspect` of a service's container."""
-        return json.loads(subprocess.check_output(["docker", "inspect", f"{PROJECT}-{service}-1"]))[0]
+        (name,) = ours("ps", "{{.Names}}", "--all", "--filter", f"label=com.docker.compose.service={service}")
+        return json.loads(subprocess.check_output(["docker", "inspect", name]))[0]
 
     def started(self, service: str) -> bool:
         """Whether the service's container runs."""
-        return f"{PROJECT}-{service}-1" in ours("ps", "{{.Names}}")
+        return service in ours("ps", '{{.Label "com.docker.compose.service"}}')
 
     def orchestrators(self) -> set[str]:
         """Whose containers run at this moment."""

@@ -96,6 +96,28 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
     assert stack.hashes() == before
 
 
+def test_compose_typed_by_hand_changes_nothing_and_starts_no_second_orchestrator(stack) -> None:
+    stack.on("dagster")
+    before = {service["name"]: service["id"] for service in stack.status()["services"]}
+
+    def typed(name: str) -> subprocess.CompletedProcess[str]:
+        argv = ["docker", "compose", "-f", f"compose/docker-compose-{name}.yaml", "up", "--detach", "--no-build"]
+        env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
+        return subprocess.run(argv, cwd=stack.folder, env=env, capture_output=True, text=True)
+
+    again = typed("dagster")
+    assert again.returncode == 0, again.stderr
+    assert {service["name"]: service["id"] for service in stack.status()["services"]} == before
+    second = typed("prefect")
+    assert second.returncode
+    assert f"{PROJECT}-orchestrator" in second.stderr
+    assert stack.orchestrators() == {"dagster"}
+    assert stack.status()["orchestrator"] == "dagster"
+    stack.invoke("switch", "prefect")
+    assert stack.orchestrators() == {"prefect"}
+    assert {service["state"] for service in stack.status()["services"]} == {"running"}
+
+
 def test_images_of_a_project_with_a_longer_name_are_not_this_stacks(tmp_path, root) -> None:
     name = f"{PROJECT}-pre"
     subprocess.check_output(["docker", "tag", python_image(), f"{name}-two-dagster:local"])

@@ -1,5 +1,6 @@
 """The exact command of everything that is asked of Docker: what runs is what these lists say."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ DAGSTER = Orchestrator(
     mounts={"dagster-code": (), "dagster-daemon": ("./dagster.yaml:/dagster.yaml:ro",)},
 )  # fmt: skip
 SHOP = Project(Path("/shop/dbt_project"), {"name": "shop"}, "shop", "dev", {"type": "postgres"}, shared=True, shop=True)
-COMPOSE = ["docker", "compose", "--env-file", "/shop/.env", "-f"]
+COMPOSE = ["docker", "compose", "--env-file", os.devnull, "-f"]
 ON_DAGSTER = [*COMPOSE, "/shop/compose/docker-compose-dagster.yaml"]
 ON_POSTGRES = [*COMPOSE, "/shop/compose/docker-compose-postgres.yaml"]
 

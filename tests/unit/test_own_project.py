@@ -29,7 +29,7 @@ def checkout(tmp_path, root, monkeypatch) -> Path:
     """As much of a checkout as a project is read by, and a home with nothing in it."""
     folder = tmp_path / "checkout"
     (folder / "docker" / "airflow").mkdir(parents=True)
-    for name in (".env.example", "docker/airflow/requirements.txt"):
+    for name in (".env.example", "docker/airflow/requirements-dbt.txt"):
         shutil.copy(root / name, folder / name)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
