@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from stack import bootstrap, console, warehouse
+from stack import bootstrap, console, faults, warehouse
 from stack import project as projects
 from stack.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from stack.runner import shown
@@ -114,8 +114,10 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
             existing = warehouse.schemas(runtime)
             if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} by that of {file}?"):
                 raise BadUsage("Nothing was restored.", "The question was not answered with yes.", f"{_restore_command(Path(file))} --yes")
+            faults.point("read")
             with console.Waiting("restore", file) as waiting:
                 _restore(runtime, archive, file)
+            faults.point("restored")
             console.done(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
 
 
@@ -154,9 +156,12 @@ def _dump(runtime: Runtime, database: str, schemas: list[str], partial: Path, ta
             if done.code:
                 raise _failed(f"{target} could not be written.", done.stderr, "invoke logs --service postgres", target.parent)
             os.fsync(archive.fileno())
+            faults.point("dumped")
             _check(runtime, archive, str(target), target.parent)
+            faults.point("checked")
         _require_free(target)
         partial.rename(target)
+        faults.point("named")
     finally:
         partial.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 
-from stack import console, lock, pipeline
+from stack import console, faults, lock, pipeline
 from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError, StillStarting
 from stack.orchestrators import Orchestrator
 from stack.runtime import POSTGRES, Runtime
@@ -91,6 +91,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     if _build_outdated(runtime, target, baked) or runs is not Runs.REFUSE:
         _settle(runtime, runs, command)
     old = runtime.orchestrators[active]
+    faults.point("prepared")
     try:
         _start_postgres(runtime, timeout)
         _stop(runtime, old)
@@ -110,6 +111,7 @@ def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
     """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be told from what runs."""
     with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
         runtime.stop_orchestrator(waiting.detail)
+    faults.point("stopped")
     if interrupts:
         raise KeyboardInterrupt
 
@@ -183,6 +185,7 @@ def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> None:
     """Check and build what ``target`` needs, without touching anything that runs."""
     runtime.preflight(target, baked=baked)
     _build_outdated(runtime, target, baked)
+    faults.point("prepared")
 
 
 def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
@@ -196,11 +199,13 @@ def _start_postgres(runtime: Runtime, timeout: int) -> None:
     with console.Waiting("start", "PostgreSQL") as waiting:
         runtime.start_postgres(timeout, waiting.detail)
     console.done(f"PostgreSQL is healthy on localhost:{runtime.settings.port('POSTGRES_PORT')}")
+    faults.point("postgres")
 
 
 def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
     with _waiting("start", target.title, f"{target.title} is healthy") as waiting:
         runtime.start(target, baked=baked, timeout=timeout, on_line=waiting.detail)
+    faults.point("started")
 
 
 def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
@@ -217,6 +222,7 @@ def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
 def _down(runtime: Runtime) -> None:
     with _waiting("stop", "everything", "Everything is stopped") as waiting:
         runtime.down(waiting.detail)
+    faults.point("down")
 
 
 def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Callable[[Runtime], None] | None = None) -> None:

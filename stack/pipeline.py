@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from colorama import Fore, Style
 
-from stack import console, diagnosis, lock
+from stack import console, diagnosis, faults, lock
 from stack import project as projects
 from stack.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed
 from stack.runner import Result
@@ -156,6 +156,8 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         elif kind == "finished":
             run.state, run.seconds, run.message = event["state"], event["seconds"], event["message"]
         show({"event": kind, **event})
+        if kind == "started":
+            faults.point("triggered")
 
     try:
         done = stream(on_line)
