@@ -101,7 +101,7 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("a:\n    dbt: run\n    vars: {2026-02-03: 1}", 5, "vars cannot be handed to dbt", id="a date for a name"),
         pytest.param("a:\n    dbt: run\n    vars: &v {a: *v}", 5, "vars cannot be handed to dbt", id="variables that hold themselves"),
         pytest.param("a:\n    dbt: run\n    schedule: 0 5 * *", 5, "no cron expression of five fields", id="four fields"),
-        pytest.param("a:\n    dbt: run\n    schedule: '@daily'", 5, "no cron expression of five fields", id="a word for a schedule"),
+        pytest.param("a:\n    dbt: run\n    schedule: '@reboot'", 5, "no cron expression of five fields", id="a word for a schedule"),
         pytest.param("a:\n    dbt: run\n    schedule: 5", 5, "schedule must be text", id="a number for a schedule"),
         pytest.param("a:\n    dbt: run\n    timezone: Europe/Zurch", 5, "no time zone 'Europe/Zurch'", id="an unknown time zone"),
         pytest.param("a:\n    dbt: run\n    timezone: ../../etc", 5, "no time zone", id="a path for a time zone"),
@@ -169,6 +169,13 @@ def test_a_process_reads_the_jobs_of_its_project(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "cron"), [("@hourly", "0 * * * *"), ("@daily", "0 0 * * *"), ("@weekly", "0 0 * * 0"), ("@monthly", "0 0 1 * *")]
+)
+def test_a_word_of_crontab_is_its_five_fields(tmp_path, word, cron) -> None:
+    assert read(tmp_path, f"jobs: {{a: {{dbt: run, schedule: {json.dumps(word)}}}}}")["a"].cron == cron
+
+
+@pytest.mark.parametrize(
     "cron",
     [
         "* * * * *",
@@ -190,7 +197,7 @@ def test_a_schedule_is_what_cron_takes(tmp_path, cron) -> None:
     [
         "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 * ", "* * * * 8", "*/0 * * * *", "*/60 * * * *", "1-2-3 * * * *",
         "a * * * *", "* * * foo *", "* * * * mond", "*  * * * *", "* * * *", "* * * * * *", "1, * * * *", "-1 * * * *",
-        "\u0661 * * * *", "", "@daily", "* * L * *",
+        "\u0661 * * * *", "", "@reboot", "* * L * *",
     ],
 )  # fmt: skip
 def test_what_is_no_schedule_is_told(tmp_path, cron) -> None:

@@ -35,6 +35,16 @@ _CRON = (
     (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
     (0, 7, "sun mon tue wed thu fri sat"),
 )
+# The words of crontab(5); the products get the fields, so that all three understand them alike.
+_WORDS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 _KEYS = {"description", "dbt", "schedule", "timezone", "vars"}
 
 
@@ -259,6 +269,7 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
                 wrong(entry[own][0], f"{own} must be text.")
         commands = list(_commands(entry, values, wrong, key))
         cron, zone = values.get("schedule"), values.get("timezone", "UTC")
+        cron = _WORDS.get(cron, cron) if isinstance(cron, str) else cron
         if isinstance(cron, str) and not _is_cron(cron):
             wrong(entry["schedule"][0], f"{cron!r} is no cron expression of five fields.")
         if isinstance(zone, str) and "timezone" in entry and not _zone(zone):
