@@ -25,6 +25,7 @@ MAGIC = b"PGDMP"
 ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
 NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 ANOTHER = "Restore a file that `invoke backup` has written."
+_PUBLIC = "create schema if not exists public"  # a file without it leaves none
 
 
 def default_file(root: Path, now: datetime, database: str) -> Path:
@@ -174,6 +175,9 @@ def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
     done = runtime.runner.transfer(argv, archive, None, env)
     if done.code:
         raise _failed(f"{name} was not restored; the data is as it was.", done.stderr, ANOTHER)
+    if not runtime.project.shop:
+        argv, env = runtime.client("psql", "--no-psqlrc", "--quiet", "--dbname", projects.database(runtime.settings), "--command", _PUBLIC)
+        runtime.runner.change(argv, env=env)
 
 
 def _check(runtime: Runtime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:

@@ -24,7 +24,8 @@ declare
 begin
     if current_setting('{REPLACE}', true) = 'on' then
         perform set_config('{REPLACE}', 'off', true);
-        for name in select nspname from pg_namespace where nspowner = current_user::text::regrole loop
+        -- In a database that belongs to the role, public is among them; the file makes it again, or else `up` does.
+        for name in select nspname from pg_namespace where pg_has_role(nspowner, 'usage') loop
             execute format('drop schema %I cascade', name);
         end loop;
     end if;
@@ -100,6 +101,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
             f'revoke all on database "{project}" from public;',
             f'\\connect "{project}"',
             "set client_min_messages = warning;",
+            "create schema if not exists public authorization pg_database_owner;",
             _REPLACE,
         ]
     return "\n".join(parts) + "\n"

@@ -14,7 +14,14 @@ from stack.runtime import POSTGRES, Runtime
 TIMEOUT = 120  # seconds that PostgreSQL may take to start
 
 _DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
-_SCHEMAS = "select nspname from pg_namespace where nspowner = current_user::text::regrole order by nspname"
+# `public` is that of the database's owner, and counts where anything is in it.
+_SCHEMAS = """
+select nspname from pg_namespace as schema
+where pg_has_role(nspowner, 'usage')
+and (nspname <> 'public' or exists (select from pg_class where relnamespace = schema.oid)
+     or exists (select from pg_proc where pronamespace = schema.oid))
+order by nspname
+"""
 # Whoever waits for a command inside a transaction is in the middle of something as well.
 _BUSY = """
 select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,

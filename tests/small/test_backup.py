@@ -1,0 +1,25 @@
+"""Backups of a project in the schema `public`, which most tutorials use."""
+
+from __future__ import annotations
+
+
+def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_path) -> None:
+    stack.on("dagster")
+    file = tmp_path / "public.dump"
+    stack.invoke("backup", str(file))
+    for change in ("drop table last cascade", "create table extra (a int)", "create function more() returns int return 1"):
+        stack.invoke("sql", change)
+    assert "Replace all data in the schemas public by" in stack.invoke("restore", str(file), code=2, stdin="n\n").stdout
+    assert stack.sql("select to_regclass('last') is null, to_regclass('extra') is null") == "t\tf"
+    stack.invoke("restore", str(file), "--yes")
+    assert stack.hashes() == reference
+    assert stack.sql("select to_regclass('extra') is null, to_regproc('more') is null") == "t\tt"
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+def test_a_deletion_saves_it_first(stack, reference) -> None:
+    stack.on("dagster")
+    said = stack.invoke("clean", "--volumes", stdin="n\n", code=2).stdout
+    assert "Backup written to" in said
+    assert stack.hashes() == reference
