@@ -1,5 +1,6 @@
 """The dbt project as Dagster assets and asset checks, with its jobs and their schedules."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -64,12 +65,19 @@ def commands(job: jobs.Job, options: RunOptions) -> list[list[str]]:
     return [list(args) for args in job.asked(jobs.Options(**options.model_dump())).commands]
 
 
+def everything() -> str:
+    """The selection of all that `dbt build` builds: the default, fqn:*, leaves saved queries out, and dbt itself takes "" for nothing."""
+    if not report.TABLE_METADATA:
+        return ""
+    return "fqn:* resource_type:saved_query" if json.loads(MANIFEST.read_bytes())["saved_queries"] else "fqn:*"
+
+
 try:
 
     @dbt_assets(
         manifest=MANIFEST,
         project=PROJECT,
-        select="",  # all that `dbt build` builds: the default, fqn:*, leaves saved queries out
+        select=everything(),
         name="dbt",
         dagster_dbt_translator=Translator(
             DagsterDbtTranslatorSettings(

@@ -17,6 +17,8 @@ from dagster_dbt import DbtCliInvocation
 from switchyard import results
 
 RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
+# Whether dagster-dbt has dbt beside it (start.py), and asks the warehouse about each table.
+TABLE_METADATA = os.environ.get("DAGSTER_TABLE_METADATA") == "true"
 PATIENCE = 20  # seconds that dbt has to cancel its queries
 
 
@@ -53,7 +55,7 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
     target = invocation.target_path
     try:
         events = invocation.stream()
-        if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
+        if TABLE_METADATA:
             events = events.fetch_row_counts().fetch_column_metadata()
         yield from events
         keep_results(target)
