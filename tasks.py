@@ -74,7 +74,7 @@ def guard(body):
 
 
 def command(**options):
-    """An Invoke task that is guarded, and whose help shows what a flag is without being typed."""
+    """An Invoke task that is guarded, and whose help shows each flag's default."""
 
     def made(body):
         for name, text in options.get("help", {}).items():
@@ -213,10 +213,8 @@ def down(c, wait=False, force=False):
 
     with changing(c, "down") as runtime:
         lifecycle.down(runtime, runs(wait, force))
-        # An engine that is started again brings its containers back, whatever runs natively.
-        other = runtime_of(c, keep=runtime.runner.keep)
-        if other.name != runtime.name and other.running():
-            lifecycle.down(other, runs(wait, force))
+        if runtime.beside:  # an engine that is started again brings its containers back, whatever runs natively
+            lifecycle.down(runtime.beside, runs(wait, force))
 
 
 @command(positional=["folder"], help={"folder": "A folder with a dbt_project.yml; shop is the project that comes with this."})
@@ -246,7 +244,7 @@ def use(c, folder):
 )
 def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, cancel=False):
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
-    from stack import pipeline, warehouse
+    from stack import lock, pipeline, warehouse
     from stack.errors import BadUsage
 
     asked = job, select, vars, full_refresh or None
@@ -257,8 +255,8 @@ def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, c
     if cancel:
         pipeline.cancel(runtime_of(c))
         return
-    with changing(c, "run") as runtime:
-        pass  # once nobody changes the stack; others may, from here on
+    with lock.held(ROOT, "run"):  # once nobody changes the stack; others may, from here on
+        runtime = runtime_of(c)
     name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
     options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
     with warehouse.watched(runtime):

@@ -35,11 +35,17 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
             {
                 "everything": lambda build=build: timed(lambda: stand.invoke(*build, "--no-cache")),
                 "a model": _edited(stand, stand.folder / "dbt_project" / MODEL, "-- {}\n", build),
-                "a dependency": _edited(stand, stand.folder / "docker" / name / "requirements.txt", "# {}\n", build),
+                "a dependency": _edited(stand, _lock(stand, name), "# {}\n", build),
             },
         )
         yield ratio(f"{title}: build after one model / of everything", found["a model"], found["everything"], 0.05)
         yield ratio(f"{title}: build after one dependency / of everything", found["a dependency"], found["everything"])
+
+
+def _lock(stand: Stand, name: str) -> Path:
+    """A lock that the image is built from."""
+    folder = stand.folder / "docker" / name
+    return next(path for path in (folder / "requirements-image.txt", folder / "requirements.txt") if path.exists())
 
 
 def environment(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, int]]) -> int:

@@ -147,11 +147,21 @@ def stand(runtime: str, only: Sequence[str]) -> Iterator[Stand]:
         copy_checkout(ROOT, Path(folder).resolve())
         made = Stand(Path(folder).resolve(), runtime, only)
         made.driver.require()
+        if runtime == "docker":
+            remove_leftovers(PROJECT)
         try:
             yield made
         finally:
             for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
                 subprocess.run(made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.DEVNULL)
+
+
+def remove_leftovers(project: str) -> None:
+    """Remove what a command that was killed has left of a compose project: it was another folder's, so no command touches it."""
+    for listing, removal in (("ps --all --quiet", "rm --force"), ("volume ls --quiet", "volume rm"), ("network ls --quiet", "network rm")):
+        argv = ["docker", *listing.split(), "--filter", f"label={docker.PROJECT}={project}"]
+        if found := subprocess.check_output(argv, text=True).split():
+            subprocess.check_output(["docker", *removal.split(), *found])
 
 
 def copy_checkout(root: Path, folder: Path) -> None:

@@ -12,6 +12,8 @@ DBT_ROLE = "dbt"
 # A password of so many characters, as `stack.settings` makes them, is not guessed. The others are hashed 4,096 times at each
 # sign-in, to slow down whoever guesses: half the time of a connection, and Dagster opens one or more for every event of a run.
 RANDOM = 24
+# A server of an older version does not know it, and is started to back it up.
+_SCRAM = "select from pg_settings, set_config(name, '{}', false) where name = 'scram_iterations';"
 REPLACE = "switchyard.replace"  # the setting with which a session's first new schema takes the place of all that its role owns
 
 # pg_restore cannot drop in its transaction what its file does not know of, so the server does: at the first schema that a
@@ -81,7 +83,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
         name = orchestrator.database
         random = len(settings[orchestrator.database_key]) >= RANDOM
         parts += [
-            f"set scram_iterations = {1 if random else 'default'};",
+            _SCRAM.format(1 if random else 4096),
             _role(name, settings[orchestrator.database_key]),
             _only(name, "public"),
             f'select \'create database "{name}" owner "{name}"\''
@@ -89,7 +91,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
             f'alter database "{name}" owner to "{name}";',
             f'revoke all on database "{name}" from public;',
         ]
-    parts.append("reset scram_iterations;")
+    parts.append(_SCRAM.format(4096))
     # Where a role has no business, it cannot even look at the catalogue.
     parts.append("revoke all on database postgres, template1 from public;")
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")

@@ -77,7 +77,7 @@ def last_lines(state: str, said: str, log: Path) -> list[str]:
         log: the file that keeps that.
     """
     lines = [f"  {line}" for line in COLOURS.sub("", said).splitlines() if line.strip()][-15:]
-    return [f"{state}; its last lines:", *lines, f"  (all of them: {log})"] if lines else [f"{state}; it has printed nothing."]
+    return [f"{state}; its last lines:", *lines, f"  (more of them: {log})"] if lines else [f"{state}; it has printed nothing."]
 
 
 def help_for(messages: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, certificates, checks, diagnosis, environments, fingerprints, plan, ports
+from stack import bootstrap, certificates, checks, diagnosis, environments, fingerprints, neighbours, plan, ports
 from stack import project as projects
 from stack.checks import Check
 from stack.errors import (
@@ -28,6 +29,7 @@ from stack.errors import (
     StackError,
     still_starting,
 )
+from stack.neighbours import PROJECT
 from stack.orchestrators import Orchestrator, stop_order
 from stack.project import Project
 from stack.runner import Result, Runner
@@ -40,13 +42,13 @@ LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
 LABEL_CHECKOUT = "switchyard.checkout"  # of the data's volume: whose the stack is where it has no containers
-PROJECT = "com.docker.compose.project"
 DATA_VOLUME = "postgres-db-volume"
 
 WAREHOUSE_VOLUME = "warehouse-volume"
 VALUE = "SWITCHYARD_VALUE_"  # before the name of a project's variable where Compose reads it, which may be one of `.env` as well
 PGDATA = "/var/lib/postgresql/data"
 PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # of the images
+ANSWER = 20  # seconds after which an engine that hangs counts as one that is not started
 REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
 OLD_IMAGE = "set POSTGRES_IMAGE in .env to that version's image, invoke up, invoke backup."
 MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
@@ -145,7 +147,7 @@ def image_name(settings: Settings, name: str) -> str:
 
 
 def volume_argv(settings: Settings) -> list[str]:
-    """Make the data's volume as Compose would, with the checkout's label, which Compose would ask about on a volume without it."""
+    """Make the data's volume as Compose would, with the checkout's label. In the file, Compose would ask about older volumes."""
     labels = {PROJECT: settings.project, "com.docker.compose.volume": DATA_VOLUME, LABEL_CHECKOUT: str(settings.root)}
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     return ["docker", "volume", "create", *options, f"{settings.project}_{DATA_VOLUME}"]
@@ -153,7 +155,15 @@ def volume_argv(settings: Settings) -> list[str]:
 
 def is_others(root: Path, folder: str) -> bool:
     """Whether ``folder`` is a checkout that exists on this machine and is not ``root``; one that was moved is nobody's any more."""
-    return bool(folder) and Path(folder, "tasks.py").exists() and not os.path.samefile(folder, root)
+    if not folder:
+        return False
+    try:
+        os.stat(os.path.join(folder, "tasks.py"))
+        return not os.path.samefile(folder, root)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:  # in another account's home
+        return True
 
 
 def services(text: str, root: Path) -> tuple[list[Service], str]:
@@ -215,6 +225,7 @@ class Docker:
     """
 
     name = "docker"
+    beside = None
     artifact = "image"
     project_place = "mounted read-only"
 
@@ -240,7 +251,7 @@ class Docker:
         """
         if shutil.which("docker") is None:
             raise checks.no_docker()
-        found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"])
+        found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"], seconds=ANSWER)
         if found.code:
             raise checks.no_answer(found.stderr.strip())
         if starting:
@@ -265,12 +276,14 @@ class Docker:
         Raises:
             BadConfiguration: one has.
         """
-        other = self._asked()[1]
-        if not other:
+        own, other = self._asked()
+        if not own and not other:
             template = f'{{{{index .Labels "{LABEL_CHECKOUT}"}}}}'
             found = self.runner.ask(["docker", "volume", "inspect", "--format", template, self._volume])
             folder = found.stdout.strip()
             other = folder if found.code == 0 and is_others(self.settings.root, folder) else ""
+        if other and neighbours.is_new(self.settings.root):
+            return f"{self.settings.project} is that of {other}; the first command chooses another name"
         if other:
             raise BadConfiguration(
                 f"The Docker stack {self.settings.project} is that of another checkout.",
@@ -539,8 +552,9 @@ class Docker:
     def _kept(self, service: str, said: str) -> Path:
         """Keep what a service that does not start has printed: rolling back removes its container."""
         path = self.settings.root / ".stack" / "logs" / f"{service}.log"
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        path.write_text(said, encoding="utf-8")
+        with contextlib.suppress(OSError):  # the disk may be full, and that is not why it does not start
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.write_text(said, encoding="utf-8")
         return path
 
     def _killed(self, since: int) -> list[str]:
@@ -587,8 +601,8 @@ class Docker:
         """Delete the volumes called ``names`` with all their data."""
         if names:
             self._checked(self.runner.change(["docker", "volume", "rm", *names]))
-            if not self.runner.dry:
-                self._note.unlink(missing_ok=True)
+        if not self.runner.dry and not self.has_data():
+            self._note.unlink(missing_ok=True)
 
     def images(self) -> list[str]:
         """The names of the stack's images that exist."""
@@ -611,7 +625,10 @@ class Docker:
 
     def has_data(self) -> bool:
         """Whether PostgreSQL was ever started: whether its volume is there."""
-        return self._volume in self.volumes()
+        template = f'{{{{.Name}}}}\t{{{{.Label "{LABEL_CHECKOUT}"}}}}'
+        argv = ["docker", "volume", "ls", "--filter", f"name=^{self._volume}$", "--format", template]
+        found = self._checked(self.runner.ask(argv)).stdout.strip()
+        return bool(found) and not is_others(self.settings.root, found.partition("\t")[2])
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
         """A program of PostgreSQL's as the role ``dbt``, in the container, over its local socket, which needs no password."""

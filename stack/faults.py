@@ -39,6 +39,8 @@ def point(name: str) -> None:
     if where != name or where in _done:
         return
     _done.add(where)
+    if action not in ACTIONS:
+        raise StackError(f"SWITCHYARD_FAULT asks for {action!r}.", f"It can be {', '.join(ACTIONS)}.", "unset SWITCHYARD_FAULT")
     if action == "error":
         raise StackError(f"A fault was asked for at the point {name}.", "SWITCHYARD_FAULT is set.", "unset SWITCHYARD_FAULT")
     os.kill(os.getpid(), signal.SIGINT if action == "interrupt" else getattr(signal, "SIGKILL", signal.SIGTERM))

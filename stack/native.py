@@ -41,6 +41,7 @@ class Native:
     """
 
     name = "native"
+    beside = None
     artifact = "environment"
     project_place = "read in place"
 
@@ -96,7 +97,8 @@ class Native:
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
         """Install PostgreSQL, or make the environments of an orchestrator."""
         certificates.check(self.settings.root)
-        self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.runner.dry:
+            self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in names:
             if name == POSTGRES:
                 if not cache or not self.postgres.current():
@@ -416,7 +418,8 @@ class Native:
     def _supported(self, target: Orchestrator) -> Orchestrator:
         if reason := self.unsupported(target):
             others = [f", or: invoke up --orch {name}" for name, other in self.orchestrators.items() if not self.unsupported(other)]
-            raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, f"Start Docker{''.join(others[:1])}")
+            started = f"Start Docker, then: invoke up --orch {target.name} --runtime docker"
+            raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, started + "".join(others[:1]))
         return target
 
     def _able(self, target: Orchestrator) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stack import ports, settings
-from stack.docker import PROJECT
 from stack.runner import Runner
 from stack.settings import Settings
+
+PROJECT = "com.docker.compose.project"  # the label of what belongs to a compose project
 
 
 def is_new(root: Path) -> bool:

@@ -173,7 +173,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def age(process: psutil.Process) -> float:
-    """Seconds since the process was started, whatever the clock was set to meanwhile."""
+    """Seconds since the process was started; on Linux whatever the clock was set to meanwhile."""
     return time.time() - process.create_time()
 
 

@@ -127,9 +127,18 @@ class Runner:
     dry: bool = False
     keep: tuple[int, ...] = ()
 
-    def ask(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Result:
-        """Run a command that only reads, even in a dry run, and capture what it prints; ``env`` are further variables."""
-        return self._captured(argv, env=env)
+    def ask(self, argv: Sequence[str], env: Mapping[str, str] | None = None, seconds: float | None = None) -> Result:
+        """Run a command that only reads, even in a dry run, and capture what it prints.
+
+        Args:
+            argv: the command.
+            env: further variables for this command.
+            seconds: that it may take; then its exit code is 124.
+        """
+        try:
+            return self._captured(argv, env=env, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return Result(124, stderr=f"{argv[0]} has not answered within {seconds:.0f} s.")
 
     def change(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, **options: Any) -> Result:
         """Run a command that changes something, and capture what it prints; ``stdin`` is never echoed.

@@ -15,7 +15,7 @@ from stack.settings import Settings
 
 POSTGRES = "postgres"
 AUTO = "auto"
-BOTH = "Both are up: the Docker engine starts its containers again when it is started. `invoke down` stops both."
+BOTH = "Both runtimes are up: the Docker engine starts its containers again when it is started. `invoke down` stops both."
 
 OnLine = Callable[[str], None]
 
@@ -58,6 +58,7 @@ class Runtime(Protocol):
         artifact: what it builds for an orchestrator: an image, or an environment.
         project_place: how a run sees the dbt project, for `invoke status`.
         project: the dbt project; reading it fails where it cannot be run as it is.
+        beside: the other runtime, where `choose` has found both up.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Runtime(Protocol):
     orchestrators: Mapping[str, Orchestrator]
     runner: Runner
     project: Project
+    beside: Runtime | None
 
     def require(self, *, starting: bool = True) -> str:
         """Make sure that the runtime can be used, to start something or only to look and to stop, and return its version."""
@@ -181,11 +183,13 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
     if wanted not in (AUTO, docker.name, native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
     missing = None
-    try:
-        docker.require(starting=starting)
-    except EngineMissing as error:
-        missing = error
-    up = [runtime for runtime in (native, docker) if (runtime is native or not missing) and runtime.running()]
+    up = [native] if native.running() else []
+    if not (up and wanted == native.name):  # who wants no Docker does not wait for it
+        try:
+            docker.require(starting=starting)
+            up += [docker] if docker.running() else []
+        except EngineMissing as error:
+            missing = error
     if up:
         if (starting and (len(up) > 1 or wanted not in (AUTO, up[0].name))) or asked not in (None, AUTO, *(runtime.name for runtime in up)):
             raise AlreadyActive(
@@ -194,7 +198,8 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
                 "invoke down",
             )
         chosen = docker if asked == docker.name else up[0]
-        return chosen, BOTH if len(up) > 1 else ""
+        chosen.beside = next((runtime for runtime in up if runtime is not chosen), None)
+        return chosen, BOTH if chosen.beside else ""
     if wanted == native.name:
         return native, ""
     if missing:

@@ -86,8 +86,9 @@ class Settings:
 
     def write_for_compose(self) -> None:
         """Write every value where Compose finds it, those that follow from others as well, for `docker compose` typed by hand."""
-        values = {**self.values, _PROJECT_NAME_KEY: self.project}
-        lines = [_line(key, value) for key, value in sorted(values.items())]
+        own = dotenv_values(self.env_file, interpolate=False)
+        values = {**own, **self.values, _PROJECT_NAME_KEY: self.project}
+        lines = [f"{key}={_for_compose(value or '')}" for key, value in sorted(values.items())]
         text = "\n".join(["# Written by invoke; .env in the folder above is the one to edit.", *lines, ""])
         path = self.root / "compose" / ".env"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -95,12 +96,16 @@ class Settings:
 
 
 def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings without ``.env``, for a look at the rest where they cannot be read; of ``environ`` all or, where that is wrong, none."""
+    """The settings without ``.env``, for a look at the rest where it cannot be read; no secrets.
+
+    A key set in ``environ`` wins, but where one of those is wrong, none counts.
+    """
     example = dotenv_values(root / ".env.example", interpolate=False)
     values = {**example, _PROJECT_NAME_KEY: PROJECT_NAME}
+    values = {key: "" if (value or "").startswith("<") else value for key, value in values.items()}
     wanted = {key: environ.get(key) or value for key, value in values.items()}
     try:
-        _check_values(wanted)
+        _check_values({key: value for key, value in wanted.items() if value or not key.endswith("_DB_PASSWORD")})
     except BadConfiguration:
         wanted = values
     project = wanted.pop(_PROJECT_NAME_KEY)
@@ -158,17 +163,20 @@ def _source(root: Path, values: Mapping[str, str]) -> str:
     return os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
 
 
-def _line(key: str, value: str) -> str:
-    """A line of an env file, as both readers of it understand it."""
-    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
+def _for_compose(value: str) -> str:
+    """A value for a file that only Compose reads: it takes what is in single quotes as it is, and has no way to put one there."""
+    if "'" not in value:
+        return f"'{value}'"
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{quoted}"'
 
 
 def assign(root: Path, key: str, value: str) -> None:
     """Give ``key`` another value in ``.env``, in its own line or a new one; everything else stays as it is."""
     path = root / ".env"
     _check_control(key, value)
-    line = _line(key, value)
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
     lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
     places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
     if places:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from stack import console, lifecycle, pipeline
 from stack import project as projects
-from stack.errors import BadUsage, NotHealthy, RunInProgress
+from stack.errors import BadUsage, NotHealthy, RunInProgress, StackError
 from stack.runtime import POSTGRES, Runtime
 
 TIMEOUT = 120  # seconds that PostgreSQL may take to start
@@ -52,15 +52,16 @@ def watched(runtime: Runtime) -> Iterator[None]:
     def watch() -> None:
         shown: set[str] = set()
         while not over.wait(LOOK):
-            with suppress(NotHealthy):
+            with suppress(StackError, OSError):  # the project may just be edited, and who asked for the run may have gone
+                if not runtime.project.shared:
+                    return
                 for line in query(runtime, _WAITING):
-                    if line not in shown:
+                    if line not in shown and not over.is_set():
                         console.advice(line)
                         shown.add(line)
 
-    if runtime.project.shared and not runtime.runner.dry:
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
+    if not runtime.runner.dry:
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from bench.stand import remove_leftovers
+
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
 # Of this checkout alone, so that two of them can be tested beside each other.
@@ -71,6 +73,7 @@ def stack(tmp_path_factory, root) -> Iterator[DockerStack]:
     """The stack, built and with Dagster up; everything of it is removed at the end."""
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
         unavailable("no Docker engine answers")
+    remove_leftovers(PROJECT)
     folder = tmp_path_factory.mktemp("checkout") / "switchyard"
     copy_checkout(root, folder)
     stack = DockerStack(folder, COMPOSE_PROJECT_NAME=PROJECT, RUNTIME="docker")

@@ -261,8 +261,13 @@ def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -
     runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project})
     file = orchestrators.load_all(tmp_path)["dagster"].file
     done = runner.ask(docker.compose(loaded, file, "config", "--format", "json"))
-    seen = json.loads(done.stdout)["services"]["dagster-code"]["environment"]["DBT_ENV_SECRET_PASSWORD"]
-    assert seen.replace("$$", "$") == password, done.stderr
+    loaded.write_for_compose()
+    env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
+    by_hand = subprocess.run(["docker", "compose", "-f", file, "config", "--format", "json"], env=env, capture_output=True, text=True)
+    for answer, said in ((done.stdout, done.stderr), (by_hand.stdout, by_hand.stderr)):
+        assert answer, said
+        seen = json.loads(answer)["services"]["dagster-code"]["environment"]["DBT_ENV_SECRET_PASSWORD"]
+        assert seen.replace("$$", "$") == password, said
 
 
 @pytest.mark.parametrize(("env", "code"), [(None, 0), ("DAGSTER_PROT=1\n", 5)], ids=["none", "broken"])

@@ -98,6 +98,6 @@ def test_the_last_lines_of_a_service_are_there_or_are_said_not_to_be(tmp_path) -
     assert diagnosis.last_lines("api exited", "\x1b[31mno\x1b[0m\n\n", tmp_path / "api.log") == [
         "api exited; its last lines:",
         "  no",
-        f"  (all of them: {tmp_path / 'api.log'})",
+        f"  (more of them: {tmp_path / 'api.log'})",
     ]
     assert diagnosis.last_lines("api exited", "\n", tmp_path) == ["api exited; it has printed nothing."]

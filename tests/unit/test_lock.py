@@ -130,5 +130,5 @@ print("up", flush=True)
 time.sleep(60)
 """
     said: list[str] = []
-    found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=2)
+    found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=5)
     assert (found.code, said) == (-getattr(signal, ends), ["up"])

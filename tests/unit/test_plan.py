@@ -192,7 +192,7 @@ def test_auto_takes_no_guess_which_data_is_meant() -> None:
 
 def test_both_are_shown_where_both_are_up() -> None:
     chosen, reason = runtime.choose(*machine(engine=True, up="docker native"), None)
-    assert (chosen.name, "Both are up" in reason) == ("native", True)
+    assert (chosen.name, "Both runtimes are up" in reason) == ("native", True)
     with pytest.raises(AlreadyActive, match="native and on docker"):
         runtime.choose(*machine(engine=True, up="docker native"), None, starting=True)
 

@@ -157,3 +157,9 @@ def test_a_made_secret_reads_back_as_it_was_made(tmp_path) -> None:
     (tmp_path / "f").write_text(completed)
     read = dotenv_values(tmp_path / "f")
     assert completed == "".join(f"{key}={value}\n" for key, value in read.items())
+
+
+def test_without_an_env_file_the_shell_counts_and_what_is_wrong_in_it_does_not(checkout) -> None:
+    found = settings.defaults(checkout, {"POSTGRES_PORT": "1234", "COMPOSE_PROJECT_NAME": "mine"})
+    assert (found.port("POSTGRES_PORT"), found.project) == (1234, "mine")
+    assert settings.defaults(checkout, {"POSTGRES_PORT": "x"}).port("POSTGRES_PORT") == 15432

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import selectors
 import shutil
 import signal
@@ -36,12 +35,15 @@ from typing import NoReturn
 
 from switchyard import dbt_internals, ending, project
 
+if os.name == "posix":
+    import resource
+
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 NOT_RUN = 256  # the answer to a client for which no process could be made
 LARGEST = 1 << 24  # bytes of a request: more than the kernel lets a command line and an environment have
 CREDENTIALS = ("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs", "Seccomp")  # of proc_pid_status(5)
-LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")] if os.name == "posix" else []
 
 
 class Refused(Exception):
