@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import report  # first: where dagster-dbt needs dbt, it puts it on the path
-
-# isort: split
 import dagster
 from dagster import (
     AssetExecutionContext,
@@ -24,6 +21,7 @@ from dagster import (
 )
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 
+import report
 from switchyard import jobs, project
 
 MANIFEST, FINGERPRINT = project.ensure_manifest()

@@ -6,26 +6,19 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagster import AssetKey, AssetObservation, Failure, MetadataValue, OpExecutionContext
+from dagster_dbt import DbtCliInvocation
 
-from switchyard import results, warm
-
-if TYPE_CHECKING:
-    from dagster_dbt import DbtCliInvocation
+from switchyard import results
 
 RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
-# Whether dagster-dbt asks the warehouse about each table. It needs dbt for that, which has an environment beside this one; of a
-# package that is in both, their locks have one version.
+# Whether dagster-dbt has dbt beside it (start.py), and asks the warehouse about each table.
 TABLE_METADATA = os.environ.get("DAGSTER_TABLE_METADATA") == "true"
-if TABLE_METADATA:
-    sys.path.append(sysconfig.get_path("purelib", vars={"base": str(Path(warm.find_dbt(os.environ["PATH"])).parents[1])}))
 PATIENCE = 20  # seconds that dbt has to cancel its queries
 
 

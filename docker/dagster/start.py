@@ -10,7 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from datetime import datetime, timezone
+from pathlib import Path
 
 from switchyard import api, project, warm
 
@@ -29,11 +31,23 @@ def end_interrupted_runs(before: datetime) -> None:
             instance.report_run_failed(run, "The process that it ran in has ended without a word: killed, or stopped with the machine.")
 
 
+def add_dbt() -> None:
+    """Let dagster-dbt find dbt, which has an environment beside this one; of a package that is in both, the locks have one version.
+
+    From the beginning, since Dagster imports dagster-dbt before the definitions, and that one looks for dbt once.
+    """
+    base = str(Path(warm.find_dbt(os.environ["PATH"])).parents[1])
+    site = sysconfig.get_path("purelib", vars={"base": base})
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], site])
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--end-interrupted-runs":
         end_interrupted_runs(datetime.fromtimestamp(float(sys.argv[2]), timezone.utc))
     else:
         now = str(datetime.now(timezone.utc).timestamp())
         subprocess.Popen([sys.executable, __file__, "--end-interrupted-runs", now], stdin=subprocess.DEVNULL)
+        if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
+            add_dbt()
         project.share_files()
         warm.become(sys.argv[1:])
