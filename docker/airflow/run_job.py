@@ -5,6 +5,7 @@ What it prints is described in `switchyard.api`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import asdict, replace
@@ -30,6 +31,7 @@ PRODUCER = "dbt.dbt_producer_watcher"
 CUSTOM = "-custom"
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
+GOING_ON = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
 
 
 class Airflow:
@@ -102,7 +104,7 @@ def rerun() -> bool:
             return run(job, replace(options, select=selection(nodes) or options.select))
         if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean form
             return run(job, options)
-    tasks = airflow.request("GET", f"{path}/taskInstances?limit=1000&state=failed&state=upstream_failed")["task_instances"]
+    tasks = task_instances(airflow, path, "failed", "upstream_failed")
     again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
     # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
     if not set(again) - {f"{PRODUCER}_done"} or any(node["kind"] == "operation" for node in nodes):
@@ -110,6 +112,11 @@ def rerun() -> bool:
     if problem := make_current(airflow, dag):
         api.emit("finished", state="failure", seconds=0.0, message=problem)
         return False
+    in_dag = {task["task_id"] for task in airflow.request("GET", f"dags/{dag}/tasks")["tasks"]}
+    if in_dag - {task["task_id"] for task in task_instances(airflow, path)}:
+        # Since it was edited, the project has other tasks. Airflow does not always give these to a run that is cleared, and what
+        # comes after them then never runs.
+        return run(job, replace(options, select=selection(nodes) or options.select))
     others = find_active(airflow)
     now = datetime.now(timezone.utc)
     forget(airflow, path, nodes)
@@ -257,6 +264,7 @@ def follow(airflow: Airflow, path: str) -> dict[str, Any]:
     """Wait for the end of the run, telling how many of its tasks are done, and return the run."""
     shown = 0
     total = count_tasks(airflow, path)
+    looks = itertools.count(1)
 
     def probe() -> dict[str, Any] | None:
         nonlocal shown
@@ -264,10 +272,25 @@ def follow(airflow: Airflow, path: str) -> dict[str, Any]:
         if done > shown:
             shown = done
             api.emit("progress", message=f"{done} of {total} tasks done")
-        dag_run = airflow.request("GET", path) if done >= total else None
-        return dag_run if dag_run and dag_run["state"] in DONE else None
+        if done < total and next(looks) % 20:
+            return None
+        # A run in which nothing can run any more has failed, and has tasks that never will.
+        dag_run = airflow.request("GET", path)
+        ended = dag_run["state"] in DONE and (done >= total or not count_tasks(airflow, path, *GOING_ON))
+        return dag_run if ended else None
 
     return api.wait_for(probe, float("inf"), "the run", every=0.4)
+
+
+def task_instances(airflow: Airflow, path: str, *states: str) -> list[dict[str, Any]]:
+    """The task instances of the run, or only those in one of ``states``."""
+    wanted = "".join(f"&state={state}" for state in states)
+    found: list[dict[str, Any]] = []
+    while True:
+        page = airflow.request("GET", f"{path}/taskInstances?limit=100&offset={len(found)}&order_by=id{wanted}")
+        found += page["task_instances"]
+        if not page["task_instances"] or len(found) >= page["total_entries"]:
+            return found
 
 
 def count_tasks(airflow: Airflow, path: str, *states: str) -> int:

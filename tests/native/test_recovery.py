@@ -14,6 +14,7 @@ import pytest
 
 from stack import launch
 
+from ..interruptions import typed
 from ..stacks import wait_until
 
 
@@ -97,10 +98,7 @@ def test_a_port_held_by_a_stranger_is_named_with_its_key(stack, key) -> None:
 
 def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
     stack.on("dagster")
-    with subprocess.Popen(
-        [sys.executable, "-m", "invoke", "logs", "--follow", "--service", "dagster-webserver"],
-        cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, text=True,
-    ) as logs:  # fmt: skip
+    with typed(stack, "logs", "--follow", "--service", "dagster-webserver") as logs:
         assert "dagster-webserver  | " in logs.stdout.readline()
         logs.send_signal(signal.SIGINT)
         assert logs.wait(10) == 130

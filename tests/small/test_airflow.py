@@ -51,6 +51,17 @@ def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, referen
     assert stack.hashes() == reference
 
 
+def test_what_failed_runs_again_where_the_project_has_other_tasks_by_then(stack, reference) -> None:
+    stack.on("airflow")
+    with stack.edited("models/last.sql", BROKEN_MODEL):
+        stack.invoke("run", code=1)
+    with stack.edited("models/between.sql", "select * from {{ ref('last') }}\n"):
+        out = stack.invoke("run", "--failed").stdout
+        assert [line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["model"]] == ["last"]
+        assert "unique_last_id" in out
+    assert stack.hashes() == reference
+
+
 def test_schedules_are_on_the_page_and_off(stack) -> None:
     stack.on("airflow")
     dags = {dag["dag_id"]: dag["is_paused"] for dag in Page(stack).ask("GET", "/api/v2/dags")["dags"]}
