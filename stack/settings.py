@@ -102,10 +102,9 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
     """
     example = dotenv_values(root / ".env.example", interpolate=False)
     values = {**example, _PROJECT_NAME_KEY: PROJECT_NAME}
-    values = {key: "" if (value or "").startswith("<") else value for key, value in values.items()}
     wanted = {key: environ.get(key) or value for key, value in values.items()}
     try:
-        _check_values({key: value for key, value in wanted.items() if value or not key.endswith("_DB_PASSWORD")})
+        _check_values({key: value for key, value in wanted.items() if not (value or "").startswith("<")})  # what is no secret yet
     except BadConfiguration:
         wanted = values
     project = wanted.pop(_PROJECT_NAME_KEY)
