@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 import stack  # noqa: F401  (puts docker/common on the path)
 
 from .stacks import ROOT
+
+# Started in a script's background, or by nohup, the tests would hand down that these are ignored; some are about them.
+for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 
 # Has a stack of its own, and so can run in whichever worker is free first.
 APART = "tests/native/test_own_project.py"
