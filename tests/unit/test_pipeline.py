@@ -1,6 +1,8 @@
 """The run protocol: what an orchestrator's answer becomes for a person."""
 
+import http.server
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from stack import pipeline, settings
 from stack.errors import ApiUnusable, BadUsage, RunFailed
 from stack.runner import Result
-from switchyard import results
+from switchyard import api, results
 
 NODE = {
     "unique_id": "model.shop.dim_customers",
@@ -163,3 +165,31 @@ def test_a_seed_that_is_kept_back_is_no_success_and_nothing_to_run_again() -> No
     assert (kept["status"], "invoke generate" in kept["message"]) == ("skipped", True)
     assert results.left([kept, failed]) == [failed]
     assert results.failures([kept]) == []
+
+
+@pytest.mark.parametrize(("tries", "answers"), [(5, True), (1, False)])
+def test_a_question_is_asked_again_where_the_server_has_an_error_of_its_own(monkeypatch, tries, answers) -> None:
+    class Server(http.server.BaseHTTPRequestHandler):
+        asked = 0
+
+        def do_GET(self) -> None:
+            type(self).asked += 1
+            self.send_response(500 if self.asked < 3 else 200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(api, "PAUSE", 0.01)
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        try:
+            if answers:
+                assert api.request("GET", url, tries=tries) == {}
+            else:
+                with pytest.raises(api.ApiError, match="HTTP 500"):
+                    api.request("GET", url, tries=tries)
+        finally:
+            server.shutdown()

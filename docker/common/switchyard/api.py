@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+TRIES = 5  # of a question, where the server answers with its own error
+PAUSE = 2.0  # seconds between them
+
 SUCCESS, FAILED, UNKNOWN_JOB, UNREACHABLE = 0, 1, 2, 3
 
 
@@ -33,8 +36,16 @@ def basic_auth(credentials: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()}
 
 
-def request(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60) -> Any:
+def request(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60, tries: int = 1) -> Any:
     """Send one JSON request and return the decoded answer (None for an empty one).
+
+    Args:
+        method: of HTTP.
+        url: the whole address.
+        body: what is sent as JSON; None for nothing.
+        headers: besides the content's type.
+        timeout: seconds.
+        tries: how often a server that answers with its own error (500 and above) is asked; it may be short of time just now.
 
     Raises:
         ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
@@ -47,6 +58,9 @@ def request(method: str, url: str, body: Any = None, headers: dict[str, str] | N
         with opener.open(message, timeout=timeout) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
+        if error.code >= 500 and tries > 1:
+            time.sleep(PAUSE)
+            return request(method, url, body, headers, timeout, tries - 1)
         detail = error.read().decode(errors="replace")[:500]
         raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
     except OSError as error:  # URLError, time-outs and resets alike
