@@ -176,8 +176,7 @@ def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
     if done.code:
         raise _failed(f"{name} was not restored; the data is as it was.", done.stderr, ANOTHER)
     if not runtime.project.shop:
-        argv, env = runtime.client("psql", "--no-psqlrc", "--quiet", "--dbname", projects.database(runtime.settings), "--command", _PUBLIC)
-        runtime.runner.change(argv, env=env)
+        warehouse.change(runtime, _PUBLIC)
 
 
 def _check(runtime: Runtime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:

@@ -105,7 +105,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def confirm(question: str) -> bool:
-    """Ask for a yes; anything else, and an end of input, is a no. A dry run shows the question and goes on."""
+    """Ask for a yes; anything else, and an end of input, is a no. A dry run shows the question and continues."""
     if dry:
         say(f"Would ask: {question}")
         return True

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from stack import checks
 from stack.errors import BadConfiguration, BuildFailed, ImageUnavailable, NoSpace, NotHealthy, OutOfMemory, StackError
-
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+from switchyard.results import COLOUR
 
 # How BuildKit, old and new, and the classic builder say that it was the base image.
 _PULL = re.compile(
@@ -76,7 +75,7 @@ def last_lines(state: str, said: str, log: Path) -> list[str]:
         said: all that it printed.
         log: the file that keeps that.
     """
-    lines = [f"  {line}" for line in COLOURS.sub("", said).splitlines() if line.strip()][-15:]
+    lines = [f"  {line}" for line in COLOUR.sub("", said).splitlines() if line.strip()][-15:]
     return [f"{state}; its last lines:", *lines, f"  (more of them: {log})"] if lines else [f"{state}; it has printed nothing."]
 
 

@@ -278,10 +278,8 @@ class Docker:
         """
         own, other = self._asked()
         if not own and not other:
-            template = f'{{{{index .Labels "{LABEL_CHECKOUT}"}}}}'
-            found = self.runner.ask(["docker", "volume", "inspect", "--format", template, self._volume])
-            folder = found.stdout.strip()
-            other = folder if found.code == 0 and is_others(self.settings.root, folder) else ""
+            folder = self._volume_owner() or ""
+            other = folder if is_others(self.settings.root, folder) else ""
         if other and neighbours.is_new(self.settings.root):
             return f"{self.settings.project} is that of {other}; the first command chooses another name"
         if other:
@@ -291,6 +289,13 @@ class Docker:
                 "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
             )
         return f"{self.settings.project} is this checkout's"
+
+    def _volume_owner(self) -> str | None:
+        """The checkout that the data's volume carries, or an empty text; None where there is no such volume."""
+        template = f'{{{{.Name}}}}\t{{{{.Label "{LABEL_CHECKOUT}"}}}}'
+        argv = ["docker", "volume", "ls", "--filter", f"name=^{self._volume}$", "--format", template]
+        name, _, folder = self._checked(self.runner.ask(argv)).stdout.strip().partition("\t")
+        return folder if name else None
 
     @property
     def _volume(self) -> str:
@@ -625,10 +630,8 @@ class Docker:
 
     def has_data(self) -> bool:
         """Whether PostgreSQL was ever started: whether its volume is there."""
-        template = f'{{{{.Name}}}}\t{{{{.Label "{LABEL_CHECKOUT}"}}}}'
-        argv = ["docker", "volume", "ls", "--filter", f"name=^{self._volume}$", "--format", template]
-        found = self._checked(self.runner.ask(argv)).stdout.strip()
-        return bool(found) and not is_others(self.settings.root, found.partition("\t")[2])
+        folder = self._volume_owner()
+        return folder is not None and not is_others(self.settings.root, folder)
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
         """A program of PostgreSQL's as the role ``dbt``, in the container, over its local socket, which needs no password."""

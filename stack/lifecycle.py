@@ -246,6 +246,4 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
     runtime.remove_volumes(doomed_volumes)
     runtime.remove_images(doomed_images)
     for name in (*doomed_volumes, *doomed_images):
-        if console.dry:
-            console.say(f"Would delete {name}")
-        console.done(f"Deleted {name}")
+        console.say(f"Would delete {name}") if console.dry else console.ok(f"Deleted {name}")

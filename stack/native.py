@@ -222,6 +222,10 @@ class Native:
         """Delete the folders called ``names``."""
         self._remove(names)
 
+    def left_data(self) -> bool:
+        """As `has_data`: no engine has to answer."""
+        return self.has_data()
+
     def has_data(self) -> bool:
         """Whether PostgreSQL was ever started: whether its data folder is there."""
         return self.postgres.data.exists()

@@ -272,16 +272,16 @@ def conclude(run: Run, title: str) -> None:
         RunFailed: it did not succeed; names each failed node and dbt's message.
     """
     counts = Counter(node["status"] for node in run.nodes)
-    told = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
+    counted = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
     if run.state == "success" and not run.url:
         console.ok(f"Nothing to run again. {run.message}")
         return
     if run.state == "success":
-        console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {told}")
+        console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {counted}")
         return
     # What fails in a canceled run, such as the query that was cut off, is not why.
     why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed if run.state != "canceled"]
     if run.message and not why:
         why = [run.message]
-    what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {told}."
+    what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {counted}."
     raise RunFailed(what, "\n".join(why), "\n".join([*diagnosis.help_for(why), run.url]))

@@ -33,7 +33,7 @@ class Record:
         created: when that root was created, by the clock of that time.
         ports: the ports that were picked for the orchestrator.
         fingerprint: of what was started, see `stack.plan.launch_fingerprint`.
-        birth: on Linux, what tells the root from any other process, see `stack.launch.birth`; elsewhere ``created`` does.
+        birth: on Linux, what distinguishes the root from any other process, see `stack.launch.birth`; elsewhere ``created`` does.
     """
 
     service: str

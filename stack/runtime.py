@@ -217,5 +217,5 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
             return native, "The data of this stack is in the native runtime."
         if starting:
             either = "invoke up --runtime docker\ninvoke up --runtime native"
-            raise BadUsage("Both runtimes have data of this stack.", "auto goes on where the data is.", either)
+            raise BadUsage("Both runtimes have data of this stack.", "auto takes the one that has the data.", either)
     return docker, ""

@@ -107,8 +107,7 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
     # Else the first build writes to each new row that it is committed, and autovacuum works beside it: that is all that a
     # failure costs.
     with console.Waiting("vacuum", "the raw tables"):
-        argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", bootstrap.WAREHOUSE, "--command", _VACUUM)
-        runtime.runner.change(argv, env=env)
+        warehouse.change(runtime, _VACUUM)
 
 
 def _script(new: bool) -> str:

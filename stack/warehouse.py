@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from stack import console, lifecycle, pipeline
 from stack import project as projects
 from stack.errors import BadUsage, NotHealthy, RunInProgress, StackError
+from stack.runner import Result
 from stack.runtime import POSTGRES, Runtime
 
 TIMEOUT = 120  # seconds that PostgreSQL may take to start
@@ -111,6 +112,12 @@ def query(runtime: Runtime, statement: str, database: str | None = None) -> list
     if found.code and not runtime.runner.dry:
         raise NotHealthy("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
     return [row for row in found.stdout.split("\0") if row.strip()]
+
+
+def change(runtime: Runtime, statement: str) -> Result:
+    """Run a statement that changes something, as the role ``dbt`` in the project's database."""
+    argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", projects.database(runtime.settings), "--command", statement)
+    return runtime.runner.change(argv, env=env)
 
 
 def schemas(runtime: Runtime, database: str | None = None) -> list[str]:

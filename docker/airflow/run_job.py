@@ -45,7 +45,7 @@ class Airflow:
         self.headers = {"Authorization": f"Bearer {token}"}
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        return api.request(method, f"{self.root}api/v2/{path}", body, self.headers, tries=api.TRIES if method == "GET" else 1)
+        return api.request(method, f"{self.root}api/v2/{path}", body, self.headers, tries=api.TRIES)
 
     def find(self, path: str) -> Any:
         """What is at ``path``, or None where there is nothing."""

@@ -1,4 +1,4 @@
-"""Each step of each command is the last one that a command comes to: killed, failed or interrupted. The next command goes on from there."""
+"""Each step of each command is the last one that a command comes to: killed, failed or interrupted. The next command recovers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_point_is_a_step_of_some_command() -> None:
 
 
 @pytest.mark.parametrize(("command", "point", "action"), CASES)
-def test_a_command_that_ends_after_any_step_is_gone_on_from(stack, reference, tmp_path, command, point, action) -> None:
+def test_the_next_command_recovers_from_one_that_ended_after_any_step(stack, reference, tmp_path, command, point, action) -> None:
     stack.on("dagster")
     dump, again = tmp_path / "before.dump", tmp_path / "again.dump"
     if command == "restore":

@@ -1,4 +1,4 @@
-"""A laptop that sleeps: all of the stack stands still for longer than any product waits for its own parts, and then goes on."""
+"""A laptop that sleeps: all of the stack stands still for longer than any product waits for its own parts, and then continues."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ def sleep(stack) -> None:
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_it_goes_on(stack, reference, name) -> None:
+def test_it_continues(stack, reference, name) -> None:
     stack.on(name)
     sleep(stack)
     stack.invoke("run")
@@ -41,7 +41,7 @@ def test_it_goes_on(stack, reference, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_a_run_in_progress_ends_or_goes_on(stack, reference, name) -> None:
+def test_a_run_in_progress_ends_or_continues(stack, reference, name) -> None:
     stack.on(name)
     with stack.edited("models/slow.sql", slow_model(15, ["last"])):
         run = typed(stack, "run")

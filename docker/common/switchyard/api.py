@@ -45,7 +45,7 @@ def request(method: str, url: str, body: Any = None, headers: dict[str, str] | N
         body: what is sent as JSON; None for nothing.
         headers: besides the content's type.
         timeout: seconds.
-        tries: how often a server that answers with its own error (500 and above) is asked; it may be short of time just now.
+        tries: how often a GET is sent to a server that answers with its own error (500 and above); it may be short of time just now.
 
     Raises:
         ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
@@ -58,7 +58,7 @@ def request(method: str, url: str, body: Any = None, headers: dict[str, str] | N
         with opener.open(message, timeout=timeout) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
-        if error.code >= 500 and tries > 1:
+        if error.code >= 500 and method == "GET" and tries > 1:
             time.sleep(PAUSE)
             return request(method, url, body, headers, timeout, tries - 1)
         detail = error.read().decode(errors="replace")[:500]

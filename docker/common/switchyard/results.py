@@ -12,7 +12,7 @@ FAILED = {"error", "fail", "runtime error", "partial success"}
 
 KEPT = "its table is that of invoke generate"
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
         "status": status,
         "seconds": round(result.get("execution_time") or 0.0, 2),
         "rows": rows if isinstance(rows, int) and rows >= 0 else None,
-        "message": message and _COLOUR.sub("", message),  # hooks and unit tests come in colour
+        "message": message and COLOUR.sub("", message),  # hooks and unit tests come in colour
     }
 
 
