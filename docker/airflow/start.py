@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psycopg2
@@ -62,6 +63,5 @@ if __name__ == "__main__":
     gc.set_threshold(10_000)
     if sys.argv[1] == "scheduler":
         import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
-    from airflow.__main__ import main
-
-    ending.run(main)
+    (command,) = entry_points(group="console_scripts", name="airflow")
+    ending.run(command.load())
