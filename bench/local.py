@@ -13,10 +13,10 @@ from bench.stand import Stand
 from stack.errors import StackError
 
 NAME = "airflow"
-KNOWN = "select 1 from serialized_dag where dag_id = 'bench'"
+KNOWN = "select 1 from public.serialized_dag where dag_id = 'bench'"
 # State and seconds of the runs that have ended, the newest last.
 ENDED = """
-select state, extract(epoch from end_date - queued_at) from dag_run
+select state, extract(epoch from end_date - queued_at) from public.dag_run
 where dag_id = 'bench' and state in ('success', 'failed') order by id"""
 TIMEOUT_S = 1800
 

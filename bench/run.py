@@ -28,17 +28,17 @@ PHASES = ("asking", "queue", "start", "loading", "dbt", "reporting")
 TIMESTAMPS = {
     "airflow": """
         select extract(epoch from r.queued_at), extract(epoch from t.queued_dttm), extract(epoch from t.start_date)
-        from dag_run r join task_instance t using (dag_id, run_id)
+        from public.dag_run r join public.task_instance t using (dag_id, run_id)
         where t.task_id in ('dbt.dbt_producer_watcher', 'dbt') order by r.id desc limit 1""",
     "dagster": """
         select extract(epoch from r.create_timestamp),
             extract(epoch from min(e.timestamp) filter (where dagster_event_type = 'PIPELINE_STARTING')),
             extract(epoch from min(e.timestamp) filter (where dagster_event_type = 'STEP_START'))
-        from runs r join event_logs e using (run_id) group by r.id order by r.id desc limit 1""",
+        from public.runs r join public.event_logs e using (run_id) group by r.id order by r.id desc limit 1""",
     "prefect": """
         select extract(epoch from r.created), extract(epoch from min(s.timestamp) filter (where s.type = 'PENDING')),
             extract(epoch from min(s.timestamp) filter (where s.type = 'RUNNING'))
-        from flow_run r join flow_run_state s on s.flow_run_id = r.id group by r.id order by r.created desc limit 1""",
+        from public.flow_run r join public.flow_run_state s on s.flow_run_id = r.id group by r.id order by r.created desc limit 1""",
 }
 
 # Without its socket nobody finds the warm dbt, and the drop-in runs the plain one. It prints the socket that was there.
