@@ -47,6 +47,26 @@ MARTS = {name: tuple(value) for name, value in json.loads((ROOT / "tests" / "mar
 
 LAST = ("dim_customers", "dim_products", "product_prices", "rpt_customer_cohorts", "rpt_sales_summary")  # of the shop
 
+# Variables of a person's own, each with a value that would break what reads it.
+POISON = {
+    "PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGUSER": "nobody", "PGPASSWORD": "wrong", "PGDATABASE": "none",
+    "PGSERVICE": "none", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGGSSENCMODE": "require", "PGCHANNELBINDING": "require",
+    "PGREQUIREAUTH": "none", "PGTARGETSESSIONATTRS": "standby", "PGDATA": "/nowhere",
+    "PGOPTIONS": "-c default_transaction_read_only=on -c search_path=nowhere",
+    "COMPOSE_FILE": "/nowhere.yaml", "COMPOSE_PROFILES": "none", "COMPOSE_PARALLEL_LIMIT": "0",
+    "UV_PYTHON": "3.6", "UV_NO_INDEX": "1", "UV_EXCLUDE_NEWER": "2020-01-01", "UV_CONSTRAINT": "/nowhere", "UV_CONFIG_FILE": "/nowhere",
+    "UV_TARGET": "/nowhere", "UV_PREFIX": "/nowhere", "UV_SYSTEM_PYTHON": "1", "UV_NO_BINARY": "1", "UV_RESOLUTION": "lowest",
+    "VIRTUAL_ENV": "/nowhere", "CONDA_PREFIX": "/nowhere",
+    "DBT_PROJECT_DIR": "/nowhere", "DBT_TARGET_PATH": "/nowhere", "DBT_LOG_PATH": "/nowhere", "DBT_LOG_FORMAT": "json",
+    "DBT_LOG_LEVEL": "none", "DBT_WARN_ERROR": "true", "DBT_DEFER": "true", "DBT_STATE": "/nowhere", "DBT_EMPTY": "true",
+    "DBT_SELECT": "none", "DBT_PORT": "1", "DBT_USER": "nobody", "DBT_ENV_SECRET_PASSWORD": "wrong", "DBT_PACKAGES_PATH": "/nowhere",
+    "AIRFLOW_HOME": "/nowhere", "AIRFLOW_CONFIG": "/nowhere", "AIRFLOW__CORE__EXECUTOR": "none", "AIRFLOW__CORE__DAGS_FOLDER": "/nowhere",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nowhere", "DAGSTER_HOME": "/nowhere", "DAGSTER_WEBSERVER_PORT": "1",
+    "DAGSTER_DB_HOST": "nowhere.invalid", "PREFECT_HOME": "/nowhere", "PREFECT_API_URL": "http://nowhere.invalid",
+    "PREFECT_PROFILE": "none",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite:////nowhere", "PREFECT_LOGGING_LEVEL": "none",
+}  # fmt: skip
+
 
 def slow_model(seconds: int, last: Sequence[str] = LAST) -> str:
     """A model that takes so long, and begins when all others are built: none of them is cut off with it, halfway into its place."""

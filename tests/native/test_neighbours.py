@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..stacks import account_group, copy_checkout, unavailable, wait_until
+from ..stacks import POISON, account_group, copy_checkout, unavailable, wait_until
 from .conftest import NativeStack
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
@@ -51,7 +51,7 @@ def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
     home.chmod(0o700)
     second = NativeStack(
         home / "switchyard", python=str(home / "switchyard/.venv/bin/python"), account=account,
-        PATH=os.pathsep.join([str(home / "programs"), bare_path]), HOME=str(home),
+        PATH=os.pathsep.join([str(home / "programs"), bare_path]), HOME=str(home), **POISON,
     )  # fmt: skip
     first_command = re.search(r"<!-- first command -->\n```sh\n(.*?)```", (root / "README.md").read_text(), re.S)[1]
     try:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ..stacks import wait_until
+from ..stacks import POISON, wait_until
 
 
 def test_the_server_is_like_the_containers(stack) -> None:
@@ -88,14 +88,6 @@ def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, refe
         for role in ("airflow", "dagster", "prefect", "postgres"):
             stack.invoke("sql", f"drop schema {role} cascade")
     assert stack.hashes() == reference
-
-
-POISON = {
-    "PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGUSER": "nobody", "PGPASSWORD": "wrong", "PGDATABASE": "none",
-    "PGSERVICE": "none", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGGSSENCMODE": "require", "PGCHANNELBINDING": "require",
-    "PGREQUIREAUTH": "none", "PGTARGETSESSIONATTRS": "standby", "PGDATA": "/nowhere",
-    "PGOPTIONS": "-c default_transaction_read_only=on -c search_path=nowhere",
-}  # fmt: skip
 
 
 def test_no_variable_of_the_callers_leads_to_another_server(stack, reference, tmp_path) -> None:
