@@ -104,6 +104,10 @@ def runtime_of(c, asked=None, starting=False, keep=()):
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ)
+        if not starting:
+            loaded, others = loaded.as_started()
+            for line in others:
+                console.advice(line)
     env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
     runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
     chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)

@@ -203,6 +203,8 @@ def _start_postgres(runtime: Runtime, timeout: int) -> None:
 
 
 def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
+    if not runtime.runner.dry:
+        runtime.settings.remember_ports(["POSTGRES_PORT", target.ui_port])
     with _waiting("start", target.title, f"{target.title} is healthy") as waiting:
         runtime.start(target, baked=baked, timeout=timeout, on_line=waiting.detail)
     faults.point("started")
@@ -222,6 +224,8 @@ def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
 def _down(runtime: Runtime) -> None:
     with _waiting("stop", "everything", "Everything is stopped") as waiting:
         runtime.down(waiting.detail)
+    if not runtime.runner.dry:
+        runtime.settings.forget_ports()
     faults.point("down")
 
 

@@ -6,18 +6,20 @@ import base64
 import contextlib
 import difflib
 import io
+import json
 import os
 import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from stack import ports
 from stack.errors import BadConfiguration
 
 PROJECT_NAME = "switchyard"
@@ -93,6 +95,29 @@ class Settings:
         path = self.root / "compose" / ".env"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             _write_private(path, text, new=False)
+
+    @property
+    def _started(self) -> Path:
+        return self.root / ".stack" / "ports.json"
+
+    def remember_ports(self, keys: Sequence[str]) -> None:
+        """Keep the ports under ``keys`` as those on which the stack is started: ``.env`` may be edited while it is up."""
+        self._started.parent.mkdir(mode=0o700, exist_ok=True)
+        self._started.write_text(json.dumps({key: self.values[key] for key in keys}), encoding="utf-8")
+
+    def forget_ports(self) -> None:
+        """Forget what `remember_ports` has kept: all is down."""
+        self._started.unlink(missing_ok=True)
+
+    def as_started(self) -> tuple[Settings, list[str]]:
+        """The settings with the ports on which the stack was started, where it still listens on them, and a line for each other one."""
+        try:
+            started = json.loads(self._started.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return self, []
+        other = {key: port for key, port in started.items() if self.values.get(key) != port and not ports.free(int(port))}
+        lines = [f"{key} is {self.values[key]} by now; what is up still has {port}, until: invoke up" for key, port in other.items()]
+        return replace(self, values={**self.values, **other}), lines
 
 
 def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
@@ -280,7 +305,7 @@ def _check_values(values: Mapping[str, str]) -> None:
     Raises:
         BadConfiguration: one is not.
     """
-    ports: dict[str, str] = {}
+    used: dict[str, str] = {}
     for key, value in values.items():
         _check_control(key, value)
         # The password is a part of a connection URL.
@@ -295,11 +320,11 @@ def _check_values(values: Mapping[str, str]) -> None:
                 raise BadConfiguration(
                     f"{key} is {value[:40]!r}, which is not a port.", "A port is a number from 1 to 65535.", f"Set {key} in .env."
                 )
-            if other := ports.get(value):
+            if other := used.get(value):
                 raise BadConfiguration(
                     f"{other} and {key} are both {value}.", "Each service needs a port of its own.", f"Set {key} in .env to a free port."
                 )
-            ports[value] = key
+            used[value] = key
     for key, pattern, allowed in _WORDS:
         if not pattern.fullmatch(values[key]):
             raise BadConfiguration(f"{key} is {values[key][:40]!r}.", f"It is {allowed}.", f"Set {key} in .env.")

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from stack import ports
+
 from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import wait_until
@@ -64,6 +66,24 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
             assert ended(command)[0] == 0
     assert stack.hashes() == reference
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
+
+
+def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, reference) -> None:
+    stack.on("dagster")
+    new = {key: str(ports.unused()) for key in ("POSTGRES_PORT", "DAGSTER_PORT")}
+    try:
+        shown = stack.invoke("status", **new)
+        assert {key: f"localhost:{stack.ports[key]}" in shown.stdout for key in new} == dict.fromkeys(new, True)
+        assert all(f"{key} is {port} by now" in shown.stderr for key, port in new.items())
+        stack.invoke("run", **new)
+        stack.invoke("sql", "select 1", **new)
+        stack.invoke("up", "--orch", "dagster", **new)
+        shown = stack.invoke("status")  # where .env, too, says something else by now
+        assert all(f"localhost:{port}" in shown.stdout for port in new.values())
+    finally:
+        stack.invoke("up", "--orch", "dagster")
+    assert "by now" not in stack.invoke("status").stderr
+    assert stack.hashes() == reference
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
