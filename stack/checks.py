@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -72,6 +73,26 @@ def compose_version(code: int, text: str) -> str:
     if found and (int(found[1]), int(found[2])) < COMPOSE_NEEDED:
         raise EngineMissing(f"Docker's compose plugin is too old: {text.strip()}.", "The compose files use what is newer.", install)
     return text.strip()
+
+
+def account() -> str:
+    """The name of the account that types the command.
+
+    Raises:
+        BadConfiguration: it has none, as in a container that was given any number; PostgreSQL's programs and Airflow then refuse to start.
+    """
+    if os.name == "nt":
+        return os.environ.get("USERNAME", "")
+    import pwd  # which Windows does not have
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise BadConfiguration(
+            f"The account {os.geteuid()} has no name on this machine.",
+            "PostgreSQL's programs and Airflow do not start without one.",
+            "Use an account that has one, or add a line for it to /etc/passwd; with Docker it needs none.",
+        ) from None
 
 
 def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:

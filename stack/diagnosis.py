@@ -34,6 +34,7 @@ _REASONS = {
 # What helps where a node's own message does not say it.
 _HELP = {
     r"seed .*column .+ of relation .+ does not exist": "The seed's columns have changed: invoke run --full-refresh",
+    r"codec can't decode byte": "A file is not in UTF-8, as dbt wants it: save the one of this name as UTF-8.",
     r"lock timeout": "Another session has a lock that the node needs. LOCK_TIMEOUT in .env says how long it is waited for.",
     r"too many clients|remaining connection slots|too many connections": (
         "PostgreSQL has no connection left: close other sessions, or lower the threads of the profile."
@@ -88,6 +89,12 @@ def refusal(error: OSError) -> StackError | None:
     """The error for what the system has refused to a command itself; None where no user could have caused it."""
     if error.errno == errno.ENOSPC:
         return NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
+    if error.errno == errno.EROFS:
+        return BadConfiguration(
+            "The checkout is on a file system that cannot be written to.",
+            str(error),
+            "Copy it to a folder of yours, and type the command there.",
+        )
     if isinstance(error, PermissionError):
         return BadConfiguration(
             "A file of the checkout belongs to another account.",

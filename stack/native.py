@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,6 +47,9 @@ class Native:
     project_place = "read in place"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
+        environ = plan.with_home(settings.root, environ)
+        if "HOME" in environ:
+            runner = replace(runner, env={**runner.env, "HOME": environ["HOME"]})
         self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
         self.base = plan.base(settings.root)
         self.postgres = Postgres(settings, runner, environ)
@@ -119,6 +123,7 @@ class Native:
         """What can be told before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
+            Check("Account", checks.account),
             Check("dbt project", lambda: environments.describe(self.settings, self.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),

@@ -64,6 +64,13 @@ def base(root: Path) -> Path:
     return root / ".stack" / "native"
 
 
+def with_home(root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The caller's environment, with a HOME in the checkout where there is none that can be written to, as uv, dbt and Prefect do."""
+    if os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK):
+        return environ
+    return {**environ, "HOME": str(base(root) / "home")}
+
+
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of the caller's environment that every process gets."""
     return {key: value for key, value in environ.items() if _INHERITED.fullmatch(key)}

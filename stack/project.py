@@ -409,7 +409,7 @@ def _profile_files(place: Path, settings: Settings) -> list[Path]:
     return [
         place / "profiles.yml",
         *([settings.root / os.path.expanduser(elsewhere) / "profiles.yml"] if elsewhere else []),
-        Path.home() / ".dbt" / "profiles.yml",
+        Path(os.path.expanduser("~"), ".dbt", "profiles.yml"),
     ]
 
 
