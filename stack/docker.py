@@ -538,12 +538,17 @@ class Docker:
         if not self.runner.dry:
             self.settings.write_for_compose()
         began, started = time.monotonic(), int(time.time())
-        # Compose counts its time-out from when the last container was started, which may wait for another's health.
-        done = self.runner.follow(argv, on_line, env=env, seconds=timeout)
-        if done.code == 0:
-            return
-        if done.code in REJECTED:
-            raise rejected(Path(argv[argv.index("-f") + 1]), done.stderr)
+        while True:
+            # Compose counts its time-out from when the last container was started, which may wait for another's health.
+            done = self.runner.follow(argv, on_line, env=env, seconds=max(1, timeout - (time.monotonic() - began)))
+            if done.code == 0:
+                return
+            if done.code in REJECTED:
+                raise rejected(Path(argv[argv.index("-f") + 1]), done.stderr)
+            # It also ends at the first health check that gives up, which on a slow machine is sooner than was asked for.
+            if time.monotonic() - began >= timeout or not self._on_their_way(or_slow=True):
+                break
+            time.sleep(1)
         if time.monotonic() - began >= timeout and self._on_their_way():
             raise still_starting(title, timeout)
         sick = [service for service in self.services() if service.health != "healthy"]
@@ -569,13 +574,13 @@ class Docker:
         template = '{{index .Actor.Attributes "com.docker.compose.service"}}'
         return sorted(set(self._ids([*argv, *(word for text in filters for word in ("--filter", text)), "--format", template])))
 
-    def _on_their_way(self) -> bool:
-        """Whether every container is healthy or may become so: none ended, was started again, or failed its health check."""
+    def _on_their_way(self, *, or_slow: bool = False) -> bool:
+        """Whether every container is healthy or may become so: none ended or was started again, nor, but for ``or_slow``, is unhealthy."""
         names = [service.container for service in self.services()]
         argv = ["docker", "inspect", "--format", "{{.State.Status}} {{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"]
         found = self.runner.ask([*argv, *names])
         return bool(names) and all(
-            line.split()[0] in ("created", "running") and "unhealthy" not in line and line.split()[1] == "0"
+            line.split()[0] in ("created", "running") and (or_slow or "unhealthy" not in line) and line.split()[1] == "0"
             for line in found.stdout.splitlines()
         )
 

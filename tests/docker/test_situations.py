@@ -176,6 +176,14 @@ def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
     stack.invoke("up", "--orch", "dagster")
 
 
+def test_a_start_goes_on_after_a_health_check_has_given_up(stack) -> None:
+    stack.invoke("down")
+    limit = "  interval: 15s\n  timeout: 10s\n  retries: 4\n  start_period: 120s\n  start_interval: 1s\n"
+    with replaced(compose_file(stack, "dagster"), limit, "  interval: 1s\n  timeout: 10s\n  retries: 1\n"):
+        stack.invoke("up", "--orch", "dagster")
+    stack.invoke("up", "--orch", "dagster")
+
+
 def test_too_little_memory_for_the_target_is_told_while_the_old_one_runs_on(stack) -> None:
     stack.on("dagster")
     before = [service["id"] for service in stack.status()["services"]]
