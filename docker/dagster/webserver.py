@@ -15,7 +15,8 @@ def ask(query: str, timeout: float = 120, **variables: Any) -> dict[str, Any]:
         switchyard.api.ApiError: the webserver at DAGSTER_URL did not answer, or not without errors.
     """
     url = os.environ["DAGSTER_URL"] + "/graphql"
-    answer = api.request("POST", url, {"query": query, "variables": variables}, timeout=timeout)
+    sign_in = api.basic_auth(f"admin:{os.environ['DAGSTER_ADMIN_PASSWORD']}")
+    answer = api.request("POST", url, {"query": query, "variables": variables}, sign_in, timeout)
     if answer.get("errors"):
         raise api.ApiError(f"POST {url}: {answer['errors'][0]['message']}")
     return answer["data"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from switchyard import api
 
+from .. import pages
 from ..stacks import wait_until
 
 LAUNCH = """
@@ -36,7 +37,9 @@ NEWEST = "{runsOrError(limit: 1) {... on Runs {results {runId}}}}"
 
 def ask(stack, query: str, **variables: Any) -> dict[str, Any]:
     """The page's question and the server's answer."""
-    answer = api.request("POST", f"http://127.0.0.1:{stack.ports['DAGSTER_PORT']}/graphql", {"query": query, "variables": variables})
+    url = f"http://127.0.0.1:{stack.ports['DAGSTER_PORT']}/graphql"
+    sign_in = api.basic_auth(f"admin:{stack.secrets()['DAGSTER_ADMIN_PASSWORD']}")
+    answer = api.request("POST", url, {"query": query, "variables": variables}, sign_in)
     assert "errors" not in answer, answer
     return answer["data"]
 
@@ -51,6 +54,11 @@ def outcome(stack, run: str) -> tuple[str, dict[str, str], str]:
             nodes = {record["name"]: record["status"] for record in json.loads(event["metadataEntries"][0]["jsonString"])}
         why = (event.get("failureMetadata") or {}).get("description") or why
     return answer["runOrError"]["status"], nodes, why
+
+
+def test_the_page_asks_for_the_password(stack) -> None:
+    stack.on("dagster")
+    pages.asks_for_the_password(stack)
 
 
 def test_the_graph_leads_from_the_seeds_to_the_marts(stack) -> None:

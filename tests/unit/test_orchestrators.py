@@ -55,7 +55,7 @@ def test_a_fourth_one_needs_no_python(folder) -> None:
     ("name", "sign_in"),
     [
         ("airflow", "user admin, password: AIRFLOW_ADMIN_PASSWORD in .env"),
-        ("dagster", "none (the product has no sign-in)"),
+        ("dagster", "user admin, password: DAGSTER_ADMIN_PASSWORD in .env"),
         ("prefect", "admin:<password> in one field, password: PREFECT_ADMIN_PASSWORD in .env"),
     ],
 )
