@@ -40,6 +40,7 @@ _WORDS = (
     ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
     ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
     ("LOCK_TIMEOUT", re.compile("0|[1-9][0-9]{0,5}"), "a number of seconds, or 0 for no end"),
+    ("RETENTION_DAYS", re.compile("[1-9][0-9]{0,3}"), "a number of days"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
     ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
     ("DAGSTER_TABLE_METADATA", re.compile("true|false"), "either true or false"),
@@ -170,6 +171,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
+    values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # as Prefect wants it
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     return Settings(root, values, project, saved=there or write), made
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -23,14 +25,18 @@ from switchyard import ending, project
 POOLS = Path(__file__).with_name("pools.json")
 
 
+def connect() -> psycopg2.extensions.connection:
+    """A connection to the metadata database, for a look that needs no Airflow."""
+    return psycopg2.connect(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1))
+
+
 def database_is_ready() -> bool:
     """Whether the schema is that of this Airflow version, and the pools are there, which `prepare` makes last."""
     try:
         check_migrations(0)
     except TimeoutError:
         return False
-    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1)
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+    with closing(connect()) as connection, connection.cursor() as cursor:
         cursor.execute("select pool, slots from slot_pool")
         found = dict(cursor.fetchall())
     return all(found.get(name) == pool["slots"] for name, pool in json.loads(POOLS.read_text()).items())
@@ -40,6 +46,18 @@ def prepare() -> None:
     """Bring the schema and the pools up to date, which takes Airflow's commands ten seconds even when nothing is to do."""
     subprocess.run(["airflow", "db", "migrate"], check=True)
     subprocess.run(["airflow", "pools", "import", str(POOLS)], check=True)
+
+
+def delete_old_runs() -> None:
+    """Have Airflow delete what it knows of old runs, beside this process, where there is anything; its command takes seconds."""
+    before = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
+    with closing(connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select 1 from dag_run where end_date < %s limit 1", [before])
+        if cursor.fetchone():
+            subprocess.Popen(["airflow", "db", "clean", "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"])
+    for folder in Path(os.environ["AIRFLOW_HOME"], "logs").glob("dag_id=*/run_id=*"):
+        if folder.stat().st_mtime < before.timestamp():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_passwords() -> None:
@@ -62,6 +80,7 @@ if __name__ == "__main__":
     # start and stays, would take the API server a third of its start.
     gc.set_threshold(10_000)
     if sys.argv[1] == "scheduler":
+        delete_old_runs()
         import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
     (command,) = entry_points(group="console_scripts", name="airflow")
     ending.run(command.load())

@@ -1,4 +1,4 @@
-"""``python start.py COMMAND...``: end the runs that the last code server left in progress, and become COMMAND, the new one.
+"""``python start.py COMMAND...``: end the runs that the last code server left in progress, delete old ones, and become COMMAND.
 
 When the machine, the container or both the server and a run's process were killed, nobody could report the run's end: it would
 be called started for ever, and keep the one place in the queue. All processes of that time are gone when this starts.
@@ -7,14 +7,19 @@ be called started for ever, and keep the one place in the queue. All processes o
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from switchyard import api, project, warm
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 
 def end_interrupted_runs(before: datetime) -> None:
@@ -29,6 +34,18 @@ def end_interrupted_runs(before: datetime) -> None:
     with DagsterInstance.get() as instance:
         for run in instance.get_runs(RunsFilter(statuses=statuses, updated_before=before)):
             instance.report_run_failed(run, "The process that it ran in has ended without a word: killed, or stopped with the machine.")
+        delete_old_runs(instance, before - timedelta(days=int(os.environ["RETENTION_DAYS"])))
+
+
+def delete_old_runs(instance: DagsterInstance, before: datetime) -> None:
+    """Delete the runs that were made ``before``, and what dbt and Dagster logged of them."""
+    from dagster import DagsterRunStatus, RunsFilter
+
+    ended = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+    while found := instance.get_runs(RunsFilter(statuses=ended, created_before=before), limit=100):
+        for run in found:
+            instance.delete_run(run.run_id)
+            shutil.rmtree(Path(os.environ["DAGSTER_HOME"], "storage", run.run_id), ignore_errors=True)
 
 
 def add_dbt() -> None:

@@ -1,0 +1,45 @@
+"""What the orchestrators know of old runs is deleted, by their own means."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from ..stacks import wait_until
+
+OLD = "interval '40 days'"
+AGE = {
+    "dagster": f"update public.runs set create_timestamp = create_timestamp - {OLD}",
+    "airflow": f"update public.dag_run set start_date = start_date - {OLD}, end_date = end_date - {OLD}",
+    "prefect": f"update public.flow_run set start_time = start_time - {OLD}, end_time = end_time - {OLD}",
+}
+# Airflow keeps the last run of each DAG.
+LEFT = {
+    "dagster": ("runs", "0"),
+    "airflow": ("dag_run where dag_id = 'daily'", "1"),
+    "prefect": ("flow_run where state_type = 'COMPLETED'", "0"),
+}
+
+
+def metadata(stack, name: str, statement: str) -> str:
+    """What the superuser's statement answers in an orchestrator's database."""
+    argv = [stack.programs / "psql", "--host", "127.0.0.1", "--port", str(stack.ports["POSTGRES_PORT"]), "--username", "postgres"]
+    env = {"PGPASSWORD": stack.secrets()["POSTGRES_PASSWORD"]}
+    return subprocess.check_output([*argv, "--dbname", name, "-Atc", statement], env=env, text=True).strip()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
+def test_old_runs_are_deleted_and_new_ones_are_not(stack, reference, name) -> None:
+    table, left = LEFT[name]
+    stack.on(name)
+    stack.invoke("run")
+    stack.invoke("run")
+    metadata(stack, name, AGE[name])
+    stack.invoke("down")
+    stack.invoke("up", "--orch", name)
+    wait_until(lambda: metadata(stack, name, f"select count(*) from public.{table}") == left, 120)
+    stack.invoke("run")
+    assert metadata(stack, name, f"select count(*) from public.{table}") == str(int(left) + 1)
+    assert stack.hashes() == reference
