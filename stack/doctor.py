@@ -15,11 +15,11 @@ from pathlib import Path
 from stack import checks, console, diagnosis, orchestrators, settings
 from stack.checks import Check
 from stack.docker import Docker
-from stack.errors import BadConfiguration, BadUsage, EngineMissing, StackError, name_the_shell
+from stack.errors import BadConfiguration, EngineMissing, StackError, name_the_shell
 from stack.native import Native
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
-from stack.runtime import AUTO, BOTH
+from stack.runtime import choose
 from stack.settings import Settings
 
 KNOWN_DBT = ("1.11.", "1.12.")  # as in docker/common/switchyard/dbt_internals.py
@@ -78,15 +78,16 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     runner = make_runner(loaded)
     docker, native = Docker(loaded, known, runner), Native(loaded, known, runner, environ)
     wanted = loaded["RUNTIME"] if asked is None else asked
-    yield Check("Runtime", partial(_runtime, wanted))
     missing = _missing(docker)
     if wanted != native.name:
-        yield Check("Docker", partial(_engine, docker, missing), advice=wanted == AUTO)
-    if not missing and native.running() and docker.running():
-        yield Check("Runtimes", _both, advice=True)
-    runtime = native if wanted == native.name or missing or native.running() else docker
+        yield Check("Docker", partial(_engine, docker, missing), advice=True)
+    yield Check("Runtime", partial(_runtime, docker, native, asked))
+    try:
+        runtime, _ = choose(docker, native, asked)
+    except StackError:  # the rest is looked at where that is possible
+        runtime = native
     targets = [target for target in known.values() if not runtime.unsupported(target)]
-    yield from runtime.checks(targets) if not (missing and runtime is docker) else ()
+    yield from runtime.checks(targets)
 
 
 def _missing(docker: Docker) -> EngineMissing | None:
@@ -103,14 +104,10 @@ def _engine(docker: Docker, missing: EngineMissing | None) -> str:
     return f"the engine {docker.require()} answers"
 
 
-def _runtime(wanted: str) -> str:
-    if wanted not in (AUTO, Docker.name, Native.name):
-        raise BadUsage(f"There is no runtime called {wanted!r}.", "", "invoke doctor --runtime auto")
-    return wanted
-
-
-def _both() -> str:
-    raise StackError(BOTH)
+def _runtime(docker: Docker, native: Native, asked: str | None) -> str:
+    """The one that `invoke up` takes; fails as that would."""
+    found, told = choose(docker, native, asked, starting=True)
+    return f"{found.name}. {told}" if told else found.name
 
 
 def _dbt(root: Path) -> str:

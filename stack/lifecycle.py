@@ -96,9 +96,12 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _start_postgres(runtime, timeout)
         _stop(runtime, old)
         _start(runtime, target, baked, timeout)
-    except StackError as error:
+    except (StackError, OSError) as error:
         console.fail(f"{target.title} did not start; bringing {old.title} back")
-        error.what += " " + _bring_back(runtime, old, was_baked)
+        told = _bring_back(runtime, old, was_baked)
+        if isinstance(error, OSError):  # as where the checkout's disk is full
+            raise StackError(f"{target.title} did not start. {told}", str(error), "invoke doctor") from None
+        error.what += " " + told
         if isinstance(error, StillStarting):
             error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
         raise

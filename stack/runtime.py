@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stack.checks import Check
-from stack.errors import AlreadyActive, BadUsage, EngineMissing
+from stack.errors import AlreadyActive, BadUsage, EngineMissing, StackError
 from stack.orchestrators import Orchestrator
 from stack.project import Project
 from stack.runner import Result, Runner
@@ -190,6 +190,9 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
             up += [docker] if docker.running() else []
         except EngineMissing as error:
             missing = error
+        except StackError:
+            if not up:
+                raise
     if up:
         if (starting and (len(up) > 1 or wanted not in (AUTO, up[0].name))) or asked not in (None, AUTO, *(runtime.name for runtime in up)):
             raise AlreadyActive(

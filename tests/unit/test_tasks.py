@@ -160,7 +160,7 @@ def test_doctor_goes_on_after_what_is_broken_and_ends_with_the_code_of_the_first
     assert done.returncode == 5, done.stdout + done.stderr
     broken = [line for line in done.stdout.splitlines() if line[0] in "✗x"]
     # Ports are looked at too: the default ones, as .env cannot be read, so others may have them.
-    assert [line.split(":")[0][2:] for line in broken if "_PORT:" not in line] == [".env", "compose/docker-compose-prefect.yaml", "Docker"]
+    assert [line.split(":")[0][2:] for line in broken if "_PORT:" not in line] == [".env", "compose/docker-compose-prefect.yaml", "Runtime"]
     assert all("Next: " in line for line in broken)
 
 
