@@ -37,6 +37,12 @@ select 'create event trigger switchyard_replace on ddl_command_start when tag in
 where not exists (select from pg_event_trigger where evtname = 'switchyard_replace') \\gexec"""
 
 
+SIZES = """
+select coalesce(string_agg(format('%s %s', datname, pg_size_pretty(pg_database_size(oid))), ', ' order by datname), '')
+from pg_database where datallowconn and not datistemplate and datname <> 'postgres'
+"""
+
+
 def literal(text: str) -> str:
     """``text`` as an SQL string."""
     return "'" + text.replace("'", "''") + "'"

@@ -227,6 +227,9 @@ class Docker:
     name = "docker"
     beside = None
     artifact = "image"
+    cache_note = (
+        "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
+    )
     project_place = "mounted read-only"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
@@ -391,6 +394,7 @@ class Docker:
             *(Check("Memory", partial(self._memory, target)) for target in targets),
             Check("Disk", self._disk),
             Check("Data", self._data),
+            Check("Sizes", self._sizes, advice=True),
             Check("Images", partial(self._images, targets), advice=True),
             Check("Buildx", self._buildx, advice=True),
             Check("Leftovers", self._leftovers, advice=True),
@@ -479,6 +483,13 @@ class Docker:
         found, _, program = self._checked(self.runner.ask([*argv, image, "-c", script])).stdout.partition("\n")
         major = re.search(r" (\d+)", program)
         return checks.same_major(found.strip(), major[1] if major else "", OLD_IMAGE)
+
+    def _sizes(self) -> str:
+        if not any(service.name == POSTGRES and service.health == "healthy" for service in self.services()):
+            return "not known while PostgreSQL is down"
+        command = psql("postgres", "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
+        argv = exec_argv(self.settings, postgres_file(self.settings), POSTGRES, command, user="postgres")
+        return self._checked(self.runner.ask(argv)).stdout.strip()
 
     def _images(self, targets: Sequence[Orchestrator]) -> str:
         outdated = self.outdated([POSTGRES, *(target.name for target in targets)], baked=False)

@@ -252,5 +252,7 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
     _down(runtime)
     runtime.remove_volumes(doomed_volumes)
     runtime.remove_images(doomed_images)
+    if doomed_images and runtime.cache_note:
+        console.note(runtime.cache_note)
     for name in (*doomed_volumes, *doomed_images):
         console.say(f"Would delete {name}") if console.dry else console.ok(f"Deleted {name}")

@@ -44,6 +44,7 @@ class Native:
     name = "native"
     beside = None
     artifact = "environment"
+    cache_note = "  uv keeps its cache, of other projects too: uv cache prune deletes it."
     project_place = "read in place"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
@@ -132,6 +133,7 @@ class Native:
             *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.base, self.postgres.home])),
             Check("PostgreSQL", self._programs),
             Check("Data", self.postgres.require_major),
+            Check("Sizes", self.postgres.sizes, advice=True),
             Check("Environments", partial(self._environments, targets), advice=True),
             Check("Leftovers", self._leftovers, advice=True),
         ]

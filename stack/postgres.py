@@ -115,6 +115,13 @@ class Postgres:
         old = f"install PostgreSQL {found} and run its pg_dumpall on {self.data}." if found else ""
         return checks.same_major(found, MAJOR, old)
 
+    def sizes(self) -> str:
+        """How large each database is."""
+        if not self.server() or not self.ready():
+            return "not known while PostgreSQL is down"
+        argv = self.psql(SUPERUSER, "postgres", "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
+        return self.runner.ask(argv, self.psql_env(SUPERUSER)).stdout.strip()
+
     def program(self, name: str) -> str:
         """The path of one of PostgreSQL's programs."""
         folder = Path(self.settings["STACK_PG_BIN"] or self.programs / "bin")

@@ -56,6 +56,7 @@ class Runtime(Protocol):
     Attributes:
         name: what ``--runtime`` calls it.
         artifact: what it builds for an orchestrator: an image, or an environment.
+        cache_note: what `remove_images` leaves, and how to delete that; empty where it leaves nothing.
         project_place: how a run sees the dbt project, for `invoke status`.
         project: the dbt project; reading it fails where it cannot be run as it is.
         beside: the other runtime, where `choose` has found both up.
@@ -63,6 +64,7 @@ class Runtime(Protocol):
 
     name: str
     artifact: str
+    cache_note: str
     project_place: str
     settings: Settings
     orchestrators: Mapping[str, Orchestrator]
