@@ -227,9 +227,7 @@ class Docker:
     name = "docker"
     beside = None
     artifact = "image"
-    cache_note = (
-        "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
-    )
+    cache_note = "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
     project_place = "mounted read-only"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:

@@ -39,7 +39,7 @@ def usable_python(account: str | None) -> str:
 
 @pytest.fixture(scope="module")
 def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
-    """The second checkout, brought up by the README's first command while the first one is up."""
+    """The second checkout, brought up by the README's first command while the first one is up, without a home and with odd variables."""
     account = ordinary_account()
     stack.on("dagster")
     home = open_folder / "home"
@@ -51,7 +51,7 @@ def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
     home.chmod(0o700)
     second = NativeStack(
         home / "switchyard", python=str(home / "switchyard/.venv/bin/python"), account=account,
-        PATH=os.pathsep.join([str(home / "programs"), bare_path]), HOME=str(home), **POISON,
+        PATH=os.pathsep.join([str(home / "programs"), bare_path]), HOME="/nonexistent", **POISON,
     )  # fmt: skip
     first_command = re.search(r"<!-- first command -->\n```sh\n(.*?)```", (root / "README.md").read_text(), re.S)[1]
     try:

@@ -52,3 +52,27 @@ def test_a_disk_that_is_nearly_full_is_told_before_anything_is_made(tmp_path, ro
         assert not (tmp_path / ".stack" / "native").exists()
     finally:
         subprocess.run(["umount", str(tmp_path / ".stack")], check=True)
+
+
+def refused_where(script: str, stack: NativeStack) -> str:
+    """What `invoke up` says where the system has been changed by ``script``, for it alone; the checkout is ``$0`` in it."""
+    argv = ["unshare", "--mount", "sh", "-c", f'{script} && cd "$0" && exec "$@"', str(stack.folder)]
+    return stack.run([*argv, stack.python, "-m", "invoke", "up"], code=5).stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another list of accounts needs a mount namespace of Linux")
+def test_an_account_without_a_name_is_told_before_anything_is_made(tmp_path, root, bare_path) -> None:
+    (tmp_path / "passwd").write_text("other:x:5:5::/:/bin/sh\n")
+    (tmp_path / "nsswitch.conf").write_text("passwd: files\n")  # systemd's library would name root all the same
+    copy_checkout(root, tmp_path / "switchyard")
+    script = 'for file in passwd nsswitch.conf; do mount --bind "$0/../$file" /etc/$file || exit; done'
+    said = refused_where(script, NativeStack(tmp_path / "switchyard", PATH=bare_path))
+    assert "The account 0 has no name on this machine" in said
+    assert not (tmp_path / "switchyard" / ".stack" / "native").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a read-only folder needs a mount namespace of Linux")
+def test_a_checkout_that_cannot_be_written_to_is_told(tmp_path, root, bare_path) -> None:
+    copy_checkout(root, tmp_path)
+    said = refused_where('mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"', NativeStack(tmp_path, PATH=bare_path))
+    assert "on a file system that cannot be written to" in said
