@@ -10,6 +10,9 @@ import subprocess
 import sys
 import time
 
+from switchyard import project
+
+project.adopt_baked()  # in a container where nothing has run yet
 target = os.path.join(os.environ["SWITCHYARD_TARGET_PATH"], "bench")
 options = ["--project-dir", os.environ["DBT_PROJECT_DIR"], "--target-path", target, "--log-path", target, "--log-level-file", "none"]
 began = time.perf_counter()
