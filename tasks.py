@@ -86,7 +86,7 @@ def command(**options):
     return made
 
 
-def runtime_of(c, asked=None, starting=False, keep=()):
+def runtime_of(c, asked=None, starting=False, keep=(), new_ports=False):
     """The runtime that the task drives; `stack.runtime.choose` says which one that is."""
     from stack import console, neighbours, orchestrators, runtime, settings
     from stack.docker import Docker
@@ -104,13 +104,19 @@ def runtime_of(c, asked=None, starting=False, keep=()):
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ)
-        if not starting:
-            loaded, others = loaded.as_started()
-            for line in others:
-                console.advice(line)
-    env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
-    runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
-    chosen, reason = runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
+
+    def choose(loaded):
+        env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
+        runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
+        return runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
+
+    as_started, others = (loaded, []) if new_ports else loaded.as_started()
+    chosen, reason = choose(as_started)
+    if others and not chosen.running():  # somebody else has these ports by now
+        others, (chosen, reason) = [], choose(loaded)
+    with contextlib.redirect_stdout(sys.stderr):
+        for line in others:
+            console.advice(line)
     if reason:
         with contextlib.redirect_stdout(sys.stdout if starting else sys.stderr):
             console.note(reason)
@@ -118,12 +124,12 @@ def runtime_of(c, asked=None, starting=False, keep=()):
 
 
 @contextlib.contextmanager
-def changing(c, command, asked=None, starting=False):
+def changing(c, command, asked=None, starting=False, new_ports=False):
     """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
     from stack import lock
 
     with lock.held(ROOT, command) as descriptor:
-        yield runtime_of(c, asked, starting, keep=(descriptor,))
+        yield runtime_of(c, asked, starting, (descriptor,), new_ports)
 
 
 def runs(wait, force):
@@ -188,7 +194,7 @@ def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None)
         if integration not in ("vendor", "lean"):
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
         os.environ["INTEGRATION"] = integration  # as if it were typed before the command
-    with changing(c, "up", runtime, starting=True) as chosen:
+    with changing(c, "up", runtime, starting=True, new_ports=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)
     if not console.dry:

@@ -15,7 +15,7 @@ from pathlib import Path
 from stack import checks, console, diagnosis, orchestrators, settings
 from stack.checks import Check
 from stack.docker import Docker
-from stack.errors import BadConfiguration, EngineMissing, StackError, name_the_shell
+from stack.errors import BadConfiguration, StackError, name_the_shell
 from stack.native import Native
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
@@ -78,9 +78,8 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     runner = make_runner(loaded)
     docker, native = Docker(loaded, known, runner), Native(loaded, known, runner, environ)
     wanted = loaded["RUNTIME"] if asked is None else asked
-    missing = _missing(docker)
     if wanted != native.name:
-        yield Check("Docker", partial(_engine, docker, missing), advice=True)
+        yield Check("Docker", partial(_engine, docker), advice=True)
     yield Check("Runtime", partial(_runtime, docker, native, asked))
     try:
         runtime, _ = choose(docker, native, asked)
@@ -90,17 +89,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     yield from runtime.checks(targets)
 
 
-def _missing(docker: Docker) -> EngineMissing | None:
-    try:
-        docker.require()
-    except EngineMissing as error:
-        return error
-    return None
-
-
-def _engine(docker: Docker, missing: EngineMissing | None) -> str:
-    if missing:
-        raise missing
+def _engine(docker: Docker) -> str:
     return f"the engine {docker.require()} answers"
 
 

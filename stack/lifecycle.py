@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 
-from stack import console, faults, lock, pipeline
+from stack import console, diagnosis, faults, lock, pipeline
 from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError, StillStarting
 from stack.orchestrators import Orchestrator
 from stack.runtime import POSTGRES, Runtime
@@ -96,15 +96,17 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _start_postgres(runtime, timeout)
         _stop(runtime, old)
         _start(runtime, target, baked, timeout)
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
     except (StackError, OSError) as error:
         console.fail(f"{target.title} did not start; bringing {old.title} back")
         told = _bring_back(runtime, old, was_baked)
         if isinstance(error, OSError):  # as where the checkout's disk is full
-            raise StackError(f"{target.title} did not start. {told}", str(error), "invoke doctor") from None
+            error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
         error.what += " " + told
         if isinstance(error, StillStarting):
             error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
-        raise
+        raise error from None
     except KeyboardInterrupt:
         console.fail(f"Interrupted; bringing {old.title} back")
         raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
@@ -128,8 +130,9 @@ def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
                     runtime.stop_orchestrator(waiting.detail)
             _start_postgres(runtime, PATIENCE)
             _start(runtime, old, baked, PATIENCE)
-        except StackError as error:
-            return f"{old.title} could not be brought back either: {error.what} Next: invoke up --orch {old.name}"
+        except (StackError, OSError) as error:
+            what = error.what if isinstance(error, StackError) else error
+            return f"{old.title} could not be brought back either: {what} Next: invoke up --orch {old.name}"
     return f"{old.title} is active again."
 
 

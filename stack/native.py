@@ -223,7 +223,7 @@ class Native:
     def images(self) -> list[str]:
         """The folders that hold environments and programs."""
         made = [plan.Folders(self.settings.root, name).environment for name in (POSTGRES, *self.orchestrators)]
-        return self._existing([*made, *([self.postgres.programs] if self.postgres.account else [])])
+        return self._existing([*made, self.base / "home", *([self.postgres.programs] if self.postgres.account else [])])
 
     def remove_images(self, names: Sequence[str]) -> None:
         """Delete the folders called ``names``."""

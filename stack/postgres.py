@@ -119,8 +119,9 @@ class Postgres:
         """How large each database is."""
         if not self.server() or not self.ready():
             return "not known while PostgreSQL is down"
-        argv = self.psql(SUPERUSER, "postgres", "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
-        return self.runner.ask(argv, self.psql_env(SUPERUSER)).stdout.strip()
+        argv = self.psql(SUPERUSER, "postgres", "--port", str(self.port()), "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
+        found = self.runner.ask(argv, self.psql_env(SUPERUSER))
+        return found.stdout.strip() or f"not known: {found.stderr.strip()}"
 
     def program(self, name: str) -> str:
         """The path of one of PostgreSQL's programs."""

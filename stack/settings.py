@@ -103,8 +103,9 @@ class Settings:
 
     def remember_ports(self, keys: Sequence[str]) -> None:
         """Keep the ports under ``keys`` as those on which the stack is started: ``.env`` may be edited while it is up."""
-        self._started.parent.mkdir(mode=0o700, exist_ok=True)
-        self._started.write_text(json.dumps({key: self.values[key] for key in keys}), encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk; nothing fails for the want of it
+            self._started.parent.mkdir(mode=0o700, exist_ok=True)
+            self._started.write_text(json.dumps({key: self.values[key] for key in keys}), encoding="utf-8")
 
     def forget_ports(self) -> None:
         """Forget what `remember_ports` has kept: all is down."""
@@ -113,10 +114,10 @@ class Settings:
     def as_started(self) -> tuple[Settings, list[str]]:
         """The settings with the ports on which the stack was started, where it still listens on them, and a line for each other one."""
         try:
-            started = json.loads(self._started.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            started = dict(json.loads(self._started.read_text(encoding="utf-8")))
+            other = {key: port for key, port in started.items() if self.values.get(key) != port and not ports.free(int(port))}
+        except (OSError, TypeError, ValueError):
             return self, []
-        other = {key: port for key, port in started.items() if self.values.get(key) != port and not ports.free(int(port))}
         lines = [f"{key} is {self.values[key]} by now; what is up still has {port}, until: invoke up" for key, port in other.items()]
         return replace(self, values={**self.values, **other}), lines
 

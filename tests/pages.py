@@ -32,8 +32,11 @@ def asks_for_the_password(stack: Stack) -> None:
     for guess in ("admin:admin", f"dagster:{password}", "admin:", f"admin:{password}x"):
         assert answer(stack, **api.basic_auth(guess))[0] == 401
     assert (answer(stack)[0], answer(stack, **asked)[0], answer(stack, Cookie="dagster=x")[0]) == (401, 401, 401)
-    for path in ("//example.invalid/", "http://example.invalid/", "/report_asset_materialization/x"):
-        assert answer(stack, path, body="{}")[0] in (400, 401, 403)
+    smuggled = "POST /graphql?query={version} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert answer(stack, "/server_info")[0] == 200
+    assert answer(stack, "/server_info", body=smuggled)[0] == 401
+    assert answer(stack, "http://example.invalid/", **right)[0] in (400, 403)
+    assert answer(stack, "//example.invalid/", **right)[0] == 200  # the page's own answer to an address that it does not know
 
     status, cookie, text = answer(stack, **right)
     assert (status, 'id="root"' in text) == (200, True)
@@ -47,6 +50,13 @@ def asks_for_the_password(stack: Stack) -> None:
     ):
         assert answer(stack, **asked, **right, **stranger)[0] == 403
         assert answer(stack, **{**asked, **stranger}, Cookie=cookie)[0] == 403
+
+    forged = {"path": "/graphql?query=mutation%20{x}", **right}
+    assert answer(stack, **forged)[0] == 403
+    assert answer(stack, **{**asked, "Content-Type": "text/plain"}, **right)[0] == 403
+    assert answer(stack, **asked, **right, **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert answer(stack, "/runs", **right, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})[0] == 200
+    assert answer(stack, Authorization="Basic \xff\xfe")[0] == 401
 
     assert "connection_ack" in web_socket(stack, f"Cookie: {cookie}")
     assert "401 Unauthorized" in web_socket(stack)

@@ -54,7 +54,7 @@ POISON = {
     "PGREQUIREAUTH": "none", "PGTARGETSESSIONATTRS": "standby", "PGDATA": "/nowhere",
     "PGOPTIONS": "-c default_transaction_read_only=on -c search_path=nowhere",
     "COMPOSE_FILE": "/nowhere.yaml", "COMPOSE_PROFILES": "none", "COMPOSE_PARALLEL_LIMIT": "0",
-    "UV_PYTHON": "3.6", "UV_NO_INDEX": "1", "UV_EXCLUDE_NEWER": "2020-01-01", "UV_CONSTRAINT": "/nowhere", "UV_CONFIG_FILE": "/nowhere",
+    "UV_PYTHON": "3.6", "UV_NO_INDEX": "1", "UV_EXCLUDE_NEWER": "2020-01-01", "UV_CONSTRAINT": "/nowhere",
     "UV_TARGET": "/nowhere", "UV_PREFIX": "/nowhere", "UV_SYSTEM_PYTHON": "1", "UV_NO_BINARY": "1", "UV_RESOLUTION": "lowest",
     "VIRTUAL_ENV": "/nowhere", "CONDA_PREFIX": "/nowhere",
     "DBT_PROJECT_DIR": "/nowhere", "DBT_TARGET_PATH": "/nowhere", "DBT_LOG_PATH": "/nowhere", "DBT_LOG_FORMAT": "json",

@@ -22,6 +22,7 @@ from airflow.utils.db import check_migrations
 
 from switchyard import ending, project
 
+RUNS = "dag_run,task_instance_history,xcom,log,job"  # not what it knows of the DAGs, as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
 
 
@@ -52,11 +53,17 @@ def delete_old_runs() -> None:
     """Have Airflow delete what it knows of old runs, beside this process, where there is anything; its command takes seconds."""
     before = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
     with closing(connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("select 1 from dag_run where end_date < %s limit 1", [before])
+        # Airflow keeps the last scheduled run of each DAG.
+        cursor.execute(
+            "select 1 from dag_run as old where end_date < %s"
+            " and exists (select from dag_run as new where new.dag_id = old.dag_id and new.start_date > old.start_date) limit 1",
+            [before],
+        )
         if cursor.fetchone():
-            subprocess.Popen(["airflow", "db", "clean", "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"])
+            options = ["--tables", RUNS, "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
+            subprocess.Popen(["airflow", "db", "clean", *options])
     for folder in Path(os.environ["AIRFLOW_HOME"], "logs").glob("dag_id=*/run_id=*"):
-        if folder.stat().st_mtime < before.timestamp():
+        if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < before.timestamp():
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -68,8 +68,9 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
 
 
-def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, reference) -> None:
+def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, reference, tmp_path) -> None:
     stack.on("dagster")
+    server = stack.root("postgres")
     new = {key: str(ports.unused()) for key in ("POSTGRES_PORT", "DAGSTER_PORT")}
     try:
         shown = stack.invoke("status", **new)
@@ -77,6 +78,9 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
         assert all(f"{key} is {port} by now" in shown.stderr for key, port in new.items())
         stack.invoke("run", **new)
         stack.invoke("sql", "select 1", **new)
+        stack.invoke("backup", str(tmp_path / "a.dump"), **new)
+        stack.invoke("restore", "--yes", str(tmp_path / "a.dump"), **new)
+        assert server.is_running()
         stack.invoke("up", "--orch", "dagster", **new)
         shown = stack.invoke("status")  # where .env, too, says something else by now
         assert all(f"localhost:{port}" in shown.stdout for port in new.values())
