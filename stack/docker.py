@@ -555,7 +555,8 @@ class Docker:
             if done.code in REJECTED:
                 raise rejected(Path(argv[argv.index("-f") + 1]), done.stderr)
             # It also ends at the first health check that gives up, which on a slow machine is sooner than was asked for.
-            if time.monotonic() - began >= timeout or self._on_their_way() or not self._on_their_way(or_slow=True):
+            slow = "is unhealthy" in done.stderr and self._on_their_way(or_slow=True)
+            if not slow or time.monotonic() - began >= timeout:
                 break
             time.sleep(1)
         if time.monotonic() - began >= timeout and self._on_their_way():
