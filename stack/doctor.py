@@ -95,8 +95,8 @@ def _engine(docker: Docker) -> str:
 
 def _runtime(docker: Docker, native: Native, asked: str | None) -> str:
     """The one that `invoke up` takes; fails as that would."""
-    found, told = choose(docker, native, asked, starting=True)
-    return f"{found.name}. {told}" if told else found.name
+    found, reason = choose(docker, native, asked, starting=True)
+    return f"{found.name}. {reason}" if reason else found.name
 
 
 def _dbt(root: Path) -> str:

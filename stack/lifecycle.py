@@ -100,10 +100,10 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         raise
     except (StackError, OSError) as error:
         console.fail(f"{target.title} did not start; bringing {old.title} back")
-        told = _bring_back(runtime, old, was_baked)
+        outcome = _bring_back(runtime, old, was_baked)
         if isinstance(error, OSError):  # as where the checkout's disk is full
             error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
-        error.what += " " + told
+        error.what += " " + outcome
         if isinstance(error, StillStarting):
             error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
         raise error from None

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, ClientWebSocketResponse, DummyCookieJar, TCPConnector, WSMsgType, web
@@ -41,6 +41,16 @@ def cookie(request: web.Request) -> str:
     return f"dagster-{request.url.port}"
 
 
+def wants_web_socket(request: web.Request) -> bool:
+    """Whether the connection is to become a WebSocket."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Those that are of a request or an answer itself; a name may stand there several times."""
+    return [(name, value) for name, value in headers.items() if name.lower() not in NOT_PASSED_ON]
+
+
 def own(request: web.Request) -> bool:
     """Whether a request is for this page's own name, and does not come from another page."""
     try:
@@ -57,7 +67,7 @@ def own(request: web.Request) -> bool:
 
 def forgeable(request: web.Request) -> bool:
     """Whether any page could have a browser send this request, which Dagster would execute: it takes a mutation in an address, too."""
-    if request.path != GRAPHQL or request.headers.get("Upgrade", "").lower() == "websocket":
+    if request.path != GRAPHQL or wants_web_socket(request):
         return False
     return request.content_type != "application/json" if request.method == "POST" else "query" in request.query
 
@@ -93,13 +103,12 @@ async def pass_on(request: web.Request) -> web.StreamResponse:
     url = URL(f"http://127.0.0.1:{request.app[PORT]}{request.raw_path}", encoded=True)
     response = None
     try:
-        if request.headers.get("Upgrade", "").lower() == "websocket":
+        if wants_web_socket(request):
             return await connect(request, url)
-        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in NOT_PASSED_ON]
+        headers = passed_on(request.headers)
         body = request.content if request.body_exists else None
         async with request.app[SESSION].request(request.method, url, headers=headers, data=body, allow_redirects=False) as answer:
-            headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in NOT_PASSED_ON]
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=passed_on(answer.headers))
             response.headers["X-Frame-Options"] = "DENY"
             if NEW in request:
                 response.set_cookie(cookie(request), TOKEN, httponly=True, samesite="Strict")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -98,6 +99,22 @@ class NativeStack(Stack):
     def states(self) -> dict[str, tuple[str, str | None]]:
         """State and health of each service."""
         return {entry["name"]: (entry["state"], entry["health"]) for entry in self.status()["services"]}
+
+
+def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int = 0) -> str:
+    """What psql answers to a role of the server's."""
+    argv = [
+        str(stack.programs / "psql"),
+        "-XAtqh127.0.0.1",
+        f"-p{stack.ports['POSTGRES_PORT']}",
+        f"-U{role}",
+        f"-d{database}",
+        f"-c{query}",
+    ]
+    secret = stack.secrets()["POSTGRES_PASSWORD" if role == "postgres" else f"{role.upper()}_DB_PASSWORD"]
+    done = subprocess.run(argv, env={**stack.env, "PGPASSWORD": secret}, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout.strip()
 
 
 @contextmanager

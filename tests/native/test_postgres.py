@@ -2,12 +2,12 @@
 
 import re
 import socket
-import subprocess
 import sys
 
 import pytest
 
 from ..stacks import POISON, wait_until
+from .conftest import ask_as
 
 
 def test_the_server_is_like_the_containers(stack) -> None:
@@ -45,22 +45,6 @@ def test_nobody_comes_in_without_the_password(stack) -> None:
 SEARCHED = """
 select nspname, has_schema_privilege('dbt', nspname, 'create') from unnest(current_schemas(true)) as nspname
 """
-
-
-def ask_as(stack, role: str, database: str, query: str, code: int = 0) -> str:
-    """What psql answers to a role of the server's."""
-    argv = [
-        str(stack.programs / "psql"),
-        "-XAtqh127.0.0.1",
-        f"-p{stack.ports['POSTGRES_PORT']}",
-        f"-U{role}",
-        f"-d{database}",
-        f"-c{query}",
-    ]
-    secret = stack.secrets()["POSTGRES_PASSWORD" if role == "postgres" else f"{role.upper()}_DB_PASSWORD"]
-    done = subprocess.run(argv, env={**stack.env, "PGPASSWORD": secret}, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stdout.strip()
 
 
 def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, reference) -> None:

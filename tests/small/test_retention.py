@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
+from ..native.conftest import ask_as
 from ..stacks import wait_until
 
 OLD = "interval '40 days'"
@@ -20,13 +19,6 @@ AGE = {
 RUNS = {"dagster": "runs", "airflow": "dag_run where dag_id = 'daily'", "prefect": "flow_run where state_type = 'COMPLETED'"}
 
 
-def metadata(stack, name: str, statement: str) -> str:
-    """What the superuser's statement answers in an orchestrator's database."""
-    argv = [stack.programs / "psql", "--host", "127.0.0.1", "--port", str(stack.ports["POSTGRES_PORT"]), "--username", "postgres"]
-    env = {"PGPASSWORD": stack.secrets()["POSTGRES_PASSWORD"]}
-    return subprocess.check_output([*argv, "--dbname", name, "-Atc", statement], env=env, text=True).strip()
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
 def test_old_runs_are_deleted_and_new_ones_are_not(stack, reference, name) -> None:
@@ -34,11 +26,11 @@ def test_old_runs_are_deleted_and_new_ones_are_not(stack, reference, name) -> No
     stack.on(name)
     stack.invoke("run")
     stack.invoke("run")
-    before = int(metadata(stack, name, count))
-    metadata(stack, name, AGE[name])
+    before = int(ask_as(stack, "postgres", name, count))
+    ask_as(stack, "postgres", name, AGE[name])
     stack.invoke("down")
     stack.invoke("up", "--orch", name)
-    wait_until(lambda: int(metadata(stack, name, count)) < before, 120)
-    assert int(metadata(stack, name, count)) == before - 1
+    wait_until(lambda: int(ask_as(stack, "postgres", name, count)) < before, 120)
+    assert int(ask_as(stack, "postgres", name, count)) == before - 1
     stack.invoke("run")
     assert stack.hashes() == reference
