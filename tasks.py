@@ -227,19 +227,28 @@ def down(c, wait=False, force=False):
             lifecycle.down(runtime.beside, runs(wait, force))
 
 
-@command(positional=["folder"], help={"folder": "A folder with a dbt_project.yml; shop is the project that comes with this."})
-def use(c, folder):
+@command(
+    positional=["folder"],
+    help={
+        "folder": "A folder with a dbt_project.yml; shop is the project that comes with this.",
+        "warehouse": "Where its data goes: own (what its profile names), shared (the stack's PostgreSQL), or auto. Default: as in .env.",
+    },
+)
+def use(c, folder, warehouse=None):
     """Run a dbt project of your own: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
     if asked_for_help("use", folder):
         return
     from stack import project
-    from stack.errors import AlreadyActive
+    from stack.errors import AlreadyActive, BadUsage
+
+    if warehouse not in (None, project.AUTO, project.SHARED, project.OWN):
+        raise BadUsage(f"--warehouse {warehouse} is none that there is.", "It is auto, shared or own.", f"invoke use {folder}")
 
     with changing(c, "use") as runtime:
         if active := runtime.active():
             title = runtime.orchestrators[active].title
             raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: invoke use {folder}")
-        project.use(runtime.settings, os.environ, folder, dry=c.config.run.dry)
+        project.use(runtime.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
 
 
 @command(

@@ -55,7 +55,7 @@ _ENV_VAR = re.compile(
     r"""\{\{\s*env_var\(\s*(['"])(\w+)\1\s*(?:,\s*(['"])(.*?)\3\s*)?\)\s*(?:\|\s*(?:int|as_number|as_text|as_bool)\s*)?\}\}"""
 )
 _ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
-_READ = {".yml", ".yaml", ".sql", ".py", ".md"}
+_READ = {".yml", ".yaml", ".sql", ".py"}
 # Set by the stack itself, in every process that runs dbt; those of the connection where that is to the stack's own server.
 OURS = {
     *("DBT_PROFILE", "DBT_TARGET", "DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
@@ -239,7 +239,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         else:
             shared = wanted == SHARED or (wanted == AUTO and _is_local_postgres(output, lookup))
             if shared and not shop and wanted == AUTO:
-                notes.append("its profile names a PostgreSQL on this machine, so it gets the stack's own; WAREHOUSE=own takes yours")
+                notes.append(f"{_why_shared(output, lookup)}, so it gets the stack's own; --warehouse own takes yours")
     variables: dict[str, str] = {}
     files: dict[str, Path] = {}
     if shared:
@@ -298,13 +298,14 @@ def stage(settings: Settings, project: Project) -> Path:
     return base
 
 
-def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = False) -> None:
+def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: str | None = None, dry: bool = False) -> None:
     """Make another dbt project the one that the orchestrators run: check it, show what is found, and note it in ``.env``.
 
     Args:
         settings: the checkout's settings.
         environ: the caller's environment.
         typed: the project's folder, as it was typed; ``shop`` is the one that comes with the checkout.
+        warehouse: the value for WAREHOUSE, which is noted as well; as it is, without one.
         dry: leave ``.env`` as it is.
 
     Raises:
@@ -317,9 +318,10 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = 
         )
     except ValueError:  # another drive
         value = str(place)
-    found = load(replace(settings, values={**settings.values, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
-    if not dry:
-        assign(settings.root, "DBT_PROJECT", Path(value).as_posix())
+    noted = {"DBT_PROJECT": Path(value).as_posix(), **({"WAREHOUSE": warehouse} if warehouse else {})}
+    found = load(replace(settings, values={**settings.values, **noted, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
+    for key, text in () if dry else noted.items():
+        assign(settings.root, key, text)
     models = sum(
         1 for path in (found.content.get("model-paths") or ["models"]) for kind in ("sql", "py") for _ in (place / path).rglob(f"*.{kind}")
     )
@@ -334,9 +336,11 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, dry: bool = 
     for note in (*found.notes, _odd_names(place, found.content)):
         if note:
             console.advice(note)
-    if environ.get("DBT_PROJECT"):
-        console.advice("DBT_PROJECT is set in your shell as well, and that one counts")
-    console.note(f"Would set DBT_PROJECT to {Path(value).as_posix()} in .env" if dry else "  next: invoke up run")
+    for key in noted:
+        if environ.get(key):
+            console.advice(f"{key} is set in your shell as well, and that one counts")
+    would = " and ".join(f"{key} to {text}" for key, text in noted.items())
+    console.note(f"Would set {would} in .env" if dry else "  next: invoke up run")
 
 
 def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
@@ -424,6 +428,14 @@ def _profile(place: Path, settings: Settings, name: str) -> tuple[Path, dict[str
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             return file, content[name]
     return None
+
+
+def _why_shared(output: Mapping[str, Any], lookup: _Variables) -> str:
+    """Why a project with that profile is given the stack's PostgreSQL."""
+    host = str(output.get("host", ""))
+    if "env_var" in host and not lookup.render(host):
+        return f"the host of its PostgreSQL is {host}, which is not set"
+    return "its profile names a PostgreSQL on this machine"
 
 
 def _is_local_postgres(output: Mapping[str, Any], lookup: _Variables) -> bool:

@@ -387,6 +387,22 @@ def test_use_notes_the_project_and_says_what_it_found(checkout, jaffle, capsys) 
     assert project.folder(settings.load(checkout, {})[0]) == jaffle
 
 
+def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": "{{ env_var('MY_HOST') }}", "schema": "dev"})})
+    loaded, _ = settings.load(checkout, {})
+    project.use(loaded, ENVIRON, str(jaffle))
+    assert "the host of its PostgreSQL is {{ env_var('MY_HOST') }}, which is not set" in " ".join(capsys.readouterr().out.split())
+    before = (checkout / ".env").read_text()
+    project.use(loaded, ENVIRON, str(jaffle), "own")
+    assert "the warehouse is what the profile names" in capsys.readouterr().out
+    assert (checkout / ".env").read_text() == before.replace("WAREHOUSE=auto", "WAREHOUSE=own")
+
+
+def test_what_only_describes_the_project_asks_for_no_variable(checkout, jaffle) -> None:
+    write(jaffle, {"README.md": "{{ env_var('OF_AN_EXAMPLE') }}"})
+    assert load(checkout, jaffle).missing == {}
+
+
 def test_a_relative_folder_is_found_from_wherever_it_was_typed(checkout, jaffle, monkeypatch) -> None:
     loaded, _ = settings.load(checkout, {})
     monkeypatch.chdir(jaffle.parent)
