@@ -7,6 +7,7 @@ packages: dbt looks for them inside the project, and has no setting for another 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -254,9 +255,29 @@ def _parse(dbt: str, target: Path) -> None:
         )  # fmt: skip
         if done.returncode != 0:
             raise ParseFailed((done.stdout + done.stderr).strip())
+        leave_out_disabled(Path(scratch, "manifest.json"))
         for name in ARTIFACTS:
             if name != PARTIAL or Path(scratch, name).exists():
                 os.replace(Path(scratch, name), target / name)
+
+
+def leave_out_disabled(manifest: Path) -> None:
+    """Take out of the manifest the nodes that are disabled.
+
+    dbt lists a test of a disabled model among the nodes that are not, and does not run it. A task of Cosmos waits for it for ever.
+
+    Args:
+        manifest: a ``manifest.json``, which is written anew if it has such nodes.
+    """
+    content = json.loads(manifest.read_bytes())
+    disabled = {unique_id for unique_id, node in content["nodes"].items() if node.get("config", {}).get("enabled") is False}
+    if not disabled:
+        return
+    for place in ("nodes", "parent_map", "child_map"):
+        content[place] = {unique_id: value for unique_id, value in content[place].items() if unique_id not in disabled}
+    for place in ("parent_map", "child_map"):
+        content[place] = {unique_id: [one for one in near if one not in disabled] for unique_id, near in content[place].items()}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
 
 
 if __name__ == "__main__":
