@@ -11,8 +11,9 @@ from pathlib import Path
 from stack.errors import BadConfiguration
 
 FOLDER = "certs"
-# Where each client looks for the certificates that it trusts: OpenSSL, Python and uv; requests; curl; pip. The images set them, too.
-VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+# Where each client looks for the certificates that it trusts: OpenSSL, Python and uv; requests; curl; pip; git. The images set them,
+# too, but for git's, which reads the system's store there.
+VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
@@ -65,6 +66,7 @@ def write_bundle(root: Path) -> Mapping[str, str]:
     if found := find(root):
         texts = [*_trusted(), *(path.read_text(encoding="utf-8", errors="replace") for path in found)]
         blocks = dict.fromkeys(block for text in texts for block in _PEM.findall(text))
+        bundle(root).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         bundle(root).write_text("\n".join(blocks) + "\n", encoding="ascii")
     return variables(root)
 

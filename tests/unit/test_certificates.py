@@ -26,7 +26,6 @@ def company(tmp_path_factory):
 def checkout(tmp_path, company):
     """A folder with the company's certificate where it belongs."""
     (tmp_path / "certs").mkdir()
-    (tmp_path / ".stack" / "native").mkdir(parents=True)
     shutil.copy(company.root, tmp_path / "certs" / "company.crt")
     return tmp_path
 
@@ -80,3 +79,14 @@ def test_uv_installs_from_a_mirror_that_the_company_has_signed(checkout, company
 
     assert "certificate" in said()
     assert "nothing was not found" in said(**certificates.write_bundle(checkout))
+
+
+def test_git_trusts_it(checkout, company) -> None:
+    argv = ["git", "ls-remote", company.url]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def said(**env: str) -> str:
+        return subprocess.run(argv, cwd=checkout, env={**clean, **env}, capture_output=True, text=True).stderr
+
+    assert "certificate" in said()
+    assert "not found" in said(**certificates.write_bundle(checkout))
