@@ -1,8 +1,10 @@
 """The dbt project as Dagster assets and asset checks, with its jobs and their schedules."""
 
+import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +26,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 import report
 from switchyard import jobs, project
 
-MANIFEST, FINGERPRINT = project.ensure_manifest()
+MANIFEST_FILE, FINGERPRINT = project.ensure_manifest()
 PROJECT = DbtProject(
     project.project_dir(),
     target_path=project.target_dir(),
@@ -34,6 +36,22 @@ PROJECT = DbtProject(
 )
 # run_job.py reads there which state of the project is loaded, and in a job's "dbt/op" which op takes a run's options.
 TAGS = {"dbt/fingerprint": FINGERPRINT}
+
+
+def with_unique_tests(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with the beginning of a hash after the name of each test that has another one's name.
+
+    dbt cuts what is no letter out of a name, and knows the tests by a hash; dagster-dbt knows the checks of an asset by that name.
+    """
+    tests = {unique_id: node for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "test"}
+    names = Counter(node["name"] for node in tests.values())
+    for unique_id, node in tests.items():
+        if names[node["name"]] > 1:
+            node["name"] += "_" + hashlib.sha256(unique_id.encode()).hexdigest()[:6]
+    return manifest
+
+
+MANIFEST = with_unique_tests(json.loads(MANIFEST_FILE.read_bytes()))
 
 
 class Translator(DagsterDbtTranslator):
@@ -69,7 +87,7 @@ def everything() -> str:
     """The selection of all that `dbt build` builds: the default, fqn:*, leaves saved queries out, and dbt itself takes "" for nothing."""
     if not report.TABLE_METADATA:
         return ""
-    return "fqn:* resource_type:saved_query" if json.loads(MANIFEST.read_bytes())["saved_queries"] else "fqn:*"
+    return "fqn:* resource_type:saved_query" if MANIFEST["saved_queries"] else "fqn:*"
 
 
 try:
