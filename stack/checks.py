@@ -95,6 +95,26 @@ def account() -> str:
         ) from None
 
 
+def folders(root: Path, project: Path, *, native: bool) -> str:
+    """The folder of the checkout, where nothing in its path, and in that of the dbt project, is in the way.
+
+    Args:
+        root: the checkout.
+        project: the dbt project.
+        native: whether the programs are in the checkout, and not in images.
+
+    Raises:
+        BadConfiguration: a path has a character with which something that is started cannot be found.
+    """
+    wrong = [(path, rf"{os.pathsep}|[\x00-\x1f]", "It parts two folders in the variable PATH.") for path in (root, project)]
+    if native:
+        wrong.append((root, "[%$]", "Airflow takes what follows a $ for a variable, and Dagster what follows a % for a placeholder."))
+    for path, pattern, why in wrong:
+        if found := re.search(pattern, str(path)):
+            raise BadConfiguration(f"The path {str(path)!r} has the character {found[0]!r}.", why, "Rename the folder, or move it.")
+    return str(root)
+
+
 def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
     """Compose project and name of the containers that publish ``port``; none where no engine answers."""
     project = '{{.Label "com.docker.compose.project"}}'

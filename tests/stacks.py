@@ -215,11 +215,11 @@ class Stack:
         return self.run(["git", "status", "--porcelain"]).stdout
 
     @contextmanager
-    def edited(self, path: str, text: str) -> Iterator[None]:
+    def edited(self, path: str, text: str | bytes) -> Iterator[None]:
         """A file of the dbt project with another content, or a new file, for a while."""
         file = self.dbt / path
         before = file.read_bytes() if file.exists() else None
-        file.write_text(text)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
         try:
             yield
         finally:

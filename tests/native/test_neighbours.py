@@ -80,7 +80,7 @@ def test_they_do_not_touch_each_other(stack, reference, second) -> None:
     assert set(second.states().values()) == {("running", "healthy")}
 
 
-@pytest.mark.parametrize("new", [pytest.param("prefect", marks=pytest.mark.long), "airflow", "dagster"])
+@pytest.mark.parametrize("new", [pytest.param("airflow", marks=pytest.mark.long), "prefect", "dagster"])
 def test_every_orchestrator_runs_for_an_ordinary_user(reference, second, new) -> None:
     server = second.root("postgres")
     second.invoke("switch", new)

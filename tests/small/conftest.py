@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -11,6 +12,8 @@ from ..native.conftest import NativeStack, removed
 from ..stacks import ROOT, copy_checkout
 
 PROJECT = ROOT / "tests" / "projects" / "small"
+# What no product's tests have in a path, and a person's has. In that of the checkout, % and $ are refused.
+ODD = "it's small ü #1 &, ;x" if os.name == "nt" else 'it\'s "small" ü #1 &, ;x `y` \\z'
 
 
 class SmallStack(NativeStack):
@@ -25,10 +28,10 @@ class SmallStack(NativeStack):
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory, bare_path) -> Iterator[SmallStack]:
     """The stack, with Dagster up and the project run once; everything of it is removed at the end."""
-    folder = (tmp_path_factory.mktemp("small") / "switchyard").resolve()
+    folder = (tmp_path_factory.mktemp("small") / ODD).resolve()
     copy_checkout(ROOT, folder)
     stack = SmallStack(folder, PATH=bare_path)
-    stack.dbt = tmp_path_factory.mktemp("projects") / "small"
+    stack.dbt = tmp_path_factory.mktemp("projects") / f"{ODD} 100%h $HOME"
     shutil.copytree(PROJECT, stack.dbt)
     with removed(stack):
         stack.invoke("use", str(stack.dbt))

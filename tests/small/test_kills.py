@@ -27,9 +27,9 @@ CHILDREN = {
     "dagster": {"warm dbt": "--serve", "server of the code": "api grpc"},
     "prefect": {"flow run": "prefect.engine"},
 }
-EXECUTES = ("airflow-scheduler", "dagster-code", "prefect-worker")  # what executes the run; the long form kills the others too
+SHORT = "dagster-code"  # which executes the run, and all of it; the long form kills the others too
 KILLS = [
-    pytest.param(name, kill, marks=() if kill in EXECUTES else pytest.mark.long)
+    pytest.param(name, kill, marks=() if kill == SHORT else pytest.mark.long)
     for name in SERVICES
     for kill in (*SERVICES[name], *CHILDREN[name])
 ]

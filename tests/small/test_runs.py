@@ -68,6 +68,24 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
 
 
+def test_what_is_wrong_with_a_seed_is_said_with_what_helps(stack, reference) -> None:
+    stack.on("dagster")
+    with stack.edited("seeds/towns.csv", b"id,name\n1,a\n"):
+        stack.invoke("run")
+        with stack.edited("seeds/towns.csv", b"id,town\n1,a\n"):
+            done = stack.invoke("run", code=1)
+            assert re.search(r"error +seed +towns", done.stdout)
+            assert "The seed's columns have changed: invoke run --full-refresh" in done.stderr
+            stack.invoke("run", "--full-refresh")
+        with stack.edited("seeds/towns.csv", b"id,town\n1,M\xfcnchen\n"):
+            said = stack.invoke("run", code=1).stderr
+            assert "Not in UTF-8, as dbt wants it: seeds/towns.csv" in said
+            assert "Traceback" not in said
+    stack.invoke("sql", "drop table towns")
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
 def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     server = stack.root("postgres")

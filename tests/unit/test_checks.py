@@ -1,6 +1,7 @@
 """What is told of an engine, of memory and of logs: which error, and what to do on which platform."""
 
 import errno
+import os
 import subprocess
 from functools import partial
 
@@ -35,6 +36,24 @@ def test_a_compose_that_is_new_enough_passes(text) -> None:
 def test_a_compose_that_is_missing_or_too_old_is_told(code, text) -> None:
     with pytest.raises(EngineMissing, match=text or "no compose plugin"):
         checks.compose_version(code, text)
+
+
+@pytest.mark.parametrize("name", [f"a{os.pathsep}b", "two\nlines"])
+@pytest.mark.parametrize("native", [True, False])
+def test_a_folder_in_which_a_program_cannot_be_found_is_told(tmp_path, native, name) -> None:
+    odd = tmp_path / 'my "shop" #1 & ü'
+    assert checks.folders(odd, odd / "50% $x", native=native) == str(odd)
+    for pair in ((tmp_path, tmp_path / name), (tmp_path / name, tmp_path)):
+        with pytest.raises(BadConfiguration, match="has the character") as caught:
+            checks.folders(*pair, native=native)
+        assert repr(str(tmp_path / name)) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["50%", "$HOME"])
+def test_a_placeholder_is_in_the_way_of_what_runs_from_the_checkout(tmp_path, name) -> None:
+    with pytest.raises(BadConfiguration, match="has the character"):
+        checks.folders(tmp_path / name, tmp_path, native=True)
+    checks.folders(tmp_path / name, tmp_path, native=False)
 
 
 def test_memory_of_what_makes_way_counts() -> None:

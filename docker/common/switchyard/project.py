@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,7 @@ DBT_OF_A_RUN = str(DROP_IN.with_name("dbt_of_a_run")) if sys.platform == "linux"
 
 PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
 ARTIFACTS = ("manifest.json", PARTIAL)
+READ = {".csv", ".md", ".py", ".sql", ".yaml", ".yml"}
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
 
@@ -254,11 +256,34 @@ def _parse(dbt: str, target: Path) -> None:
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
-            raise ParseFailed((done.stdout + done.stderr).strip())
+            raise ParseFailed(reason((done.stdout + done.stderr).strip()))
         leave_out_disabled(Path(scratch, "manifest.json"))
         for name in ARTIFACTS:
             if name != PARTIAL or Path(scratch, name).exists():
                 os.replace(Path(scratch, name), target / name)
+
+
+def reason(said: str) -> str:
+    """What dbt said when it could not parse the project, without a traceback, and with the files that it cannot decode.
+
+    A traceback goes to this process's log.
+    """
+    message, traceback, _ = said.partition("Traceback (most recent call last)")
+    if traceback:
+        print(said, file=sys.stderr, flush=True)
+    message = re.sub(r"\n[\d:]+\s*$", "", message)  # the time before the traceback
+    wrong = ", ".join(
+        path.relative_to(source_dir()).as_posix() for path in files(source_dir()) if path.suffix in READ and not _is_text(path)
+    )
+    return f"{message}\nNot in UTF-8, as dbt wants it: {wrong}" if wrong and "codec can't decode" in message else message
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def leave_out_disabled(manifest: Path) -> None:
