@@ -242,12 +242,13 @@ def use(c, folder, warehouse=None):
     from stack.errors import AlreadyActive, BadUsage
 
     if warehouse not in (None, project.AUTO, project.SHARED, project.OWN):
-        raise BadUsage(f"--warehouse {warehouse} is none that there is.", "It is auto, shared or own.", f"invoke use {folder}")
+        raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", f"invoke use {folder}")
 
     with changing(c, "use") as runtime:
         if active := runtime.active():
             title = runtime.orchestrators[active].title
-            raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: invoke use {folder}")
+            again = f"invoke use {folder}" + (f" --warehouse {warehouse}" if warehouse else "")
+            raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: {again}")
         project.use(runtime.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
 
 

@@ -101,14 +101,19 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
     Args:
         root: the checkout.
         project: the dbt project.
-        native: whether the programs are in the checkout, and not in images.
+        native: whether programs are started from the checkout, and not in containers, which mount the project.
 
     Raises:
         BadConfiguration: a path has a character with which something that is started cannot be found.
     """
-    wrong = [(path, rf"{os.pathsep}|[\x00-\x1f]", "It parts two folders in the variable PATH.") for path in (root, project)]
+    control = (r"[\x00-\x1f]", "A line of .env cannot hold it.")
+    wrong = [(root, *control), (project, *control)]
     if native:
-        wrong.append((root, "[%$]", "Airflow takes what follows a $ for a variable, and Dagster what follows a % for a placeholder."))
+        wrong.append((root, re.escape(os.pathsep), "It parts two folders in the variable PATH, which has folders of the checkout."))
+        wrong.append((root, "%", "Dagster's and Prefect's migrations take what follows it for a placeholder."))
+        wrong += [(root, r"\$", "Airflow takes what follows it for a variable.")] if os.name != "nt" else []
+    elif os.name != "nt":
+        wrong.append((project, ":", "Compose takes what follows it for the place in the container."))
     for path, pattern, why in wrong:
         if found := re.search(pattern, str(path)):
             raise BadConfiguration(f"The path {str(path)!r} has the character {found[0]!r}.", why, "Rename the folder, or move it.")

@@ -80,7 +80,7 @@ def last_lines(state: str, said: str, log: Path) -> list[str]:
 
 
 def help_for(messages: Sequence[str]) -> list[str]:
-    """What to do about nodes that failed, where their messages, each after kind and name, do not say it themselves."""
+    """What to do about a run that failed, where the messages of its nodes, each after kind and name, or its own do not say it."""
     return [help_ for pattern, help_ in _HELP.items() if any(re.search(pattern, message, re.I | re.S) for message in messages)]
 
 

@@ -383,7 +383,7 @@ class Docker:
         """What can be told before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
-            Check("Folders", lambda: checks.folders(self.settings.root, self.project.folder, native=False)),
+            Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
             Check("Compose project", self._own),
             Check("dbt project", lambda: environments.describe(self.settings, self.project)),
             Check("dbt project's files", self._readable),

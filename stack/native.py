@@ -125,7 +125,7 @@ class Native:
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
             Check("Account", checks.account),
-            Check("Folders", lambda: checks.folders(self.settings.root, self.project.folder, native=True)),
+            Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=True)),
             Check("dbt project", lambda: environments.describe(self.settings, self.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),

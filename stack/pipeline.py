@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,7 +20,7 @@ from stack.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive,
 from stack.runner import Result
 from stack.runtime import Runtime
 from stack.settings import Settings
-from switchyard import api, jobs, results
+from switchyard import api, jobs, project, results
 
 AGAIN = 5  # seconds in which a second Ctrl-C cancels the run
 RERUN = "--failed"  # in the place of a job: what failed and what was skipped in the newest run
@@ -228,7 +229,7 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None = None) -> None
                 cancel(runtime)
                 raise KeyboardInterrupt from None
         raise
-    conclude(found, orchestrator.title)
+    conclude(found, orchestrator.title, projects.folder(runtime.settings))
 
 
 def cancel(runtime: Runtime) -> None:
@@ -265,8 +266,13 @@ def show_event(event: dict[str, Any]) -> None:
         console.say(f"  {status} {event['kind']:<9} {event['name']:<58} {event['seconds']:>6.2f} s  {rows}".rstrip())
 
 
-def conclude(run: Run, title: str) -> None:
+def conclude(run: Run, title: str, folder: Path) -> None:
     """Print how the run ended.
+
+    Args:
+        run: the run.
+        title: the orchestrator's.
+        folder: the dbt project's, in which files are looked for that dbt does not name.
 
     Raises:
         RunFailed: it did not succeed; names each failed node and dbt's message.
@@ -284,4 +290,6 @@ def conclude(run: Run, title: str) -> None:
     if run.message and not why:
         why = [run.message]
     what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {counted}."
+    if any(project.DECODE in said and project.NOT_UTF8 not in said for said in why):  # those of a parse say it
+        why.append(project.not_utf8(folder))
     raise RunFailed(what, "\n".join(why), "\n".join([*diagnosis.help_for(why), run.url]))

@@ -340,6 +340,8 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
         if environ.get(key):
             console.advice(f"{key} is set in your shell as well, and that one counts")
     would = " and ".join(f"{key} to {text}" for key, text in noted.items())
+    if found.shop and warehouse:
+        console.advice("the shop is on the stack's own PostgreSQL in any case; the next project is on what --warehouse says")
     console.note(f"Would set {would} in .env" if dry else "  next: invoke up run")
 
 
@@ -434,7 +436,7 @@ def _why_shared(output: Mapping[str, Any], lookup: _Variables) -> str:
     """Why a project with that profile is given the stack's PostgreSQL."""
     host = str(output.get("host", ""))
     if "env_var" in host and not lookup.render(host):
-        return f"the host of its PostgreSQL is {host}, which is not set"
+        return f"the host of its PostgreSQL, {host}, is not set"
     return "its profile names a PostgreSQL on this machine"
 
 

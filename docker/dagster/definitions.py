@@ -39,9 +39,9 @@ TAGS = {"dbt/fingerprint": FINGERPRINT}
 
 
 def with_unique_tests(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with the beginning of a hash after the name of each test that has another one's name.
+    """The manifest with six digits of a hash after the name of each test that has another one's name.
 
-    dbt cuts what is no letter out of a name, and knows the tests by a hash; dagster-dbt knows the checks of an asset by that name.
+    dbt writes _ for what is no letter or digit in a test's name, and knows the tests by a hash; dagster-dbt knows a check by that name.
     """
     tests = {unique_id: node for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "test"}
     names = Counter(node["name"] for node in tests.values())

@@ -12,8 +12,8 @@ from ..native.conftest import NativeStack, removed
 from ..stacks import ROOT, copy_checkout
 
 PROJECT = ROOT / "tests" / "projects" / "small"
-# What no product's tests have in a path, and a person's has. In that of the checkout, % and $ are refused.
-ODD = "it's small ü #1 &, ;x" if os.name == "nt" else 'it\'s "small" ü #1 &, ;x `y` \\z'
+# What no product's tests have in a path, and a person's has. In that of the checkout, %, $ and what parts PATH are refused.
+ODD = "it's small ü #1 &, x" if os.name == "nt" else 'it\'s "small" ü #1 &, ;x `y` \\z'
 
 
 class SmallStack(NativeStack):

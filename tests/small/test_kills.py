@@ -27,7 +27,7 @@ CHILDREN = {
     "dagster": {"warm dbt": "--serve", "server of the code": "api grpc"},
     "prefect": {"flow run": "prefect.engine"},
 }
-SHORT = "dagster-code"  # which executes the run, and all of it; the long form kills the others too
+SHORT = "dagster-code"  # which executes all of the run; the long form kills the others, and those of Airflow and Prefect
 KILLS = [
     pytest.param(name, kill, marks=() if kill == SHORT else pytest.mark.long)
     for name in SERVICES

@@ -83,10 +83,11 @@ def test_uv_installs_from_a_mirror_that_the_company_has_signed(checkout, company
 
 def test_git_trusts_it(checkout, company) -> None:
     argv = ["git", "ls-remote", company.url]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") and "proxy" not in key.lower()}
+    alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
 
     def said(**env: str) -> str:
-        return subprocess.run(argv, cwd=checkout, env={**clean, **env}, capture_output=True, text=True).stderr
+        return subprocess.run(argv, cwd=checkout, env={**clean, **alone, **env}, capture_output=True, text=True).stderr
 
     assert "certificate" in said()
     assert "not found" in said(**certificates.write_bundle(checkout))

@@ -38,22 +38,29 @@ def test_a_compose_that_is_missing_or_too_old_is_told(code, text) -> None:
         checks.compose_version(code, text)
 
 
-@pytest.mark.parametrize("name", [f"a{os.pathsep}b", "two\nlines"])
 @pytest.mark.parametrize("native", [True, False])
-def test_a_folder_in_which_a_program_cannot_be_found_is_told(tmp_path, native, name) -> None:
+def test_a_folder_with_odd_characters_is_taken(tmp_path, native) -> None:
     odd = tmp_path / 'my "shop" #1 & ü'
     assert checks.folders(odd, odd / "50% $x", native=native) == str(odd)
-    for pair in ((tmp_path, tmp_path / name), (tmp_path / name, tmp_path)):
-        with pytest.raises(BadConfiguration, match="has the character") as caught:
-            checks.folders(*pair, native=native)
-        assert repr(str(tmp_path / name)) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["50%", "$HOME"])
-def test_a_placeholder_is_in_the_way_of_what_runs_from_the_checkout(tmp_path, name) -> None:
+ODD_ROOTS = [f"a{os.pathsep}b", "50%", *([] if os.name == "nt" else ["$HOME"])]
+
+
+@pytest.mark.parametrize(
+    ("native", "root", "project"),
+    [
+        *((True, name, "shop") for name in ODD_ROOTS),
+        (True, "two\nlines", "shop"),
+        (False, "switchyard", "two\nlines"),
+        *([] if os.name == "nt" else [(False, "switchyard", "a:b")]),
+    ],
+)
+def test_a_path_with_which_something_cannot_be_found_is_told(tmp_path, native, root, project) -> None:
     with pytest.raises(BadConfiguration, match="has the character"):
-        checks.folders(tmp_path / name, tmp_path, native=True)
-    checks.folders(tmp_path / name, tmp_path, native=False)
+        checks.folders(tmp_path / root, tmp_path / project, native=native)
+    if root in ODD_ROOTS:  # with Docker, nothing is started from there
+        checks.folders(tmp_path / root, tmp_path / project, native=False)
 
 
 def test_memory_of_what_makes_way_counts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -391,7 +392,7 @@ def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
     write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": "{{ env_var('MY_HOST') }}", "schema": "dev"})})
     loaded, _ = settings.load(checkout, {})
     project.use(loaded, ENVIRON, str(jaffle))
-    assert "the host of its PostgreSQL is {{ env_var('MY_HOST') }}, which is not set" in " ".join(capsys.readouterr().out.split())
+    assert "the host of its PostgreSQL, {{ env_var('MY_HOST') }}, is not set" in " ".join(capsys.readouterr().out.split())
     before = (checkout / ".env").read_text()
     project.use(loaded, ENVIRON, str(jaffle), "own")
     assert "the warehouse is what the profile names" in capsys.readouterr().out
@@ -567,6 +568,47 @@ def test_a_folder_that_no_line_can_hold_is_refused(checkout, folder) -> None:
     with pytest.raises(BadConfiguration, match="DBT_PROJECT"):
         settings.assign(checkout, "DBT_PROJECT", folder)
     assert (checkout / ".env").read_text() == ENV
+
+
+# What dbt parsed
+
+
+def test_a_test_that_never_runs_is_left_out_of_the_manifest(tmp_path) -> None:
+    file = tmp_path / "manifest.json"
+    on, off = {"config": {"enabled": True}}, {"config": {"enabled": False}}
+    content = {
+        "nodes": {"a": on, "b": off, "c": {}},
+        "parent_map": {"a": [], "b": ["a"]},
+        "child_map": {"a": ["b", "c"], "b": []},
+        "more": 1,
+    }
+    file.write_text(json.dumps(content))
+    files.leave_out_disabled(file)
+    assert json.loads(file.read_text()) == {
+        "nodes": {"a": on, "c": {}}, "parent_map": {"a": []}, "child_map": {"a": ["c"]}, "more": 1,
+    }  # fmt: skip
+    file.write_text(json.dumps({"nodes": {"b": off}}))  # as dbt 2 has written them
+    files.leave_out_disabled(file)
+    assert json.loads(file.read_text()) == {"nodes": {}}
+    file.write_text('{"nodes":  {}}')
+    files.leave_out_disabled(file)
+    assert file.read_text() == '{"nodes":  {}}'
+
+
+TRACE = '\n21:08:18  Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Compilation Error\n  no model called x", "Compilation Error\n  no model called x"),
+        (f"21:08:18  Encountered an error:\n'name'{TRACE}KeyError: 'name'", "KeyError: 'name'"),
+        (f"Encountered an error:\nInternal Error\n  what{TRACE}  of it", "Encountered an error:\nInternal Error\n  what\nof it"),
+        (f"{TRACE.strip()}\nModuleNotFoundError: No module named 'x'", "ModuleNotFoundError: No module named 'x'"),
+    ],
+)  # fmt: skip
+def test_of_a_traceback_the_message_has_the_last_line(said, reason) -> None:
+    assert files.reason(said) == reason
 
 
 # The folder that dbt works in

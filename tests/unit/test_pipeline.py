@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -41,7 +42,7 @@ def events(*nodes, state="success", message=None):
 
 def test_a_good_run_is_told_in_lines(capsys) -> None:
     run = pipeline.follow("daily", stream(events(NODE)), pipeline.show_event)
-    pipeline.conclude(run, "Dagster")
+    pipeline.conclude(run, "Dagster", Path())
     out = capsys.readouterr().out
     assert "http://localhost:1/runs/1" in out
     assert "success  model     dim_customers" in out
@@ -52,7 +53,7 @@ def test_a_good_run_is_told_in_lines(capsys) -> None:
 def test_a_failed_run_names_the_node_and_its_error() -> None:
     run = pipeline.follow("daily", stream(events(BROKEN, state="failure"), code=1), lambda _: None)
     with pytest.raises(RunFailed) as caught:
-        pipeline.conclude(run, "Airflow")
+        pipeline.conclude(run, "Airflow", Path())
     assert 'model dim_customers: column "nope" does not exist' in str(caught.value)
     assert caught.value.code == 1
 
@@ -60,7 +61,7 @@ def test_a_failed_run_names_the_node_and_its_error() -> None:
 def test_a_run_that_fails_before_any_node_tells_why() -> None:
     run = pipeline.follow("daily", stream(events(state="failure", message="Compilation Error in models/x.sql"), code=1), lambda _: None)
     with pytest.raises(RunFailed, match="daily ended with failure") as caught:
-        pipeline.conclude(run, "Airflow")
+        pipeline.conclude(run, "Airflow", Path())
     assert "models/x.sql" in caught.value.why
 
 
@@ -141,13 +142,13 @@ def test_colour_codes_are_taken_out_of_messages() -> None:
 
 def test_a_rerun_has_the_name_of_the_run_that_it_repeats(capsys) -> None:
     run = pipeline.follow(pipeline.RERUN, stream(events(NODE)), lambda _: None)
-    pipeline.conclude(run, "Airflow")
+    pipeline.conclude(run, "Airflow", Path())
     assert "daily succeeded on Airflow" in capsys.readouterr().out
 
 
 def test_a_rerun_of_nothing_says_why(capsys) -> None:
     finished = {"event": "finished", "state": "success", "seconds": 0.0, "message": "The last run, daily, succeeded."}
-    pipeline.conclude(pipeline.follow(pipeline.RERUN, stream([finished]), pipeline.show_event), "Dagster")
+    pipeline.conclude(pipeline.follow(pipeline.RERUN, stream([finished]), pipeline.show_event), "Dagster", Path())
     assert "Nothing to run again. The last run, daily, succeeded." in capsys.readouterr().out
 
 
@@ -193,3 +194,13 @@ def test_a_question_is_asked_again_where_the_server_has_an_error_of_its_own(monk
                     api.request("GET", url, tries=tries)
         finally:
             server.shutdown()
+
+
+def test_a_file_that_dbt_cannot_decode_is_named_where_dbt_does_not(tmp_path) -> None:
+    (tmp_path / "fine.csv").write_text("id\nü\n", encoding="utf-8")
+    (tmp_path / "latin.csv").write_text("id\nü\n", encoding="latin-1")
+    (tmp_path / "picture.png").write_bytes(b"\xff\xfe")
+    run = pipeline.Run("daily", "http://x", "failure", message="'utf-8' codec can't decode byte 0xfc in position 3: invalid start byte")
+    with pytest.raises(RunFailed) as caught:
+        pipeline.conclude(run, "Prefect", tmp_path)
+    assert caught.value.why.endswith("\nNot in UTF-8, as dbt wants it: latin.csv")

@@ -112,6 +112,7 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("logs", "--tail", "0"), 2, "--tail '0' is not", id="no lines of a log"),
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
         pytest.param(("up", "--integration", "fat"), 2, "There are vendor and lean", id="an unknown integration"),
+        pytest.param(("use", "shop", "--warehouse", "theirs"), 2, "There are auto, shared and own", id="an unknown warehouse"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
         pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
     ],

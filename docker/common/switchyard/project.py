@@ -47,6 +47,7 @@ DBT_OF_A_RUN = str(DROP_IN.with_name("dbt_of_a_run")) if sys.platform == "linux"
 
 PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
 ARTIFACTS = ("manifest.json", PARTIAL)
+DECODE, NOT_UTF8 = "codec can't decode byte", "Not in UTF-8, as dbt wants it"
 READ = {".csv", ".md", ".py", ".sql", ".yaml", ".yml"}
 IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
 
@@ -256,7 +257,10 @@ def _parse(dbt: str, target: Path) -> None:
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
-            raise ParseFailed(reason((done.stdout + done.stderr).strip()))
+            said = (done.stdout + done.stderr).strip()
+            if "Traceback" in said and __name__ != "__main__":  # in a service's log, which lasts
+                print(said, file=sys.stderr, flush=True)
+            raise ParseFailed(reason(said))
         leave_out_disabled(Path(scratch, "manifest.json"))
         for name in ARTIFACTS:
             if name != PARTIAL or Path(scratch, name).exists():
@@ -264,18 +268,20 @@ def _parse(dbt: str, target: Path) -> None:
 
 
 def reason(said: str) -> str:
-    """What dbt said when it could not parse the project, without a traceback, and with the files that it cannot decode.
+    """Why dbt could not parse the project, of all that it ``said``: without a traceback, and with the files that it cannot decode."""
+    before, traceback, _ = said.partition("Traceback (most recent call last)")
+    message = re.sub(r"(^|\n)[\d:]+\s*$", "", before).strip()  # without the time before the traceback
+    if traceback:  # of which the last line has the type as well
+        last = said.splitlines()[-1].strip()
+        message = last if message.rpartition("\n")[2] in last else f"{message}\n{last}"
+    return f"{message}\n{not_utf8(source_dir())}" if DECODE in message else message
 
-    A traceback goes to this process's log.
-    """
-    message, traceback, _ = said.partition("Traceback (most recent call last)")
-    if traceback:
-        print(said, file=sys.stderr, flush=True)
-    message = re.sub(r"\n[\d:]+\s*$", "", message)  # the time before the traceback
-    wrong = ", ".join(
-        path.relative_to(source_dir()).as_posix() for path in files(source_dir()) if path.suffix in READ and not _is_text(path)
+
+def not_utf8(root: Path) -> str:
+    """A sentence that names the files of a dbt project which dbt reads and cannot decode."""
+    return f"{NOT_UTF8}: " + ", ".join(
+        path.relative_to(root).as_posix() for path in files(root) if path.suffix in READ and not _is_text(path)
     )
-    return f"{message}\nNot in UTF-8, as dbt wants it: {wrong}" if wrong and "codec can't decode" in message else message
 
 
 def _is_text(path: Path) -> bool:
@@ -289,19 +295,19 @@ def _is_text(path: Path) -> bool:
 def leave_out_disabled(manifest: Path) -> None:
     """Take out of the manifest the nodes that are disabled.
 
-    dbt lists a test of a disabled model among the nodes that are not, and does not run it. A task of Cosmos waits for it for ever.
+    dbt keeps a test of a disabled model that also reads an enabled one in ``nodes``, and never runs it. Cosmos' task would wait for it
+    for ever.
 
     Args:
-        manifest: a ``manifest.json``, which is written anew if it has such nodes.
+        manifest: a ``manifest.json``, which is written again where it has such nodes.
     """
     content = json.loads(manifest.read_bytes())
     disabled = {unique_id for unique_id, node in content["nodes"].items() if node.get("config", {}).get("enabled") is False}
     if not disabled:
         return
-    for place in ("nodes", "parent_map", "child_map"):
-        content[place] = {unique_id: value for unique_id, value in content[place].items() if unique_id not in disabled}
-    for place in ("parent_map", "child_map"):
-        content[place] = {unique_id: [one for one in near if one not in disabled] for unique_id, near in content[place].items()}
+    content["nodes"] = {key: node for key, node in content["nodes"].items() if key not in disabled}
+    for place in {"parent_map", "child_map"} & content.keys():  # dbt 2 has written manifests without
+        content[place] = {key: [one for one in near if one not in disabled] for key, near in content[place].items() if key not in disabled}
     manifest.write_text(json.dumps(content), encoding="utf-8")
 
 
