@@ -46,6 +46,24 @@ _ELSEWHERE = {
     *("host", "port", "user", "username", "pass", "password", "dbname", "database", "role"),
     *("sslmode", "sslcert", "sslkey", "sslrootcert"),
 }
+# Adapters of many a profile, for which another name may be a slip; any other is taken as well.
+ADAPTERS = (
+    *(
+        "athena",
+        "bigquery",
+        "clickhouse",
+        "databricks",
+        "duckdb",
+        "fabric",
+        "glue",
+        "materialize",
+        "mysql",
+        "oracle",
+        "postgres",
+        "redshift",
+    ),
+    *("snowflake", "spark", "sqlite", "sqlserver", "synapse", "teradata", "trino", "vertica"),
+)
 # Keys of profiles whose value is a secret, in whatever adapter; these values reach dbt in its environment alone.
 _SECRET = re.compile(r"pass|token|secret|private_key(?!_path)|credential|api_?key|access_?key|pwd", re.I)
 _SECRET_NUMBER = re.compile("pass|pwd|secret", re.I)  # a number elsewhere is no secret, such as the time at which a token ends
@@ -251,6 +269,9 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         output = {"type": "postgres", **CONNECTION, **kept}
     elif output is not None:
         output = _own(dict(output), lookup, variables, files, notes)
+        kind = str(output["type"])
+        if kind not in ADAPTERS and (near := difflib.get_close_matches(kind, ADAPTERS, n=1, cutoff=0.8)):
+            notes.append(f"the profile's type is {kind}; did you mean {near[0]}?")
     if os.path.isabs(inside := str(content.get("packages-install-path") or "")):
         problems.append(
             f"packages-install-path in {FILE} is {inside}, where every project's packages would meet; it must be inside the project."

@@ -126,6 +126,12 @@ def test_the_target_that_is_asked_for_wins_over_that_of_the_profile(checkout, ja
     assert str(jaffle / "profiles.yml") in why
 
 
+@pytest.mark.parametrize(("kind", "near"), [("snowfalke", "snowflake"), ("dukcdb", "duckdb"), ("snowflake", None), ("dremio", None)])
+def test_a_slip_in_the_adapters_name_is_told(checkout, jaffle, kind, near) -> None:
+    write(jaffle, {"profiles.yml": profile({"type": kind, "account": "a"})})
+    assert load(checkout, jaffle).notes == ((f"the profile's type is {kind}; did you mean {near}?",) if near else ())
+
+
 @pytest.mark.parametrize(
     "text",
     [
