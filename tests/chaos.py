@@ -6,11 +6,17 @@ CHAOS is the number of rounds, CHAOS_SEED makes a run repeatable.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
+import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+from .history import Event, violations
 from .interruptions import ended, healthy, typed
 from .stacks import Stack
 
@@ -71,5 +77,51 @@ def many_switches(stack: Stack, reference: object) -> None:
         stack.invoke("run")
         assert stack.orchestrators() == {name}
         assert stack.hashes() == reference
+    stack.invoke("down")
+    assert stack.leftovers() == []
+
+
+def many_people(stack: Stack, reference: object) -> None:
+    """Four people at one stack, of whom one changes it, and a sixth of all commands killed: the history keeps what is claimed."""
+    print(f"CHAOS_SEED={SEED}")
+    began = time.monotonic()
+    until = began + 20 * ROUNDS
+
+    def change(dice: random.Random) -> tuple[str, ...]:
+        name = dice.choice(NAMES)
+        return dice.choice([("up", "--orch", name), ("switch", name), ("switch", name), ("switch", name, "--force"), ("down",)])
+
+    def save(dice: random.Random) -> tuple[str, ...]:
+        return "backup", f"backups/chaos-{dice.randrange(10**9)}.dump"
+
+    def person(choose: Callable[[random.Random], tuple[str, ...]], number: int) -> list[Event]:
+        dice, history = random.Random(SEED + number), []
+        while time.monotonic() < until:
+            words = choose(dice)
+            start = time.monotonic() - began
+            command = typed(stack, *words)
+            if killed := dice.random() < 1 / 6:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    command.wait(dice.uniform(0.2, 12))
+                command.kill()
+            printed, _ = command.communicate(timeout=600)
+            status = json.loads(printed) if words[0] == "status" and not killed and command.returncode == 0 else {}
+            history.append(Event(start, time.monotonic() - began, words, command.returncode, printed, status))
+            time.sleep(dice.uniform(0, 2))  # a person thinks
+        return history
+
+    stack.on("dagster")
+    with ThreadPoolExecutor() as people:
+        histories = people.map(person, (change, lambda _: ("run",), save, lambda _: ("status", "--json")), range(4))
+        history = [event for one in histories for event in one]
+    stack.invoke("up", "--orch", stack.status()["orchestrator"] or "dagster")
+    for place, event in enumerate(history):
+        if event.verb == "backup" and event.code == 0:
+            done = stack.invoke("restore", event.words[1], "--yes", code=None)
+            history[place] = replace(event, readable=done.returncode == 0)
+    print("\n".join(map(str, sorted(history, key=lambda event: event.began))))
+    assert violations(history) == []
+    stack.invoke("run")
+    assert stack.hashes() == reference
     stack.invoke("down")
     assert stack.leftovers() == []
