@@ -275,12 +275,14 @@ def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, c
     if cancel:
         pipeline.cancel(runtime_of(c))
         return
-    with lock.held(ROOT, "run"):  # once nobody changes the stack; others may, from here on
+    with contextlib.ExitStack() as held:
+        # Nobody changes the stack until the run has begun; from then on it is a run in progress, which whoever changes the stack sees.
+        held.enter_context(lock.held(ROOT, "run"))
         runtime = runtime_of(c)
-    name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
-    options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
-    with warehouse.watched(runtime):
-        pipeline.run(runtime, name, options)
+        name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
+        options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
+        with warehouse.watched(runtime):
+            pipeline.run(runtime, name, options, begun=held.close)
 
 
 @task(help={"args": "The words after dbt."})

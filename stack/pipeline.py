@@ -195,13 +195,14 @@ def run_options(settings: Settings, job: str, select: str | None, variables: str
     return options
 
 
-def run(runtime: Runtime, job: str, options: jobs.Options | None = None) -> None:
+def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callable[[], None]) -> None:
     """Trigger ``job`` in the active orchestrator and follow it to its end.
 
     Args:
         runtime: what the orchestrator runs on.
         job: a job's name, or `RERUN`.
         options: what is asked of a job.
+        begun: called when the orchestrator has the run.
 
     Raises:
         NothingActive: no orchestrator is up.
@@ -214,12 +215,18 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None = None) -> None
     orchestrator = runtime.orchestrators[active]
     console.say(f"{'What failed last' if job == RERUN else job} on {orchestrator.title}")
     words = [job, json.dumps(asdict(options))] if options else [job]
+
+    def show(event: dict[str, Any]) -> None:
+        show_event(event)
+        if event["event"] == "started":
+            begun()
+
     if runtime.runner.dry:
         runtime.trigger(orchestrator, words, console.say)
         return
     try:
         with lock.following(runtime.settings.root):
-            found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show_event)
+            found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show)
     except Left as left:
         if sys.stdin.isatty():
             console.say(f"{left}\nCtrl-C again within {AGAIN} s cancels it.")

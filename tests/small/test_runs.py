@@ -11,7 +11,7 @@ from stack import ports
 
 from .. import runs
 from ..interruptions import ended, typed
-from ..stacks import wait_until
+from ..stacks import slow_model, wait_until
 
 
 @pytest.fixture(scope="module", params=["dagster", "airflow", "prefect"])
@@ -66,6 +66,18 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
             assert ended(command)[0] == 0
     assert stack.hashes() == reference
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
+
+
+def test_a_switch_sees_a_run_that_is_about_to_begin(stack, reference) -> None:
+    stack.on("dagster")
+    holder = stack.folder / ".stack" / "lock-holder"
+    with stack.edited("models/slow.sql", slow_model(5, ["last"])):  # Dagster loads the project again before it has the run
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or holder.exists())
+        assert "A run is in progress: daily." in stack.invoke("switch", "prefect", code=13).stderr
+        assert ended(run)[0] == 0
+    stack.invoke("run")
+    assert stack.hashes() == reference
 
 
 def test_what_is_wrong_with_a_seed_is_said_with_what_helps(stack, reference) -> None:
