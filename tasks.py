@@ -427,8 +427,8 @@ def clean(c, volumes=False, images=False, yes=False, backup=True, runtime=None):
         lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes, first=first)
 
 
-@command(help={"runtime": RUNTIME})
-def doctor(c, runtime=None):
+@command(help={"runtime": RUNTIME, "json": "Print one JSON object, as an issue asks for it."})
+def doctor(c, runtime=None, json=False):
     """Look at everything that a start needs, and say what to do; changes nothing, and needs nothing set up."""
     from stack import doctor
     from stack.runner import Runner
@@ -436,7 +436,7 @@ def doctor(c, runtime=None):
     def runner(settings):
         return Runner({**settings.values, "COMPOSE_PROJECT_NAME": settings.project}, echo=c.config.run.echo)
 
-    code = doctor.examine(ROOT, os.environ, runtime, runner)
+    code = doctor.examine(ROOT, os.environ, runtime, runner, as_json=json)
     if code:
         raise Exit(code=code)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,38 +27,64 @@ from stack.settings import Settings
 KNOWN_DBT = ("1.11.", "1.12.")  # as in docker/common/switchyard/dbt_internals.py
 
 
-def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runner: Callable[[Settings], Runner]) -> int:
-    """Run every check and print a line for each.
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: what was looked at, a few words.
+        state: ok, advice or failed.
+        text: how it is, a line.
+        next: what to type, where something is to be done.
+        code: the exit code where it failed, or else 0.
+    """
+
+    check: str
+    state: str
+    text: str
+    next: str = ""
+    code: int = 0
+
+
+def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runner: Callable[[Settings], Runner], as_json: bool) -> int:
+    """Run every check, and print a line for each, or all of them as one JSON object.
 
     Args:
         root: the checkout.
         environ: the caller's environment.
         asked: the value of ``--runtime``, or None.
         make_runner: what starts programs, given the settings.
+        as_json: whether it is printed as JSON.
 
     Returns:
         The exit code of the first check that failed, or 0; advice does not fail.
     """
-    code = 0
+    found: list[Finding] = []
+    show = {"ok": console.ok, "advice": console.advice, "failed": console.fail}
     for check in _checks(root, environ, asked, make_runner):
-        try:
-            console.ok(f"{check.what}: {check.run()}")
-            continue
-        except StackError as error:
-            trouble = error
-        except OSError as error:
-            trouble = diagnosis.refusal(error)
-            if trouble is None:
-                raise
-        name_the_shell(trouble, environ)
-        line = " ".join(f"{check.what}: {trouble.what} {trouble.why}".split())
-        line += f" Next: {' '.join(trouble.next.split())}" if trouble.next else ""
-        if check.advice:
-            console.advice(line)
-        else:
-            console.fail(line)
-            code = code or trouble.code
+        finding = _finding(check, environ)
+        found.append(finding)
+        if not as_json:
+            show[finding.state](f"{finding.check}: {finding.text}" + (f" Next: {finding.next}" if finding.next else ""))
+    code = next((finding.code for finding in found if finding.code), 0)
+    if as_json:
+        console.say(json.dumps({"system": platform.platform(), "code": code, "checks": [asdict(finding) for finding in found]}, indent=2))
     return code
+
+
+def _finding(check: Check, environ: Mapping[str, str]) -> Finding:
+    try:
+        return Finding(check.what, "ok", " ".join(check.run().split()))
+    except StackError as error:
+        trouble = error
+    except OSError as error:
+        trouble = diagnosis.refusal(error)
+        if trouble is None:
+            raise
+    name_the_shell(trouble, environ)
+    text = " ".join(f"{trouble.what} {trouble.why}".split())
+    state, code = ("advice", 0) if check.advice else ("failed", trouble.code)
+    return Finding(check.what, state, text, " ".join(trouble.next.split()), code)
 
 
 def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runner: Callable[[Settings], Runner]) -> Iterator[Check]:

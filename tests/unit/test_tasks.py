@@ -163,6 +163,12 @@ def test_doctor_goes_on_after_what_is_broken_and_ends_with_the_code_of_the_first
     # Ports are looked at too: the default ones, as .env cannot be read, so others may have them.
     assert [line.split(":")[0][2:] for line in broken if "_PORT:" not in line] == [".env", "compose/docker-compose-prefect.yaml", "Runtime"]
     assert all("Next: " in line for line in broken)
+    done = invoke("doctor", "--runtime", "docker", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["code"]) == (5, 5)
+    assert [f"{check['check']}: {check['text']} Next: {check['next']}" for check in found["checks"] if check["state"] == "failed"] == [
+        line[2:] for line in broken
+    ]
 
 
 @pytest.mark.parametrize("args", [("doctor",), ("status",), ("--list",), ("switch", "dagstré")], ids=" ".join)
