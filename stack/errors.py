@@ -15,7 +15,7 @@ class StackError(Exception):
         next: the exact command to type, or the thing to change.
 
     Attributes:
-        code: the process's exit code; each subclass has its own (the table stands in the README).
+        code: the process's exit code; each subclass has its own (docs/commands.md).
     """
 
     code = 1
@@ -40,31 +40,31 @@ def name_the_shell(error: StackError, environ: Mapping[str, str]) -> None:
 
 
 class RunFailed(StackError):
-    """The pipeline ran, and a dbt node failed."""
+    """The pipeline ran and a dbt node failed, or an SQL statement failed."""
 
     code = 1
 
 
 class BadUsage(StackError):
-    """An unknown name or an impossible combination on the command line."""
+    """An invalid name, number or combination of options, or a confirmation declined."""
 
     code = 2
 
 
 class EngineMissing(StackError):
-    """What the stack is to run on cannot be used: the Docker engine, or without Docker, PostgreSQL's programs."""
+    """What the stack runs on cannot be used: the Docker engine; without Docker, PostgreSQL's programs; or a Python package is missing."""
 
     code = 3
 
 
 class AlreadyActive(StackError):
-    """Another orchestrator is active, and only one runs at a time."""
+    """Another orchestrator is active, or the other runtime is up, and only one runs at a time."""
 
     code = 4
 
 
 class BadConfiguration(StackError):
-    """``.env`` or a compose file is broken."""
+    """``.env``, a compose file, the dbt project or the place of the checkout cannot be used as it is."""
 
     code = 5
 
@@ -88,7 +88,7 @@ class NothingActive(StackError):
 
 
 class PortInUse(StackError):
-    """A port that the stack publishes is held by somebody else."""
+    """A port that the stack publishes is in use by another program."""
 
     code = 9
 
@@ -106,7 +106,7 @@ class Locked(StackError):
 
 
 class StillStarting(StackError):
-    """The time was up while a service was still on its way; what was started goes on."""
+    """A service was still starting when the time was up; ``invoke up`` continues."""
 
     code = 12
 
@@ -121,7 +121,7 @@ def still_starting(title: str, seconds: float) -> StillStarting:
 
 
 class RunInProgress(StackError):
-    """The active orchestrator executes a run, which the command would kill."""
+    """A run is in progress, which the command would end: ``--wait`` for its end, or ``--force`` to cancel it."""
 
     code = 13
 
@@ -133,7 +133,7 @@ class IncompatibleData(StackError):
 
 
 class OutOfMemory(StackError):
-    """A service was ended for want of memory, or there is too little to start one."""
+    """A service ran out of memory, or there is too little to start one."""
 
     code = 15
 

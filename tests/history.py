@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 CHANGES_POSTGRES = {"up", "down", "clean"}  # commands that may start or stop PostgreSQL
-# How a command may end besides well: refused, overtaken by another one, or without an orchestrator (README, "exit code").
+# How a command may end besides well: refused, overtaken by another one, or without an orchestrator (docs/commands.md).
 REFUSED = {
     "up": {4, 7, 11, 12, 13},
     "switch": {4, 7, 8, 11, 12, 13},

@@ -38,7 +38,7 @@ def differing(stack) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shop(stack, reference):
-    """A generated shop; the seeds are back afterwards, by what the README says for it."""
+    """A generated shop; the seeds are back afterwards, by what docs/shop.md says for it."""
     stack.on("dagster")
     assert "invoke generate --orders 10000" in stack.invoke("generate", "--days", "1", code=2).stderr
     refused = stack.invoke("generate", "--orders", str(ORDERS), code=2, stdin="n\n")

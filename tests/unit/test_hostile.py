@@ -1,4 +1,4 @@
-"""Whatever somebody types, or has in `.env`, at every task: an exit code of the README, no traceback, nothing executed.
+"""Whatever somebody types, or has in `.env`, at every task: an exit code of docs/commands.md, no traceback, nothing executed.
 
 The commands run in this process, over a stand-in for the docker program that answers as an engine with PostgreSQL and
 Dagster up, and writes down what it is called with; so a value can be followed to where it leaves.
@@ -46,7 +46,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a POSIX shell's script")
 
-CODES = {int(code) for code in re.findall(r"^\| (\d+) \|", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.M)}
+CODES = {
+    int(code)
+    for code in re.findall(r"^\| (\d+) \|", (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8"), re.M)
+}
 
 # Would make the file "canary" in the current folder, were it to reach a shell.
 INJECTIONS = [

@@ -1,0 +1,65 @@
+"""``python -m stack.reference``: the text of docs/commands.md, out of the tasks and the errors themselves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from invoke import Argument, Collection, Task
+
+from stack import ROOT, errors
+
+HEAD = """\
+# Commands and exit codes
+
+`python -m stack.reference > docs/commands.md` makes this page out of the code; a test compares the two.
+
+`invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that is started, `invoke --dry COMMAND`
+what would be changed, and changes nothing.
+"""
+OTHERS = {0: "All is well.", 130: "The command was interrupted."}
+
+
+def text() -> str:
+    """The page."""
+    sys.path.insert(0, str(ROOT))
+    import tasks
+
+    found = Collection.from_module(tasks).tasks
+    codes = {kind.code: kind.__doc__ for kind in errors.StackError.__subclasses__()}
+    return "\n".join(
+        [
+            HEAD,
+            *(line for name in sorted(found) for line in command(name, found[name])),
+            "## Exit codes",
+            "",
+            "| code | meaning |",
+            "|---|---|",
+            *(f"| {code} | {(meaning or '').replace('``', '`')} |" for code, meaning in sorted({**codes, **OTHERS}.items())),
+            "",
+        ]
+    )
+
+
+def command(name: str, task: Task) -> Iterator[str]:
+    """The lines on one command."""
+    arguments = task.get_arguments()
+    words = [argument.name.upper() for argument in arguments if argument.positional]
+    yield from (f"## invoke {' '.join([name, *words])}", "", (task.__doc__ or "").splitlines()[0], "")
+    if arguments:
+        yield from ("| | |", "|---|---|", *map(row, arguments), "")
+
+
+def row(argument: Argument) -> str:
+    """The row of one argument."""
+    if argument.positional:
+        shown = argument.name.upper()
+    else:
+        flag = f"--[no-]{argument.name}" if argument.kind is bool and argument.default else f"--{argument.name}"
+        short = "".join(f", -{letter}" for letter in argument.names if len(letter) == 1)
+        shown = f"{flag}{short}" + ("" if argument.kind is bool else f" {argument.name.upper()}")
+    return f"| `{shown}` | {(argument.help or '').replace('<', '&lt;')} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())
