@@ -184,7 +184,7 @@ def build(c, orch=None, cache=True, runtime=None):
 )
 def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None):
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
-    from stack import console, lifecycle, orchestrators
+    from stack import console, lifecycle, orchestrators, project
     from stack.errors import BadUsage
 
     seconds = whole("--timeout", timeout)
@@ -198,7 +198,7 @@ def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None)
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)
     if not console.dry:
-        console.facts(target.access(chosen.settings.values))
+        console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
@@ -206,14 +206,14 @@ def switch(c, name, baked=False, timeout="300", wait=False, force=False):
     """Put another orchestrator in the place of the active one; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
-    from stack import console, lifecycle, orchestrators
+    from stack import console, lifecycle, orchestrators, project
 
     seconds = whole("--timeout", timeout)
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     with changing(c, "switch") as runtime:
         lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
     if not console.dry:
-        console.facts(target.access(runtime.settings.values))
+        console.facts(target.access(runtime.settings.values, project.database(runtime.settings)))
 
 
 @command(help={"wait": WAIT, "force": FORCE})

@@ -117,8 +117,8 @@ class Orchestrator:
         """The address of the start page."""
         return f"http://localhost:{settings[self.ui_port]}{self.ui_path}"
 
-    def access(self, settings: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Where to go and how to sign in: label and value, never a password itself."""
+    def access(self, settings: Mapping[str, str], database: str) -> list[tuple[str, str]]:
+        """Where to go and how to sign in: label and value, never a password itself. ``database`` is the dbt project's."""
         sign_in = "none (the product has no sign-in)"
         if self.login_user:
             user = f"{self.login_user}:<password> in one field" if self.login_in_one else f"user {self.login_user}"
@@ -126,7 +126,7 @@ class Orchestrator:
         return [
             (self.title, self.url(settings)),
             ("Sign-in", sign_in),
-            ("PostgreSQL", f"localhost:{settings['POSTGRES_PORT']}, database airflow, user dbt, password: DBT_PASSWORD in .env"),
+            ("PostgreSQL", f"localhost:{settings['POSTGRES_PORT']}, database {database}, user dbt, password: DBT_PASSWORD in .env"),
         ]
 
 

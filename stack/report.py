@@ -8,6 +8,7 @@ from typing import Any
 
 from stack import console
 from stack import project as projects
+from stack.errors import BadConfiguration
 from stack.runtime import Runtime
 
 
@@ -52,7 +53,11 @@ def print_table(runtime: Runtime) -> None:
         where = (
             f"{projects.folder(runtime.settings)}, {runtime.project_place}" if now["dbt_project"] == "mounted" else "the image's own copy"
         )
-        console.facts([*active.access(runtime.settings.values), ("dbt project", where), ("Runtime", runtime.name)])
+        try:
+            database = projects.database(runtime.settings)
+        except BadConfiguration:  # the project's folder is not there any more, and what runs is shown all the same
+            database = "of the dbt project"
+        console.facts([*active.access(runtime.settings.values, database), ("dbt project", where), ("Runtime", runtime.name)])
     else:
         console.say("  No orchestrator is active. Next: invoke up")
     console.say()

@@ -11,7 +11,9 @@ import pytest
 
 from ..stacks import ROOT
 
-PAGES = sorted(path for folder in (".", "certs", "dbt_project", "docs", "docs/adr", "docs/upstream") for path in (ROOT / folder).glob("*.md"))
+PAGES = sorted(
+    path for folder in (".", "certs", "dbt_project", "docs", "docs/adr", "docs/upstream") for path in (ROOT / folder).glob("*.md")
+)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 

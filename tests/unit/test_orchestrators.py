@@ -61,7 +61,9 @@ def test_a_fourth_one_needs_no_python(folder) -> None:
 )
 def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -> None:
     ports = {"POSTGRES_PORT": "1", "AIRFLOW_PORT": "2", "DAGSTER_PORT": "3", "PREFECT_PORT": "4"}
-    assert dict(orchestrators.load_all(root)[name].access(ports))["Sign-in"] == sign_in
+    shown = dict(orchestrators.load_all(root)[name].access(ports, "my_shop"))
+    assert shown["Sign-in"] == sign_in
+    assert "database my_shop," in shown["PostgreSQL"]
 
 
 @pytest.mark.parametrize(
