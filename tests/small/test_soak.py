@@ -12,7 +12,7 @@ from ..native.conftest import ask_as
 RUNS = 200
 FIRST = 10  # after which caches, pools and tables have their size
 MIB = 1 << 20
-# For each run of seven nodes, which is what a month of runs (RETENTION_DAYS) is reckoned with: docs/reliability.md.
+# Bytes for each run of seven nodes. With one run an hour, RETENTION_DAYS keeps 720 of them.
 MOST = {"database": MIB, "files": MIB}
 
 
