@@ -54,6 +54,8 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> 
             f"{target.title} would use the same warehouse at the same time.",
             f"invoke switch {target.name}",
         )
+    if active and _executes_a_run(runtime, target):
+        return
     _prepare(runtime, target, baked)
     try:
         _start_postgres(runtime, timeout)
@@ -61,6 +63,22 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> 
     except StillStarting as error:
         error.next = f"invoke up --orch {target.name}   (goes on waiting)"
         raise
+
+
+def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
+    """Whether the active orchestrator executes a run and is healthy, so that it is left alone: with a change it would be started again."""
+    if any(service.health != "healthy" for service in runtime.services()):
+        return False  # it is to be mended
+    try:
+        found = pipeline.active_runs(runtime)
+    except ApiUnusable:
+        return False
+    if found:
+        console.ok(f"{active.title} is healthy")
+        console.advice(
+            f"A run is in progress: {_named(found)}. What was changed since the start takes effect at the next invoke up after it."
+        )
+    return bool(found)
 
 
 def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, runs: Runs = Runs.REFUSE) -> None:
@@ -77,6 +95,8 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         raise NothingActive("No orchestrator is active, so there is nothing to switch from.", "", f"invoke up --orch {target.name}")
     if active == target.name:
         console.ok(f"{target.title} is the active orchestrator already")
+        if _executes_a_run(runtime, target):
+            return
         _prepare(runtime, target, baked)
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)

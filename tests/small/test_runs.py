@@ -68,6 +68,22 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
 
 
+def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
+    stack.on("dagster")
+    with stack.edited("models/slow.sql", slow_model(10, ["last"])):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW.format(10)) == "1", 120)
+        before = stack.status()["services"]
+        for command in (["up", "--orch", "dagster"], ["switch", "dagster"]):  # with a variable that each of its processes gets
+            assert "A run is in progress: daily" in stack.invoke(*command, RETENTION_DAYS="29").stdout
+        assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+        assert ended(run)[0] == 0
+    stack.invoke("up", "--orch", "dagster", RETENTION_DAYS="29")
+    assert not {service["id"] for service in stack.status()["services"] if service["orchestrator"]} & {service["id"] for service in before}
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
 def test_a_switch_sees_a_run_that_is_about_to_begin(stack, reference) -> None:
     stack.on("dagster")
     holder = stack.folder / ".stack" / "lock-holder"
