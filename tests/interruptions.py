@@ -125,6 +125,12 @@ def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
     assert healthy(stack) == "prefect"
 
 
+def wait_for_health(stack: Stack) -> str:
+    """As `healthy`, after the health checks had time to notice what has changed."""
+    wait_until(lambda: {service["health"] for service in stack.status()["services"]} == {"healthy"}, 90)
+    return healthy(stack)
+
+
 def healthy(stack: Stack) -> str:
     """The active orchestrator, when all of the stack's services are healthy, and are its own."""
     status = stack.status()

@@ -5,26 +5,38 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 
 from switchyard import api
-from webserver import ask
+from webserver import ask, reload_code, unreachable
+
+NOTICED = 3  # seconds in which the webserver has seen that the code server is there: it looks every second
 
 
 def code() -> None:
     """The code server opens its port after it has loaded the definitions, or has found out why it cannot."""
-    socket.create_connection(("localhost", int(os.environ["DAGSTER_CODE_PORT"])), timeout=5).close()
+    socket.create_connection((os.environ["DAGSTER_CODE_HOST"], int(os.environ["DAGSTER_CODE_PORT"])), timeout=5).close()
 
 
 def webserver() -> None:
     """The page is served, and it has heard from the code server."""
     api.request("GET", os.environ["DAGSTER_URL"] + "/server_info", timeout=5)
-    location = ask(
-        "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {... on PythonError {className}}}}}}",
-        timeout=5,
-    )["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
+    found = location()
+    if found and unreachable(found):
+        code()
+        time.sleep(NOTICED)
+        if unreachable(location() or {}):
+            reload_code()
+            found = location()
     # A project that dbt rejects is shown as an error on the page, and must not keep the page from coming up.
-    if location is None or location.get("className") == "DagsterUserCodeUnreachableError":
+    if found is None or unreachable(found):
         sys.exit("the code location is not loaded yet")
+
+
+def location() -> dict[str, str] | None:
+    """The code location: with its ``className`` when it is an error, None while it is being loaded."""
+    query = "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {... on PythonError {className}}}}}}"
+    return ask(query, timeout=5)["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
 
 
 def daemon() -> None:

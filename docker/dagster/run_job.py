@@ -13,9 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from switchyard import api, jobs, project, results
-from webserver import ask
-
-LOCATION = "dbt"
+from webserver import LOCATION, ask, reload_code, unreachable
 
 LOAD = """
 query ($name: String!) {
@@ -30,8 +28,6 @@ query ($name: String!) {
     ... on PythonError {className message}
   }
 }"""
-
-RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
 
 LAUNCH = """
 mutation ($params: ExecutionParams!) {
@@ -251,29 +247,34 @@ def load_current_project() -> str | None:
         Why they cannot be loaded, or None when all is well.
     """
     wanted = project.fingerprint()
+    if unreachable(location()):
+        reload_code()
     fingerprint, error = api.wait_for(loaded, 90, "Dagster to load the definitions")
     if fingerprint == wanted:
         return None
     api.emit("progress", message="The dbt project has changed: Dagster loads it again.")
-    ask(RELOAD, name=LOCATION)
+    reload_code()
     fingerprint, error = api.wait_for(loaded, 90, "Dagster to load the definitions again")
     if error is None and fingerprint != wanted:
         error = "The dbt project changes faster than Dagster can load it. Try again."
     return error
 
 
+def location() -> dict[str, Any]:
+    """What Dagster knows of the code location: its definitions, or why there are none; empty while it is loading them."""
+    entry = ask(LOAD, name=LOCATION)["workspaceLocationEntryOrError"]
+    return (entry.get("loadStatus") == "LOADED" and entry.get("locationOrLoadError")) or {}
+
+
 def loaded() -> tuple[str | None, str | None] | None:
     """The fingerprint of the definitions that Dagster has loaded, and else the error; None while it is loading them."""
-    entry = ask(LOAD, name=LOCATION)["workspaceLocationEntryOrError"]
-    location = entry.get("locationOrLoadError")
-    if entry.get("loadStatus") != "LOADED" or location is None:
+    found = location()
+    if not found or unreachable(found):
         return None
-    if "repositories" not in location:
-        if location["className"] == "DagsterUserCodeUnreachableError":
-            return None
-        cause = (location["causes"] or [location])[-1]["message"].strip()
+    if "repositories" not in found:
+        cause = (found["causes"] or [found])[-1]["message"].strip()
         return None, cause.removeprefix("switchyard.project.ParseFailed: ")
-    tags = [tag for job in location["repositories"][0]["jobs"] for tag in job["tags"]]
+    tags = [tag for job in found["repositories"][0]["jobs"] for tag in job["tags"]]
     return next(tag["value"] for tag in tags if tag["key"] == "dbt/fingerprint"), None
 
 

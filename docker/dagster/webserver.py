@@ -7,6 +7,9 @@ from typing import Any
 
 from switchyard import api
 
+LOCATION = "dbt"
+RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
+
 
 def ask(query: str, timeout: float = 120, **variables: Any) -> dict[str, Any]:
     """The ``data`` of the answer to one query.
@@ -20,3 +23,13 @@ def ask(query: str, timeout: float = 120, **variables: Any) -> dict[str, Any]:
     if answer.get("errors"):
         raise api.ApiError(f"POST {url}: {answer['errors'][0]['message']}")
     return answer["data"]
+
+
+def unreachable(location: dict[str, Any]) -> bool:
+    """Whether a code location, asked for its ``className``, is an error: the code server does not answer."""
+    return location.get("className") == "DagsterUserCodeUnreachableError"
+
+
+def reload_code() -> None:
+    """Have the code server load the definitions in a new inner server. It starts none by itself when the old one was killed."""
+    ask(RELOAD, name=LOCATION)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ class DockerStack(Stack):
     def started(self, service: str) -> bool:
         """Whether the service's container runs."""
         return service in ours("ps", '{{.Label "com.docker.compose.service"}}')
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every container of the stack stands still."""
+        names = ours("ps", "{{.Names}}")
+        subprocess.run(["docker", "pause", *names], check=True)
+        yield
+        subprocess.run(["docker", "unpause", *names], check=True)
 
     def orchestrators(self) -> set[str]:
         """Whose containers run at this moment."""

@@ -72,6 +72,18 @@ class NativeStack(Stack):
                 continue
         return found
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every process of the stack stands still."""
+        found = self.processes()
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
     def exposed(self) -> list[str]:
         """What of the stack others could reach or read: a socket open to the network, a file with a secret in it."""
         base = self.folder / ".stack"

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from .. import runs
-from ..interruptions import ended, typed
+from ..interruptions import ended, typed, wait_for_health
 from ..stacks import command_line, slow_model, wait_until
 
 SECONDS = 15  # that the model takes which is being built at the time
@@ -56,6 +56,15 @@ def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) 
     assert code in (0, 1, 10), out
     if code == 1:
         assert "daily ended with failure on" in out
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+def test_a_killed_server_of_dagsters_code_is_started_again(stack, reference) -> None:
+    stack.on("dagster")
+    find(stack, "dagster", "server of the code").kill()
+    wait_until(lambda: {service["health"] for service in stack.status()["services"]} != {"healthy"}, 60)
+    assert wait_for_health(stack) == "dagster"
     stack.invoke("run")
     assert stack.hashes() == reference
 

@@ -1,0 +1,41 @@
+"""A laptop that sleeps: all of the stack stands still for longer than any product waits for its own parts, and then continues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from .interruptions import ended, typed, wait_for_health
+from .runs import SLOW
+from .stacks import Stack, slow_model, wait_until
+
+ASLEEP = 100  # seconds: Dagster's code server waits 30 for a sign of life, Airflow's scheduler and Prefect's server 30 to 90
+
+
+def sleep(stack: Stack) -> None:
+    """Stop every process of the stack for a while."""
+    with stack.frozen():
+        time.sleep(ASLEEP)  # not for something to happen: this is what happens
+
+
+def idle(stack: Stack, reference: object, name: str) -> None:
+    """A stack that slept while nothing ran runs the project, and is healthy."""
+    stack.on(name)
+    sleep(stack)
+    stack.invoke("run")
+    assert wait_for_health(stack) == name
+    assert stack.hashes() == reference
+
+
+def in_a_run(stack: Stack, reference: object, name: str, last: Sequence[str]) -> None:
+    """A run that slept ends, one way or the other, and the next one succeeds. ``last`` are the models that the slow one reads."""
+    stack.on(name)
+    with stack.edited("models/slow.sql", slow_model(15, last)):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(SLOW.format(15)) == "1", 120)
+        sleep(stack)
+        code, out = ended(run)
+    assert code in (0, 1), out
+    stack.invoke("run")
+    assert wait_for_health(stack) == name
+    assert stack.hashes() == reference
