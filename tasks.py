@@ -34,6 +34,14 @@ UNDOING = ("deps", "clean", "init")  # and those that would change what was buil
 READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 
+def hung_up(number, frame):
+    """The terminal is closed: what is printed from now on goes nowhere, and the rest is as for Ctrl-C."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    signal.default_int_handler(number, frame)
+
+
 def guard(body):
     """End with a message and an exit code, not a traceback, for whatever a user can cause."""
 
@@ -43,6 +51,8 @@ def guard(body):
 
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, hung_up)
         # A script's background ignores Ctrl-C. So does the command then, but what it starts must not: it could not be ended gently.
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
@@ -195,7 +205,7 @@ def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None)
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
         os.environ["INTEGRATION"] = integration  # as if it were typed before the command
     with changing(c, "up", runtime, starting=True, new_ports=True) as chosen:
-        target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"])
+        target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"], "ORCHESTRATOR")
         lifecycle.up(chosen, target, baked=baked, timeout=seconds)
     if not console.dry:
         console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
@@ -453,7 +463,11 @@ def doctor(c, runtime=None, json=False):
 def bench(c, orch="", runtime="", only="", rounds="5", out=None):  # so that -o and -r are what they are elsewhere
     """Measure what orchestration costs, as ratios, on a stack of the benchmark's own; yours is not touched."""
     from bench.__main__ import main
+    from stack import console
 
+    if c.config.run.dry:
+        console.say("Would measure on a stack of the benchmark's own.")
+        return
     main(only, orch, whole("--rounds", rounds), runtime, out)
 
 

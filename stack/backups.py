@@ -62,6 +62,11 @@ def pattern(schema: str) -> str:
     return f'--schema="{quoted}"'
 
 
+def _patience(runtime: Runtime) -> str:
+    """The option that gives pg_dump the role's limit for locks, which it sets aside; 0 is none for both."""
+    return f"--lock-wait-timeout={runtime.settings['LOCK_TIMEOUT']}s"
+
+
 def backup(runtime: Runtime, file: str | None) -> None:
     """Write the schemas of the role ``dbt`` into ``file``, or one in ``backups/``; PostgreSQL is up or down afterwards as it was.
 
@@ -146,7 +151,7 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
 
 def _dump(runtime: Runtime, database: str, schemas: list[str], partial: Path, target: Path) -> None:
     """Write the archive under a name of its own, and give it the right one when it is complete."""
-    argv, env = runtime.client("pg_dump", "--format=custom", *map(pattern, schemas), database)
+    argv, env = runtime.client("pg_dump", "--format=custom", _patience(runtime), *map(pattern, schemas), database)
     if runtime.runner.dry:
         runtime.runner.transfer(argv, None, None, env)
         return
@@ -222,7 +227,7 @@ def _require_free(target: Path) -> None:
 def _announce(target: Path | None) -> None:
     if target is None:
         console.note("There is no data of the warehouse to back up.")
-    elif target.exists():  # unlike in a dry run
+    elif not console.dry:
         console.ok(f"Backup written to {target} ({target.stat().st_size / 1e6:.1f} MB)")
         console.note(f"  {_restore_command(target)} brings it back.")
 

@@ -13,6 +13,8 @@ from typing import Any, TextIO
 import colorama
 from colorama import Fore, Style
 
+from switchyard.results import COLOUR
+
 colorama.just_fix_windows_console()
 
 dry = False  # whether this command only shows what it would do
@@ -61,6 +63,11 @@ def say(text: str = "") -> None:
     if Waiting.on_screen:
         sys.stdout.write("\r\033[K")
     print(text.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def plain(text: str) -> None:
+    """Print a line that another program has made, without its colours where nobody looks at a terminal."""
+    say(text if sys.stdout.isatty() else COLOUR.sub("", text))
 
 
 def ok(text: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, certificates, checks, diagnosis, environments, fingerprints, neighbours, plan, ports
+from stack import bootstrap, certificates, checks, console, diagnosis, environments, fingerprints, neighbours, plan, ports
 from stack import project as projects
 from stack.checks import Check
 from stack.errors import (
@@ -29,7 +29,7 @@ from stack.errors import (
     StackError,
     still_starting,
 )
-from stack.neighbours import PROJECT
+from stack.neighbours import CHECKOUT, PROJECT
 from stack.orchestrators import Orchestrator, stop_order
 from stack.project import Project
 from stack.runner import Result, Runner
@@ -41,7 +41,6 @@ LABEL = "switchyard.orchestrator"
 LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
-LABEL_CHECKOUT = "switchyard.checkout"  # of the data's volume: whose the stack is where it has no containers
 DATA_VOLUME = "postgres-db-volume"
 
 WAREHOUSE_VOLUME = "warehouse-volume"
@@ -148,7 +147,7 @@ def image_name(settings: Settings, name: str) -> str:
 
 def volume_argv(settings: Settings) -> list[str]:
     """Make the data's volume as Compose would, with the checkout's label. In the file, Compose would ask about older volumes."""
-    labels = {PROJECT: settings.project, "com.docker.compose.volume": DATA_VOLUME, LABEL_CHECKOUT: str(settings.root)}
+    labels = {PROJECT: settings.project, "com.docker.compose.volume": DATA_VOLUME, CHECKOUT: str(settings.root)}
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     return ["docker", "volume", "create", *options, f"{settings.project}_{DATA_VOLUME}"]
 
@@ -279,24 +278,31 @@ class Docker:
         """
         own, other = self._asked()
         if not own and not other:
-            folder = self._volume_owner() or ""
-            other = folder if is_others(self.settings.root, folder) else ""
+            folders = [self._volume_owner() or "", *self._image_owners()]
+            other = next((folder for folder in folders if is_others(self.settings.root, folder)), "")
         if other and neighbours.is_new(self.settings.root):
             return f"{self.settings.project} is that of {other}; the first command chooses another name"
         if other:
             raise BadConfiguration(
                 f"The Docker stack {self.settings.project} is that of another checkout.",
-                f"{other} has its containers or its data.",
+                f"{other} has its containers, its data or its images.",
                 "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
             )
         return f"{self.settings.project} is this checkout's"
 
     def _volume_owner(self) -> str | None:
         """The checkout that the data's volume carries, or an empty text; None where there is no such volume."""
-        template = f'{{{{.Name}}}}\t{{{{.Label "{LABEL_CHECKOUT}"}}}}'
+        template = f'{{{{.Name}}}}\t{{{{.Label "{CHECKOUT}"}}}}'
         argv = ["docker", "volume", "ls", "--filter", f"name=^{self._volume}$", "--format", template]
         name, _, folder = self._checked(self.runner.ask(argv)).stdout.strip().partition("\t")
         return folder if name else None
+
+    def _image_owners(self) -> list[str]:
+        """The checkouts that the stack's images carry."""
+        names = self.images()
+        template = f'{{{{index .Config.Labels "{CHECKOUT}"}}}}'
+        argv = ["docker", "image", "inspect", "--format", template, *names]
+        return self._checked(self.runner.ask(argv)).stdout.splitlines() if names else []
 
     @property
     def _volume(self) -> str:
@@ -317,6 +323,10 @@ class Docker:
         """Whether a container runs the dbt project of its image."""
         return any(service.baked for service in self.services())
 
+    def starting(self) -> list[str]:
+        """The services that have not become healthy yet since they were started."""
+        return [service.name for service in self.services() if service.health == "starting"]
+
     def unsupported(self, target: Orchestrator) -> str:
         """Containers run everywhere."""
         return ""
@@ -334,7 +344,7 @@ class Docker:
         base_images = {key: self.settings[key] for key in fingerprints.BASE_IMAGE_KEYS}
         for name in names:
             service = POSTGRES if name == POSTGRES else self.orchestrators[name].built
-            env = {"SWITCHYARD_ENVIRONMENT": self._environment(name)}
+            env = {"SWITCHYARD_ENVIRONMENT": self._environment(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
             ssh = False
             if name != POSTGRES:
                 env |= self._prepare(name, on_line)
@@ -343,6 +353,8 @@ class Docker:
             done = self.runner.follow(argv, on_line, env=env)
             if done.code:
                 raise diagnosis.image(image_name(self.settings, name), done.stderr, base_images)
+            # Those that the new one has replaced, which have no name any more.
+            self.runner.change(["docker", "image", "prune", "--force", "--filter", f"label={CHECKOUT}={self.settings.root}"])
 
     def _prepare(self, name: str, on_line: OnLine) -> dict[str, str]:
         """Put what the image of an orchestrator is made of into the build context, and return the variables of the build."""
@@ -539,8 +551,9 @@ class Docker:
         file = None
         if text := override(target, self.project, baked=baked):
             file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
-            file.parent.mkdir(mode=0o700, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+            if not self.runner.dry:
+                file.parent.mkdir(mode=0o700, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
         values = {VALUE + key: value for key, value in self.project.in_container().items()}
         self._up(up_argv(self.settings, target, timeout, file), target.title, timeout, on_line, values)
 
@@ -671,9 +684,11 @@ class Docker:
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
+        self._own()
         require_service(service, [POSTGRES, *(self.orchestrators[active].services if active else [])])
         file = self._file(active or POSTGRES)
-        code = self.runner.hand_over(logs_argv(self.settings, file, follow=follow, tail=tail, service=service))
+        argv = logs_argv(self.settings, file, follow=follow, tail=tail, service=service)
+        code = self.runner.hand_over(argv) if sys.stdout.isatty() else self.runner.follow(argv, console.plain).code
         if code in REJECTED:
             raise rejected(file)
         return code

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from stack import console
-from stack.errors import NothingActive, RunFailed
+from stack.errors import NothingActive, PortInUse, RunFailed
 from stack.runtime import Runtime
 
 PAGE = "static_index.html"  # all of the docs in one file
@@ -23,7 +23,7 @@ def serve(runtime: Runtime, port: int) -> None:
     Raises:
         NothingActive: no orchestrator is up.
         RunFailed: dbt cannot make them; its own words stand above.
-        OSError: the port is in use.
+        PortInUse: another program has the port, or it is not for this account.
     """
     active = runtime.active()
     if active is None:
@@ -41,7 +41,11 @@ def serve(runtime: Runtime, port: int) -> None:
         def log_message(self, *_: object) -> None:
             """Say nothing of each request."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder))) as server:
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
+    except OSError as error:
+        raise PortInUse(f"Port {port} cannot be used.", error.strerror or str(error), "invoke docs   (takes any free port)") from None
+    with server:
         console.ok(f"dbt docs on http://localhost:{server.server_address[1]}/ until Ctrl-C")
         with suppress(KeyboardInterrupt):
             server.serve_forever()

@@ -124,6 +124,8 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         if isinstance(error, OSError):  # as where the checkout's disk is full
             error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
         error.what += " " + outcome
+        if error.next == "invoke logs":  # they are those of the old orchestrator again
+            error.next = f"Mend what its log shows, then: {command}"
         if isinstance(error, StillStarting):
             error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
         raise error from None
@@ -165,7 +167,7 @@ def _deaf(answer: str) -> Iterator[list[int]]:
         came.append(number)
         console.note(answer)
 
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, heard) for number in lock.INTERRUPTS}
     try:
         yield came
     finally:

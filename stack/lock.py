@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ else:
         fcntl.flock(file, fcntl.LOCK_SH)
 
     _try_all = _try
+
+
+# What ends a command gently: Ctrl-C, `kill`, a terminal that is closed.
+INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager

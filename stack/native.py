@@ -93,6 +93,11 @@ class Native:
         """There is no image without Docker."""
         return False
 
+    def starting(self) -> list[str]:
+        """The services that have not become healthy yet since they were started."""
+        young = [record for record in self.processes.records() if self._young(record) and not self._mark(record.service).exists()]
+        return [record.service for record in young if not self.well(self.orchestrators[record.orchestrator], record)]
+
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
         if target.native is None:
@@ -272,7 +277,7 @@ class Native:
             content = path.read_bytes() if path.exists() else b""
             positions[name] = len(content)
             for line in content.decode("utf-8", "replace").splitlines()[-tail:]:
-                console.say(f"{name:<{width}}  | {line}")
+                console.plain(f"{name:<{width}}  | {line}")
         while follow:
             time.sleep(0.2)
             for name, path in files.items():
@@ -408,6 +413,8 @@ class Native:
                     del waiting[name]
                     self._mark(name).touch()
                     on_line(f"{name} is healthy")
+                    if waiting:
+                        on_line(f"waiting for {', '.join(waiting)}")
                 elif time.monotonic() > deadline:
                     raise self._late(target, name, probe.stderr, timeout)
             if waiting:
@@ -503,7 +510,7 @@ class Native:
             content = file.read()
         complete = content[: content.rfind(b"\n") + 1]
         for line in complete.decode("utf-8", "replace").splitlines():
-            console.say(f"{label}  | {line}")
+            console.plain(f"{label}  | {line}")
         return position + len(complete)
 
 

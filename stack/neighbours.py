@@ -10,6 +10,7 @@ from stack.runner import Runner
 from stack.settings import Settings
 
 PROJECT = "com.docker.compose.project"  # the label of what belongs to a compose project
+CHECKOUT = "switchyard.checkout"  # that of the data's volume and of the images: whose they are
 
 
 def is_new(root: Path) -> bool:
@@ -51,4 +52,9 @@ def _owner(name: str, runner: Runner) -> str:
     if found.code == 0 and found.stdout.strip():
         return f", of {found.stdout.splitlines()[0]}"
     volumes = runner.ask(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={name}"])
-    return ", with data" if volumes.code == 0 and volumes.stdout.strip() else ""
+    if volumes.code == 0 and volumes.stdout.strip():
+        return ", with data"
+    images = runner.ask(
+        ["docker", "image", "ls", "--quiet", "--filter", f"label={CHECKOUT}", "--filter", f"reference={name}-postgres:local"]
+    )
+    return ", with images" if images.code == 0 and images.stdout.strip() else ""

@@ -239,8 +239,8 @@ def stop_order(services: Sequence[str], known: Iterable[Orchestrator]) -> list[l
     return waves
 
 
-def find(orchestrators: Mapping[str, Orchestrator], name: str) -> Orchestrator:
-    """The orchestrator called ``name``.
+def find(orchestrators: Mapping[str, Orchestrator], name: str, setting: str = "") -> Orchestrator:
+    """The orchestrator called ``name``, which was typed or is the value of ``setting``.
 
     Raises:
         BadUsage: there is none; the message names the nearest one.
@@ -258,5 +258,5 @@ def find(orchestrators: Mapping[str, Orchestrator], name: str) -> Orchestrator:
     raise BadUsage(
         f"There is no orchestrator called {name!r}.",
         f"The orchestrators are {known}." + (f" Did you mean {near[0]}?" if near else ""),
-        f"invoke up --orch {near[0] if near else next(iter(orchestrators))}",
+        f"Set {setting} in .env." if setting else f"invoke up --orch {near[0] if near else next(iter(orchestrators))}",
     )

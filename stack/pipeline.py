@@ -22,7 +22,9 @@ from stack.runtime import Runtime
 from stack.settings import Settings
 from switchyard import api, jobs, project, results
 
+CANCEL = "   (invoke run --cancel cancels all runs)"
 AGAIN = 5  # seconds in which a second Ctrl-C cancels the run
+START = 180  # seconds that a run waits for services that are starting
 RERUN = "--failed"  # in the place of a job: what failed and what was skipped in the newest run
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
@@ -165,6 +167,8 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
     except KeyboardInterrupt:
         if run.url and not run.state:
             raise Left(f"The run continues: {run.url}\n  next: invoke run --cancel   (to end it)") from None
+        if not run.url:  # in Docker, what asks for the run is in a container, and may have asked already
+            raise KeyboardInterrupt(f"If {job} starts all the same, cancel it: invoke run --cancel") from None
         raise
     if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
         raise ApiUnusable("The orchestrator did not answer as it should.", done.stderr or f"exit code {done.code}", "invoke status")
@@ -213,6 +217,7 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
     if active is None:
         raise NothingActive("No orchestrator is active, so nothing can run the pipeline.", "", "invoke up")
     orchestrator = runtime.orchestrators[active]
+    _wait_for_start(runtime)
     console.say(f"{'What failed last' if job == RERUN else job} on {orchestrator.title}")
     words = [job, json.dumps(asdict(options))] if options else [job]
 
@@ -237,6 +242,18 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
                 raise KeyboardInterrupt from None
         raise
     conclude(found, orchestrator.title, projects.folder(runtime.settings))
+
+
+def _wait_for_start(runtime: Runtime) -> None:
+    """Wait for services that are still starting, as after a start of the machine or an `up` that ran out of time; `trigger` would fail."""
+    if runtime.runner.dry or not (waited_for := runtime.starting()):
+        return
+    deadline = time.monotonic() + START
+    with console.Waiting("wait for", "the start of the services") as waiting:
+        while waited_for and time.monotonic() < deadline:
+            waiting.detail(", ".join(waited_for))
+            time.sleep(1)
+            waited_for = runtime.starting()
 
 
 def cancel(runtime: Runtime) -> None:
@@ -264,7 +281,7 @@ def show_event(event: dict[str, Any]) -> None:
     if event["event"] == "started":
         console.note(f"  {event['url']}")
     elif event["event"] == "progress":
-        console.note(f"  {event['message']}")
+        console.note(f"  {event['message']}{CANCEL if event['message'].startswith('waits for ') else ''}")
     elif event["event"] == "node":
         rows = "" if event["rows"] is None or event["status"] == "pass" else f"{event['rows']} rows"
         if event["status"] == "skipped" and event["message"]:
@@ -288,6 +305,9 @@ def conclude(run: Run, title: str, folder: Path) -> None:
     counted = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
     if run.state == "success" and not run.url:
         console.ok(f"Nothing to run again. {run.message}")
+        return
+    if run.state == "success" and not run.nodes:
+        console.advice(f"{run.job} on {title} did nothing in {run.seconds:.1f} s: no node of the project is selected.")
         return
     if run.state == "success":
         console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {counted}")

@@ -251,8 +251,8 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         elif output is None:
             near = difflib.get_close_matches(target, outputs, n=1)
             problems.append(
-                f"The profile {profile} in {file} has no target {target!r}; its targets are {', '.join(outputs) or 'none'}."
-                + (f" Did you mean {near[0]}?" if near else "")
+                f"The profile {profile} in {file} has no target {target!r} (DBT_TARGET in .env); "
+                f"its targets are {', '.join(outputs) or 'none'}." + (f" Did you mean {near[0]}?" if near else "")
             )
         else:
             shared = wanted == SHARED or (wanted == AUTO and _is_local_postgres(output, lookup))

@@ -22,10 +22,11 @@ from stack import console
 
 PATIENCE = 10  # seconds that a program gets to end after each signal
 
-# Variables with which a person's shell would lead PostgreSQL's programs to another server or role, have Compose take other files, or
-# uv other packages. Where uv finds its index and its cache is the person's to say, as is all that Docker reads.
+# Variables with which a person's shell would lead PostgreSQL's programs to another server or role, have Compose take other files
+# or the builder that knows no secrets, or uv other packages. Where uv finds its index and its cache is the person's to say, as is
+# all else that Docker reads.
 _ELSEWHERE = re.compile(
-    r"PG(?!TZ$|CLIENTENCODING$|DATESTYLE$)\w+|COMPOSE_\w+"
+    r"PG(?!TZ$|CLIENTENCODING$|DATESTYLE$)\w+|COMPOSE_\w+|DOCKER_BUILDKIT"
     r"|UV_(?!(DEFAULT_INDEX|INDEX\w*|EXTRA_INDEX_URL|FIND_LINKS|CACHE_DIR|CONFIG_FILE|NATIVE_TLS|SYSTEM_CERTS|HTTP\w*|REQUEST\w*"
     r"|INSECURE_HOST|OFFLINE|LINK_MODE|CONCURRENT\w*|KEYRING\w*)$)\w+"
 )

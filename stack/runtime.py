@@ -87,6 +87,9 @@ class Runtime(Protocol):
     def baked(self) -> bool:
         """Whether what runs is the dbt project of the image; asks no service how it does."""
 
+    def starting(self) -> list[str]:
+        """The services that have not become healthy yet since they were started."""
+
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run on it here; empty where it can."""
 
@@ -216,6 +219,8 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
             if starting:
                 raise missing
             return native, missing.what
+        if docker.left_data():  # and natively there is some as well
+            return native, f"{missing.what} The data that this stack has in Docker stays as it is; this is the native runtime's."
         return native, f"Going on without Docker: {missing.what[0].lower()}{missing.what[1:]}" if starting else ""
     if wanted == AUTO and native.has_data():
         if not docker.has_data():

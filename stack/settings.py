@@ -96,6 +96,7 @@ class Settings:
         path = self.root / "compose" / ".env"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             _write_private(path, text, new=False)
+        keep_private(path)
 
     @property
     def _started(self) -> Path:

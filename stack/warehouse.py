@@ -34,7 +34,8 @@ LOOK = 10  # seconds: how often a run's locks are looked at, and how long a node
 # dbt puts the node into a comment before its query.
 _WAITING = f"""
 select format('%s waits for a lock that process %s of PostgreSQL has (role %s%s%s)',
-              coalesce(substring(waiting.query from '"node_id": "([^"]+)"'), 'dbt'), blocking.pid, blocking.usename,
+              coalesce(substring(waiting.query from '"node_id": "([^"]+)"'), nullif(waiting.application_name, ''), 'dbt'),
+              blocking.pid, blocking.usename,
               ', since ' || to_char(blocking.xact_start, 'HH24:MI:SS TZ'),
               ': ' || left(regexp_replace(blocking.query, '/\\*.*\\*/|\\s+', ' ', 'g'), 80))
 from pg_stat_activity as waiting
@@ -47,7 +48,7 @@ and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now
 
 @contextmanager
 def watched(runtime: Runtime) -> Iterator[None]:
-    """Show, while a run is followed, which of its nodes wait for whose lock: it would stand still without a word."""
+    """Show who waits for whose lock: a node of a run that is followed, or a backup. Both would stand still without a word."""
     over = threading.Event()
 
     def watch() -> None:
@@ -78,7 +79,8 @@ def server(runtime: Runtime) -> Iterator[None]:
     try:
         with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
             runtime.start_postgres(TIMEOUT, waiting.detail)
-        yield
+        with watched(runtime):
+            yield
     finally:
         if not up:
             with console.Waiting("stop", "PostgreSQL") as waiting:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 from .stacks import Stack, slow_model, wait_until
@@ -47,6 +50,31 @@ def interrupted_switch(stack: Stack, reference: object, number: signal.Signals) 
     assert "Dagster is being brought back" in out
     assert healthy(stack) == "dagster"
     assert stack.hashes() == reference
+
+
+def switch_without_a_terminal(stack: Stack, reference: object) -> None:
+    """What is printed goes to a terminal that is closed in the middle of a switch."""
+    stack.on("dagster")
+    mine, its = os.openpty()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "invoke", "switch", "prefect"],
+        cwd=stack.folder, env=stack.env, stdin=its, stdout=its, stderr=its,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL), start_new_session=True, **stack.as_account,
+    )  # fmt: skip
+    os.close(its)
+    threading.Thread(target=_read_all, args=[mine], daemon=True).start()
+    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 60)
+    command.send_signal(signal.SIGHUP)
+    os.close(mine)
+    assert command.wait(300) == 130
+    assert healthy(stack) == "dagster"
+    assert stack.hashes() == reference
+
+
+def _read_all(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
 
 
 def switch_that_takes_too_long(stack: Stack) -> None:

@@ -173,6 +173,10 @@ def options_of_a_run(stack: Stack, name: str) -> None:
         assert nodes_of(plain.stdout) == ["success model asked"]
         assert stack.sql("select number, fresh from asked order by 1") == "1\tf\n7\tt"
     stack.invoke("sql", "drop table asked")
+    nothing = stack.invoke("run", "--select", "no_such_node").stdout
+    assert "no node of the project is selected" in nothing
+    assert "succeeded" not in nothing
+    assert "\x1b" not in stack.invoke("logs", "--tail", "2000").stdout
     refused = stack.invoke("run", "--job", "smoke", "--full-refresh", code=2)
     assert "full_refresh" in refused.stderr
 

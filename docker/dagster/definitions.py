@@ -15,6 +15,7 @@ from dagster import (
     DefaultScheduleStatus,
     Definitions,
     OpExecutionContext,
+    ResourceDefinition,
     ScheduleDefinition,
     define_asset_job,
     get_dagster_logger,
@@ -34,6 +35,7 @@ PROJECT = DbtProject(
     profile=os.environ["DBT_PROFILE"],
     target=os.environ["DBT_TARGET"],
 )
+DBT = DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])
 # run_job.py reads there which state of the project is loaded, and in a job's "dbt/op" which op takes a run's options.
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 
@@ -163,6 +165,7 @@ defs = Definitions(
         for job in jobs.load().values()
         if job.cron
     ],
-    resources={"dbt": DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])},
+    # Hard-coded: as a resource that can be configured, it would take another executable from the page.
+    resources={"dbt": ResourceDefinition.hardcoded_resource(DBT)},
     executor=in_process_executor,  # a run is one op: a process for it would import all of Dagster a second time
 )

@@ -33,6 +33,8 @@ if shutil.which("setpriv"):
     # On Linux, a flow run ends with its worker, and no next one begins beside it. It is killed, as its worker was: PrefectDbtRunner
     # can hang after SIGTERM, and PostgreSQL rolls back what a client leaves that is gone.
     COMMAND = f"setpriv --pdeathsig KILL {COMMAND}"
+# Without variables: the page cannot give a flow run another command or environment.
+TEMPLATE = {"job_configuration": {"command": COMMAND, "stream_output": True}, "variables": {"type": "object", "properties": {}}}
 ZOMBIES = "Crash zombie flow runs"
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
@@ -44,9 +46,8 @@ def make_pool() -> None:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:
-            template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
-        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=ONE_RUN_AT_A_TIME))
+            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=TEMPLATE))
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=ONE_RUN_AT_A_TIME, base_job_template=TEMPLATE))
 
 
 def is_on(job: str) -> bool:
@@ -73,7 +74,6 @@ def deploy() -> None:
             description=job.description,
             parameters={"job": job.name},
             work_pool_name=POOL,
-            job_variables={"command": COMMAND},
             schedules=[Cron(job.cron, timezone=job.timezone, active=is_on(job.name))] if job.cron else [],
             print_next_steps=False,
             ignore_warnings=True,

@@ -90,10 +90,27 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
         assert "is that of another checkout" in other.invoke("doctor", code=5).stdout
         for words in [("up",), ("down",), ("build", "--orch", "dagster"), ("clean", "--volumes", "--images", "--yes", "--no-backup")]:
             done = other.invoke(*words, code=5)
-            assert f"{stack.folder} has its containers or its data" in done.stderr
+            assert f"{stack.folder} has its containers, its data or its images" in done.stderr
         stack.invoke("down")
     stack.on("dagster")
     assert stack.hashes() == before
+
+
+def test_images_of_another_checkout_are_left_alone(stack, root, tmp_path) -> None:
+    """Where it has only built them, and neither containers nor data."""
+    project = f"{PROJECT}-images"
+    folders = {name: tmp_path / name for name in ("first", "second")}
+    stacks = {}
+    for name, folder in folders.items():
+        folder.mkdir()
+        copy_checkout(root, folder)
+        stacks[name] = DockerStack(folder, COMPOSE_PROJECT_NAME=project, RUNTIME="docker")
+    try:
+        stacks["first"].invoke("build", "--orch", "dagster")
+        for words in [("build", "--orch", "dagster"), ("clean", "--images", "--yes")]:
+            assert f"{folders['first']} has its containers, its data or its images" in stacks["second"].invoke(*words, code=5).stderr
+    finally:
+        assert f"Deleted {project}-dagster:local" in stacks["first"].invoke("clean", "--images", "--yes").stdout
 
 
 def test_compose_typed_by_hand_changes_nothing_and_starts_no_second_orchestrator(stack) -> None:

@@ -97,6 +97,14 @@ def test_the_button_from_failure_runs_what_failed_and_what_was_skipped(stack) ->
     assert {"fct_daily_sales", "rpt_sales_summary"} <= set(after)
 
 
+def test_the_page_cannot_exchange_dbt(stack) -> None:
+    stack.on("dagster")
+    config = {"resources": {"dbt": {"config": {"dbt_executable": "/nowhere"}}}}
+    selector = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": "freshness"}
+    launched = ask(stack, LAUNCH, params={"selector": selector, "runConfigData": config})["launchRun"]
+    assert outcome(stack, launched["run"]["runId"])[0] == "SUCCESS"
+
+
 def test_tables_are_shown_with_rows_columns_and_where_these_come_from_on_demand(stack, reference) -> None:
     stack.on("dagster")
     stack.invoke("down")

@@ -20,6 +20,10 @@ def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 
 
+def test_a_switch_is_undone_when_its_terminal_is_closed(stack, reference) -> None:
+    interruptions.switch_without_a_terminal(stack, reference)
+
+
 def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
     interruptions.switch_that_takes_too_long(stack)
 

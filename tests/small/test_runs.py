@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -66,6 +68,37 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
             assert ended(command)[0] == 0
     assert stack.hashes() == reference
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the variables are taken away by what exists on Linux alone")
+@pytest.mark.parametrize("name", ["dagster", "airflow"])
+def test_dbt_gets_no_secret_of_its_orchestrator(stack, reference, name) -> None:
+    stack.on(name)
+    found = "{% for name in env_var('SWITCHYARD_SECRETS').split() if env_var(name, '') %}{{ name }} {% endfor %}"
+    with stack.edited("models/secrets.sql", f"select '{found}'::text as found"):
+        stack.invoke("run", "--select", "secrets")
+        assert stack.sql("select found from secrets") == ""
+        assert "| none " in stack.invoke("dbt", "show", "--inline", f"select '{found}none'::text as found").stdout
+    stack.invoke("sql", "drop view secrets")
+
+
+def test_a_run_waits_for_services_that_are_starting(stack, reference) -> None:
+    stack.invoke("down")
+    for _ in range(10):  # the first time, it may be PostgreSQL that takes longer
+        stack.invoke("up", "--orch", "dagster", "--timeout", "1", code=12)
+        if stack.started("dagster-webserver"):
+            break
+    assert "waiting for the start of the services" in stack.invoke("run").stdout.lower()
+    assert stack.hashes() == reference
+
+
+def test_docs_are_refused_a_port_that_is_taken(stack) -> None:
+    stack.on("dagster")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert f"Port {port} cannot be used." in stack.invoke("docs", "--port", port, code=9).stderr
 
 
 def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:

@@ -1,11 +1,13 @@
 """The compose files are the only place that knows the orchestrators."""
 
+import re
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from stack import orchestrators
-from stack.errors import BadConfiguration, BadUsage
+from stack.errors import BadConfiguration, BadUsage, name_the_shell
 
 FOURTH = """\
 name: switchyard
@@ -79,6 +81,23 @@ def test_a_broken_file_is_named_with_the_reason(folder, text, reason) -> None:
     with pytest.raises(BadConfiguration, match="docker-compose-fourth") as caught:
         orchestrators.load_all(folder)
     assert reason in caught.value.why
+
+
+def test_every_secret_of_an_orchestrator_is_kept_from_dbt(root) -> None:
+    for orchestrator in orchestrators.load_all(root).values():
+        services = yaml.safe_load(orchestrator.file.read_text())["services"].values()
+        running_dbt = [service["environment"] for service in services if "DBT_ENV_SECRET_PASSWORD" in service.get("environment", {})]
+        assert running_dbt
+        for environment in running_dbt:
+            secret = {key for key, value in environment.items() if re.search(r"\$\{\w+_(PASSWORD|KEY|SECRET)\b", str(value))}
+            assert secret - set(environment["SWITCHYARD_SECRETS"].split()) == {"DBT_ENV_SECRET_PASSWORD"}
+
+
+def test_a_setting_that_names_none_is_named() -> None:
+    with pytest.raises(BadUsage) as caught:
+        orchestrators.find({"dagster": None}, "dagstre", "ORCHESTRATOR")
+    name_the_shell(caught.value, {"ORCHESTRATOR": "dagstre"})
+    assert "ORCHESTRATOR is set in your shell" in caught.value.next
 
 
 def test_a_misspelt_name_gets_the_nearest_one(root) -> None:

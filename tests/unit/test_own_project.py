@@ -122,7 +122,7 @@ def test_the_target_that_is_asked_for_wins_over_that_of_the_profile(checkout, ja
     write(jaffle, {"profiles.yml": yaml.safe_dump({"jaffle": {"target": "dev", "outputs": outputs}})})
     assert (load(checkout, jaffle).adapter, load(checkout, jaffle, DBT_TARGET="prod").adapter) == ("snowflake", "bigquery")
     why = refused(checkout, jaffle, DBT_TARGET="prd")
-    assert "no target 'prd'; its targets are dev, prod. Did you mean prod?" in why
+    assert "no target 'prd' (DBT_TARGET in .env); its targets are dev, prod. Did you mean prod?" in why
     assert str(jaffle / "profiles.yml") in why
 
 

@@ -50,6 +50,26 @@ def test_a_good_run_is_told_in_lines(capsys) -> None:
     assert "daily succeeded on Dagster in 9.5 s: 1 success" in out
 
 
+def test_a_run_of_nothing_is_no_success(capsys) -> None:
+    pipeline.conclude(pipeline.follow("daily", stream(events()), lambda _: None), "Dagster", Path())
+    out = capsys.readouterr().out
+    assert "no node of the project is selected" in out
+    assert "succeeded" not in out
+
+
+def test_who_waits_for_another_run_is_shown_how_to_end_it(capsys) -> None:
+    pipeline.show_event({"event": "progress", "message": "waits for daily, running: http://localhost:1/runs/1"})
+    assert "invoke run --cancel" in capsys.readouterr().out
+
+
+def test_an_interrupt_before_the_run_says_how_to_cancel_one() -> None:
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="invoke run --cancel"):
+        pipeline.follow("daily", interrupted, lambda _: None)
+
+
 def test_a_failed_run_names_the_node_and_its_error() -> None:
     run = pipeline.follow("daily", stream(events(BROKEN, state="failure"), code=1), lambda _: None)
     with pytest.raises(RunFailed) as caught:

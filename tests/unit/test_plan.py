@@ -185,6 +185,11 @@ def test_an_empty_stack_is_not_started_in_the_place_of_one_with_data() -> None:
     assert "The data of this stack is in Docker" in runtime.choose(*machine(engine=False, data="docker"), None)[1]
 
 
+def test_data_on_the_other_side_is_said_while_its_engine_is_down() -> None:
+    chosen, reason = runtime.choose(*machine(engine=False, data="docker native"), None, starting=True)
+    assert (chosen.name, "The data that this stack has in Docker stays as it is" in reason) == ("native", True)
+
+
 def test_auto_takes_no_guess_which_data_is_meant() -> None:
     with pytest.raises(BadUsage, match="Both runtimes have data"):
         runtime.choose(*machine(engine=True, data="docker native"), None, starting=True)

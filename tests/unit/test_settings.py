@@ -40,6 +40,16 @@ def test_first_use_writes_secrets_that_only_the_owner_can_read(checkout) -> None
         assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o600
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="rights follow from the folder there")
+def test_what_compose_reads_is_narrowed_where_others_could_read_it(checkout) -> None:
+    (checkout / "compose").mkdir()
+    loaded, _ = settings.load(checkout, {})
+    for _ in range(2):
+        loaded.write_for_compose()
+        assert stat.S_IMODE(os.stat(checkout / "compose" / ".env").st_mode) == 0o600
+        (checkout / "compose" / ".env").chmod(0o644)
+
+
 def test_of_many_first_uses_at_once_one_makes_the_secrets(checkout) -> None:
     with ThreadPoolExecutor(16) as pool:
         loaded = [found for found, _ in pool.map(lambda _: settings.load(checkout, {}), range(64))]

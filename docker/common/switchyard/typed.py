@@ -1,4 +1,4 @@
-"""``python -m switchyard.typed ARGS``: become the dbt command ARGS, beside the orchestrator and out of its way."""
+"""``python -m switchyard.typed ARGS``: become the dbt command ARGS, beside the orchestrator, out of its way and without its secrets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from switchyard import project
 if __name__ == "__main__":
     project.share_files()
     project.adopt_baked()
+    for name in os.environ.get("SWITCHYARD_SECRETS", "").split():
+        os.environ.pop(name, None)
     # A folder of its own: what it writes there is not the parse that the orchestrator goes by.
     place = str(project.target_dir() / "typed")
     os.environ |= {"DBT_TARGET_PATH": place, "DBT_LOG_PATH": place}
