@@ -1,4 +1,4 @@
-"""Points between the steps of a command, at which a test can have it fail, be interrupted or be killed.
+"""Points between the steps of a command, at which a test can have it fail, be interrupted, be killed or stand still.
 
 ``SWITCHYARD_FAULT=ACTION@POINT``, such as ``kill@stopped``, does that where the command first comes to the point.
 """
@@ -10,7 +10,9 @@ import signal
 
 from stack.errors import StackError
 
-ACTIONS = ("error", "interrupt", "kill")
+# SIGKILL and SIGSTOP, where there are any.
+SIGNALS = {"interrupt": signal.SIGINT, "kill": getattr(signal, "SIGKILL", signal.SIGTERM), "pause": getattr(signal, "SIGSTOP", None)}
+ACTIONS = ("error", *SIGNALS)
 POINTS = (
     "prepared",  # what is to be started was checked and built
     "postgres",  # PostgreSQL is healthy
@@ -43,4 +45,4 @@ def point(name: str) -> None:
         raise StackError(f"SWITCHYARD_FAULT asks for {action!r}.", f"It can be {', '.join(ACTIONS)}.", "unset SWITCHYARD_FAULT")
     if action == "error":
         raise StackError(f"A fault was asked for at the point {name}.", "SWITCHYARD_FAULT is set.", "unset SWITCHYARD_FAULT")
-    os.kill(os.getpid(), signal.SIGINT if action == "interrupt" else getattr(signal, "SIGKILL", signal.SIGTERM))
+    os.kill(os.getpid(), SIGNALS[action])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from .stacks import Stack, slow_model, wait_until
 
 
-def typed(stack: Stack, *args: str, stdin: int | None = None) -> subprocess.Popen[str]:
+def typed(stack: Stack, *args: str, stdin: int | None = None, **variables: str) -> subprocess.Popen[str]:
     """Type `invoke ARGS` and go on; as on a terminal, it can be interrupted. ``stdin`` is a file descriptor."""
 
     def default_signals() -> None:
@@ -21,7 +21,7 @@ def typed(stack: Stack, *args: str, stdin: int | None = None) -> subprocess.Pope
 
     return subprocess.Popen(
         [sys.executable, "-m", "invoke", *args],
-        cwd=stack.folder, env=stack.env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=stack.folder, env={**stack.env, **variables}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         preexec_fn=default_signals, start_new_session=True, **stack.as_account,
     )  # fmt: skip
 
