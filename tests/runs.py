@@ -176,7 +176,9 @@ def options_of_a_run(stack: Stack, name: str) -> None:
     nothing = stack.invoke("run", "--select", "no_such_node").stdout
     assert "no node of the project is selected" in nothing
     assert "succeeded" not in nothing
-    assert "\x1b" not in stack.invoke("logs", "--tail", "2000").stdout
+    logs = typed(stack, "logs", "--tail", "2000").communicate()[0]  # with tracebacks of what failed before
+    assert "| " in logs
+    assert "\x1b" not in logs
     refused = stack.invoke("run", "--job", "smoke", "--full-refresh", code=2)
     assert "full_refresh" in refused.stderr
 

@@ -12,7 +12,7 @@ FAILED = {"error", "fail", "runtime error", "partial success"}
 
 KEPT = "its table is that of invoke generate"
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # and all else that a terminal takes for a command, such as "erase the line"
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
