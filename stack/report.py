@@ -34,6 +34,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
             }
             for service in services
         ],
+        "beside": snapshot(runtime.beside) if runtime.beside else None,
     }
 
 
@@ -43,8 +44,14 @@ def print_json(runtime: Runtime) -> None:
 
 
 def print_table(runtime: Runtime) -> None:
-    """Print `snapshot` for a person, with what to type next."""
-    now = snapshot(runtime)
+    """Print `snapshot` for a person, with what to type next; and that of the other runtime where both are up."""
+    _print(runtime, snapshot(runtime))
+    if runtime.beside:
+        console.say()
+        _print(runtime.beside, snapshot(runtime.beside))
+
+
+def _print(runtime: Runtime, now: dict[str, Any]) -> None:
     active = runtime.orchestrators.get(now["orchestrator"])
     if not now["services"]:
         console.say("Nothing is up. Next: invoke up")

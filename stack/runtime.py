@@ -216,9 +216,7 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
         if docker.left_data() and not native.has_data():
             missing.what += " The data of this stack is in Docker."
             missing.next += "\nor begin with no data: invoke up --runtime native"
-            if starting:
-                raise missing
-            return native, missing.what
+            raise missing
         if docker.left_data():  # and natively there is some as well
             return native, f"{missing.what} The data that this stack has in Docker stays as it is; this is the native runtime's."
         return native, f"Going on without Docker: {missing.what[0].lower()}{missing.what[1:]}" if starting else ""
