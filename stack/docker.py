@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -230,6 +231,9 @@ class Docker:
     project_place = "mounted read-only"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
+        home = plan.with_home(settings.root, os.environ).get("HOME", "")
+        if home != os.environ.get("HOME", ""):  # buildx writes into it
+            runner = replace(runner, env={**runner.env, "HOME": home})
         self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
 
     @cached_property

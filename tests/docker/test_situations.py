@@ -96,6 +96,11 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
     assert stack.hashes() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder that nobody can make is Linux's")
+def test_a_home_that_cannot_be_written_to_is_no_obstacle(stack) -> None:
+    stack.invoke("build", "--orch", "dagster", HOME="/proc/nowhere")
+
+
 def test_images_of_another_checkout_are_left_alone(stack, root, tmp_path) -> None:
     """Where it has only built them, and neither containers nor data."""
     project = f"{PROJECT}-images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 import psutil
@@ -9,7 +10,7 @@ import pytest
 
 from ..native.conftest import ask_as
 
-RUNS = 200
+RUNS = int(os.environ.get("SOAK") or 200)
 FIRST = 10  # after which caches, pools and tables have their size
 MIB = 1 << 20
 # Bytes for each run of seven nodes. With one run an hour, RETENTION_DAYS keeps 720 of them.
