@@ -344,6 +344,8 @@ class Docker:
             BadConfiguration: a file in ``certs/`` is no certificate.
         """
         self._own()
+        if not self.runner.dry:
+            self.settings.write_for_compose()
         certificates.check(self.settings.root)
         base_images = {key: self.settings[key] for key in fingerprints.BASE_IMAGE_KEYS}
         for name in names:

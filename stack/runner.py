@@ -53,12 +53,16 @@ def shown(argv: Sequence[str]) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a program as Ctrl-C would, and harder where it does not listen."""
+    """End a program as Ctrl-C would, and harder where it does not listen; then what it has started and left."""
+    own_group = os.name == "posix" and process.poll() is None and os.getpgid(process.pid) == process.pid
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) if os.name == "posix" else (signal.SIGTERM,):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.send_signal(number)
             process.wait(PATIENCE)
-            return
+            break
+    if own_group:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 @contextmanager

@@ -37,7 +37,8 @@ select format('%s waits for a lock that process %s of PostgreSQL has (role %s%s%
               coalesce(substring(waiting.query from '"node_id": "([^"]+)"'), nullif(waiting.application_name, ''), 'dbt'),
               blocking.pid, blocking.usename,
               ', since ' || to_char(blocking.xact_start, 'HH24:MI:SS TZ'),
-              ': ' || left(regexp_replace(blocking.query, '/\\*.*\\*/|\\s+', ' ', 'g'), 80))
+              -- what another role's session does is not shown to dbt's
+              ': ' || left(regexp_replace(nullif(blocking.query, '<insufficient privilege>'), '/\\*.*\\*/|\\s+', ' ', 'g'), 80))
 from pg_stat_activity as waiting
 cross join unnest(pg_blocking_pids(waiting.pid)) as blocker (pid)
 join pg_stat_activity as blocking on blocking.pid = blocker.pid

@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from stack import checks, docker, orchestrators, ports, settings
 from stack.runner import Runner
 
-from ..stacks import copy_checkout
+from ..stacks import POISON, copy_checkout
 from .conftest import PROJECT, DockerStack, python_image
 
 
@@ -94,6 +94,15 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
         stack.invoke("down")
     stack.on("dagster")
     assert stack.hashes() == before
+
+
+def test_no_variable_of_the_callers_reaches_what_is_started(stack) -> None:
+    stack.on("dagster")
+    stack.invoke("build", "--orch", "dagster", **POISON)
+    stack.invoke("up", "--orch", "dagster", **POISON)
+    assert '"unhealthy"' not in stack.invoke("status", "--json", **POISON).stdout
+    assert "succeeded on" in stack.invoke("run", "--job", "smoke", **POISON).stdout
+    assert "300" in stack.invoke("sql", "select count(*) from marts.dim_customers", **POISON).stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the folder that nobody can make is Linux's")

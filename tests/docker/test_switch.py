@@ -1,7 +1,9 @@
 """One orchestrator at a time over one PostgreSQL: switches, and what must not happen on the way."""
 
+import re
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +97,8 @@ def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
     finally:
         file.write_text(good)
     assert "it breaks here" in done.stderr
+    assert "it breaks here" in Path(re.search(r"more of them: (.*)\)", done.stderr)[1]).read_text()
+    assert "next: Mend what its log shows, then: invoke switch prefect" in done.stderr
     assert "Dagster is active again" in done.stderr
     assert stack.status()["orchestrator"] == "dagster"
     stack.invoke("run", "--job", "smoke")

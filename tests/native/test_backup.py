@@ -237,6 +237,15 @@ def test_clean_deletes_nothing_that_it_cannot_back_up(stack, reference, dump) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no umask")
+def test_the_folder_of_the_backups_is_narrowed(stack) -> None:
+    stack.on("dagster")
+    folder = stack.folder / "backups"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    stack.invoke("backup")
+    assert folder.stat().st_mode & 0o077 == 0
+
+
 def test_a_strict_umask_is_no_obstacle(dump, root, bare_path, tmp_path) -> None:
     """Nor a checkout that its owner alone can read; PostgreSQL runs under another account where root starts it."""
     folder = (tmp_path / "strict").resolve()

@@ -1,5 +1,8 @@
 """Without Docker too: switches over one server, one orchestrator at a time, and the same marts."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from ..stacks import SWITCHES, Arguments
@@ -66,6 +69,8 @@ def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
     finally:
         file.write_text(good)
     assert "it breaks here" in done.stderr
+    assert "it breaks here" in Path(re.search(r"more of them: (.*)\)", done.stderr)[1]).read_text()
+    assert "next: Mend what its log shows, then: invoke switch prefect" in done.stderr
     assert "Dagster is active again" in done.stderr
     assert stack.status()["orchestrator"] == "dagster"
 
@@ -75,6 +80,20 @@ def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
     stack.on("dagster")
     before = stack.status()["services"]
     stack.invoke(*args, code=None)
+    assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("up",), ("switch", "prefect"), ("down",), ("backup",), ("clean", "--volumes", "--images"), ("bench",), ("generate", "--days", "1")],
+    ids=" ".join,
+)
+def test_a_dry_run_claims_nothing(stack, words) -> None:
+    stack.on("dagster")
+    before = stack.status()["services"]
+    said = stack.invoke("--dry", *words).stdout
+    assert re.search("Would|^\\$ ", said, re.M)
+    assert not re.search("Deleted|Written|Restored|Built|is healthy after|is stopped|[Bb]ackup written", said)
     assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
 
 

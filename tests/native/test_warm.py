@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from switchyard import warm
+
 from ..stacks import command_line, wait_until
 
 SLEEPING = "select count(*) from pg_stat_activity where query like '%pg_sleep(119)%' and state = 'active' and pid <> pg_backend_pid()"
@@ -49,6 +51,36 @@ def typed(stack, environ, tmp_path) -> Iterator:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_accounts_request_is_refused(tmp_path, monkeypatch) -> None:
+    tmp_path.chmod(0o755)
+    place = tmp_path / "warm.sock"
+    script = f"""
+import os, socket, struct
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+server = socket.socket(socket.AF_UNIX)
+server.connect({place.name!r})
+socket.send_fds(server, [struct.pack("I", 3)], [0, 1, 2, 0])
+server.sendall(b"0\\0x")
+server.recv(1)
+"""
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path)  # a socket's path may be shorter than a test's folder
+        listener.bind(place.name)
+        place.chmod(0o777)
+        listener.listen()
+        with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.DEVNULL) as other:
+            client, _ = listener.accept()
+            with client:
+                request = warm.Request(client)
+                while not request.hear():
+                    pass
+                with pytest.raises(warm.Refused, match="another user"):
+                    request.understand("dbt")
+                request.close()
+            other.wait(10)
 
 
 COMPILE = ["--quiet", "compile", "--no-populate-cache", "--inline"]

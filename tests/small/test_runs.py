@@ -92,6 +92,24 @@ def test_a_run_waits_for_services_that_are_starting(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
+def test_a_command_in_a_scripts_background_can_be_stopped(stack, reference) -> None:
+    """A shell has it ignore Ctrl-C there."""
+    stack.on("dagster")
+    with stack.edited("models/slow.sql", slow_model(10, ["last"])):
+        script = f"trap '' INT; exec {stack.python} -m invoke run"
+        run = subprocess.Popen(
+            ["sh", "-c", script], cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW.format(10)) == "1", 120)
+        run.terminate()
+        code, out = ended(run)
+        assert (code, "The run continues" in out) == (130, True)
+        wait_until(lambda: runs.ask_runs(stack, "active_runs") == [], 120)
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
 def test_docs_are_refused_a_port_that_is_taken(stack) -> None:
     stack.on("dagster")
     with socket.socket() as other:

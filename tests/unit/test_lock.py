@@ -12,7 +12,7 @@ from stack import lock, runner
 from stack.errors import Locked
 from stack.runner import Runner
 
-from ..stacks import wait_until
+from ..stacks import command_line, wait_until
 
 HOLDER = """
 import sys
@@ -121,8 +121,11 @@ def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
 def test_a_program_that_takes_too_long_is_ended(monkeypatch, deaf, ends) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 0.5)
     script = f"""
+import subprocess
+import sys
 import time
 from signal import *
+subprocess.Popen([sys.executable, "-c", "from signal import *; signal(SIGINT, SIG_DFL); import time; time.sleep(61)"])
 signal(SIGINT, SIG_DFL)  # the tests themselves may have been started in a script's background
 for number in [{deaf}]:
     signal(number, SIG_IGN)
@@ -132,3 +135,4 @@ time.sleep(60)
     said: list[str] = []
     found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=5)
     assert (found.code, said) == (-getattr(signal, ends), ["up"])
+    wait_until(lambda: not any("time.sleep(61)" in " ".join(command_line(process)) for process in psutil.process_iter()))  # its child
