@@ -26,7 +26,7 @@ RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has 
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
 FORCE = "If a run is in progress, cancel it."
-PACKAGES = ("colorama", "dotenv", "psutil", "yaml")  # what stands in requirements.txt and is imported here
+PACKAGES = ("colorama", "dotenv", "psutil", "yaml")  # what requirements.txt has and is imported here
 
 
 WRITING = ("build", "run", "seed", "snapshot", "run-operation", "clone", "retry", "test")  # commands of dbt that must not meet a run
@@ -213,7 +213,7 @@ def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None)
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
 def switch(c, name, baked=False, timeout="300", wait=False, force=False):
-    """Put another orchestrator in the place of the active one; PostgreSQL and its data stay as they are."""
+    """Replace the active orchestrator by another one; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
     from stack import console, lifecycle, orchestrators, project
@@ -266,7 +266,7 @@ def use(c, folder, warehouse=None):
     help={
         "job": "A job of the project; without it daily, or the first of its orchestration.yml.",
         "failed": "Run what failed and what was skipped in the last run, with its tests, instead of a job.",
-        "select": "Only these nodes, as for dbt's --select, in the place of those that the job selects: 'tag:finance +orders'.",
+        "select": "Only these nodes, as for dbt's --select, instead of those that the job selects: 'tag:finance +orders'.",
         "vars": "Variables for dbt, over those that the job has: '{day: 2026-01-01}'.",
         "full-refresh": "Build incremental models and seeds from nothing.",
         "cancel": "Cancel every run in progress, instead of starting one.",
@@ -410,9 +410,7 @@ def generate(c, orders=None, seed="1", days=None, yes=False, runtime=None):
     from stack.errors import BadUsage
 
     if (orders is None) == (days is None):
-        raise BadUsage(
-            "Say either --orders or --days.", "One makes a new shop, the other goes on with it.", "invoke generate --orders 10000"
-        )
+        raise BadUsage("Say either --orders or --days.", "One makes a new shop, the other continues it.", "invoke generate --orders 10000")
     count = whole("--orders", orders) if orders is not None else whole("--days", days)
     chosen_seed = whole("--seed", seed)
     with changing(c, "generate", runtime, starting=True) as chosen:
@@ -453,7 +451,7 @@ def doctor(c, runtime=None, json=False):
 
 @command(
     help={
-        "only": "Some of the measurements, separated by commas (docs/benchmark.md tells of them). Without it: all.",
+        "only": "Some of the measurements, separated by commas (see docs/benchmark.md). Without it: all.",
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "rounds": "How often everything is measured.",
         "runtime": "Measure on docker or native. Without it: on both, as far as they are there.",

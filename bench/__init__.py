@@ -1,1 +1,1 @@
-"""The benchmark: what orchestration costs, as ratios of measurements that were made in turn. docs/benchmark.md tells the rest."""
+"""The benchmark: what orchestration costs, as ratios of measurements that were made in turn. See docs/benchmark.md."""

@@ -109,7 +109,7 @@ def _report(found: dict[str, dict[str, list[Figure]]], target: Path, now: dateti
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What orchestration costs; docs/benchmark.md tells the rest.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What orchestration costs; see docs/benchmark.md.")
     parser.add_argument("--only", default="", help=f"some of {', '.join(MEASUREMENTS)}, separated by commas; without it: all")
     parser.add_argument("--orch", default="", help="some of the orchestrators, separated by commas; without it: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often everything is measured (%(default)s)")

@@ -1,4 +1,4 @@
-"""The images: what they weigh beyond what they must hold, and what an edit builds anew."""
+"""The images: what they weigh beyond what they must hold, and what an edit builds again."""
 
 from __future__ import annotations
 

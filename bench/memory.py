@@ -40,7 +40,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
 
 
 def cpu_seconds(text: str) -> float:
-    """The processor time that a container's control group tells."""
+    """The processor time of a container, from its control group."""
     if match := re.search(r"^usage_usec (\d+)", text, re.M):
         return int(match[1]) / 1e6
     return int(text) / 1e9
@@ -61,7 +61,7 @@ def processor(stand: Stand) -> float:
 
 
 def _memory(stand: Stand) -> float:
-    """Memory that several processes share is counted once, where the system tells."""
+    """Memory that several processes share is counted once, where the system shows it."""
     if isinstance(stand.driver, Native):
         return _total(stand.driver, _own_memory) / checks.MIB
     containers = [service.container for service in stand.driver.services()]

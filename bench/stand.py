@@ -95,7 +95,7 @@ class Stand:
             self.invoke("switch", name)
 
     def start(self, name: str) -> None:
-        """The bare start of an orchestrator, with PostgreSQL up: nothing is checked, and nothing is told."""
+        """The bare start of an orchestrator, with PostgreSQL up: nothing is checked, and nothing is printed."""
         target = self.orchestrators[name]
         if self.runtime == "docker":
             self.command(docker.compose(self.settings, target.file, "up", "-d", "--wait"))
@@ -103,7 +103,7 @@ class Stand:
             self.driver.start(target, baked=False, timeout=300, on_line=lambda _: None)
 
     def replace(self, old: str, new: str) -> None:
-        """Put one orchestrator in the place of another by hand: everything of the one file down, everything of the other up."""
+        """Replace one orchestrator by another by hand: everything of the one file down, everything of the other up."""
         if self.runtime == "docker":
             self.command(docker.compose(self.settings, self.orchestrators[old].file, "down"))
             self.command(docker.compose(self.settings, self.orchestrators[new].file, "up", "-d", "--wait"))

@@ -83,7 +83,7 @@ def before_deletion(runtime: Runtime) -> None:
     """Make a backup of each project's data that is about to be deleted; where there is none, do nothing.
 
     Raises:
-        StackError: it could not be made; tells how to go on without.
+        StackError: it could not be made; the next step is a deletion without one.
     """
     if not runtime.has_data():
         return
@@ -98,7 +98,7 @@ def before_deletion(runtime: Runtime) -> None:
 
 
 def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
-    """Put the content of ``file`` in the place of everything that the role ``dbt`` owns, in one transaction.
+    """Replace everything that the role ``dbt`` owns by the content of ``file``, in one transaction.
 
     Raises:
         BadUsage: there is no such file, or the question was not answered with yes.

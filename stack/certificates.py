@@ -23,7 +23,7 @@ def find(root: Path) -> list[Path]:
 
 
 def check(root: Path) -> str:
-    """Make sure that every file in ``certs/`` is a certificate that will be trusted, and tell how many there are.
+    """Make sure that every file in ``certs/`` is a certificate that will be trusted, and return how many there are.
 
     Raises:
         BadConfiguration: one is not, or would be overlooked because of its name.
@@ -45,7 +45,7 @@ def check(root: Path) -> str:
 
 def _bad(path: Path, why: str) -> BadConfiguration:
     name = f"{FOLDER}/{path.name}"
-    return BadConfiguration(f"{name} is not a certificate in PEM form.", why, f"Move it away, or convert it as {FOLDER}/README.md tells.")
+    return BadConfiguration(f"{name} is not a certificate in PEM form.", why, f"Move it away, or convert it: see {FOLDER}/README.md.")
 
 
 def bundle(root: Path) -> Path:
@@ -61,7 +61,7 @@ def variables(root: Path) -> dict[str, str]:
 def write_bundle(root: Path) -> Mapping[str, str]:
     """Write what Python trusts on this machine, and ``certs/`` besides, into one file, and return `variables`.
 
-    One file, since each client reads a single one, and reads it in the place of everything else.
+    One file, since each client reads a single one, and reads it instead of everything else.
     """
     if found := find(root):
         texts = [*_trusted(), *(path.read_text(encoding="utf-8", errors="replace") for path in found)]

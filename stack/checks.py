@@ -1,4 +1,4 @@
-"""What can be told beforehand: the same checks before a start, where the first trouble refuses, and in `invoke doctor`."""
+"""What can be checked beforehand: before a start, which the first problem refuses, and in `invoke doctor`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Check:
 
     Attributes:
         what: what is looked at, a few words.
-        run: tells how it is, or raises a `StackError`.
-        advice: whether the trouble is only worth knowing; a start goes on.
+        run: returns how it is, or raises a `StackError`.
+        advice: whether the problem is only worth knowing; a start continues.
     """
 
     what: str
@@ -128,7 +128,7 @@ def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
 
 
 def port_in_use(key: str, port: int, publishing: Sequence[tuple[str, str]]) -> PortInUse:
-    """The error for a port that a stranger holds; names the container or the process, where the system tells."""
+    """The error for a port that a stranger holds; with the container or the process, where the system shows it."""
     holder = ports.holder(port)
     if publishing:
         who = f"The container {publishing[0][1]} publishes it."
@@ -224,7 +224,7 @@ def windows_line_ends(root: Path) -> str:
         raise BadConfiguration(
             f"{len(found)} files have the line ends of Windows, such as {found[0].relative_to(root).as_posix()}.",
             "Something has changed them after git, which leaves them as they are (.gitattributes); they make images and runs differ.",
-            "git config core.autocrlf false, then clone anew; or for files of your own: git add --renormalize .",
+            "git config core.autocrlf false, then clone again; or for your own files: git add --renormalize .",
         )
     return "as they should be"
 
@@ -240,7 +240,7 @@ def _texts(folder: Path) -> Iterable[Path]:
 
 
 def oom_kills() -> int:
-    """How many processes this machine has killed for want of memory since it started; 0 where it does not tell."""
+    """How many processes this machine has killed for want of memory since it started; 0 where that is not known."""
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
     except OSError:

@@ -82,7 +82,7 @@ def done(text: str) -> None:
 
 
 def fail(text: str) -> None:
-    """Something went wrong, and the command goes on."""
+    """Something went wrong, and the command continues."""
     say(f"{paint(glyph('fail'), Fore.RED)} {text}")
 
 
@@ -124,7 +124,7 @@ def confirm(question: str) -> bool:
 
 
 class Waiting:
-    """A context manager that shows that something goes on, how long already, and what it does now.
+    """A context manager that shows that something is at work, for how long already, and what it does now.
 
     On a terminal one line moves; elsewhere (a pipe, a CI log) each new detail is a line of its own, and as long as there is
     none, dots are added to the last one. A dry run shows what would be done.

@@ -18,7 +18,7 @@ _PULL = re.compile(
     r"|failed to solve: \S+: .*(not found|unexpected status)",
     re.I,
 )
-# Why a registry gave nothing; the first that is found is told.
+# Why a registry gave nothing; the first that is found is shown.
 _REASONS = {
     r"toomanyrequests|rate limit|429 Too Many": "The registry limits how much it gives without a sign-in; `docker login` raises the limit.",
     r"x509|certificate signed by unknown|tls: failed to verify": (
@@ -92,7 +92,7 @@ def refusal(error: OSError) -> StackError | None:
         return BadConfiguration(
             "The checkout is on a file system that cannot be written to.",
             str(error),
-            "Copy it to a folder of yours, and type the command there.",
+            "Copy it to a folder that you own, and type the command there.",
         )
     if isinstance(error, PermissionError):
         return BadConfiguration(
@@ -134,5 +134,5 @@ def packages(what: str, said: str) -> BuildFailed:
 def environment(what: str, said: str, again: str) -> BuildFailed:
     """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
     if _UNTRUSTED.search(said):
-        again = f"Put your company's root certificate into certs/ (certs/README.md tells how), then: {again}"
+        again = f"Put your company's root certificate into certs/ (see certs/README.md), then: {again}"
     return BuildFailed(what, said, again)

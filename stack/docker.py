@@ -398,7 +398,7 @@ class Docker:
         return wanted.items() <= labels.items()
 
     def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
-        """What can be told before one of ``targets`` is started."""
+        """What can be checked before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
@@ -428,8 +428,8 @@ class Docker:
             IncompatibleData: the volume is of another PostgreSQL version.
         """
         with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for Docker's answers
-            for told in [pool.submit(check.run) for check in self.checks([target]) if not check.advice]:
-                told.result()
+            for checked in [pool.submit(check.run) for check in self.checks([target]) if not check.advice]:
+                checked.result()
 
     def _readable(self) -> str:
         """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""
@@ -548,11 +548,11 @@ class Docker:
             )
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
+        """Replace whatever orchestrator runs by ``target``, and wait until it is healthy.
 
         Raises:
             NotHealthy: a service ended, or is not healthy; with the last log lines.
-            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started goes on.
+            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
         """
         file = None
         if text := override(target, self.project, baked=baked):

@@ -1,4 +1,4 @@
-"""`invoke doctor`: every check that needs no start, one line each: ok, or what to do. It goes on whatever it finds."""
+"""`invoke doctor`: every check that needs no start, one line each: ok, or what to do. A problem does not end it."""
 
 from __future__ import annotations
 

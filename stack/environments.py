@@ -1,4 +1,4 @@
-"""What stands in an image, made on this machine instead: locked environments by uv, dbt's packages, the parsed project.
+"""What an image has, made on this machine instead: locked environments by uv, dbt's packages, the parsed project.
 
 And what a project needs of Python beyond the locks, for both runtimes: its adapter, and its own requirements, in a lock of its own.
 """
@@ -90,7 +90,7 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
         project: the project.
         runner: what starts programs.
         platform: options of uv for another platform than this one.
-        on_line: called with what goes on.
+        on_line: called with what happens.
 
     Raises:
         BuildFailed: two packages do not go together; uv's own words say which.
@@ -194,15 +194,15 @@ def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache:
     on_line(f"installing {folders.name}'s {requirements}")
     _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what)
 
-    def told(line: str) -> None:
+    def shown(line: str) -> None:
         if not line.startswith(" + "):  # the name of each package, after everything is done
             on_line(line)
 
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
-    _run(runner, [*argv, "--requirement", str(folders.code / requirements)], told, what)
+    _run(runner, [*argv, "--requirement", str(folders.code / requirements)], shown, what)
     if added:
         on_line("installing what the project needs")
-        _run(runner, [*argv, "--requirement", str(more)], told, what)
+        _run(runner, [*argv, "--requirement", str(more)], shown, what)
     if not runner.dry:
         _stamp(folder, wanted)
 

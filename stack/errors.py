@@ -115,8 +115,8 @@ def still_starting(title: str, seconds: float) -> StillStarting:
     """The error for services that are on their way still when ``seconds`` are over."""
     return StillStarting(
         f"{title} is still starting after {seconds:.0f} s.",
-        "Nothing has failed: what was started goes on.",
-        "invoke up   (goes on waiting)",
+        "Nothing has failed: what was started continues.",
+        "invoke up   (continues to wait)",
     )
 
 

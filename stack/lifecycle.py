@@ -27,7 +27,7 @@ class Runs(Enum):
 
 @contextmanager
 def _waiting(verb: str, what: str, done: str) -> Iterator[console.Waiting]:
-    """Show that something goes on; say ``done`` and the seconds when it ends well."""
+    """Show that something is at work; print ``done`` and the seconds when it ends well."""
     with console.Waiting(verb, what) as waiting:
         yield waiting
     console.done(f"{done} after {waiting.seconds:.0f} s")
@@ -61,7 +61,7 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> 
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
     except StillStarting as error:
-        error.next = f"invoke up --orch {target.name}   (goes on waiting)"
+        error.next = f"invoke up --orch {target.name}   (continues to wait)"
         raise
 
 
@@ -82,7 +82,7 @@ def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
 
 
 def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, runs: Runs = Runs.REFUSE) -> None:
-    """Put ``target`` in the place of the active orchestrator; bring the old one back when the new one fails.
+    """Replace the active orchestrator by ``target``; bring the old one back when the new one fails.
 
     Everything that can fail beforehand (configuration, ports, builds) fails while the old one still runs.
 
@@ -135,7 +135,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
 
 
 def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
-    """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be told from what runs."""
+    """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be distinguished from what runs."""
     with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
         runtime.stop_orchestrator(waiting.detail)
     faults.point("stopped")
@@ -144,7 +144,7 @@ def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
 
 
 def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
-    """Start the old orchestrator again, whatever is typed meanwhile, and tell how that went."""
+    """Start the old orchestrator again, whatever is typed meanwhile, and return how that went."""
     with _deaf(f"{old.title} is being brought back; that takes less than a minute."):
         try:
             if runtime.active() != old.name:

@@ -49,7 +49,7 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
 
     Args:
         root: the checkout; the lock is ``.stack/lock`` in it.
-        command: what to tell others who want the lock meanwhile.
+        command: what is shown to others who want the lock meanwhile.
         seconds: how long to wait for another command to finish.
 
     Yields:

@@ -126,7 +126,7 @@ class Native:
         ]
 
     def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
-        """What can be told before one of ``targets`` is started."""
+        """What can be checked before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
             Check("Account", checks.account),
@@ -172,11 +172,11 @@ class Native:
         self.postgres.start(script, timeout, on_line)
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy.
+        """Replace whatever orchestrator runs by ``target``, and wait until it is healthy.
 
         Raises:
             NotHealthy: a process ended; with the last log lines.
-            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started goes on.
+            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
         """
         kept = self._kept(target)
         if kept is None:
@@ -342,7 +342,7 @@ class Native:
     # Start
 
     def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
-        # Without what is inherited: `up` from another shell must not start everything anew.
+        # Without what is inherited: `up` from another shell must not restart everything.
         env = plan.environment(self.settings, target, process, picked, {}, self.project)
         argv = plan.argv(self.settings, target, process.command, picked)
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
@@ -350,7 +350,7 @@ class Native:
     def _kept(self, target: Orchestrator) -> list[Record] | None:
         """The target's processes when they, or as many as were started, run as they would be started again; else None.
 
-        Each is well, or still in the time that a first good answer may take: then `start` goes on with it.
+        Each is well, or still in the time that a first good answer may take: then `start` continues with it.
         """
         records = self.processes.records()
         processes = {process.service: process for process in target.native.processes}
@@ -502,7 +502,7 @@ class Native:
         """Print what was added to a log since ``position``, as far as its lines are complete; return the new position."""
         size = path.stat().st_size if path.exists() else 0
         if size < position:
-            position = 0  # started anew
+            position = 0  # it was started again
         if size == position:
             return position
         with open(path, "rb") as file:

@@ -20,7 +20,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Process:
-    """What the Docker-free runtime starts in the place of one container.
+    """What the native runtime starts instead of one container.
 
     Attributes:
         service: the compose service's name.
@@ -110,7 +110,7 @@ class Orchestrator:
         return f"{self.name.upper()}_DB_PASSWORD"
 
     def process(self, service: str) -> Process:
-        """What the Docker-free runtime starts in the place of the container of ``service``, one of its own."""
+        """What the native runtime starts instead of the container of ``service``, one of its own."""
         return next(process for process in self.native.processes if process.service == service)
 
     def url(self, settings: Mapping[str, str]) -> str:

@@ -25,21 +25,21 @@ from switchyard import api, jobs, project, results
 CANCEL = "   (invoke run --cancel cancels all runs)"
 AGAIN = 5  # seconds in which a second Ctrl-C cancels the run
 START = 180  # seconds that a run waits for services that are starting
-RERUN = "--failed"  # in the place of a job: what failed and what was skipped in the newest run
+RERUN = "--failed"  # instead of a job: what failed and what was skipped in the newest run
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 
 
 @dataclass
 class Run:
-    """One run of a job, as the orchestrator told it.
+    """One run of a job, as the orchestrator reports it.
 
     Attributes:
         job: the job's name; for a re-run, that of the run that it repeats.
         url: the run's page; empty where there was nothing to run.
         state: success, failure, canceled; empty until it is finished.
         seconds: how long the orchestrator took from start to end.
-        message: why it failed, where no node tells.
+        message: why it failed, where no node shows it.
         nodes: one record per dbt node, see `switchyard.results.node_record`.
     """
 
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """A run in progress, as the orchestrator tells it.
+    """A run in progress, as the orchestrator reports it.
 
     Attributes:
         run_id: the orchestrator's own id of the run.
@@ -111,7 +111,7 @@ def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
 
     done = runtime.trigger(runtime.orchestrators[active], [flag], on_line)
     if done.code:
-        raise ApiUnusable(f"{runtime.orchestrators[active].title} does not tell its runs.", done.stderr, "invoke status")
+        raise ApiUnusable(f"Could not list {runtime.orchestrators[active].title}'s runs.", done.stderr, "invoke status")
     return [] if runtime.runner.dry else found
 
 

@@ -207,5 +207,5 @@ def scripts() -> str:
 
 
 def launch_fingerprint(argv: Sequence[str], env: Mapping[str, str], build: str) -> str:
-    """Changes whenever a process, started anew, would be another one: command, environment, or what was built."""
+    """Changes whenever a process, started again, would be another one: command, environment, or what was built."""
     return hashlib.sha256(json.dumps([argv, sorted(env.items()), build]).encode()).hexdigest()

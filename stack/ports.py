@@ -22,11 +22,11 @@ def unused() -> int:
 
 
 def holder(port: int) -> psutil.Process | None:
-    """The process that listens on ``port``, or None where there is none or the system does not tell."""
+    """The process that listens on ``port``, or None where there is none or the system does not show it."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
                 return psutil.Process(connection.pid)
     except psutil.Error:
-        pass  # macOS tells it the superuser alone
+        pass  # macOS shows it to the superuser alone
     return None

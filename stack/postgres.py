@@ -83,7 +83,7 @@ class Postgres:
         """Make sure that the server, and what goes with it, can be loaded.
 
         Raises:
-            EngineMissing: one lacks a system library, or is another version; tells which.
+            EngineMissing: one lacks a system library, or is another version.
         """
         if self.runner.dry:
             return
@@ -245,7 +245,7 @@ class Postgres:
         """The server's arguments: its port, and what the compose file gives to its container's server."""
         file = self.settings.root / "compose" / "docker-compose-postgres.yaml"
         words = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][POSTGRES]["command"][1:]
-        # Windows does not tell a server that a client has gone, and the server refuses to start when it is to look.
+        # On Windows a server does not learn that a client has gone, and the server refuses to start when it is to look.
         unknown = "--client_connection_check_interval" if os.name == "nt" else " "
         words = [plan.expand(word, self.settings, self.folders, {}) for word in words if not word.startswith(unknown)]
         return ["-p", self.settings["POSTGRES_PORT"], *words]
@@ -282,7 +282,7 @@ class Postgres:
     def _bootstrap(self, script: str) -> None:
         done = self._ask(script)
         if "password authentication failed" in done.stderr:
-            # .env was made anew, and the data folder is older.
+            # .env was made again, and the data folder is older.
             self.stop()
             self._set_password()
             self._start(60)

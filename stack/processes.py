@@ -139,13 +139,13 @@ class Processes:
         """The process of the record, if it still runs, and all that it started and that runs still.
 
         Without their root, its children are found by its session, whose id is no other's as long as one of them is left.
-        They rename themselves and their environment, so neither would tell.
+        They rename themselves and their environment, so neither would show it.
         """
         root = self.root(record)
         if root is None and (_taken(record.pid) or _of_another_boot(record)):
             return []
         found = {root.pid: root} if root else {}
-        with contextlib.suppress(psutil.Error):  # it may end this very moment; its session tells the rest
+        with contextlib.suppress(psutil.Error):  # it may end this very moment; its session has the rest
             found |= {child.pid: child for child in (root.children(recursive=True) if root else [])}
         for process in psutil.process_iter():
             if process.pid not in found and _belongs(process, record):

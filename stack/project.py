@@ -91,10 +91,10 @@ class Project:
 
     Attributes:
         folder: where its ``dbt_project.yml`` is.
-        content: what stands in that file.
+        content: of that file.
         profile: the profile that it names.
         target: the target in that profile.
-        output: the connection, as the orchestrators' ``profiles.yml`` has it; no secret stands in it.
+        output: the connection, as the orchestrators' ``profiles.yml`` has it; without secrets.
         shared: whether that is the stack's own PostgreSQL.
         variables: what dbt finds in its environment besides the stack's own variables; secrets are among them.
         files: by variable, files of this machine that the profile names, such as a key.
@@ -132,7 +132,7 @@ class Project:
 
     @cached_property
     def requirements(self) -> str:
-        """What the project asks of Python: the adapter, and what stands in its ``requirements.txt``, a line each."""
+        """What the project asks of Python: the adapter, and the lines of its ``requirements.txt``."""
         lines = list(_requirements(self.folder / "requirements.txt"))
         # The dbt of the lock, with the adapter that fits it, is the one that runs, whatever a project's file says; but for its extras.
         name = f"dbt-{self.adapter}"

@@ -97,10 +97,10 @@ class Runtime(Protocol):
         """Make what ``names`` (``postgres``, or an orchestrator's name) need before they can start."""
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
-        """Those of ``names`` that `build` must make, or make anew, first."""
+        """Those of ``names`` that `build` must make, or make again, first."""
 
     def checks(self, targets: Sequence[Orchestrator]) -> list[Check]:
-        """What can be told before one of ``targets`` is started: configuration, abilities, ports, memory, disk, data."""
+        """What can be checked before one of ``targets`` is started: configuration, abilities, ports, memory, disk, data."""
 
     def preflight(self, target: Orchestrator, *, baked: bool) -> None:
         """Run those `checks` that are more than advice, before anything that runs is touched."""
@@ -109,7 +109,7 @@ class Runtime(Protocol):
         """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """Start ``target`` in the place of whatever orchestrator runs, and wait until it is healthy."""
+        """Replace whatever orchestrator runs by ``target``, and wait until it is healthy."""
 
     def stop_orchestrator(self, on_line: OnLine) -> None:
         """Stop whatever orchestrator runs, and return when it has ended; PostgreSQL stays up."""
@@ -219,7 +219,7 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
             raise missing
         if docker.left_data():  # and natively there is some as well
             return native, f"{missing.what} The data that this stack has in Docker stays as it is; this is the native runtime's."
-        return native, f"Going on without Docker: {missing.what[0].lower()}{missing.what[1:]}" if starting else ""
+        return native, f"{missing.what} Using the native runtime." if starting else ""
     if wanted == AUTO and native.has_data():
         if not docker.has_data():
             return native, "The data of this stack is in the native runtime."

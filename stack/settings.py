@@ -25,7 +25,7 @@ from stack.errors import BadConfiguration
 PROJECT_NAME = "switchyard"
 _PROJECT_NAME_KEY = "COMPOSE_PROJECT_NAME"
 
-# What stands in .env.example for a secret, and how one is made. All are url-safe, so that no parser, shell or
+# What .env.example has instead of a secret, and how one is made. All are url-safe, so that no parser, shell or
 # connection URL can misread them. A Fernet key is 32 bytes in padded base64; Airflow wants 64 bytes for its JWTs.
 _MAKERS = {
     "<password>": lambda: secrets.token_urlsafe(18),
@@ -61,7 +61,7 @@ class Settings:
         values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, and under
             SWITCHYARD_SOURCE_PATH the whole path of the dbt project.
         project: the compose project's name, which every container, network and volume of the stack carries.
-        saved: whether they stand in ``.env``, and not only in memory, for a look before there is one.
+        saved: whether they are in ``.env``, and not only in memory, for a look before there is one.
     """
 
     root: Path

@@ -1,4 +1,4 @@
-"""A made-up shop of any size in the raw tables, in the place of the seeds; the server itself makes the rows."""
+"""A made-up shop of any size in the raw tables, instead of the seeds; the server itself makes the rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _require_shop(runtime: Runtime) -> None:
 
 
 def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
-    """Put a shop of ``orders`` orders over two years in the place of everything that the role ``dbt`` owns; all or nothing.
+    """Replace everything that the role ``dbt`` owns by a shop of ``orders`` orders over two years; all or nothing.
 
     Raises:
         BadUsage: there are too many orders, or the question was not answered with yes.
@@ -95,7 +95,7 @@ def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date,
 
         try:
             done = runtime.runner.follow(argv, on_line, env, stdin=script)
-        except BaseException:  # the client has ended, and in a container the session goes on
+        except BaseException:  # the client has ended, and in a container the session continues
             warehouse.query(runtime, _END)
             raise
     if done.code:

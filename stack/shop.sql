@@ -28,7 +28,7 @@ create function pg_temp.known(customers bigint, at bigint) returns bigint langua
            customers / 5 + least(customers - customers / 5, (customers - customers / 5) * at / 60480000)
                + greatest(0, (customers - customers / 5) * (at - 63072000) / 60480000) end $$;
 
-create procedure pg_temp.tell(what text) language plpgsql as
+create procedure pg_temp.report(what text) language plpgsql as
     -- For the progress line. As a warning, because the server has notices of its own.
     $$ begin raise warning '%', what; end $$;
 
@@ -136,7 +136,7 @@ begin
         ) as named
     ) as addressed
     where signed_up > known;
-    call pg_temp.tell('customers');
+    call pg_temp.report('customers');
 
     -- What may still change is no older: paid after 45 days, and sent back 28 days later.
     select coalesce(min(hour.first), 0), coalesce(max(hour.last), -1) into low, last from hour where starts > known - 74 * day;
@@ -317,7 +317,7 @@ begin
         order by line.id;
 
         drop table placed, line, state;
-        call pg_temp.tell(format('%s of %s orders', to_char(high, 'FM999,999,999'), to_char(last, 'FM999,999,999')));
+        call pg_temp.report(format('%s of %s orders', to_char(high, 'FM999,999,999'), to_char(last, 'FM999,999,999')));
         low := high + 1;
     end loop;
     drop table product, hour;
@@ -328,7 +328,7 @@ call pg_temp.add(:orders, :seed, :'first_day', :'last_day', :new);
 delete from raw.generated;
 insert into raw.generated values (:orders, :seed, :'last_day');
 
-call pg_temp.tell('indexes');
+call pg_temp.report('indexes');
 create unique index if not exists raw_customers_id on raw.raw_customers (id);
 create index if not exists raw_orders_id on raw.raw_orders (id, updated_at desc);
 create unique index if not exists raw_order_items_id on raw.raw_order_items (id);

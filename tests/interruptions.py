@@ -87,7 +87,7 @@ def switch_that_takes_too_long(stack: Stack) -> None:
 
 
 def second_up_goes_on(stack: Stack) -> None:
-    """`up` that ran out of time has not failed: another one goes on with what was started."""
+    """`up` that ran out of time has not failed: another one continues with what was started."""
     stack.invoke("down")
     before: dict[str, str] = {}
     for _ in range(10):  # the first time, it may be PostgreSQL that takes longer

@@ -50,7 +50,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             canceled = ask_runs(stack, "cancel_runs")
             wait_until(lambda: stack.sql(DBT_SESSIONS) == "0")
             assert ask_runs(stack, "active_runs") == []
-            told, _ = command.communicate(timeout=30)
+            said, _ = command.communicate(timeout=30)
         finally:
             command.kill()
         (stack.dbt / "models/slow.sql").write_text("select 1 as one\n")
@@ -60,9 +60,9 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     stack.invoke("sql", "drop view after_slow, slow")
     assert canceled == [run]
     assert run["job"] == "daily"
-    assert run["url"] in told
-    assert "Error: daily ended with canceled on" in told
-    assert "Traceback" not in told
+    assert run["url"] in said
+    assert "Error: daily ended with canceled on" in said
+    assert "Traceback" not in said
     assert command.returncode == 1
     assert stack.hashes() == reference
 
@@ -108,7 +108,7 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
 
 
 def edits_at_any_time(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """A model edited before, while and after a run goes on: each next run has the newest, and nothing hangs."""
+    """A model edited before, during and after a run: each next run has the newest, and nothing hangs."""
     stack.on(name)
     model = "models/edited.sql"
     with stack.edited("models/slow.sql", slow_model(4, ["last"])), stack.edited(model, "select 1 as version\n"):

@@ -208,7 +208,7 @@ class Stack:
         return {key: found[key] for key, value in example.items() if value.startswith("<") and len(found.get(key) or "") >= 20}
 
     def leaked(self, text: str) -> list[str]:
-        """The keys of those secrets that stand in the text."""
+        """The keys of those secrets that the text has."""
         return [key for key, secret in self.passwords().items() if secret in text]
 
     def git_status(self) -> str:

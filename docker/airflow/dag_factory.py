@@ -34,7 +34,7 @@ from switchyard.jobs import Job, Options, schedules_enabled
 DBT, WATCHERS = "dbt", "watchers"
 # What a person can choose for a run, also in the page's form: see `switchyard.jobs.Options`.
 OPTIONS = {
-    "select": Param("", type="string", description="Nodes, as for dbt's --select, in the place of those that the job selects."),
+    "select": Param("", type="string", description="Nodes, as for dbt's --select, instead of those that the job selects."),
     "vars": Param({}, type="object", description="Variables for dbt."),
     "full_refresh": Param(False, type="boolean", description="Build incremental models and seeds from nothing."),
 }

@@ -1,4 +1,4 @@
-"""``run_job.py JOB``: trigger a job in Airflow and follow it to its end; ``--active`` tells and ``--cancel`` cancels what runs.
+"""``run_job.py JOB``: trigger a job in Airflow and follow it to its end; ``--active`` lists and ``--cancel`` cancels what runs.
 
 What it prints is described in `switchyard.api`.
 """
@@ -20,7 +20,7 @@ from switchyard.results import failures, left
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
 PARSE_FAILED = "dbt cannot parse the project"
 
-# Airflow calls a run that a person ends failed. The note, which its page shows, tells the one from the other.
+# Airflow calls a run that a person ends failed. The note, which its page shows, distinguishes the two.
 CANCELED = "Canceled by a command of the task runner."
 # In the log of a task that runs dbt: dbt has ended, or else the whole task was killed before it ran dbt.
 DBT_ENDED = ("Command exited with return code", "Task killed!")
@@ -38,7 +38,7 @@ class Airflow:
     """Airflow's REST API, signed in."""
 
     def __init__(self) -> None:
-        # The tasks' API is served beside the public one, and every component is told where.
+        # The tasks' API is served beside the public one, and every component knows where.
         self.root = urljoin(os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], "/")
         credentials = {"username": "admin", "password": os.environ["AIRFLOW_ADMIN_PASSWORD"]}
         token = api.request("POST", f"{self.root}auth/token", credentials)["access_token"]

@@ -1,6 +1,6 @@
 """``python run_job.py JOB``: start a job over Dagster's GraphQL API, follow it, and print what happens as JSON lines.
 
-With ``--active`` or ``--cancel`` in the place of the job, it tells or cancels the runs in progress; see `switchyard.api`.
+With ``--active`` or ``--cancel`` instead of the job, it lists or cancels the runs in progress; see `switchyard.api`.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def active_and_asked_to_end() -> list[dict[str, Any]]:
 
 
 def terminate(runs: list[dict[str, Any]], policy: str) -> None:
-    """Ask Dagster to end the runs; what came of it, their states tell."""
+    """Ask Dagster to end the runs; their states show the outcome."""
     if runs:
         ask(TERMINATE, runs=[run["run_id"] for run in runs], policy=policy)
 

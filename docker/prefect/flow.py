@@ -1,6 +1,6 @@
 """The Prefect flow that runs dbt, as https://docs.prefect.io/integrations/prefect-dbt shows it: every dbt node gets a task run.
 
-What `invoke run` reads of a run stands in ``attempt.py``.
+What `invoke run` reads of a run is in ``attempt.py``.
 """
 
 from typing import Any, Literal
@@ -21,7 +21,7 @@ def dbt(job: Literal[tuple(JOBS)], select: str = "", vars: dict[str, Any] | None
 
     Args:
         job: its name.
-        select: nodes, as for dbt's ``--select``, in the place of those that the job selects.
+        select: nodes, as for dbt's ``--select``, instead of those that the job selects.
         vars: variables for dbt.
         full_refresh: build incremental models and seeds from nothing.
     """

@@ -98,7 +98,7 @@ def wait(run_id: str, started: str) -> Run:
     shown: list[str] = []
     rounds = count()
 
-    def tell(message: str) -> None:
+    def report(message: str) -> None:
         if message not in shown[-1:]:
             shown.append(message)
             api.emit("progress", message=message)
@@ -111,10 +111,10 @@ def wait(run_id: str, started: str) -> Run:
         if passed % 4 == 3:
             if flow_run["state_type"] == "SCHEDULED":
                 for other in [other for other in active() if other["run_id"] != run_id and other["state"] not in ("scheduled", "late")][:1]:
-                    tell(f"waits for {other['job']}, {other['state']}: {other['url']}")
+                    report(f"waits for {other['job']}, {other['state']}: {other['url']}")
             elif flow_run["state_type"] == "RUNNING":
                 ended = {"state": {"type": {"any_": list(FINISHED)}}, "start_time": {"after_": started}}
-                tell(f"{request('POST', 'task_runs/count', {'flow_runs': {'id': {'any_': [run_id]}}, 'task_runs': ended})} tasks done")
+                report(f"{request('POST', 'task_runs/count', {'flow_runs': {'id': {'any_': [run_id]}}, 'task_runs': ended})} tasks done")
         # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
         gone = passed % 20 == 19 and request("GET", f"deployments/{flow_run['deployment_id']}")["status"] == "NOT_READY"
         return flow_run if gone else None

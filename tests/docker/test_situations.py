@@ -22,7 +22,7 @@ from .conftest import PROJECT, DockerStack, python_image
 
 @contextmanager
 def replaced(file: Path, old: str, new: str) -> Iterator[None]:
-    """A file of the checkout with another text in the place of ``old``, for a while."""
+    """A file of the checkout with another text instead of ``old``, for a while."""
     before = file.read_text()
     assert old in before
     file.write_text(before.replace(old, new))
@@ -189,7 +189,7 @@ def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stac
         assert "invoke clean --volumes --no-backup" in said
         assert "PostgreSQL 15" in stack.invoke("doctor", code=14).stdout
         assert stack.status()["services"] == []
-        # Where it cannot be seen beforehand, the server's own words tell it.
+        # Where it cannot be seen beforehand, the server's own words show it.
         subprocess.check_output(["docker", "image", "rm", f"{PROJECT}-postgres:local"], text=True)
         assert "incompatible" in stack.invoke("up", "--orch", "dagster", "--timeout", "20", code=14).stderr
     finally:

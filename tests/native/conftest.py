@@ -105,7 +105,7 @@ class NativeStack(Stack):
         return found
 
     def root(self, service: str) -> psutil.Process:
-        """The process of a service, as `status` tells it."""
+        """The process of a service, as `status` shows it."""
         return psutil.Process(next(int(entry["id"]) for entry in self.status()["services"] if entry["name"] == service))
 
     def states(self) -> dict[str, tuple[str, str | None]]:

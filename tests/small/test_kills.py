@@ -1,4 +1,4 @@
-"""kill -9 of each process of each orchestrator during a run: the run ends or goes on, dbt never runs twice, and the next run works."""
+"""kill -9 of each process of each orchestrator during a run: the run ends or continues, dbt never runs twice, and the next run works."""
 
 from __future__ import annotations
 

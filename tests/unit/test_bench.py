@@ -46,10 +46,10 @@ def test_phases_add_up_to_the_run_even_where_clocks_disagree() -> None:
 
 
 def test_connections_of_dbt_alone_count() -> None:
-    told = "postgres-1  | bench 1700000000.250 LOG:  connection authorized: user={} database=airflow application_name=dbt"
+    line = "postgres-1  | bench 1700000000.250 LOG:  connection authorized: user={} database=airflow application_name=dbt"
     left = "postgres  | bench 1700000009.500 LOG:  disconnection: session time: 0:00:01 user=dbt database=airflow host=::1 port=1"
-    assert run.CONNECTED.search(told.format("dbt"))[1] == "1700000000.250"
-    assert run.CONNECTED.search(told.format("dagster")) is None
+    assert run.CONNECTED.search(line.format("dbt"))[1] == "1700000000.250"
+    assert run.CONNECTED.search(line.format("dagster")) is None
     assert run.DISCONNECTED.search(left)[1] == "1700000009.500"
 
 

@@ -1,4 +1,4 @@
-"""What is told of an engine, of memory and of logs: which error, and what to do on which platform."""
+"""What is shown of an engine, of memory and of logs: which error, and what to do on which platform."""
 
 import errno
 import os

@@ -61,7 +61,7 @@ def posix(argv: list[str]) -> list[str]:
         pytest.param(
             docker.up_argv(SETTINGS, DAGSTER, 300),
             [*ON_DAGSTER, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "--remove-orphans"],
-            id="up: the orchestrator, in the place of any other",
+            id="up: the orchestrator, instead of any other",
         ),
         pytest.param(
             docker.up_argv(SETTINGS, DAGSTER, 60, Path("/shop/.stack/override-dagster.yaml")),

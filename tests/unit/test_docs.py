@@ -34,3 +34,20 @@ def test_links_lead_somewhere(page) -> None:
         found = (page.parent / target).resolve() if target else page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+# Programs print, show, report and fail. CONTRIBUTING.md has what to write instead.
+NOT_PLAIN = re.compile(r"\b(tells?|told|names it|stands? in|goes on|going on|anew|of yours|as ever|in the place of)\b", re.I)
+TEXTS = {".md", ".py", ".sql", ".yaml", ".yml", ".toml", ".txt", ".example", ""}
+
+
+def test_texts_are_in_plain_english() -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8").stdout.splitlines()
+    found = []
+    for name in names:
+        path = ROOT / name
+        if path.suffix not in TEXTS or not path.is_file() or name.startswith("tests/standins/") or path == Path(__file__):
+            continue
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if NOT_PLAIN.search(line)]
+    assert found == []

@@ -699,7 +699,7 @@ def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "shown"),
     [
         (["models/münchen.sql", "models/fine.sql"], "münchen"),
         (["models/a.b.sql", "models/a_b.sql"], "a.b, a_b"),
@@ -707,11 +707,11 @@ def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> Non
         (["models/a.b.sql", "seeds/c-d.csv", "models/deep/x_1.py"], ""),
     ],
 )
-def test_names_that_dagster_cannot_show_are_told_beforehand(checkout, jaffle, capsys, names, told) -> None:
+def test_names_that_dagster_cannot_show_are_told_beforehand(checkout, jaffle, capsys, names, shown) -> None:
     write(jaffle, dict.fromkeys(names, ""))
     project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     said = " ".join(capsys.readouterr().out.split())
-    assert (f"because of {told}:" in said) if told else ("Dagster" not in said)
+    assert (f"because of {shown}:" in said) if shown else ("Dagster" not in said)
 
 
 def test_a_dry_use_changes_nothing(checkout, jaffle) -> None:

@@ -162,7 +162,7 @@ def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data:
     [
         pytest.param(True, None, "auto", None, "", "docker", id="auto takes Docker"),
         pytest.param(False, None, "auto", None, "", "native", id="auto without an engine"),
-        pytest.param(True, None, "native", None, "", "native", id=".env names it"),
+        pytest.param(True, None, "native", None, "", "native", id="as in .env"),
         pytest.param(True, None, "native", "docker", "", "docker", id="the flag wins over .env"),
         pytest.param(True, "native", "auto", None, "docker", "native", id="what is up is kept, though an engine answers now"),
         pytest.param(True, "docker", "auto", None, "native", "docker", id="Docker is up"),

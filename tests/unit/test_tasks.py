@@ -106,7 +106,7 @@ def test_help_shows_defaults(invoke) -> None:
     [
         pytest.param(("switch", "dagstre"), 2, "Did you mean dagster?", id="a misspelt orchestrator"),
         pytest.param(("up", "--orch", "airflw"), 2, "Did you mean airflow?", id="a misspelt --orch"),
-        pytest.param(("switch", "--dry"), 2, "is a flag", id="a flag in the place of the name"),
+        pytest.param(("switch", "--dry"), 2, "is a flag", id="a flag instead of the name"),
         pytest.param(("up", "--timeout", "x"), 2, "--timeout 'x' is not", id="a timeout that is a word"),
         pytest.param(("switch", "dagster", "--timeout=-1"), 2, "--timeout '-1' is not", id="a timeout below nothing"),
         pytest.param(("logs", "--tail", "0"), 2, "--tail '0' is not", id="no lines of a log"),

@@ -12,7 +12,7 @@ with
 
 {% if is_incremental() %}
     -- A day is computed again, as a whole, when its sums are not those of fct_daily_sales. What is sold is settled within
-    -- days; what is sent back changes for months, and so stands in fct_daily_category_refunds.
+    -- days; what is sent back changes for months, and so is in fct_daily_category_refunds.
     changed_days as (
         select
             order_date,

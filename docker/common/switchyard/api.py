@@ -121,7 +121,7 @@ def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60)
     """Wait until none of ``runs`` is among those that ``active`` returns.
 
     Raises:
-        ApiError: one is still there after ``seconds``; the message names it.
+        ApiError: one is still there after ``seconds``; the message has its name.
     """
     ids = {run["run_id"] for run in runs}
     deadline = time.monotonic() + seconds

@@ -57,7 +57,7 @@ class Options:
     """What a person asks of one run of a job beside its name.
 
     Attributes:
-        select: nodes, as for dbt's ``--select``, in the place of those that the job selects; empty for these.
+        select: nodes, as for dbt's ``--select``, instead of those that the job selects; empty for these.
         vars: variables for dbt, over those that the job has.
         full_refresh: whether incremental models and seeds are built from nothing, where the job does not say so already.
     """

@@ -49,7 +49,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
     unique_id = result["unique_id"]
     kind, _, name = unique_id.split(".", 2)
     if kind == "test":
-        name = name.rsplit(".", 1)[0]  # a generic test's id ends in a hash, which tells a reader nothing
+        name = name.rsplit(".", 1)[0]  # a generic test's id ends in a hash, which means nothing to a reader
     elif kind == "unit_test":
         name = name.replace(".", "::", 1)
     # What the shop's own seed materialization answers (dbt_project/macros/seed.sql), and dbt calls a success.

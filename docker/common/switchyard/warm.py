@@ -3,7 +3,7 @@
 ``python -m switchyard.warm COMMAND...`` starts that process and becomes COMMAND, with which it ends. From then on ``bin/dbt``,
 called as dbt is, saves dbt importing itself and reading its last parse, which take it longer than a build of a small project
 takes the database. Nothing else is different: each command has a process of its own with the caller's arguments, environment,
-folder, streams and signals, and in it dbt's own ``cli()``, which decides as ever whether the parse still fits the files, the
+folder, streams and signals, and in it dbt's own ``cli()``, which decides whether the parse still fits the files, the
 variables and the profile.
 
 All that is used of dbt's insides is in ``switchyard/dbt_internals.py``; where the installed dbt is not as expected there, one line
