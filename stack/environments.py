@@ -70,7 +70,7 @@ def build(
         (folders.environment / STAMP).unlink(missing_ok=True)
     runner = trusting(runner, settings)
     more = extra(settings, orchestrator.name, project, runner, [], on_line)
-    for requirements in orchestrator.native.requirements:
+    for requirements in orchestrator.native_block.requirements:
         has_dbt = bool(projects.DBT_VERSION.search(_lock(folders, requirements)))
         _virtualenv(folders, requirements, runner, cache, on_line, more if has_dbt else None)
     env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **plan.proxies(environ)}

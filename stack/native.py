@@ -186,7 +186,7 @@ class Native:
         picked = next((record.ports for record in kept or []), None) or {name: ports.unused() for name in plan.port_names(target)}
         deadline = time.monotonic() + timeout
         waiting: dict[str, Process] = {}
-        for process in target.native.processes:
+        for process in target.native_block.processes:
             self._wait(
                 {other: waiting.pop(other) for other in process.after if other in waiting}, target, picked, timeout, deadline, on_line
             )
@@ -252,7 +252,7 @@ class Native:
         picked = self._ports(orchestrator)
         # It asks the orchestrator, and runs no dbt.
         env = plan.environment(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
-        argv = plan.argv(self.settings, orchestrator, [*orchestrator.native.run, *words], picked)
+        argv = plan.argv(self.settings, orchestrator, [*orchestrator.native_block.run, *words], picked)
         return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
@@ -268,7 +268,7 @@ class Native:
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the processes' logs on this terminal, each line after its service's name."""
-        names = [POSTGRES, *([process.service for process in self.orchestrators[active].native.processes] if active else [])]
+        names = [POSTGRES, *([process.service for process in self.orchestrators[active].native_block.processes] if active else [])]
         require_service(service, names)
         files = {name: self.base / "logs" / f"{name}.log" for name in names if service in (None, name)}
         width = max(map(len, files))
@@ -319,7 +319,8 @@ class Native:
 
     def well(self, target: Orchestrator, record: Record) -> bool:
         """Whether a process of ``target`` passes its own health command now."""
-        process = next((process for process in target.native.processes if process.service == record.service), None)
+        processes = target.native.processes if target.native else ()
+        process = next((process for process in processes if process.service == record.service), None)
         return process is not None and self._probe(target, process, record.ports).returncode == 0
 
     def _probe(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
@@ -353,7 +354,7 @@ class Native:
         Each is well, or still in the time that a first good answer may take: then `start` continues with it.
         """
         records = self.processes.records()
-        processes = {process.service: process for process in target.native.processes}
+        processes = {process.service: process for process in target.native_block.processes}
         for record in records:
             process = processes.get(record.service)
             if record.orchestrator != target.name or process is None or not self.processes.lasting(record):
@@ -381,7 +382,7 @@ class Native:
         for folder in ("logs", "run"):
             (self.base / folder).mkdir(exist_ok=True)
         (plan.warehouse(self.settings.root) / self.project.database).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in target.native.home:
+        for name in target.native_block.home:
             shutil.copy(folders.code / name, folders.home / name)
 
     def _start(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> None:

@@ -109,9 +109,23 @@ class Orchestrator:
         """The ``.env`` key of the metadata role's password."""
         return f"{self.name.upper()}_DB_PASSWORD"
 
+    @property
+    def native_block(self) -> Native:
+        """How it runs without Docker, for what needs that.
+
+        Raises:
+            BadConfiguration: its compose file does not say.
+        """
+        if self.native is None:
+            name = self.file.name
+            raise BadConfiguration(
+                f"{self.title} cannot run without Docker.", f"{name} has no native block.", f"git diff -- compose/{name}"
+            )
+        return self.native
+
     def process(self, service: str) -> Process:
         """What the native runtime starts instead of the container of ``service``, one of its own."""
-        return next(process for process in self.native.processes if process.service == service)
+        return next(process for process in self.native_block.processes if process.service == service)
 
     def url(self, settings: Mapping[str, str]) -> str:
         """The address of the start page."""

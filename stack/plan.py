@@ -170,7 +170,7 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
 
 def port_names(orchestrator: Orchestrator) -> list[str]:
     """The names of the ports that the orchestrator's processes use among themselves."""
-    native = orchestrator.native
+    native = orchestrator.native_block
     texts = [text for process in native.processes for text in (*process.command, *process.health, *process.environment.values())]
     return sorted({match[2] for text in texts for match in _PLACE.finditer(text) if match[1] == "port"})
 
@@ -189,9 +189,9 @@ def environment(
     def filled(values: Mapping[str, str]) -> dict[str, str]:
         return {key: expand(str(value), settings, folders, ports) for key, value in values.items()}
 
-    own = filled(process.environment if process else orchestrator.native.environment)
+    own = filled(process.environment if process else orchestrator.native_block.environment)
     found = {**inherited(environ), **filled(process.container if process else {}), **contract(settings, folders, project), **own}
-    programs = [str(folders.virtualenv(requirements) / scripts()) for requirements in orchestrator.native.requirements]
+    programs = [str(folders.virtualenv(requirements) / scripts()) for requirements in orchestrator.native_block.requirements]
     return {**found, "PATH": os.pathsep.join([*programs, environ.get("PATH", os.defpath)])}
 
 

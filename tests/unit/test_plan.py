@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import orchestrators, plan, runtime, settings
+from stack import native, orchestrators, plan, runtime, settings
 from stack import project as projects
 from stack.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
 from stack.orchestrators import Native, Orchestrator, Process
+from stack.processes import Record
 from stack.project import Project
+from stack.runner import Runner
 from stack.settings import Settings
 
 VALUES = {
@@ -224,3 +226,11 @@ def test_docker_that_was_asked_for_is_not_replaced() -> None:
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(BadUsage, match="podman"):
         runtime.choose(*machine(engine=True), "podman")
+
+
+def test_an_orchestrator_whose_native_block_was_deleted_while_it_ran_is_not_well() -> None:
+    gone = replace(SHOP, native=None)
+    record = Record("shop-api", "shop", 1, 0.0, {}, "")
+    assert not native.Native(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)
+    with pytest.raises(BadConfiguration, match="has no native block"):
+        plan.port_names(gone)
