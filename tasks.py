@@ -10,10 +10,26 @@ import re
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from invoke import Context, Exit, task
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 from stack import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import Any, ParamSpec
+
+    from invoke.tasks import Task
+
+    from stack.lifecycle import Runs
+    from stack.runtime import Runtime
+    from stack.settings import Settings
+
+    P = ParamSpec("P")
 
 # What is private is made so by name. All else is read by accounts that others run under: PostgreSQL's, or a container's.
 os.umask(0o022)
@@ -34,7 +50,7 @@ UNDOING = ("deps", "clean", "init")  # and those that would change what was buil
 READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 
-def hung_up(number, frame):
+def hung_up(number: int, frame: FrameType | None) -> None:
     """The terminal is closed: what is printed from now on goes nowhere, and the rest is as for Ctrl-C."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -42,11 +58,11 @@ def hung_up(number, frame):
     signal.default_int_handler(number, frame)
 
 
-def guard(body):
+def guard(body: Callable[P, None]) -> Callable[P, None]:
     """End with a message and an exit code, not a traceback, for whatever a user can cause."""
 
     @functools.wraps(body)
-    def guarded(*args, **kwargs):
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         from stack.errors import EngineMissing, StackError, name_the_shell
 
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
@@ -83,20 +99,23 @@ def guard(body):
     return guarded
 
 
-def command(**options):
+def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
     """An Invoke task that is guarded, and whose help shows each flag's default."""
 
-    def made(body):
+    def made(body: Callable[..., None]) -> Task[Any]:
         for name, text in options.get("help", {}).items():
             default = inspect.signature(body).parameters[name.replace("-", "_")].default
             if default and isinstance(default, str):
                 options["help"][name] = f"{text} Default: {default}."
-        return task(**options)(guard(body))
+        found: Task[Any] = task(**options)(guard(body))
+        return found
 
     return made
 
 
-def runtime_of(c, asked=None, starting=False, keep=(), new_ports=False):
+def runtime_of(
+    c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False
+) -> Runtime:
     """The runtime that the task drives; `stack.runtime.choose` says which one that is."""
     from stack import console, neighbours, orchestrators, runtime, settings
     from stack.docker import Docker
@@ -115,7 +134,7 @@ def runtime_of(c, asked=None, starting=False, keep=(), new_ports=False):
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ)
 
-    def choose(loaded):
+    def choose(loaded: Settings) -> tuple[Runtime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
         runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
         return runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
@@ -134,7 +153,7 @@ def runtime_of(c, asked=None, starting=False, keep=(), new_ports=False):
 
 
 @contextlib.contextmanager
-def changing(c, command, asked=None, starting=False, new_ports=False):
+def changing(c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False) -> Iterator[Runtime]:
     """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
     from stack import lock
 
@@ -142,7 +161,7 @@ def changing(c, command, asked=None, starting=False, new_ports=False):
         yield runtime_of(c, asked, starting, (descriptor,), new_ports)
 
 
-def runs(wait, force):
+def runs(wait: bool, force: bool) -> Runs:
     """What is to become of a run in progress."""
     from stack.errors import BadUsage
     from stack.lifecycle import Runs
@@ -152,7 +171,7 @@ def runs(wait, force):
     return Runs.WAIT if wait else Runs.FORCE if force else Runs.REFUSE
 
 
-def whole(flag, value):
+def whole(flag: str, value: str) -> int:
     """The positive whole number that stands after ``flag``; Invoke itself would end with a traceback where it is none."""
     from stack.errors import BadUsage
 
@@ -161,7 +180,7 @@ def whole(flag, value):
     return int(value)
 
 
-def asked_for_help(name, value):
+def asked_for_help(name: str, value: str | None) -> bool:
     """Whether a positional value is really a request for help, which Invoke does not see; if so, show it."""
     if value not in ("-h", "--help"):
         return False
@@ -172,7 +191,7 @@ def asked_for_help(name, value):
 @command(
     help={"orch": ORCH + " Without it: all, and PostgreSQL.", "cache": "Reuse what is still valid.", "runtime": RUNTIME},
 )
-def build(c, orch=None, cache=True, runtime=None):
+def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str | None = None) -> None:
     """Build the images, or environments: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
     from stack import lifecycle, orchestrators
 
@@ -192,7 +211,14 @@ def build(c, orch=None, cache=True, runtime=None):
         "runtime": RUNTIME,
     }
 )
-def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None):
+def up(
+    c: Context,
+    orch: str | None = None,
+    baked: bool = False,
+    integration: str | None = None,
+    timeout: str = "300",
+    runtime: str | None = None,
+) -> None:
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
     from stack import console, lifecycle, orchestrators, project
     from stack.errors import BadUsage
@@ -212,7 +238,7 @@ def up(c, orch=None, baked=False, integration=None, timeout="300", runtime=None)
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
-def switch(c, name, baked=False, timeout="300", wait=False, force=False):
+def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wait: bool = False, force: bool = False) -> None:
     """Replace the active orchestrator by another one; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
@@ -227,7 +253,7 @@ def switch(c, name, baked=False, timeout="300", wait=False, force=False):
 
 
 @command(help={"wait": WAIT, "force": FORCE})
-def down(c, wait=False, force=False):
+def down(c: Context, wait: bool = False, force: bool = False) -> None:
     """Stop the orchestrator and PostgreSQL; the data stays."""
     from stack import lifecycle
 
@@ -244,7 +270,7 @@ def down(c, wait=False, force=False):
         "warehouse": "Where its data goes: own (what its profile names), shared (the stack's PostgreSQL), or auto. Default: as in .env.",
     },
 )
-def use(c, folder, warehouse=None):
+def use(c: Context, folder: str, warehouse: str | None = None) -> None:
     """Run a dbt project of your own: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
     if asked_for_help("use", folder):
         return
@@ -272,7 +298,15 @@ def use(c, folder, warehouse=None):
         "cancel": "Cancel every run in progress, instead of starting one.",
     }
 )
-def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, cancel=False):
+def run(
+    c: Context,
+    job: str | None = None,
+    failed: bool = False,
+    select: str | None = None,
+    vars: str | None = None,
+    full_refresh: bool = False,
+    cancel: bool = False,
+) -> None:
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
     from stack import lock, pipeline, warehouse
     from stack.errors import BadUsage
@@ -296,14 +330,14 @@ def run(c, job=None, failed=False, select=None, vars=None, full_refresh=False, c
 
 
 @task(help={"args": "The words after dbt."})
-def dbt(c, args=""):
+def dbt(c: Context, args: str = "") -> None:
     """Run any dbt command where the active orchestrator runs dbt: invoke dbt ls --select tag:smoke."""
     # `run_dbt`, below, has done it: Invoke takes dbt's flags for its own.
     raise Exit("Type a dbt command after it: invoke dbt ls", 2)
 
 
 @guard
-def run_dbt(c):
+def run_dbt(c: Context) -> None:
     """Run the dbt command that stands after ``invoke dbt``."""
     from stack import pipeline
     from stack.errors import BadUsage, NothingActive, RunInProgress
@@ -323,7 +357,7 @@ def run_dbt(c):
 
 
 @command(help={"port": "The port on 127.0.0.1; without it, any free one."})
-def docs(c, port=None):
+def docs(c: Context, port: str | None = None) -> None:
     """Make the project's dbt docs, lineage included, and serve them on this machine until Ctrl-C."""
     from stack import docs
 
@@ -331,7 +365,7 @@ def docs(c, port=None):
 
 
 @command(help={"json": "Print one JSON object instead of a table."})
-def status(c, json=False):
+def status(c: Context, json: bool = False) -> None:
     """Show which orchestrator is active, where it is, and how each service does."""
     from stack import report
 
@@ -346,7 +380,7 @@ def status(c, json=False):
         "tail": "Lines of each service to begin with.",
     }
 )
-def logs(c, follow=False, service=None, tail="100"):
+def logs(c: Context, follow: bool = False, service: str | None = None, tail: str = "100") -> None:
     """Show the logs of the active orchestrator and PostgreSQL."""
     lines = whole("--tail", tail)
     runtime = runtime_of(c)
@@ -356,7 +390,7 @@ def logs(c, follow=False, service=None, tail="100"):
 
 # Invoke knows no optional positional argument: the query is one exactly when something follows the task's name.
 @command(positional=[] if sys.argv[-1] == "sql" else ["query"], help={"query": "One SQL statement; without it, an interactive psql."})
-def sql(c, query=None):
+def sql(c: Context, query: str | None = None) -> None:
     """Ask the warehouse, as the role dbt: one statement, or an interactive psql."""
     if asked_for_help("sql", query):
         return
@@ -373,7 +407,7 @@ def sql(c, query=None):
     positional=["file"] if any(word == "backup" and after[:1] != "-" for word, after in zip(sys.argv, sys.argv[1:])) else [],
     help={"file": "Where to; without it: backups/switchyard-<time>.dump in the checkout.", "runtime": RUNTIME},
 )
-def backup(c, file=None, runtime=None):
+def backup(c: Context, file: str | None = None, runtime: str | None = None) -> None:
     """Write the warehouse's data into one file, which `invoke restore` brings back, on either runtime."""
     from stack import backups
 
@@ -385,7 +419,7 @@ def backup(c, file=None, runtime=None):
     positional=["file"],
     help={"file": "What `invoke backup` wrote.", "yes": "Do not ask before data is replaced.", "runtime": RUNTIME},
 )
-def restore(c, file, yes=False, runtime=None):
+def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None) -> None:
     """Replace the warehouse's data by that of a backup: all of it, or, when anything fails, nothing."""
     if asked_for_help("restore", file):
         return
@@ -404,14 +438,16 @@ def restore(c, file, yes=False, runtime=None):
         "runtime": RUNTIME,
     }
 )
-def generate(c, orders=None, seed="1", days=None, yes=False, runtime=None):
+def generate(
+    c: Context, orders: str | None = None, seed: str = "1", days: str | None = None, yes: bool = False, runtime: str | None = None
+) -> None:
     """Fill the raw tables with a made-up shop of any size, or add days to it; `invoke run` then builds the marts from it."""
     from stack import shop
     from stack.errors import BadUsage
 
     if (orders is None) == (days is None):
         raise BadUsage("Say either --orders or --days.", "One makes a new shop, the other continues it.", "invoke generate --orders 10000")
-    count = whole("--orders", orders) if orders is not None else whole("--days", days)
+    count = whole("--orders", orders) if orders is not None else whole("--days", days or "")
     chosen_seed = whole("--seed", seed)
     with changing(c, "generate", runtime, starting=True) as chosen:
         shop.new(chosen, count, chosen_seed, yes=yes) if orders is not None else shop.append(chosen, count)
@@ -426,7 +462,9 @@ def generate(c, orders=None, seed="1", days=None, yes=False, runtime=None):
         "runtime": RUNTIME,
     }
 )
-def clean(c, volumes=False, images=False, yes=False, backup=True, runtime=None):
+def clean(
+    c: Context, volumes: bool = False, images: bool = False, yes: bool = False, backup: bool = True, runtime: str | None = None
+) -> None:
     """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
     from stack import backups, lifecycle
 
@@ -436,12 +474,12 @@ def clean(c, volumes=False, images=False, yes=False, backup=True, runtime=None):
 
 
 @command(help={"runtime": RUNTIME, "json": "Print one JSON object, as an issue asks for it."})
-def doctor(c, runtime=None, json=False):
+def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
     """Look at everything that a start needs, and say what to do; changes nothing, and needs nothing set up."""
     from stack import doctor
     from stack.runner import Runner
 
-    def runner(settings):
+    def runner(settings: Settings) -> Runner:
         return Runner({**settings.values, "COMPOSE_PROJECT_NAME": settings.project}, echo=c.config.run.echo)
 
     code = doctor.examine(ROOT, os.environ, runtime, runner, as_json=json)
@@ -458,7 +496,9 @@ def doctor(c, runtime=None, json=False):
         "out": "The JSON file to write. Without it: bench/results/<time>.json in the checkout.",
     }
 )
-def bench(c, orch="", runtime="", only="", rounds="5", out=None):  # so that -o and -r are what they are elsewhere
+def bench(
+    c: Context, orch: str = "", runtime: str = "", only: str = "", rounds: str = "5", out: str | None = None
+) -> None:  # so that -o and -r are what they are elsewhere
     """Measure what orchestration costs, as ratios, on a stack of the benchmark's own; yours is not touched."""
     from bench.__main__ import main
     from stack import console

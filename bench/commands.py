@@ -12,6 +12,7 @@ from bench.harness import Figure, interleaved, ratio, timed
 from bench.stand import Stand
 from stack import docker
 from stack.errors import StackError
+from stack.native import Native
 
 EMPTY = 'from invoke import task\n\n\n@task\ndef nothing(c):\n    """Do nothing."""\n'
 TIMES = 5  # as many measurements as rounds: each takes a fraction of a second
@@ -24,7 +25,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tasks.py").write_text(EMPTY, encoding="utf-8")
         empty = stand.argv("--search-root", folder)
-        actions = {
+        actions: dict[str, Callable[[], object]] = {
             "list": partial(stand.invoke, "--list"),
             "empty list": partial(stand.command, [*empty, "--list"]),
             "status": partial(stand.invoke, "status"),
@@ -42,10 +43,9 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
 
 def _needed(stand: Stand) -> tuple[str, Callable[[], object]]:
     """What `invoke status` must ask at least: the engine for its containers, or without one, every service how it does."""
-    if stand.runtime == "docker":
-        return "docker ps", lambda: stand.command(docker.ps_argv(stand.settings))
-
     native = stand.driver
+    if not isinstance(native, Native):
+        return "docker ps", lambda: stand.command(docker.ps_argv(stand.settings))
 
     def side_by_side() -> None:
         with ThreadPoolExecutor() as pool:

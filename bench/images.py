@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
@@ -33,7 +34,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         found = interleaved(
             rounds,
             {
-                "everything": lambda build=build: timed(lambda: stand.invoke(*build, "--no-cache")),
+                "everything": partial(timed, partial(stand.invoke, *build, "--no-cache")),
                 "a model": _edited(stand, stand.folder / "dbt_project" / MODEL, "-- {}\n", build),
                 "a dependency": _edited(stand, _lock(stand, name), "# {}\n", build),
             },
@@ -58,7 +59,7 @@ def environment(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, in
     return sum(size for path, (at, size) in files.items() if "site-packages" in path and base.get(path) != (at, size))
 
 
-def _edited(stand: Stand, path: Path, line: str, build: tuple[str, ...]) -> object:
+def _edited(stand: Stand, path: Path, line: str, build: tuple[str, ...]) -> Callable[[], float]:
     def measured() -> float:
         # The time, or else Docker would have what it built for this edit when the benchmark ran before.
         path.write_text(path.read_text(encoding="utf-8") + line.format(time.time_ns()), encoding="utf-8")

@@ -48,8 +48,10 @@ def cpu_seconds(text: str) -> float:
 
 def mebibytes(text: str) -> float:
     """What `docker stats` says of memory, such as ``512.5MiB / 1GiB``."""
-    number, unit = re.match(r"([\d.]+)(\w+)", text).groups()
-    return float(number) * UNITS[unit] / checks.MIB
+    match = re.match(r"([\d.]+)(\w+)", text)
+    if match is None:
+        raise ValueError(f"`docker stats` shows no memory: {text!r}")
+    return float(match[1]) * UNITS[match[2]] / checks.MIB
 
 
 def processor(stand: Stand) -> float:
@@ -89,4 +91,4 @@ def _processes(native: Native) -> list[psutil.Process]:
     for root in filter(None, map(native.processes.root, records)):
         # Those too that have ended and that their parent did not collect yet: nobody else has their processor time.
         own |= {process.pid: process for process in root.children(recursive=True)}
-    return [*own.values(), server, *server.children(recursive=True)]
+    return [*own.values(), *([server, *server.children(recursive=True)] if server else [])]

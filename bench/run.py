@@ -150,7 +150,7 @@ def orchestrated(stand: Stand, name: str) -> Timeline:
     with subprocess.Popen(
         stand.argv("run"), cwd=stand.folder, env=stand.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
     ) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             lines.append((time.time(), line.rstrip()))
     ended = time.time()
     processor = memory.processor(stand) - before

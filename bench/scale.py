@@ -64,7 +64,8 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         what = f"one more day at {larger:,} orders / at {smaller:,}"
         incremental = [day.incremental for day in many], [day.incremental for day in few]
         yield ratio(f"{what}, incremental models", *incremental, 1.5 if smaller >= 1e6 else None)
-        yield ratio(f"{what}, for each row that came in", *([day.incremental / day.rows for day in each] for each in (many, few)))
+        per_row = [day.incremental / day.rows for day in many], [day.incremental / day.rows for day in few]
+        yield ratio(f"{what}, for each row that came in", *per_row)
         yield ratio(f"{what}, all models", [day.all for day in many], [day.all for day in few])
 
 

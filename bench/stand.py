@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from stack import ROOT, bootstrap, docker, orchestrators, plan, ports, runtime, settings
+from stack import ROOT, bootstrap, docker, neighbours, orchestrators, plan, ports, runtime, settings
 from stack.errors import StackError
 from stack.native import Native, located
 from stack.orchestrators import Orchestrator
@@ -77,8 +77,8 @@ class Stand:
         Raises:
             StackError: it does not end well.
         """
-        where = {"cwd": folder or self.folder, "env": env or self.env}
-        done = subprocess.run(argv, **where, input=stdin, capture_output=True, text=True, encoding="utf-8")
+        place = folder or self.folder
+        done = subprocess.run(argv, cwd=place, env=env or self.env, input=stdin, capture_output=True, text=True, encoding="utf-8")
         if done.returncode:
             said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
             raise StackError(f"What was to be measured fails with {done.returncode}: {' '.join(argv[-3:])}", said, "invoke doctor")
@@ -159,7 +159,7 @@ def stand(runtime: str, only: Sequence[str]) -> Iterator[Stand]:
 def remove_leftovers(project: str) -> None:
     """Remove what a command that was killed has left of a compose project: it was another folder's, so no command touches it."""
     for listing, removal in (("ps --all --quiet", "rm --force"), ("volume ls --quiet", "volume rm"), ("network ls --quiet", "network rm")):
-        argv = ["docker", *listing.split(), "--filter", f"label={docker.PROJECT}={project}"]
+        argv = ["docker", *listing.split(), "--filter", f"label={neighbours.PROJECT}={project}"]
         if found := subprocess.check_output(argv, text=True).split():
             subprocess.check_output(["docker", *removal.split(), *found])
 

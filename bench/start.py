@@ -24,7 +24,10 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
             stand.on(None)
             return timed(lambda: stand.start(name))
 
-        found = interleaved(rounds, {"first": first, "build": lambda name=name: bare(stand, name).seconds, "again": again})
+        def build(name: str = name) -> float:
+            return bare(stand, name).seconds
+
+        found = interleaved(rounds, {"first": first, "build": build, "again": again})
         title = stand.orchestrators[name].title
         yield ratio(f"{title}: start / dbt build", found["again"], found["build"])
         yield ratio(f"{title}: first start / a later one", found["first"], found["again"])

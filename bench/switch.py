@@ -19,7 +19,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         found = interleaved(
             rounds,
             {
-                "switch": _after(partial(stand.on, old), lambda new=new: stand.invoke("switch", new)),
+                "switch": _after(partial(stand.on, old), partial(stand.invoke, "switch", new)),
                 "start": _after(partial(stand.on, None), partial(stand.start, new)),
                 "by hand": _after(partial(stand.on, old), partial(stand.replace, old, new)),
             },

@@ -213,7 +213,7 @@ def _told_apart(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise NoSpace(f"{file} could not be written.", error.strerror, "Free some space, then try again.") from None
+            raise NoSpace(f"{file} could not be written.", error.strerror or str(error), "Free some space, then try again.") from None
         raise BadUsage(f"{file} cannot be used.", error.strerror or str(error), "Name another file.") from None
 
 

@@ -81,7 +81,7 @@ def account() -> str:
     Raises:
         BadConfiguration: it has none, as in a container that was given any number; PostgreSQL's programs and Airflow then refuse to start.
     """
-    if os.name == "nt":
+    if sys.platform == "win32":
         return os.environ.get("USERNAME", "")
     import pwd  # which Windows does not have
 
@@ -124,7 +124,8 @@ def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
     """Compose project and name of the containers that publish ``port``; none where no engine answers."""
     project = '{{.Label "com.docker.compose.project"}}'
     found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"])
-    return [tuple(line.split("\t")) for line in found.stdout.splitlines()] if found.code == 0 else []
+    lines = found.stdout.splitlines() if found.code == 0 else []
+    return [(project, name) for project, _, name in (line.partition("\t") for line in lines)]
 
 
 def port_in_use(key: str, port: int, publishing: Sequence[tuple[str, str]]) -> PortInUse:

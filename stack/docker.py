@@ -34,7 +34,7 @@ from stack.neighbours import CHECKOUT, PROJECT
 from stack.orchestrators import Orchestrator, stop_order
 from stack.project import Project
 from stack.runner import Result, Runner
-from stack.runtime import POSTGRES, OnLine, Service, require_service
+from stack.runtime import POSTGRES, OnLine, Runtime, Service, require_service
 from stack.settings import Settings
 from switchyard.project import files as project_files
 
@@ -225,7 +225,7 @@ class Docker:
     """
 
     name = "docker"
-    beside = None
+    beside: Runtime | None = None
     artifact = "image"
     cache_note = "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
     project_place = "mounted read-only"
@@ -477,7 +477,8 @@ class Docker:
 
     def _memory(self, target: Orchestrator) -> str:
         total, _, here = self._machine
-        active = self.orchestrators.get(self.active())
+        name = self.active()
+        active = self.orchestrators[name] if name else None
         available = psutil.virtual_memory().available if here else total
         freed = active.memory if active and here else 0
         return checks.memory(target.title, target.memory, freed, available // checks.MIB)

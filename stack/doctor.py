@@ -21,7 +21,7 @@ from stack.errors import BadConfiguration, StackError, name_the_shell
 from stack.native import Native
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
-from stack.runtime import choose
+from stack.runtime import Runtime, choose
 from stack.settings import Settings
 
 KNOWN_DBT = ("1.11.", "1.12.")  # as in docker/common/switchyard/dbt_internals.py
@@ -78,9 +78,10 @@ def _finding(check: Check, environ: Mapping[str, str]) -> Finding:
     except StackError as error:
         trouble = error
     except OSError as error:
-        trouble = diagnosis.refusal(error)
-        if trouble is None:
+        refused = diagnosis.refusal(error)
+        if refused is None:
             raise
+        trouble = refused
     name_the_shell(trouble, environ)
     text = " ".join(f"{trouble.what} {trouble.why}".split())
     state, code = ("advice", 0) if check.advice else ("failed", trouble.code)
@@ -109,6 +110,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     if wanted != native.name:
         yield Check("Docker", partial(_engine, docker), advice=True)
     yield Check("Runtime", partial(_runtime, docker, native, asked))
+    runtime: Runtime
     try:
         runtime, _ = choose(docker, native, asked)
     except StackError:  # the rest is looked at where that is possible

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stack import certificates, diagnosis, fingerprints, plan
 from stack import project as projects
@@ -177,7 +178,8 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
         shutil.rmtree(target)
     with tarfile.open(next(wheel.glob("*/postgresql-*.tar.gz"))) as archive:
         # Older releases of Python 3.10 and 3.11 know no filter.
-        archive.extractall(folders.environment / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folders.environment / "unpacked", **options)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(next((folders.environment / "unpacked").iterdir()), target)
     shutil.rmtree(wheel)

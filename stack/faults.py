@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from stack.errors import StackError
 
-# SIGKILL and SIGSTOP, where there are any.
-SIGNALS = {"interrupt": signal.SIGINT, "kill": getattr(signal, "SIGKILL", signal.SIGTERM), "pause": getattr(signal, "SIGSTOP", None)}
+# Windows has neither SIGKILL nor SIGSTOP.
+SIGNALS = {"interrupt": signal.SIGINT, "kill": signal.SIGTERM}
+if sys.platform != "win32":
+    SIGNALS |= {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}
 ACTIONS = ("error", *SIGNALS)
 POINTS = (
     "prepared",  # what is to be started was checked and built

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import BinaryIO
 from stack import console, settings
 from stack.errors import Locked
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _try(file: BinaryIO) -> None:

@@ -24,7 +24,7 @@ from stack.postgres import Postgres
 from stack.processes import Processes, Record, age
 from stack.project import Project
 from stack.runner import Result, Runner
-from stack.runtime import POSTGRES, OnLine, Service, require_service
+from stack.runtime import POSTGRES, OnLine, Runtime, Service, require_service
 from stack.settings import Settings
 
 PATIENCE = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
@@ -42,7 +42,7 @@ class Native:
     """
 
     name = "native"
-    beside = None
+    beside: Runtime | None = None
     artifact = "environment"
     cache_note = "  uv keeps its cache, of other projects too: uv cache prune deletes it."
     project_place = "read in place"
@@ -470,7 +470,8 @@ class Native:
         raise checks.port_in_use(key, port, checks.publishers(port, self.runner))
 
     def _memory(self, target: Orchestrator) -> str:
-        active = self.orchestrators.get(self.active())
+        name = self.active()
+        active = self.orchestrators[name] if name else None
         available = psutil.virtual_memory().available // checks.MIB
         return checks.memory(target.title, target.memory, active.memory if active else 0, available)
 

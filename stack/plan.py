@@ -163,9 +163,12 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
             f"git diff -- compose/docker-compose-{folders.name}.yaml",
         )
 
+    def filled(match: re.Match[str]) -> str:
+        found = _SETTING.fullmatch(match[0])
+        return setting(found) if found else _PLACE.sub(place, match[0])
+
     # One pass, so that a password with braces is left alone.
-    either = re.compile(f"{_SETTING.pattern}|{_PLACE.pattern}")
-    return either.sub(lambda match: setting(_SETTING.match(match[0])) if match[0][0] == "$" else place(_PLACE.match(match[0])), text)
+    return re.sub(f"{_SETTING.pattern}|{_PLACE.pattern}", filled, text)
 
 
 def port_names(orchestrator: Orchestrator) -> list[str]:

@@ -18,14 +18,15 @@ def unused() -> int:
     """A port that nobody holds at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def holder(port: int) -> psutil.Process | None:
     """The process that listens on ``port``, or None where there is none or the system does not show it."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
                 return psutil.Process(connection.pid)
     except psutil.Error:
         pass  # macOS shows it to the superuser alone

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -209,7 +210,7 @@ class Postgres:
         except OSError:
             return []
 
-    def _options(self) -> dict[str, object]:
+    def _options(self) -> dict[str, Any]:
         return {"cwd": self.home, **({"user": self.account, "group": _group(self.account), "extra_groups": []} if self.account else {})}
 
     def _control(self, *args: str) -> Result:
@@ -331,7 +332,7 @@ def _server(pid: int, data: Path) -> psutil.Process | None:
 
 def _account() -> str | None:
     """The account for the server when root starts it; None where it runs under the caller's own."""
-    if os.name == "nt" or os.getuid() != 0:
+    if sys.platform == "win32" or os.getuid() != 0:
         return None
     import pwd
 
@@ -340,6 +341,8 @@ def _account() -> str | None:
 
 
 def _group(account: str) -> int:
+    if sys.platform == "win32":  # where `_account` finds none
+        raise NotImplementedError
     import pwd
 
     return pwd.getpwnam(account).pw_gid

@@ -198,7 +198,7 @@ def _taken(pid: int) -> bool:
 
 def _belongs(process: psutil.Process, record: Record) -> bool:
     try:
-        if os.name == "posix":
+        if sys.platform != "win32":
             return os.getsid(process.pid) == record.pid
         return process.ppid() == record.pid and process.create_time() >= record.created
     except (OSError, psutil.Error):

@@ -260,14 +260,14 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
                 notes.append(f"{_why_shared(output, lookup)}, so it gets the stack's own; --warehouse own takes yours")
     variables: dict[str, str] = {}
     files: dict[str, Path] = {}
-    if shared:
+    if shared or output is None:
         kept = {key: value for key, value in (output or {}).items() if key not in _ELSEWHERE and key != "type"}
         if output and str(output.get("type")) != "postgres":
             kept = {key: kept[key] for key in ("schema", "threads") if key in kept}
         kept.setdefault("schema", "analytics")
         kept.setdefault("threads", 4)
         output = {"type": "postgres", **CONNECTION, **kept}
-    elif output is not None:
+    else:
         output = _own(dict(output), lookup, variables, files, notes)
         kind = str(output["type"])
         if kind not in ADAPTERS and (near := difflib.get_close_matches(kind, ADAPTERS, n=1, cutoff=0.8)):

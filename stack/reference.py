@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
-from invoke import Argument, Collection, Task
+from invoke.collection import Collection
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
 
 from stack import ROOT, errors
 
@@ -41,10 +44,10 @@ def text() -> str:
     )
 
 
-def command(name: str, task: Task) -> Iterator[str]:
+def command(name: str, task: Task[Any]) -> Iterator[str]:
     """The lines on one command."""
     arguments = task.get_arguments()
-    words = [argument.name.upper() for argument in arguments if argument.positional]
+    words = [_name(argument).upper() for argument in arguments if argument.positional]
     yield from (f"## invoke {' '.join([name, *words])}", "", (task.__doc__ or "").splitlines()[0], "")
     if arguments:
         yield from ("| | |", "|---|---|", *map(row, arguments), "")
@@ -52,13 +55,19 @@ def command(name: str, task: Task) -> Iterator[str]:
 
 def row(argument: Argument) -> str:
     """The row of one argument."""
+    name = _name(argument)
     if argument.positional:
-        shown = argument.name.upper()
+        shown = name.upper()
     else:
-        flag = f"--[no-]{argument.name}" if argument.kind is bool and argument.default else f"--{argument.name}"
+        flag = f"--[no-]{name}" if argument.kind is bool and argument.default else f"--{name}"
         short = "".join(f", -{letter}" for letter in argument.names if len(letter) == 1)
-        shown = f"{flag}{short}" + ("" if argument.kind is bool else f" {argument.name.upper()}")
+        shown = f"{flag}{short}" + ("" if argument.kind is bool else f" {name.upper()}")
     return f"| `{shown}` | {(argument.help or '').replace('<', '&lt;')} |"
+
+
+def _name(argument: Argument) -> str:
+    """Its name; by Invoke's types there may be none."""
+    return argument.name or ""
 
 
 if __name__ == "__main__":

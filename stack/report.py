@@ -16,7 +16,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
     """What is up at this moment, asked of the runtime."""
     services = runtime.services()
     name = runtime.active(services)
-    active = runtime.orchestrators.get(name)
+    active = runtime.orchestrators[name] if name else None
     return {
         "runtime": runtime.name,
         "orchestrator": name,

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from stack import console
 
@@ -52,21 +53,24 @@ def shown(argv: Sequence[str]) -> str:
     return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program as Ctrl-C would, and harder where it does not listen; then what it has started and left."""
-    own_group = os.name == "posix" and process.poll() is None and os.getpgid(process.pid) == process.pid
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) if os.name == "posix" else (signal.SIGTERM,):
+    own_group = sys.platform != "win32" and process.poll() is None and os.getpgid(process.pid) == process.pid
+    numbers = [signal.SIGTERM]
+    if sys.platform != "win32":
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+    for number in numbers:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.send_signal(number)
             process.wait(PATIENCE)
             break
-    if own_group:
+    if sys.platform != "win32" and own_group:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
 
 
 @contextmanager
-def _alarm(seconds: float | None, process: subprocess.Popen) -> Iterator[None]:
+def _alarm(seconds: float | None, process: subprocess.Popen[bytes]) -> Iterator[None]:
     """End the process after so many seconds."""
     if seconds is None:
         yield
@@ -81,7 +85,7 @@ def _alarm(seconds: float | None, process: subprocess.Popen) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible(process: subprocess.Popen) -> Iterator[None]:
+def _interruptible(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Pass an interrupt of this process on, and see to it that the other one ends."""
     try:
         yield
@@ -105,7 +109,7 @@ def _output() -> Iterator[tuple[BinaryIO, BinaryIO]]:
         os.unlink(path)
 
 
-def _lines(source: BinaryIO, process: subprocess.Popen) -> Iterator[str]:
+def _lines(source: BinaryIO, process: subprocess.Popen[bytes]) -> Iterator[str]:
     """Each line that the process prints, without its line end, until it has ended."""
     rest = b""
     while True:
@@ -183,7 +187,7 @@ class Runner:
         errors_apart: bool = False,
         only_env: bool = False,
         seconds: float | None = None,
-        stdin: BinaryIO | None = None,
+        stdin: IO[bytes] | None = None,
     ) -> Result:
         """Run a command that changes something, and hand over each line that it prints at once.
 
@@ -230,7 +234,7 @@ class Runner:
             return 0
         return subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
 
-    def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen | None:
+    def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes] | None:
         """Start a command that outlives this one, out of reach of this terminal's signals; None in a dry run.
 
         Args:
@@ -241,7 +245,9 @@ class Runner:
         """
         if self._only_printed(argv):
             return None
-        windows = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW if os.name == "nt" else 0
+        windows = 0
+        if sys.platform == "win32":
+            windows = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
         with open(log, "ab") as stream:
             return subprocess.Popen(
                 argv,

@@ -58,7 +58,6 @@ class Runtime(Protocol):
         artifact: what it builds for an orchestrator: an image, or an environment.
         cache_note: what `remove_images` leaves, and how to delete that; empty where it leaves nothing.
         project_place: how a run sees the dbt project, for `invoke status`.
-        project: the dbt project; reading it fails where it cannot be run as it is.
         beside: the other runtime, where `choose` has found both up.
     """
 
@@ -69,8 +68,11 @@ class Runtime(Protocol):
     settings: Settings
     orchestrators: Mapping[str, Orchestrator]
     runner: Runner
-    project: Project
     beside: Runtime | None
+
+    @property
+    def project(self) -> Project:
+        """The dbt project; reading it fails where it cannot be run as it is."""
 
     def require(self, *, starting: bool = True) -> str:
         """Make sure that the runtime can be used, to start something or only to look and to stop, and return its version."""

@@ -129,10 +129,10 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
     A key set in ``environ`` wins, but where one of those is wrong, none counts.
     """
     example = dotenv_values(root / ".env.example", interpolate=False)
-    values = {**example, _PROJECT_NAME_KEY: PROJECT_NAME}
+    values = {**{key: value or "" for key, value in example.items()}, _PROJECT_NAME_KEY: PROJECT_NAME}
     wanted = {key: environ.get(key) or value for key, value in values.items()}
     try:
-        _check_values({key: value for key, value in wanted.items() if not (value or "").startswith("<")})  # what is no secret yet
+        _check_values({key: value for key, value in wanted.items() if not value.startswith("<")})  # what is no secret yet
     except BadConfiguration:
         wanted = values
     project = wanted.pop(_PROJECT_NAME_KEY)
@@ -253,7 +253,7 @@ def _read(path: Path, example: str) -> str:
         raise BadConfiguration(".env is not a text in UTF-8.", why, "Save it as UTF-8, without other encodings.") from None
     except OSError as error:
         hint = "Move it away; the next command writes a new one." if path.is_dir() else "sudo chown $USER .env && chmod 600 .env"
-        raise BadConfiguration(".env cannot be read.", error.strerror, hint) from None
+        raise BadConfiguration(".env cannot be read.", error.strerror or str(error), hint) from None
 
 
 def _check_lines(text: str, known: Collection[str]) -> None:
@@ -276,7 +276,7 @@ def _check_lines(text: str, known: Collection[str]) -> None:
                 "Correct the line, or put # before it.",
             )
         key, value = match.groups()
-        if "$" in binding.value and not value.startswith("'"):
+        if "$" in (binding.value or "") and not value.startswith("'"):
             raise BadConfiguration(
                 f".env line {number}: the value of {key} has a $.",
                 "Docker Compose takes it for a variable.",

@@ -173,6 +173,7 @@ def _copy(variables: dict[str, Any], depth: int = 1) -> dict[str, tuple[Any, Any
     """By name: the value, and what is in it."""
     saved = {}
     for name, value in variables.items():
+        content: Any
         if isinstance(value, dict):
             content = dict(value)
         elif isinstance(value, list | set):

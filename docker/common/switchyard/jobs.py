@@ -242,9 +242,9 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         return found
 
     top = mapping(root, "The file")
-    for key, (node, _) in top.items():
-        if key != "jobs":
-            wrong(node, f"there is no key {key!r}; the only one is jobs.")
+    for word, (node, _) in top.items():
+        if word != "jobs":
+            wrong(node, f"there is no key {word!r}; the only one is jobs.")
     if root is not None and "jobs" not in top:
         wrong(root, "jobs is missing.")
     named = mapping(top["jobs"][1], "jobs") if "jobs" in top else {}

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import yaml
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: BinaryIO) -> None:

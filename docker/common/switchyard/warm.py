@@ -16,6 +16,7 @@ answers, it is the plain dbt that runs.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import selectors
 import shutil
@@ -31,19 +32,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from switchyard import dbt_internals, ending, project
 
-if os.name == "posix":
+if sys.platform != "win32":
     import resource
+
+    LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 NOT_RUN = 256  # the answer to a client for which no process could be made
 LARGEST = 1 << 24  # bytes of a request: more than the kernel lets a command line and an environment have
 CREDENTIALS = ("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs", "Seccomp")  # of proc_pid_status(5)
-LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")] if os.name == "posix" else []
 
 
 class Refused(Exception):
@@ -74,6 +76,10 @@ def become(command: list[str]) -> NoReturn:
 def say(text: str) -> None:
     """Log a line."""
     print(f"warm dbt: {text}; the plain dbt runs", file=sys.stderr, flush=True)
+
+
+# All that follows runs on Linux alone, so its types are checked there alone.
+assert not TYPE_CHECKING or sys.platform == "linux"
 
 
 def serve(parent: int, dbt: str, cold: bool) -> None:
@@ -195,8 +201,9 @@ class Request:
         os.environb.update(self.environ)
         time.tzset()
         tempfile.tempdir = None  # which the environment says
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
+        for output in (sys.stdout, sys.stderr):
+            if isinstance(output, io.TextIOWrapper):
+                output.reconfigure(line_buffering=output is sys.stderr or output.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
