@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import signal
-import subprocess
 import sys
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
-import psutil
-
-from bench import commands, images, local, many, memory, run, scale, start, switch
+from bench import commands, harness, images, local, many, memory, run, scale, start, switch
 from bench.harness import HEADER, Figure, as_json, row
-from bench.stand import stand
-from stack import ROOT, checks, console, orchestrators
+from bench.stand import RUNTIMES, possible, stand, where
+from stack import ROOT, console, orchestrators
 from stack.errors import BadUsage, StackError
-from stack.runner import Runner
 
 MEASUREMENTS = {
     "commands": commands.measure,
@@ -33,7 +26,6 @@ MEASUREMENTS = {
     "local": local.measure,
     "scale": scale.measure,
 }
-RUNTIMES = ("docker", "native")
 ROUNDS = 5
 
 
@@ -51,9 +43,9 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
         BadUsage: there is no such measurement or runtime, or the file is there.
         StackError: what was to be measured fails.
     """
-    chosen = _picked(only, MEASUREMENTS, "measurement", "--only") or list(MEASUREMENTS)
-    names = _picked(orch, orchestrators.load_all(ROOT), "orchestrator", "--orch")
-    runtimes = _picked(runtime, RUNTIMES, "runtime", "--runtime") or _possible()
+    chosen = harness.picked(only, MEASUREMENTS, "measurement", "invoke bench --only") or list(MEASUREMENTS)
+    names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke bench --orch")
+    runtimes = harness.picked(runtime, RUNTIMES, "runtime", "invoke bench --runtime") or possible()
     now = datetime.now(timezone.utc)
     target = Path(path) if path else ROOT / "bench" / "results" / f"{now:%Y%m%dT%H%M%SZ}.json"
     if target.exists():
@@ -74,29 +66,13 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
             _report(found, target, now, rounds)
 
 
-def _picked(text: str, known: Iterable[str], what: str, flag: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise BadUsage(
-                f"There is no {what} called {name!r}.", f"There are {', '.join(known)}.", f"invoke bench {flag} {next(iter(known))}"
-            )
-    return names
-
-
-def _possible() -> list[str]:
-    """The runtimes that there are here."""
-    return [name for name in RUNTIMES if name != "docker" or Runner({}).ask(["docker", "version"]).code == 0]
-
-
 def _report(found: dict[str, dict[str, list[Figure]]], target: Path, now: datetime, rounds: int) -> None:
     for kind, measurements in found.items():
         console.say(f"\n{kind}")
         console.table(HEADER, [row(figure) for figures in measurements.values() for figure in figures])
     content = {
         "time": now.isoformat(timespec="seconds"),
-        "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip(),
-        "machine": {"system": platform.system(), "cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total // checks.MIB},
+        **where(),
         "rounds": rounds,
         "figures": {
             kind: {name: [as_json(figure) for figure in figures] for name, figures in measurements.items()}

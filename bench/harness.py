@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+from stack.errors import BadUsage
 
 HEADER = ("WHAT", "MEDIAN", "SPREAD", "TARGET")
 
@@ -92,3 +94,22 @@ def as_json(figure: Figure) -> dict[str, Any]:
     if figure.seconds:
         found["seconds"] = {key: [round(value, 3) for value in values] for key, values in figure.seconds.items()}
     return found
+
+
+def picked(text: str, known: Iterable[str], what: str, flag: str) -> list[str]:
+    """The names in ``text``, which commas separate.
+
+    Args:
+        text: what was typed.
+        known: the names that there are.
+        what: they are names of.
+        flag: the command and the flag after which they were typed.
+
+    Raises:
+        BadUsage: one of them is not known.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise BadUsage(f"There is no {what} called {name!r}.", f"There are {', '.join(known)}.", f"{flag} {next(iter(known))}")
+    return names

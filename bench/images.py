@@ -28,8 +28,8 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         own = _layers(stand, image)
         # The longest: one base image may be made from another.
         base = max((base for base in bases if own[: len(layers[base])] == layers[base]), key=lambda base: len(layers[base]))
-        needed = _size(stand, base) + environment(_files(stand, image), _files(stand, base))
-        yield ratio(f"{title}: image / its base and its environment", [_size(stand, image)], [needed])
+        needed = size(stand, base) + environment(_files(stand, image), _files(stand, base))
+        yield ratio(f"{title}: image / its base and its environment", [size(stand, image)], [needed])
         build = ("build", "--orch", name)
         found = interleaved(
             rounds,
@@ -68,7 +68,8 @@ def _edited(stand: Stand, path: Path, line: str, build: tuple[str, ...]) -> Call
     return measured
 
 
-def _size(stand: Stand, image: str) -> int:
+def size(stand: Stand, image: str) -> int:
+    """Bytes of an image."""
     return int(stand.command(["docker", "image", "inspect", "--format", "{{.Size}}", image]))
 
 

@@ -28,15 +28,17 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         stand.on(name)
         stand.invoke("run")
         time.sleep(SETTLING)
-        memory, load = [], []
-        for _ in range(rounds):
-            began, before = time.monotonic(), processor(stand)
-            time.sleep(WINDOW / rounds)
-            load.append(100 * (processor(stand) - before) / (time.monotonic() - began))
-            memory.append(_memory(stand))
+        found = [idle(stand, WINDOW / rounds) for _ in range(rounds)]
         title = stand.orchestrators[name].title
-        yield Figure(f"{title}: memory", tuple(memory), unit="MiB")
-        yield Figure(f"{title}: idle CPU", tuple(load), unit="% of a core")
+        yield Figure(f"{title}: memory", tuple(memory for memory, _ in found), unit="MiB")
+        yield Figure(f"{title}: idle CPU", tuple(load for _, load in found), unit="% of a core")
+
+
+def idle(stand: Stand, seconds: float) -> tuple[float, float]:
+    """MiB of memory, and the processor time in % of a core, of all services and PostgreSQL over so many ``seconds``."""
+    began, before = time.monotonic(), processor(stand)
+    time.sleep(seconds)
+    return _memory(stand), 100 * (processor(stand) - before) / (time.monotonic() - began)
 
 
 def cpu_seconds(text: str) -> float:

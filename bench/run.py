@@ -59,6 +59,7 @@ select pg_reload_conf();
 """
 CONNECTED = re.compile(r"bench ([\d.]+) .*\bconnection authorized: user=dbt ")
 DISCONNECTED = re.compile(r"bench ([\d.]+) .*\bdisconnection: .*user=dbt ")
+LINES = "1000000"  # of the log that are read
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,26 @@ class Timeline:
             found[name] = max(0.0, mark - at)
             at = max(at, mark)
         return found
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command as a person sees it: epoch seconds of its start, its end and each line that it printed, and its exit code."""
+
+    began: float
+    ended: float
+    code: int
+    lines: tuple[tuple[float, str], ...]
+
+    @property
+    def seconds(self) -> float:
+        """From typing it to the prompt."""
+        return self.ended - self.began
+
+    @property
+    def text(self) -> str:
+        """All that it printed."""
+        return "\n".join(line for _, line in self.lines)
 
 
 @dataclass(frozen=True)
@@ -144,24 +165,34 @@ def orchestrated(stand: Stand, name: str) -> Timeline:
     Raises:
         StackError: it failed.
     """
-    lines: list[tuple[float, str]] = []
     before = memory.processor(stand)
+    run = typed(stand, "run")
+    processor = memory.processor(stand) - before
+    if run.code:
+        raise StackError(f"A run on {name} failed.", "\n".join(run.text.splitlines()[-15:]), "invoke run")
+    told = next(at for at, line in run.lines if "http://" in line)
+    log = server_log(stand)
+    first = min(at for line in log if (match := CONNECTED.search(line)) and (at := float(match[1])) > run.began)
+    last = max(float(match[1]) for line in log if (match := DISCONNECTED.search(line)))
+    created, handed, begun = _timestamps(stand, name) or (told, first, first)
+    return Timeline(run.began, (created, handed, begun, first, last, run.ended), processor)
+
+
+def typed(stand: Stand, *args: str) -> Typed:
+    """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge."""
+    lines: list[tuple[float, str]] = []
     began = time.time()
     with subprocess.Popen(
-        stand.argv("run"), cwd=stand.folder, env=stand.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+        stand.argv(*args), cwd=stand.folder, env=stand.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
     ) as process:
         for line in process.stdout or ():
             lines.append((time.time(), line.rstrip()))
-    ended = time.time()
-    processor = memory.processor(stand) - before
-    if process.returncode:
-        raise StackError(f"A run on {name} failed.", "\n".join(line for _, line in lines[-15:]), "invoke run")
-    told = next(at for at, line in lines if "http://" in line)
-    log = [line for line in stand.invoke("logs", "--service", "postgres", "--tail", "20000").splitlines() if "bench " in line]
-    first = min(at for line in log if (match := CONNECTED.search(line)) and (at := float(match[1])) > began)
-    last = max(float(match[1]) for line in log if (match := DISCONNECTED.search(line)))
-    created, handed, begun = _timestamps(stand, name) or (told, first, first)
-    return Timeline(began, (created, handed, begun, first, last, ended), processor)
+    return Typed(began, time.time(), process.returncode, tuple(lines))
+
+
+def server_log(stand: Stand) -> list[str]:
+    """What PostgreSQL has written since `LOG_CONNECTIONS`, without the further lines of a statement."""
+    return [line for line in stand.invoke("logs", "--service", "postgres", "--tail", LINES).splitlines() if "bench " in line]
 
 
 def _timestamps(stand: Stand, name: str) -> tuple[float, float, float] | None:

@@ -1,18 +1,22 @@
-"""A stack of the benchmark's own: a copy of the checkout, with its own compose project and ports. Yours is never touched."""
+"""A stack to measure on: a copy of the checkout, with its own compose project and ports. Yours is never touched."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from stack import ROOT, bootstrap, docker, neighbours, orchestrators, plan, ports, runtime, settings
+import psutil
+
+from stack import ROOT, bootstrap, checks, docker, neighbours, orchestrators, plan, ports, runtime, settings
 from stack.errors import StackError
 from stack.native import Native, located
 from stack.orchestrators import Orchestrator
@@ -20,23 +24,29 @@ from stack.runner import Runner
 from stack.runtime import POSTGRES
 
 PROJECT = "switchyard-bench"
+RUNTIMES = ("docker", "native")
 
 
 class Stand:
-    """The benchmark's stack.
+    """A stack to measure on.
 
     Args:
         folder: the copy of the checkout.
         runtime: ``docker`` or ``native``.
         only: the orchestrators to measure; none for all.
+        name: of its compose project.
+        variables: settings that it has, over those of the shell.
     """
 
-    def __init__(self, folder: Path, runtime: str, only: Sequence[str] = ()) -> None:
-        self.folder, self.runtime, self.only = folder, runtime, only
+    def __init__(
+        self, folder: Path, runtime: str, only: Sequence[str] = (), name: str = PROJECT, variables: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder, self.runtime, self.only, self.name = folder, runtime, only, name
         self.orchestrators: dict[str, Orchestrator] = orchestrators.load_all(folder)
         keys = ("POSTGRES_PORT", *(orchestrator.ui_port for orchestrator in self.orchestrators.values()))
         own = {key: str(ports.unused()) for key in keys}
-        self.env = {**os.environ, **own, "COMPOSE_PROJECT_NAME": PROJECT, "RUNTIME": runtime, "NO_COLOR": "1"}
+        fixed = {"COMPOSE_PROJECT_NAME": name, "RUNTIME": runtime, "NO_COLOR": "1"}
+        self.env = {**os.environ, **(variables or {}), **own, **fixed}
 
     @cached_property
     def settings(self) -> settings.Settings:
@@ -46,7 +56,7 @@ class Stand:
     @cached_property
     def driver(self) -> runtime.Runtime:
         """The runtime itself, for what no command does."""
-        runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": PROJECT})
+        runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": self.name})
         if self.runtime == "docker":
             return docker.Docker(self.settings, self.orchestrators, runner)
         return Native(self.settings, self.orchestrators, runner, self.env)
@@ -137,18 +147,27 @@ class Stand:
 
 
 @contextmanager
-def stand(runtime: str, only: Sequence[str]) -> Iterator[Stand]:
-    """The benchmark's stack, of which nothing is left afterwards but what Docker and uv keep to build faster.
+def stand(
+    runtime: str, only: Sequence[str], name: str = PROJECT, prepare: Callable[[Path], Mapping[str, str]] = lambda _: {}
+) -> Iterator[Stand]:
+    """A stack of which nothing is left afterwards but what Docker and uv keep to build faster.
+
+    Args:
+        runtime: ``docker`` or ``native``.
+        only: the orchestrators to measure; none for all.
+        name: of its compose project.
+        prepare: called with the folder of the copy before anything is read there; returns the settings that it has.
 
     Raises:
         EngineMissing: there is no such runtime here.
     """
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
-        copy_checkout(ROOT, Path(folder).resolve())
-        made = Stand(Path(folder).resolve(), runtime, only)
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        copy = Path(folder).resolve()
+        copy_checkout(ROOT, copy)
+        made = Stand(copy, runtime, only, name, prepare(copy))
         made.driver.require()
         if runtime == "docker":
-            remove_leftovers(PROJECT)
+            remove_leftovers(name)
         try:
             yield made
         finally:
@@ -171,3 +190,16 @@ def copy_checkout(root: Path, folder: Path) -> None:
         if (root / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / name, folder / name)
+
+
+def possible() -> list[str]:
+    """The runtimes that there are here."""
+    return [name for name in RUNTIMES if name != "docker" or Runner({}).ask(["docker", "version"]).code == 0]
+
+
+def where() -> dict[str, Any]:
+    """The commit and the machine, for whoever reads the figures."""
+    return {
+        "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip(),
+        "machine": {"system": platform.system(), "cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total // checks.MIB},
+    }
