@@ -25,6 +25,7 @@ from stack.runtime import POSTGRES, OnLine
 from stack.settings import Settings
 
 STAMP = "switchyard-stamp"  # in a folder that is complete: what it was made from, as an image's label
+BUILD = "invoke build --runtime native"
 UV = [sys.executable, "-m", "uv", "--no-progress"]
 # The interpreter that runs Invoke. A virtual environment's own would tie the new ones to that one's folder.
 PYTHON = getattr(sys, "_base_executable", None) or sys.executable
@@ -187,24 +188,45 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
 
 
 def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache: bool, on_line: OnLine, more: Path | None) -> None:
-    folder = folders.virtualenv(requirements)
+    lock, folder = folders.code / requirements, folders.virtualenv(requirements)
+    virtualenv(lock, folder, f"The environment {folder.name} of {folders.name}", runner, cache=cache, on_line=on_line, more=more)
+
+
+def virtualenv(
+    lock: Path, folder: Path, what: str, runner: Runner, *, cache: bool, on_line: OnLine, more: Path | None = None, again: str = BUILD
+) -> None:
+    """Install a locked set of requirements into ``folder``, where it is not there as it should be.
+
+    Args:
+        lock: the requirements, with hashes.
+        folder: of the environment.
+        what: it is, for the message of a failure.
+        runner: what starts uv; see `trusting`.
+        cache: keep what is there and up to date.
+        on_line: called with what happens.
+        more: a second lock, whose packages come on top.
+        again: what to type after a failure.
+
+    Raises:
+        BuildFailed: it cannot be made.
+    """
+    text = lock.read_text(encoding="utf-8")
     added = more.read_text(encoding="utf-8") if more and more.exists() else ""
-    wanted = _digest(_lock(folders, requirements), added, sys.version, PYTHON, str(folder))
+    wanted = _digest(text, added, sys.version, PYTHON, str(folder))
     if cache and _stamped(folder, wanted):
         return
-    what = f"The environment {folder.name} of {folders.name}"
-    on_line(f"installing {folders.name}'s {requirements}")
-    _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what)
+    on_line(f"installing {lock.parent.name}'s {lock.name}")
+    _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what, again=again)
 
     def shown(line: str) -> None:
         if not line.startswith(" + "):  # the name of each package, after everything is done
             on_line(line)
 
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
-    _run(runner, [*argv, "--requirement", str(folders.code / requirements)], shown, what)
+    _run(runner, [*argv, "--requirement", str(lock)], shown, what, again=again)
     if added:
         on_line("installing what the project needs")
-        _run(runner, [*argv, "--requirement", str(more)], shown, what)
+        _run(runner, [*argv, "--requirement", str(more)], shown, what, again=again)
     if not runner.dry:
         _stamp(folder, wanted)
 
@@ -233,11 +255,11 @@ def _packages(settings: Settings, folders: plan.Folders, project: Project, runne
         raise diagnosis.packages(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
 
 
-def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mapping[str, str] | None = None) -> None:
+def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mapping[str, str] | None = None, again: str = BUILD) -> None:
     """Run a step of a build; ``env``, when given, is all of its environment."""
     done = runner.follow(argv, on_line, env={"UV_PYTHON_DOWNLOADS": "never"} if env is None else env, only_env=env is not None)
     if done.code:
-        raise diagnosis.environment(f"{what} could not be made.", done.stderr, "invoke build --runtime native")
+        raise diagnosis.environment(f"{what} could not be made.", done.stderr, again)
 
 
 def _program(name: str, env: Mapping[str, str]) -> str:

@@ -319,6 +319,26 @@ def stage(settings: Settings, project: Project) -> Path:
     return base
 
 
+def duplicate(project: Project, target: Path) -> tuple[Path, dict[str, str]]:
+    """Copy the project and its local packages into ``target``, as far apart as they are, so that a copy can be edited and run.
+
+    Args:
+        project: one on the stack's own PostgreSQL.
+        target: a folder that is made.
+
+    Returns:
+        The project's folder in there, and the settings and variables with which it is the same project.
+    """
+    root = _root_of(project.folder)
+    for place in sorted((project.folder, *_locals(project.folder))):  # what is inside another comes with it
+        copy = target / place.relative_to(root)
+        if not copy.exists():
+            _copy(place, copy, {project.folder / "profiles.yml", *project.files.values()})
+    folder = target / project.folder.relative_to(root)
+    (folder / "profiles.yml").write_text(project.profiles, encoding="utf-8")
+    return folder, {**project.variables, "DBT_PROJECT": str(folder), "DBT_TARGET": project.target, "WAREHOUSE": SHARED}
+
+
 def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: str | None = None, dry: bool = False) -> None:
     """Make another dbt project the one that the orchestrators run: check it, show what is found, and note it in ``.env``.
 
