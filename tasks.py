@@ -509,6 +509,30 @@ def bench(
     main(only, orch, whole("--rounds", rounds), runtime, out)
 
 
+@command(
+    help={
+        "orch": "Some of the orchestrators, separated by commas. Without it: all.",
+        "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",
+        "quick": "Measure once, and leave out what takes long.",
+        "only": "Some of the sections, separated by commas (see docs/compare.md). Without it: all.",
+        "rounds": "How often everything is measured. Without it: three times, or once with --quick.",
+        "out": "The folder to write to. Without it: reports/<time> in the checkout.",
+        "report": "Make the page again from a report.json, and measure nothing.",
+    }
+)
+def compare(c, orch="", runtime="", quick=False, only="", rounds=None, out=None, report=None):
+    """Compare the orchestrators on your project, in one page; on a stack and a copy of the project of its own."""
+    from compare.main import again, main
+    from stack.errors import BadUsage
+
+    if report is not None:
+        if orch or runtime or quick or only or rounds:
+            raise BadUsage("--report stands alone, or with --out.", "It measures nothing.", f"invoke compare --report {report}")
+        again(report, out)
+        return
+    main(only, orch, None if rounds is None else whole("--rounds", rounds), runtime, out, quick)
+
+
 # Invoke would take dbt's flags for its own, and knows no way to let them through but two dashes before them.
 if sys.argv[1:2] == ["dbt"] and len(sys.argv) > 2 and sys.argv[2] not in ("-h", "--help"):
     try:

@@ -25,6 +25,7 @@ DOING = {
     "back up": "Backing up",
     "build": "Building",
     "cancel": "Cancelling",
+    "compare": "Comparing",
     "generate": "Generating",
     "look at": "Looking at",
     "read": "Reading",

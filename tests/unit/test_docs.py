@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from compare import main
+
 from ..stacks import ROOT
 
 PAGES = sorted(
@@ -20,6 +22,13 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 def test_the_commands_are_described_as_they_are() -> None:
     made = subprocess.run([sys.executable, "-m", "stack.reference"], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == made.stdout
+
+
+def test_every_row_of_a_comparison_is_described() -> None:
+    text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    for section in main.SECTIONS:
+        for row in (row for scenario in section.scenarios for row in scenario.rows):
+            assert f"| `{section.id}` | {row.title} | {row.what} | {row.unit or 'count'} |" in text
 
 
 def anchors(page: Path) -> set[str]:

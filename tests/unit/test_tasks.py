@@ -19,7 +19,7 @@ from ..stacks import PORTS
 @pytest.fixture
 def invoke(tmp_path, root):
     """Run invoke on a copy of the checkout, with no docker to be found, and no .env."""
-    for name in ("tasks.py", "stack", "compose", "docker", "dbt_project", ".env.example", "requirements.txt"):
+    for name in ("tasks.py", "stack", "bench", "compare", "compose", "docker", "dbt_project", ".env.example", "requirements.txt"):
         source = root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
 
@@ -54,6 +54,7 @@ TASKS = (
     "clean",
     "doctor",
     "bench",
+    "compare",
 )
 
 
@@ -92,8 +93,15 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
     assert not (invoke.folder / ".env").exists()
 
 
+def test_a_warehouse_of_its_own_is_not_compared_on(invoke, root) -> None:
+    done = invoke("compare", DBT_PROJECT=str(root / "tests" / "projects" / "duck"))
+    assert done.returncode == 2, done.stderr
+    assert "goes to a warehouse of its own" in done.stderr
+    assert not (invoke.folder / "reports").exists()
+
+
 def test_a_short_flag_is_the_same_in_every_command(invoke) -> None:
-    for name in ("up", "build", "bench"):
+    for name in ("up", "build", "bench", "compare"):
         assert {"-o STRING, --orch", "-r STRING, --runtime"} <= set(re.findall(r"-\w STRING, --\w+", invoke("--help", name).stdout))
 
 
@@ -113,6 +121,11 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
         pytest.param(("up", "--integration", "fat"), 2, "There are vendor and lean", id="an unknown integration"),
         pytest.param(("use", "shop", "--warehouse", "theirs"), 2, "There are auto, shared and own", id="an unknown warehouse"),
+        pytest.param(("compare", "--only", "score"), 2, "There are start, speed, failures, cost", id="an unknown section"),
+        pytest.param(("compare", "--orch", "airflw"), 2, "There are airflow, dagster, prefect", id="an unknown orchestrator of a few"),
+        pytest.param(("compare", "--rounds", "0"), 2, "--rounds '0' is not", id="no rounds"),
+        pytest.param(("compare", "--report", "x", "--quick"), 2, "--report stands alone", id="a report and measurements"),
+        pytest.param(("compare", "--report", "nowhere.json"), 2, "is no report of invoke compare", id="no report"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
         pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
     ],

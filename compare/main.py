@@ -1,0 +1,284 @@
+"""The comparison itself: every scenario on each orchestrator, the figures as JSON, and the page made from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import yaml
+
+from bench import harness
+from bench.stand import RUNTIMES, Stand, possible, stand, where
+from compare import cost, failures, speed, start
+from compare.model import Found, Scenario
+from compare.report import SCHEMA, Report
+from compare.trial import Subject, Trial
+from stack import ROOT, console, environments, orchestrators, plan, settings
+from stack import project as projects
+from stack.errors import BadUsage, StackError
+from stack.fingerprints import BASE_IMAGE_KEYS
+from stack.orchestrators import Orchestrator
+from stack.project import Project
+from stack.runner import Runner
+from stack.runtime import POSTGRES
+
+SECTIONS = (start.SECTION, speed.SECTION, failures.SECTION, cost.SECTION)
+NAME = "switchyard-compare"
+ROUNDS = 3
+# Settings of the person's that the copy has; ports and secrets are its own, and schedules are off.
+KEPT = ("DAGSTER_TABLE_METADATA", "INTEGRATION", "LOCK_TIMEOUT", "POSTGRES_MEMORY", "STACK_PG_BIN", *BASE_IMAGE_KEYS)
+BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
+
+
+@dataclass(frozen=True)
+class Step:
+    """One scenario on one orchestrator in one round."""
+
+    number: int
+    name: str
+    scenario: Scenario
+
+
+def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None, quick: bool) -> None:
+    """Compare the orchestrators on the project that ``.env`` names, and write the figures and the page.
+
+    Args:
+        only: ids of `SECTIONS`, separated by commas; empty for all.
+        orch: orchestrators, separated by commas; empty for all.
+        rounds: how often everything is measured; None for `ROUNDS`, or once when ``quick``.
+        runtime: ``docker`` or ``native``; empty for what RUNTIME in ``.env`` says.
+        out: the folder to write to; None for one in ``reports/``.
+        quick: leave out what takes long.
+
+    Raises:
+        BadUsage: there is no such section, orchestrator or runtime, the folder has a report, or the warehouse is not the stack's own.
+        BadConfiguration: the project cannot be run.
+        BuildFailed: what makes the page cannot be installed.
+    """
+    chosen = harness.picked(only, [section.id for section in SECTIONS], "section", "invoke compare --only")
+    names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke compare --orch")
+    asked = harness.picked(runtime, RUNTIMES, "runtime", "invoke compare --runtime")
+    if len(asked) > 1:
+        raise BadUsage("A comparison is made on one runtime.", "", f"invoke compare --runtime {asked[0]}")
+    own, _ = settings.load(ROOT, os.environ, write=False)
+    project = projects.load(own, os.environ)
+    if not project.shared:
+        raise BadUsage(
+            f"The data of {project.name} goes to a warehouse of its own, {project.connection}, and a comparison would build there.",
+            "It fills, breaks and deletes what it measures, and so does that on a PostgreSQL of its own only.",
+            f"invoke use {project.folder} --warehouse shared, then: invoke compare",
+        )
+    now = datetime.now(timezone.utc)
+    folder = Path(out) if out else ROOT / "reports" / f"{now:%Y%m%dT%H%M%SZ}"
+    if (folder / "report.json").exists():
+        raise BadUsage(f"{folder} has a report already.", "Figures are not written over others.", "invoke compare --out OTHER_FOLDER")
+    kind = asked[0] if asked else own["RUNTIME"] if own["RUNTIME"] in RUNTIMES else possible()[0]
+    console.note("This takes a stack and a copy of the project of its own, and removes them again; yours are not touched.")
+    console.note("What else runs on this machine makes the spreads wider.")
+    environment()
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [section for section in SECTIONS if not chosen or section.id in chosen]
+    interrupted = None
+    with stand(kind, names, NAME, lambda copy: prepare(copy, own, project)) as made:
+        report = opened(made, project, now, rounds or (1 if quick else ROUNDS), quick)
+        scenarios = {section.id: [one for one in section.scenarios if one.quick or not quick] for section in sections}
+        for section in sections:
+            report.declare(section, scenarios[section.id])
+        try:
+            measure(made, report, folder / "report.json", [one for found in scenarios.values() for one in found], quick)
+            report.content["complete"] = True
+        except KeyboardInterrupt as interrupt:
+            interrupted = interrupt
+        report.content["seconds"] = round((datetime.now(timezone.utc) - now).total_seconds())
+        report.write(folder / "report.json")
+        page(report, folder)
+    if interrupted:
+        raise KeyboardInterrupt(f"What was known by then: {folder / 'report.html'}")
+    console.ok(f"Written to {folder / 'report.html'}, with all figures in report.json beside it")
+
+
+def again(path: str, out: str | None) -> None:
+    """Make the page from figures that are kept.
+
+    Args:
+        path: of the JSON.
+        out: the folder of the page; None for that of the JSON.
+
+    Raises:
+        BadUsage: it is no such file.
+        BuildFailed: what makes the page cannot be installed.
+    """
+    report = Report.read(Path(path))
+    folder = Path(out) if out else Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    environment()
+    page(report, folder)
+    console.ok(f"Written to {folder / 'report.html'}")
+
+
+def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, str]:
+    """Put the project, and what the person has set, into a copy of the checkout; returns its settings."""
+    for path in (own.root / "certs").glob("*"):
+        if path.is_file():
+            shutil.copy(path, copy / "certs" / path.name)
+    kept = {key: own[key] for key in KEPT} | {"SCHEDULES_ENABLED": "false"}
+    if project.shop:
+        return {**kept, "DBT_PROJECT": projects.SHOP}
+    return {**kept, **projects.duplicate(project, copy / ".stack" / "compared")[1]}
+
+
+def opened(stand: Stand, project: Project, now: datetime, rounds: int, quick: bool) -> Report:
+    """A report with all but the figures."""
+    files = [path for path in project.folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
+    return Report(
+        {
+            "schema": SCHEMA,
+            "time": now.isoformat(timespec="seconds"),
+            "seconds": 0,
+            "complete": False,
+            **where(),
+            "runtime": stand.runtime,
+            "rounds": rounds,
+            "quick": quick,
+            "project": {"name": project.name, "counts": f"{len(files)} files", "threads": project.output.get("threads", 1)},
+            "versions": {"PostgreSQL": "", "dbt-core": ""},
+            "base_images": [stand.settings[key] for key in BASE_IMAGE_KEYS] if stand.runtime == "docker" else [],
+            "orchestrators": {
+                name: {"title": one.title, "versions": versions(stand.folder, name), "settings": configured(one, stand.runtime)}
+                for name, one in stand.orchestrators.items()
+                if not stand.only or name in stand.only
+            },
+            "rows": {},
+        }
+    )
+
+
+def versions(root: Path, name: str) -> dict[str, str]:
+    """The packages that an orchestrator's requirements name, with the versions of their locks."""
+    found = {}
+    for source in sorted((root / "docker" / name).glob("requirements*.in")):
+        lock = source.with_suffix(".txt").read_text(encoding="utf-8")
+        for package in re.findall(r"^([A-Za-z][\w.-]*)", source.read_text(encoding="utf-8"), re.M):
+            if match := re.search(rf"^{re.escape(package)}==(\S+)", lock, re.M | re.I):
+                found[package] = match[1]
+    return found
+
+
+def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
+    """What its compose file sets in the services' environment; passwords stand there as names of variables."""
+    services = yaml.safe_load(orchestrator.file.read_text(encoding="utf-8"))["services"]
+    found = {key: str(value) for body in services.values() for key, value in (body.get("environment") or {}).items()}
+    if runtime == "native":
+        found |= {key: str(value) for process in orchestrator.native.processes for key, value in process.environment.items()}
+    return found
+
+
+def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenario], quick: bool) -> None:
+    """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
+    subject = Subject(stand, quick)
+    names = stand.names()
+    for name, orchestrator in stand.orchestrators.items():
+        if name in report.titles and name not in names:
+            refuse(report, name, 0, scenarios, stand.driver.unsupported(orchestrator))
+    needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # from which all others begin
+    steps = [
+        Step(number, name, scenario) for number in range(report.content["rounds"]) for name in turned(names, number) for scenario in needed
+    ]
+    expected = BUILD_S * len(names) + sum(step.scenario.seconds for step in steps)
+    began, done = time.monotonic(), 0.0
+    with console.Waiting("compare") as waiting:
+        for name in names:
+            waiting.detail(f"building {report.titles[name]}; {left(began, done, expected)}")
+            stand.driver.build([POSTGRES, name], on_line=lambda _: None)
+            done += BUILD_S
+        trial = Trial(subject, "")
+        for number, step in enumerate(steps, 1):
+            title = report.titles[step.name]
+            waiting.detail(f"step {number} of {len(steps)}: {title}, {step.scenario.title}; {left(began, done, expected)}")
+            if step.scenario is start.UP:
+                trial = Trial(subject, step.name)
+            attempt(report, trial, step)
+            done += step.scenario.seconds
+            report.write(path)
+        facts(report, subject, names[0])
+
+
+def attempt(report: Report, trial: Trial, step: Step) -> None:
+    """Do one scenario, and note of each of its rows what was found, or why nothing was."""
+    if trial.down:
+        refuse(report, step.name, step.number, [step.scenario], trial.down)
+        return
+    known = set()
+    try:
+        for found in step.scenario.measure(trial):
+            report.add(found, step.name, step.number)
+            known.add(found.row)
+    except Exception as error:  # whatever it is, the other figures are worth having
+        why = error.what if isinstance(error, StackError) else f"{type(error).__name__}: {error}"
+        if step.scenario is start.UP:
+            trial.down = why
+        refuse(report, step.name, step.number, [step.scenario], why, known)
+
+
+def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: set[str] = frozenset()) -> None:
+    """Note why nothing was measured, in each row of the scenarios but the ``known`` ones."""
+    for row in (row for scenario in scenarios for row in scenario.rows if row.id not in known):
+        report.add(Found(row.id, why=why), name, number)
+
+
+def turned(names: Sequence[str], number: int) -> list[str]:
+    """The names in the order of the round ``number``: each comes first in turn."""
+    first = number % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def left(began: float, done: float, expected: float) -> str:
+    """How long the rest takes, at the pace so far."""
+    pace = (time.monotonic() - began) / done if done else 1.0
+    seconds = pace * (expected - done)
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
+def facts(report: Report, subject: Subject, name: str) -> None:
+    """Add what is known once the project was parsed and the server was up."""
+    graph = subject.graph(name)
+    counts = Counter(node["resource_type"] for node in graph.nodes.values())
+    report.content["project"]["counts"] = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(counts.items()))
+    report.content["versions"] = {"PostgreSQL": subject.stand.sql("select current_setting('server_version')"), "dbt-core": graph.version}
+
+
+def environment() -> Path:
+    """The environment that makes the page, installed at first use; returns its Python.
+
+    Raises:
+        BuildFailed: it cannot be installed.
+    """
+    own, _ = settings.load(ROOT, os.environ, write=False)
+    folder = ROOT / ".stack" / "compare"
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    runner = environments.trusting(Runner({}), own)
+    lock, what = Path(__file__).with_name("requirements.txt"), "What makes the page"
+    environments.virtualenv(lock, folder, what, runner, cache=True, on_line=console.note, again="invoke compare")
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def page(report: Report, folder: Path) -> None:
+    """Write ``report.html`` into a folder.
+
+    Raises:
+        StackError: it could not be made.
+    """
+    env = {**plan.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib"), "PYTHONUTF8": "1"}
+    argv = [str(environment()), "-I", str(Path(__file__).with_name("page.py")), str(folder / "report.html")]
+    done = subprocess.run(argv, env=env, input=json.dumps(report.view(SECTIONS)), capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        raise StackError("The page could not be made.", done.stderr[-2000:], f"invoke compare --report {folder / 'report.json'}")

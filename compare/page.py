@@ -1,0 +1,155 @@
+"""``page.py FILE``: make one HTML file of what standard input says, as `compare.report.Report.view` gives it.
+
+It runs in an environment of its own, which has jinja2 and matplotlib, and so imports nothing of this project.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+INK = "#010203"  # in the pictures, in the place of the page's own colour of text
+# Okabe and Ito's, which people with any kind of colour blindness can tell apart.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
+DOT = "#d55e00"
+KINDS = ("model", "test", "seed", "snapshot", "unit_test")
+WIDTH = 4.8  # inches: as wide as a phone, so that letters stay as large as the text beside
+
+mpl.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "compare",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
+    }
+)
+
+
+def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
+    """A dot per measurement, a line at the median; each row has an axis of its own, which begins at nothing."""
+    rows = spec["rows"]
+    figure = Figure(figsize=(WIDTH, sum(0.75 + 0.24 * len(row["runs"]) for row in rows)), layout="constrained")
+    ratios = [0.75 + 0.24 * len(row["runs"]) for row in rows]
+    said = []
+    for axes, row in zip(figure.subplots(len(rows), squeeze=False, height_ratios=ratios)[:, 0], rows):
+        for place, values in enumerate(row["runs"].values()):
+            middle = sorted(values)[len(values) // 2] if len(values) % 2 else sum(sorted(values)[len(values) // 2 - 1 :][:2]) / 2
+            axes.plot([middle] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=1)
+            axes.plot(values, [place] * len(values), "o", color=DOT, alpha=0.8, markersize=5, linestyle="none")
+        axes.set_yticks(range(len(row["runs"])), row["runs"])
+        axes.set_ylim(len(row["runs"]) - 0.5, -0.5)
+        axes.set_xlim(0, 1.05 * max(chain.from_iterable(row["runs"].values())) or 1)
+        axes.set_title(row["title"], loc="left", fontsize=10)
+        axes.set_xlabel(row["unit"])
+        said.append(f"{row['title']} in {row['unit']}: " + "; ".join(f"{name} {shown(values)}" for name, values in row["runs"].items()))
+    return figure, ". ".join(said)
+
+
+def phases(spec: dict[str, Any]) -> tuple[Figure, str]:
+    """A bar per orchestrator, with a part per phase."""
+    runs = spec["runs"]
+    figure = Figure(figsize=(WIDTH, 1.7 + 0.4 * len(runs)), layout="constrained")
+    axes = figure.subplots()
+    at = [0.0] * len(runs)
+    for colour, phase in zip(COLOURS[::-1], spec["phases"]):
+        widths = [one[phase] for one in runs.values()]
+        axes.barh(range(len(runs)), widths, left=at, color=colour, label=phase, height=0.6)
+        at = [a + width for a, width in zip(at, widths)]
+    axes.set_yticks(range(len(runs)), runs)
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    axes.set_xlabel("seconds since invoke run was typed")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    said = (f"{name}: " + ", ".join(f"{phase} {one[phase]:.1f} s" for phase in spec["phases"]) for name, one in runs.items())
+    return figure, "; ".join(said)
+
+
+def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
+    """Nodes over time, packed into as few lines as there were nodes at once; all orchestrators have one time axis."""
+    runs = {name: packed(nodes) for name, nodes in spec["runs"].items()}
+    heights = [0.6 + 0.16 * (1 + max(line for *_, line in nodes)) for nodes in runs.values()]
+    figure = Figure(figsize=(WIDTH, 1.1 + sum(heights)), layout="constrained")
+    subplots = figure.subplots(len(runs), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    seen: dict[str, Any] = {}
+    for axes, (name, nodes) in zip(subplots, runs.items()):
+        for node, began, ended, line in nodes:
+            kind = node.split(".")[0]
+            colour = COLOURS[KINDS.index(kind)] if kind in KINDS else COLOURS[-1]
+            bar = axes.barh(line, max(ended - began, 0.02), left=began, color=colour, height=0.8)
+            seen.setdefault(kind, bar)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_yticks([])
+        axes.set_ylabel("at once")
+        axes.set_ylim(max(line for *_, line in nodes) + 0.6, -0.6)
+    subplots[-1].set_xlim(left=0)
+    subplots[-1].set_xlabel("seconds since invoke run was typed")
+    figure.legend(seen.values(), [kind.replace("_", " ") for kind in seen], loc="outside lower center", ncols=3, frameon=False)
+    said = (
+        f"{name}: {len(nodes)} nodes from {min(began for _, began, *_ in nodes):.1f} s to {max(ended for *_, ended, _ in nodes):.1f} s"
+        for name, nodes in runs.items()
+    )
+    return figure, "; ".join(said)
+
+
+def packed(nodes: list[tuple[str, float, float]]) -> list[tuple[str, float, float, int]]:
+    """Each node with the first line that is free when it begins."""
+    free: list[float] = []
+    found = []
+    for node, began, ended in nodes:
+        line = next((number for number, at in enumerate(free) if at <= began), len(free))
+        free[line:] = [ended, *free[line + 1 :]]
+        found.append((node, began, ended, line))
+    return found
+
+
+def shown(values: list[float]) -> str:
+    """Values for those who see no picture."""
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
+DRAWN = {"dots": dots, "phases": phases, "gantt": gantt}
+
+
+def picture(spec: dict[str, Any], key: str) -> Markup:
+    """An SVG element for the page: with a text alternative, ids of its own, and the page's colour of text."""
+    figure, said = DRAWN[spec["kind"]](spec)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S).replace(INK, "currentColor")
+    svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{key}-", svg)
+    head, _, rest = svg.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    label = f'<title id="{key}-title">{escape(spec["title"])}</title><desc id="{key}-desc">{escape(said)}</desc>'
+    return Markup(f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{label}{rest}')
+
+
+def plain(text: str) -> Markup:
+    """Text in which what stands in backquotes is code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def page(view: dict[str, Any]) -> str:
+    """The HTML."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["plain"] = plain
+    for section in view["sections"]:
+        section["drawn"] = [picture(spec, f"{section['id']}-{number}") for number, spec in enumerate(section["pictures"])]
+    return environment.get_template("page.html").render(view)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(json.load(sys.stdin)), encoding="utf-8")

@@ -1,0 +1,258 @@
+"""The figures of a comparison: as JSON, and what can be concluded from them. Nothing in here starts anything."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from compare.model import Found, Row, Scenario, Section
+from stack.errors import BadUsage
+
+SCHEMA = 1
+
+
+class Summary(NamedTuple):
+    """All measurements of one row and one orchestrator.
+
+    Attributes:
+        values: each.
+        verdicts: each with whether it is good, and how often it was reached.
+        why: what could not be measured, each reason once.
+    """
+
+    values: tuple[float, ...]
+    verdicts: tuple[tuple[str, bool, int], ...]
+    why: tuple[str, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle of the values."""
+        return median(self.values)
+
+    @property
+    def low(self) -> float:
+        """The lowest."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """The highest."""
+        return max(self.values)
+
+
+class Report:
+    """What is known of a comparison.
+
+    Args:
+        content: as in the JSON.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """What `write` has left.
+
+        Raises:
+            BadUsage: it is no such file, or one of another version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            schema = content["schema"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadUsage(f"{path} is no report of invoke compare.", str(error), "invoke compare --report reports/…/report.json") from None
+        if schema != SCHEMA:
+            raise BadUsage(f"{path} has the schema {schema}, and this version reads {SCHEMA}.", "", "invoke compare")
+        return cls(content)
+
+    def write(self, path: Path) -> None:
+        """Write the JSON, all at once."""
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        new.replace(path)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What a person reads of each orchestrator, by name."""
+        return {name: facts["title"] for name, facts in self.content["orchestrators"].items()}
+
+    def declare(self, section: Section, scenarios: Iterable[Scenario]) -> None:
+        """Make room for the rows of some scenarios of a section."""
+        for row in (row for scenario in scenarios for row in scenario.rows):
+            self.content["rows"][row.id] = {"section": section.id, **asdict(row), "cells": {name: [] for name in self.titles}}
+
+    def add(self, found: Found, name: str, number: int) -> None:
+        """Keep a measurement of the round ``number``; one of a row that was not asked for is left out."""
+        if found.row in self.content["rows"]:
+            kept = {"round": number, **{key: value for key, value in asdict(found).items() if key != "row"}}
+            self.content["rows"][found.row]["cells"][name].append(kept)
+
+    def found(self, row: Row, name: str) -> list[dict[str, Any]]:
+        """Every measurement of a row."""
+        return self.content["rows"].get(row.id, {}).get("cells", {}).get(name, [])
+
+    def summary(self, row: str, name: str) -> Summary:
+        """Them all in one."""
+        found = self.content["rows"].get(row, {}).get("cells", {}).get(name, [])
+        values = tuple(one["value"] for one in found if one["value"] is not None)
+        verdicts = Counter((one["verdict"], one["good"]) for one in found if one["verdict"])
+        why = dict.fromkeys(one["why"] for one in found if one["why"])
+        return Summary(values, tuple((text, good, count) for (text, good), count in verdicts.items()), tuple(why))
+
+    def measured(self, row: str) -> dict[str, Summary]:
+        """The summaries of those orchestrators for which there are values, the lowest median first."""
+        found = {name: self.summary(row, name) for name in self.titles}
+        return dict(sorted(((name, one) for name, one in found.items() if one.values), key=lambda item: item[1].median))
+
+    def best(self, row: str) -> str | None:
+        """The orchestrator whose every value is better than every value of each other one.
+
+        None where spreads overlap, something was measured once or for one alone, there is no better, or its verdict is not good.
+        """
+        better, found = self.content["rows"][row]["better"], self.measured(row)
+        if better is None or len(found) < 2 or any(len(one.values) < 2 for one in found.values()):
+            return None
+        name = next(iter(found)) if better == "low" else next(reversed(found))
+        first, others = found[name], [one for other, one in found.items() if other != name]
+        apart = all(first.high < one.low if better == "low" else first.low > one.high for one in others)
+        return name if apart and all(good for _, good, _ in first.verdicts) else None
+
+    def ranking(self, row: Row) -> str:
+        """The medians of a row in words, the lowest first, and between which of them no order is claimed."""
+        found = self.measured(row.id)
+        shown = {name: text(one.median, row.unit) for name, one in found.items()}
+        if not found:
+            return "(not measured)"
+        if len(found) > 1 and len(set(shown.values())) == 1:
+            return f"{next(iter(shown.values()))} with each"
+        said = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
+        if len(found) == 1:
+            return said
+        if any(len(one.values) == 1 for one in found.values()):
+            return f"{said} (measured once, so no order is claimed)"
+        overlapping = [
+            f"{self.titles[a]} and {self.titles[b]}" for (a, one), (b, other) in pairwise(found.items()) if one.high >= other.low
+        ]
+        return f"{said} (no order is claimed between {listed(overlapping)}: their spreads overlap)" if overlapping else said
+
+    def judged(self, row: Row) -> tuple[int, int]:
+        """How many orchestrators have nothing but good verdicts, of how many that have any."""
+        found = [one for name in self.titles if (one := self.summary(row.id, name)).verdicts]
+        return sum(all(good for _, good, _ in one.verdicts) for one in found), len(found)
+
+    def typical(self, row: Row, name: str) -> dict[str, Any] | None:
+        """The measurement in the middle; None without any."""
+        found = sorted((one for one in self.found(row, name) if one["value"] is not None), key=lambda one: one["value"])
+        return found[(len(found) - 1) // 2] if found else None
+
+    def beside(self, row: Row, name: str, other: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The measurement of ``row`` in the same round as another one."""
+        return next((one for one in self.found(row, name) if other and one["round"] == other["round"] and one["value"] is not None), None)
+
+    def view(self, sections: Iterable[Section]) -> dict[str, Any]:
+        """All that the page shows, as `compare.page` takes it."""
+        content = self.content
+        return {
+            "title": f"{listed(self.titles.values())} on the dbt project {content['project']['name']}",
+            "facts": self._facts(),
+            "names": list(self.titles.values()),
+            "complete": content["complete"],
+            "repeated": content["rounds"] > 1,
+            "settings": [
+                {"title": facts["title"], "versions": facts["versions"], "rows": sorted(facts["settings"].items())}
+                for facts in content["orchestrators"].values()
+            ],
+            "sections": [self._section(section) for section in sections if self._rows(section)],
+        }
+
+    def _facts(self) -> list[tuple[str, str]]:
+        content, machine = self.content, self.content["machine"]
+        images = ", ".join(content["base_images"]) or "none: without Docker"
+        return [
+            (
+                "Made",
+                f"{content['time']}, in {content['seconds'] / 60:.0f} minutes, {content['rounds']} round{'s' * (content['rounds'] > 1)}",
+            ),
+            ("Project", f"{content['project']['name']}: {content['project']['counts']}, {content['project']['threads']} threads"),
+            ("Machine", f"{machine['system']}, {machine['cores']} cores, {machine['memory_mib']:,} MiB of memory"),
+            ("Runtime", content["runtime"]),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
+            ("Base images", images),
+            ("Commit", content["commit"]),
+        ]
+
+    def _rows(self, section: Section) -> dict[str, dict[str, Any]]:
+        """Those rows of a section of which anything is known, by id."""
+        own = {id: row for id, row in self.content["rows"].items() if row["section"] == section.id}
+        return {id: row for id, row in own.items() if any(row["cells"].values())}
+
+    def _section(self, section: Section) -> dict[str, Any]:
+        rows = self._rows(section)
+        measured = {id: row for id, row in rows.items() if self.measured(id)}
+        dots = [
+            {
+                "title": row["title"],
+                "unit": row["unit"],
+                "runs": {title: values for name, title in self.titles.items() if (values := self.summary(id, name).values)},
+            }
+            for id, row in measured.items()
+            if row["unit"]
+        ]
+        return {
+            "id": section.id,
+            "title": section.title,
+            "sentence": section.sentence(self) if measured else "Nothing could be measured here.",
+            "rows": [self._row(id, row) for id, row in rows.items()],
+            "pictures": [
+                *section.pictures(self),
+                *([{"kind": "dots", "title": "Every measurement", "rows": dots}] if dots else []),
+            ],
+        }
+
+    def _row(self, id: str, row: dict[str, Any]) -> dict[str, Any]:
+        best = self.best(id)
+        return {
+            "title": row["title"],
+            "what": row["what"],
+            "cells": [self._cell(self.summary(id, name), row["unit"], name == best) for name in self.titles],
+        }
+
+    def _cell(self, one: Summary, unit: str, best: bool) -> dict[str, Any]:
+        values, count = one.values, len(one.values)
+        spread = f"{number(one.low)} to {number(one.high)}, n = {count}" if count > 1 else "n = 1"
+        verdicts = [
+            {"text": text + (f" ({times} of {sum(t for *_, t in one.verdicts)})" if len(one.verdicts) > 1 else ""), "good": good}
+            for text, good, times in one.verdicts
+        ]
+        return {
+            "value": text(one.median, unit) if values else "",
+            "spread": spread if values else "",
+            "best": best,
+            "verdicts": verdicts,
+            "why": "; ".join(one.why) or ("" if values else "the comparison was ended before"),
+        }
+
+
+def number(value: float) -> str:
+    """A figure with as many digits as it is good for."""
+    if float(value).is_integer() and abs(value) >= 3:
+        return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def text(value: float, unit: str) -> str:
+    """A figure with its unit; a count has none."""
+    return f"{number(value)} {unit}" if unit else f"{value:,.0f}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """``a``, ``a and b``, or ``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

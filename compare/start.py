@@ -1,0 +1,79 @@
+"""To the first green run: what it takes from nothing, and what there is then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import images
+from bench import start as starts
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.trial import LOG_STATEMENTS, Trial
+from stack import docker, plan
+from stack.errors import StackError
+
+FIRST = Row(
+    "first_green",
+    "To the first green run",
+    "The start and the first `invoke run` together, with images or environments built and an empty database.",
+    "s",
+)
+START = Row("start", "Start", "From the command to all services healthy; PostgreSQL is up, its databases are empty.", "s")
+RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it must succeed.", "s")
+SERVICES = Row("services", "Services", "Processes or containers that stay up, without PostgreSQL.", better=None)
+SIZE = Row("size", "Size on disk", "The image, base image included; without Docker the environments, dbt's included.", "MB")
+CODE = Row("code_lines", "Lines of the integration", "Lines with something on them in docker/<name>/, without the locked packages.")
+COMPOSE = Row("compose_lines", "Lines of the compose file", "Lines with something on them in compose/docker-compose-<name>.yaml.")
+
+
+def first(trial: Trial) -> Iterator[Found]:
+    """Start from nothing, and run once."""
+    stand = trial.stand
+    start = starts.first(stand, trial.name)
+    yield Found(START.id, start)
+    stand.superuser(LOG_STATEMENTS)
+    run = trial.run()
+    if run.code:
+        raise StackError(f"The project's first run ended with exit code {run.code}.", "\n".join(run.text.splitlines()[-15:]))
+    trial.green = frozenset(trial.spans(run.began, run.ended))
+    yield Found(RUN.id, run.seconds)
+    yield Found(FIRST.id, start + run.seconds, parts={"start": start, "run": run.seconds})
+
+
+def counted(trial: Trial) -> Iterator[Found]:
+    """What can be counted without running anything."""
+    stand, orchestrator = trial.stand, trial.stand.orchestrators[trial.name]
+    yield Found(SERVICES.id, len(orchestrator.services))
+    if stand.runtime == "docker":
+        size = images.size(stand, docker.image_name(stand.settings, trial.name))
+    else:
+        size = folder_size(plan.Folders(stand.folder, trial.name).environment)
+    yield Found(SIZE.id, size / 1e6)
+    files = [path for path in (stand.folder / "docker" / trial.name).rglob("*") if is_code(path)]
+    yield Found(CODE.id, sum(map(lines, files)), parts={path.relative_to(stand.folder).as_posix(): lines(path) for path in sorted(files)})
+    yield Found(COMPOSE.id, lines(orchestrator.file))
+
+
+def folder_size(folder: Path) -> int:
+    """The bytes of all files in a folder; links count for nothing."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def is_code(path: Path) -> bool:
+    """Whether a person wrote the file."""
+    return path.is_file() and not path.name.startswith("requirements") and "__pycache__" not in path.parts
+
+
+def lines(path: Path) -> int:
+    """The lines of a text file with something on them."""
+    return sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    return f"From an empty database, the first green run came after {report.ranking(FIRST)}."
+
+
+UP = Scenario("start and first run", first, (FIRST, START, RUN), 30)  # from which every other begins
+SECTION = Section("start", "To the first green run", (UP, Scenario("size", counted, (SERVICES, SIZE, CODE, COMPOSE), 1)), sentence)

@@ -1,0 +1,220 @@
+"""The comparison, as far as it is reckoned and not measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.run import PHASES
+from compare import failures, main, speed, start
+from compare.model import Found, Row, Scenario, Section
+from compare.report import SCHEMA, Report, number, text
+from compare.trial import Graph, Span, spans
+from stack.errors import BadUsage
+
+from ..pages_of_reports import Reader
+
+ROW = Row("x", "X", "A thing.", "s")
+SECTION = Section("s", "S", (), lambda report: f"It takes {report.ranking(ROW)}.")
+
+
+def report(row: Row = ROW, **values: list[float]) -> Report:
+    """A report with one row, in which the values of each orchestrator are known."""
+    titles = {name: {"title": name.title(), "versions": {}, "settings": {}} for name in values}
+    made = Report({"schema": SCHEMA, "orchestrators": titles, "rows": {}})
+    made.declare(SECTION, [Scenario("x", lambda _: iter(()), (row,), 1)])
+    for name, each in values.items():
+        for round_, value in enumerate(each):
+            made.add(Found(row.id, value), name, round_)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        pytest.param({"a": [1.0, 1.2], "b": [1.3, 1.4], "c": [5.0, 9.0]}, "a", id="apart"),
+        pytest.param({"a": [1.0, 1.3], "b": [1.3, 1.4]}, None, id="touching"),
+        pytest.param({"a": [1.0, 9.0, 1.1], "b": [2.0, 2.1, 2.2]}, None, id="one slow moment"),
+        pytest.param({"a": [1.0], "b": [9.0]}, None, id="measured once"),
+        pytest.param({"a": [1.0, 1.1]}, None, id="nothing to compare with"),
+        pytest.param({"a": [1.0, 1.1], "b": []}, None, id="the other could not be measured"),
+    ],
+)
+def test_best_is_what_is_better_in_every_measurement(values, best) -> None:
+    assert report(**values).best("x") == best
+
+
+def test_best_may_be_the_highest_or_there_may_be_none() -> None:
+    values = {"a": [1.0, 1.2], "b": [2.0, 2.4]}
+    assert report(replace(ROW, better="high"), **values).best("x") == "b"
+    assert report(replace(ROW, better=None), **values).best("x") is None
+
+
+def test_quick_and_wrong_is_not_best() -> None:
+    made = report(a=[], b=[5.0, 6.0])
+    for value in (1.0, 1.1):
+        made.add(Found("x", value, "ends as if all were well", False), "a", 0)
+    assert made.best("x") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"a": [2.0, 2.2], "b": [1.0, 1.2]}, "1.10 s with B and 2.10 s with A"),
+        ({"a": [2.0], "b": [1.0]}, "1.00 s with B and 2.00 s with A (measured once, so no order is claimed)"),
+        (
+            {"a": [1.0, 3.0], "b": [2.0, 2.2], "c": [9.0, 9.1]},
+            "2.00 s with A, 2.10 s with B and 9.05 s with C (no order is claimed between A and B: their spreads overlap)",
+        ),
+        ({"a": [1.0], "b": [1.0]}, "1.00 s with each"),
+        ({"a": [1.0]}, "1.00 s with A"),
+        ({"a": []}, "(not measured)"),
+    ],
+)
+def test_a_sentence_claims_no_more_than_the_figures(values, said) -> None:
+    assert report(**values).ranking(ROW) == said
+
+
+def test_the_sentence_on_failures_counts_verdicts() -> None:
+    made = report(failures.BROKEN, a=[], b=[])
+    made.add(Found(failures.BROKEN.id, 1.0, "named; all 3 downstream nodes skipped", True), "a", 0)
+    made.add(Found(failures.BROKEN.id, 1.0, "named; 1 of 3 downstream nodes ran all the same", False), "b", 0)
+    assert failures.sentence(made).startswith("1 of 2 orchestrators named")
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict", "good"),
+    [
+        ((0, True, 3, 0), "ends as if all were well", False),
+        ((1, False, 3, 0), "fails without the model's name", False),
+        ((1, True, 3, 1), "named; 1 of 3 downstream nodes ran all the same", False),
+        ((1, True, 3, 0), "named; all 3 downstream nodes skipped", True),
+        ((1, True, 0, 0), "named; nothing is downstream", True),
+    ],
+)
+def test_a_broken_model_is_judged(run, verdict, good) -> None:
+    assert failures.judged(*run) == (verdict, good)
+
+
+def test_the_json_is_read_as_it_was_written(tmp_path) -> None:
+    made = report(a=[1.0, 2.0], b=[])
+    made.add(Found("x", why="it is off"), "b", 0)
+    made.write(tmp_path / "report.json")
+    read = Report.read(tmp_path / "report.json")
+    assert read.content == made.content
+    assert (read.summary("x", "a").values, read.summary("x", "b").why) == ((1.0, 2.0), ("it is off",))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"schema": SCHEMA + 1})])
+def test_what_is_no_report_is_refused(tmp_path, content) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(BadUsage):
+        Report.read(tmp_path / "x.json")
+
+
+def whole(made: Report, name: str = "p") -> Report:
+    """The report with what its page shows besides figures."""
+    content: dict[str, Any] = {"complete": False, "rounds": 1, "seconds": 60, "time": "now", "commit": "c", "runtime": "native"}
+    content |= {"machine": {"system": "L", "cores": 2, "memory_mib": 1}, "versions": {}, "base_images": []}
+    content |= {"project": {"name": name, "counts": "1 model", "threads": 4}}
+    made.content |= content
+    return made
+
+
+def test_a_cell_says_why_nothing_was_measured() -> None:
+    made = report(a=[1.0], b=[])
+    made.add(Found("x", why="it is off"), "b", 0)
+    (section,) = whole(made).view([SECTION])["sections"]
+    assert section["sentence"] == "It takes 1.00 s with A."
+    measured, missing = section["rows"][0]["cells"]
+    assert (measured["value"], measured["spread"], measured["why"]) == ("1.00 s", "n = 1", "")
+    assert (missing["value"], missing["why"]) == ("", "it is off")
+
+
+def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
+    hostile = "<script>alert(1)</script>"
+    titles = {name: {"title": name.title(), "versions": {"x": hostile}, "settings": {"KEY": hostile}} for name in ("a", "b")}
+    made = whole(Report({"schema": SCHEMA, "orchestrators": titles, "rows": {}}), hostile)
+    for section in main.SECTIONS:
+        made.declare(section, section.scenarios)
+        for row in (row for scenario in section.scenarios for row in scenario.rows):
+            parts = {"phases": dict.fromkeys(PHASES, 1.0)} if row is speed.RUN else {}
+            parts |= {"nodes": [[f"model.p.{hostile}", 0.0, 1.0], ["test.p.t", 0.5, 2.0]]} if row is speed.TOGETHER else {}
+            made.add(Found(row.id, 2.5, hostile, True, parts), "a", 0)
+            made.add(Found(row.id, why=hostile), "b", 0)
+    made.write(tmp_path / "report.json")
+    main.again(str(tmp_path / "report.json"), None)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Reader(text)
+    assert page.loaded == []
+    assert "script" not in page.tags
+    assert text.count("&lt;script&gt;") > 20
+    assert len(page.ids) == len(set(page.ids))
+    assert page.tags.count("svg") == page.tags.count("desc") == 2 + len(main.SECTIONS)
+    assert "ended before it was complete" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"), [(3.0, "", "3"), (1234.5, "MB", "1,234 MB"), (12.34, "s", "12.3 s"), (1.234, "×", "1.23 ×"), (0, "", "0")]
+)
+def test_figures_have_the_digits_that_they_are_good_for(value, unit, shown) -> None:
+    assert text(value, unit) == shown
+    assert number(1.0) == "1.00"
+
+
+def test_each_orchestrator_comes_first_in_turn() -> None:
+    assert [main.turned("abc", number)[0] for number in range(4)] == ["a", "b", "c", "a"]
+
+
+GRAPH = Graph(
+    "p",
+    "1.11",
+    {
+        name: {
+            "name": name.split(".")[2],
+            "resource_type": name.split(".")[0],
+            "package_name": "p" if name != "model.q.other" else "q",
+            "original_file_path": f"models/{name.split('.')[2]}.sql",
+            "materialized": "ephemeral" if name == "model.p.between" else "table",
+        }
+        for name in ("model.p.first", "model.p.between", "model.p.middle", "model.p.last", "model.q.other", "test.p.t")
+    },
+    {
+        "model.p.first": ["model.p.middle", "model.p.between"],
+        "model.p.middle": ["model.p.last", "test.p.t"],
+        "model.p.last": ["exposure.p.page"],
+    },
+)
+
+
+def test_the_model_that_is_broken_has_some_before_it_and_most_after_it() -> None:
+    assert GRAPH.middle().id == "model.p.middle"
+    assert GRAPH.downstream("model.p.middle") == {"model.p.last", "test.p.t"}
+    assert replace(GRAPH, children={}).middle().id == "model.p.first"
+
+
+def test_what_postgresql_did_for_a_node_is_read_from_its_log() -> None:
+    said = '/* {"app": "dbt", "dbt_version": "1.11.16", "node_id": "model.p.first"} */'
+    log = [
+        f"postgres  | bench 100.500 LOG:  duration: 500.000 ms  statement: {said}",
+        f"postgres  | bench 103.000 LOG:  duration: 1000.000 ms  statement: {said}",
+        "postgres  | bench 104.000 ERROR:  syntax error",
+        f"postgres  | bench 104.000 STATEMENT:  {said.replace('first', 'second')}",
+        f"postgres  | bench 105.000 LOG:  duration: 1.0 ms  statement: {said.replace('model.p.first', 'operation.p.hook')}",
+        'postgres  | bench 106.000 LOG:  duration: 1.0 ms  statement: /* {"app": "dbt", "connection_name": "list_db"} */',
+        f"postgres  | bench 200.000 LOG:  duration: 1.0 ms  statement: {said.replace('first', 'late')}",
+    ]
+    assert spans(log, 100.0, 110.0) == {"model.p.first": Span(100.0, 103.0), "model.p.second": Span(104.0, 104.0)}
+
+
+def test_nodes_at_the_same_time_are_counted() -> None:
+    assert speed.together([Span(0, 2), Span(1, 3), Span(2, 4)]) == 2  # the third begins as the first ends
+
+
+def test_ids_are_said_once() -> None:
+    rows = [row.id for section in main.SECTIONS for scenario in section.scenarios for row in scenario.rows]
+    assert len(rows) == len(set(rows))
+    assert main.SECTIONS[0].scenarios[0] is start.UP
