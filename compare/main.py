@@ -15,10 +15,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import yaml
+from dotenv import dotenv_values
 
 from bench import harness
 from bench.stand import RUNTIMES, Stand, possible, stand, where
-from compare import cost, failures, speed, start
+from compare import cost, failures, loop, speed, start
 from compare.model import Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
@@ -31,11 +32,9 @@ from stack.project import Project
 from stack.runner import Runner
 from stack.runtime import POSTGRES
 
-SECTIONS = (start.SECTION, speed.SECTION, failures.SECTION, cost.SECTION)
+SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, cost.SECTION)
 NAME = "switchyard-compare"
 ROUNDS = 3
-# Settings of the person's that the copy has; ports and secrets are its own, and schedules are off.
-KEPT = ("DAGSTER_TABLE_METADATA", "INTEGRATION", "LOCK_TIMEOUT", "POSTGRES_MEMORY", "STACK_PG_BIN", *BASE_IMAGE_KEYS)
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -55,7 +54,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         only: ids of `SECTIONS`, separated by commas; empty for all.
         orch: orchestrators, separated by commas; empty for all.
         rounds: how often everything is measured; None for `ROUNDS`, or once when ``quick``.
-        runtime: ``docker`` or ``native``; empty for what RUNTIME in ``.env`` says.
+        runtime: ``docker`` or ``native``; empty for RUNTIME in ``.env``.
         out: the folder to write to; None for one in ``reports/``.
         quick: leave out what takes long.
 
@@ -120,7 +119,6 @@ def again(path: str, out: str | None) -> None:
     report = Report.read(Path(path))
     folder = Path(out) if out else Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    environment()
     page(report, folder)
     console.ok(f"Written to {folder / 'report.html'}")
 
@@ -130,15 +128,16 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     for path in (own.root / "certs").glob("*"):
         if path.is_file():
             shutil.copy(path, copy / "certs" / path.name)
-    kept = {key: own[key] for key in KEPT} | {"SCHEDULES_ENABLED": "false"}
-    if project.shop:
-        return {**kept, "DBT_PROJECT": projects.SHOP}
-    return {**kept, **projects.duplicate(project, copy / ".stack" / "compared")[1]}
+    example = dotenv_values(copy / ".env.example", interpolate=False)
+    # Ports and secrets are its own, and nothing runs that was not asked for.
+    kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not value.startswith("<")}
+    copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
+    return {**kept, "SCHEDULES_ENABLED": "false", **copied}
 
 
 def opened(stand: Stand, project: Project, now: datetime, rounds: int, quick: bool) -> Report:
     """A report with all but the figures."""
-    files = [path for path in project.folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
+    threads = project.output.get("threads", 1)
     return Report(
         {
             "schema": SCHEMA,
@@ -149,7 +148,7 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, quick: bo
             "runtime": stand.runtime,
             "rounds": rounds,
             "quick": quick,
-            "project": {"name": project.name, "counts": f"{len(files)} files", "threads": project.output.get("threads", 1)},
+            "project": {"name": project.name, "counts": "", "threads": threads if isinstance(threads, int) else "its profile's number of"},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
             "base_images": [stand.settings[key] for key in BASE_IMAGE_KEYS] if stand.runtime == "docker" else [],
             "orchestrators": {
@@ -208,8 +207,9 @@ def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenar
                 trial = Trial(subject, step.name)
             attempt(report, trial, step)
             done += step.scenario.seconds
+            if not trial.down and (subject.graphs or number == len(steps)):
+                facts(report, trial)
             report.write(path)
-        facts(report, subject, names[0])
 
 
 def attempt(report: Report, trial: Trial, step: Step) -> None:
@@ -223,10 +223,18 @@ def attempt(report: Report, trial: Trial, step: Step) -> None:
             report.add(found, step.name, step.number)
             known.add(found.row)
     except Exception as error:  # whatever it is, the other figures are worth having
-        why = error.what if isinstance(error, StackError) else f"{type(error).__name__}: {error}"
+        why = reason(error)
         if step.scenario is start.UP:
             trial.down = why
         refuse(report, step.name, step.number, [step.scenario], why, known)
+
+
+def reason(error: Exception) -> str:
+    """What a cell has in the place of a figure."""
+    if not isinstance(error, StackError):
+        return f"{type(error).__name__}: {error}"
+    said = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # by a command that was typed
+    return " ".join([error.what, *said[:1]])
 
 
 def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: set[str] = frozenset()) -> None:
@@ -237,7 +245,7 @@ def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario]
 
 def turned(names: Sequence[str], number: int) -> list[str]:
     """The names in the order of the round ``number``: each comes first in turn."""
-    first = number % len(names)
+    first = number % (len(names) or 1)  # none, where none can run here
     return [*names[first:], *names[:first]]
 
 
@@ -248,12 +256,14 @@ def left(began: float, done: float, expected: float) -> str:
     return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
-def facts(report: Report, subject: Subject, name: str) -> None:
-    """Add what is known once the project was parsed and the server was up."""
-    graph = subject.graph(name)
+def facts(report: Report, trial: Trial) -> None:
+    """Add what is known once the project was parsed and the server was up; once."""
+    if report.content["project"]["counts"]:
+        return
+    graph = trial.graph
     counts = Counter(node["resource_type"] for node in graph.nodes.values())
     report.content["project"]["counts"] = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(counts.items()))
-    report.content["versions"] = {"PostgreSQL": subject.stand.sql("select current_setting('server_version')"), "dbt-core": graph.version}
+    report.content["versions"] = {"PostgreSQL": trial.stand.sql("select current_setting('server_version')"), "dbt-core": graph.version}
 
 
 def environment() -> Path:
@@ -277,8 +287,8 @@ def page(report: Report, folder: Path) -> None:
     Raises:
         StackError: it could not be made.
     """
-    env = {**plan.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib"), "PYTHONUTF8": "1"}
-    argv = [str(environment()), "-I", str(Path(__file__).with_name("page.py")), str(folder / "report.html")]
+    env = {**plan.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib")}
+    argv = [str(environment()), "-I", "-X", "utf8", str(Path(__file__).with_name("page.py")), str(folder / "report.html")]
     done = subprocess.run(argv, env=env, input=json.dumps(report.view(SECTIONS)), capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise StackError("The page could not be made.", done.stderr[-2000:], f"invoke compare --report {folder / 'report.json'}")

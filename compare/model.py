@@ -37,7 +37,7 @@ class Found:
     Attributes:
         row: the id of its row.
         value: in the row's unit; None where there is none.
-        verdict: what became of it, a few words; empty where the value says it all.
+        verdict: what became of it, a few words; empty where the value is enough.
         good: whether that is as it should be; None without a verdict.
         parts: what the value was made of, for the JSON.
         why: it could not be measured; empty where it was.
@@ -56,7 +56,7 @@ class Scenario:
     """Something that is done with one orchestrator, which is up.
 
     Attributes:
-        title: what a person reads while it goes on.
+        title: what a person reads in the progress line.
         measure: does it, and yields what was found.
         rows: what it can find.
         seconds: that it takes by a first guess, for the time that is left.

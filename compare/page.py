@@ -1,4 +1,4 @@
-"""``page.py FILE``: make one HTML file of what standard input says, as `compare.report.Report.view` gives it.
+"""``page.py FILE``: make one HTML file of the JSON on standard input, as `compare.report.Report.view` gives it.
 
 It runs in an environment of its own, which has jinja2 and matplotlib, and so imports nothing of this project.
 """

@@ -173,14 +173,14 @@ class Report:
         }
 
     def _facts(self) -> list[tuple[str, str]]:
-        content, machine = self.content, self.content["machine"]
+        content, machine, project = self.content, self.content["machine"], self.content["project"]
         images = ", ".join(content["base_images"]) or "none: without Docker"
         return [
             (
                 "Made",
                 f"{content['time']}, in {content['seconds'] / 60:.0f} minutes, {content['rounds']} round{'s' * (content['rounds'] > 1)}",
             ),
-            ("Project", f"{content['project']['name']}: {content['project']['counts']}, {content['project']['threads']} threads"),
+            ("Project", f"{project['name']}: {project['counts'] or 'nodes not counted'}, {project['threads']} threads"),
             ("Machine", f"{machine['system']}, {machine['cores']} cores, {machine['memory_mib']:,} MiB of memory"),
             ("Runtime", content["runtime"]),
             ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),

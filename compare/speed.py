@@ -30,6 +30,7 @@ def run(trial: Trial) -> Iterator[Found]:
     ended = found.marks[-1]
     yield Found(RUN.id, found.seconds, parts={"phases": found.phases})
     yield Found(RATIO.id, found.seconds / build, parts={"run": found.seconds, "dbt build": build})
+    trial.require_nodes()
     spans = trial.spans(found.began, ended)
     nodes = [[node, round(span.began - found.began, 3), round(span.ended - found.began, 3)] for node, span in spans.items()]
     yield Found(TOGETHER.id, together(list(spans.values())), parts={"nodes": nodes})

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from bench.run import LOG_CONNECTIONS, Typed, bare, server_log, typed
 from bench.stand import Stand
-from stack import bootstrap
-from stack.errors import StackError
+from stack import bootstrap, pipeline
+from stack import project as projects
+from stack.errors import ApiUnusable, StackError
+from stack.native import Native
+from stack.runtime import POSTGRES
 
 # dbt writes the node before each of its statements, unless the project has a query-comment of its own.
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"
 STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstatement:  ?/\* .*"node_id": "([^"]+)"', re.I)
+
+SLOW = "compare_slow"
+SLOW_MODEL = "{{ config(materialized='table') }}\nselect pg_sleep(60)::text as slept\n"
+# How many queries of dbt's are at work on the slow model, and on anything.
+AT_WORK = (
+    "select count(*) filter (where query like '%pg_sleep(60)%'), count(*) from pg_stat_activity"
+    " where application_name = 'dbt' and state = 'active'"
+)
 
 # The manifest that a bare dbt command has left.
 PRINT_GRAPH = """
@@ -75,8 +91,17 @@ class Graph:
             waiting += new
         return found
 
+    def tests(self, node: str) -> set[str]:
+        """The ids of the tests that dbt takes with ``node``."""
+        return {child for child in self.children.get(node, ()) if child.startswith(("test.", "unit_test."))}
+
+    def blocked(self, node: str) -> set[str]:
+        """The ids of all that must not be executed when a test of ``node`` fails: what needs it, but its own tests."""
+        models = [child for child in self.children.get(node, ()) if child not in self.tests(node) and not child.startswith("exposure.")]
+        return {id for model in models for id in (model, *self.downstream(model))}
+
     def middle(self) -> Node:
-        """The model to break: of those in SQL that have a model before them, the one that most others need.
+        """The model to break: the one in SQL that most others need, of those with a model before and after it where there are such.
 
         Raises:
             StackError: the project has no model that is a file of its own and builds something.
@@ -90,7 +115,8 @@ class Graph:
             and node["original_file_path"].endswith(".sql")
         }
         after = {child for id in own for child in self.children.get(id, ())} & own
-        ranked = sorted(after or own, key=lambda id: (-len(self.downstream(id)), id))
+        before = {id for id in own if own.intersection(self.children.get(id, ()))}
+        ranked = sorted(after & before or before or own, key=lambda id: (-len(self.downstream(id)), id))
         if not ranked:
             raise StackError("The project has no SQL model of its own that could be broken.")
         node = self.nodes[ranked[0]]
@@ -155,26 +181,97 @@ class Trial:
         return typed(self.stand, "run", *args)
 
     def spans(self, began: float, ended: float) -> dict[str, Span]:
-        """What PostgreSQL did for each node between two moments, by the node's id, in the order of their begin.
+        """What PostgreSQL did for each node between two moments, by the node's id, in the order of their begin."""
+        return spans(server_log(self.stand), began, ended)
+
+    def require_nodes(self) -> None:
+        """Make sure that nodes can be seen.
 
         Raises:
-            StackError: no statement names its node.
+            StackError: no statement named its node in the first run.
         """
-        found = spans(server_log(self.stand), began, ended)
-        if not found:
+        if not self.green:
             raise StackError("PostgreSQL's log names no node: the project has a query-comment of its own.")
-        return found
+
+    @property
+    def project(self) -> Path:
+        """The folder of the project's copy."""
+        return Path(self.stand.settings["SWITCHYARD_SOURCE_PATH"])
 
     @contextmanager
     def edited(self, path: str, more: str) -> Iterator[None]:
         """A file of the project with ``more`` at its end, for a while."""
-        file = Path(self.stand.settings["SWITCHYARD_SOURCE_PATH"]) / path
+        file = self.project / path
         before = file.read_bytes()
         file.write_bytes(before + more.encode())
         try:
             yield
         finally:
             file.write_bytes(before)
+
+    @contextmanager
+    def added(self, kind: str, name: str, text: str) -> Iterator[None]:
+        """A further file in the first folder of a ``kind`` (models, tests) of the project, for a while."""
+        content = yaml.safe_load((self.project / projects.FILE).read_text(encoding="utf-8"))
+        folder = self.project / (content.get(f"{kind.removesuffix('s')}-paths") or [kind])[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+        try:
+            yield
+        finally:
+            (folder / name).unlink()
+
+    @contextmanager
+    def under_way(self) -> Iterator[Future[Typed]]:
+        """A run of which one model is left, at which PostgreSQL works just now; it is cancelled at the end, where it has not ended.
+
+        Raises:
+            StackError: it ended before.
+        """
+        with self.added("models", f"{SLOW}.sql", SLOW_MODEL), ThreadPoolExecutor(1) as pool:
+            run = pool.submit(self.run)
+            try:
+                seen = 0
+                while seen < 3:  # looks in a row: between two nodes, too, there is a moment at which nothing else is at work
+                    if run.done():
+                        raise StackError("The run that was to be disturbed ended before.", run.result().text[-500:])
+                    time.sleep(0.5)
+                    seen = seen + 1 if self.stand.superuser(AT_WORK).strip() == "1|1" else 0
+                yield run
+            finally:
+                if not run.done():
+                    self.stand.invoke("run", "--cancel")
+
+    def idle_at(self, deadline: float) -> float | None:
+        """When the orchestrator has no run in progress, in epoch seconds; None where it has one still at the ``deadline``."""
+        while True:
+            with contextlib.suppress(ApiUnusable):  # it may be on its way up
+                if not pipeline.active_runs(self.stand.driver):
+                    return time.time()
+            if time.time() > deadline:
+                return None
+            time.sleep(0.5)
+
+    def kill(self, service: str) -> None:
+        """End a service of the orchestrator's with no chance to tidy up."""
+        driver = self.stand.driver
+        if isinstance(driver, Native):
+            record = next(record for record in driver.processes.records() if record.service == service)
+            driver.processes.root(record).kill()
+            return
+        container = next(one.container for one in driver.services() if one.name == service)
+        # Not by `docker kill`, after which the engine would not start it again. The shell, too, is among those that it ends.
+        driver.runner.ask(["docker", "exec", container, "sh", "-c", "kill -9 -1"])
+
+    def restart_postgres(self) -> None:
+        """Stop PostgreSQL, as its administrator would, and start it."""
+        driver = self.stand.driver
+        if isinstance(driver, Native):
+            driver.postgres.stop()
+        else:
+            container = next(one.container for one in driver.services() if one.name == POSTGRES)
+            self.stand.command(["docker", "restart", container])
+        driver.start_postgres(300, lambda _: None)
 
 
 def spans(log: list[str], began: float, ended: float) -> dict[str, Span]:

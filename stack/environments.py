@@ -203,7 +203,7 @@ def virtualenv(
         what: it is, for the message of a failure.
         runner: what starts uv; see `trusting`.
         cache: keep what is there and up to date.
-        on_line: called with what happens.
+        on_line: called with each step.
         more: a second lock, whose packages come on top.
         again: what to type after a failure.
 

@@ -319,7 +319,7 @@ def stage(settings: Settings, project: Project) -> Path:
     return base
 
 
-def duplicate(project: Project, target: Path) -> tuple[Path, dict[str, str]]:
+def duplicate(project: Project, target: Path) -> dict[str, str]:
     """Copy the project and its local packages into ``target``, as far apart as they are, so that a copy can be edited and run.
 
     Args:
@@ -327,7 +327,7 @@ def duplicate(project: Project, target: Path) -> tuple[Path, dict[str, str]]:
         target: a folder that is made.
 
     Returns:
-        The project's folder in there, and the settings and variables with which it is the same project.
+        The settings and variables with which a checkout has the copy as its project.
     """
     root = _root_of(project.folder)
     for place in sorted((project.folder, *_locals(project.folder))):  # what is inside another comes with it
@@ -336,7 +336,7 @@ def duplicate(project: Project, target: Path) -> tuple[Path, dict[str, str]]:
             _copy(place, copy, {project.folder / "profiles.yml", *project.files.values()})
     folder = target / project.folder.relative_to(root)
     (folder / "profiles.yml").write_text(project.profiles, encoding="utf-8")
-    return folder, {**project.variables, "DBT_PROJECT": str(folder), "DBT_TARGET": project.target, "WAREHOUSE": SHARED}
+    return {**project.variables, "DBT_PROJECT": str(folder), "DBT_TARGET": project.target, "WAREHOUSE": SHARED}
 
 
 def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: str | None = None, dry: bool = False) -> None:

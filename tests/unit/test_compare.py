@@ -89,7 +89,7 @@ def test_the_sentence_on_failures_counts_verdicts() -> None:
     ("run", "verdict", "good"),
     [
         ((0, True, 3, 0), "ends as if all were well", False),
-        ((1, False, 3, 0), "fails without the model's name", False),
+        ((1, False, 3, 0), "fails without its name", False),
         ((1, True, 3, 1), "named; 1 of 3 downstream nodes ran all the same", False),
         ((1, True, 3, 0), "named; all 3 downstream nodes skipped", True),
         ((1, True, 0, 0), "named; nothing is downstream", True),

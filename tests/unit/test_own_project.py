@@ -63,6 +63,30 @@ def load(checkout: Path, place: Path, environ: dict[str, str] = ENVIRON, **value
     return project.load(configured(checkout, place, **values), environ)
 
 
+def test_a_copy_is_the_same_project_on_the_shared_server(checkout, tmp_path) -> None:
+    place = write(
+        tmp_path / "all" / "jaffle",
+        {
+            "dbt_project.yml": "name: jaffle\nvars: {day: \"{{ env_var('DAY') }}\"}\n",
+            "packages.yml": "packages: [{local: ../shared}, {local: inside}]\n",
+            "inside/dbt_project.yml": "name: inside\n",
+            "profiles.yml": profile({"type": "postgres", "host": "localhost", "password": "hush", "schema": "mine", "threads": 2}),
+            "models/a.sql": "select 1",
+            "target/manifest.json": "{}",
+            ".env": "DAY=monday\n",
+        },
+    )
+    write(tmp_path / "all", {"shared/dbt_project.yml": "name: shared\n", "other/secret.txt": "hush"})
+    found = load(checkout, place)
+    values = project.duplicate(found, tmp_path / "copy")
+    copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    inside = {"dbt_project.yml", "packages.yml", "inside/dbt_project.yml", "profiles.yml", "models/a.sql"}
+    assert copied == {f"jaffle/{name}" for name in inside} | {"shared/dbt_project.yml"}
+    assert "hush" not in (tmp_path / "copy" / "jaffle" / "profiles.yml").read_text(encoding="utf-8")
+    same = load(checkout, Path(values.pop("DBT_PROJECT")), {**ENVIRON, **values}, **values)
+    assert (same.shared, same.database, same.profiles, same.variables) == (True, found.database, found.profiles, {"DAY": "monday"})
+
+
 def refused(checkout: Path, place: Path, **values: str) -> str:
     with pytest.raises(BadConfiguration) as caught:
         load(checkout, place, **values)

@@ -1,0 +1,52 @@
+"""The day-to-day loop: a model is edited, and its table is new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.trial import Trial
+from stack.errors import StackError
+
+TABLE = Row(
+    "edit_table",
+    "From an edit to the new table",
+    "The model that most others need is saved with a comment more; then `invoke run --select` with its name. Until PostgreSQL has done the"
+    " model's last statement.",
+    "s",
+)
+PROMPT = Row("edit_prompt", "From an edit to the prompt", "The same, until the command has ended: the model's tests included.", "s")
+NODES = Row(
+    "edit_nodes",
+    "Executed after an edit ÷ asked for",
+    "Nodes for which PostgreSQL worked in that run, divided by the model and its own tests.",
+    "×",
+)
+
+
+def edit(trial: Trial) -> Iterator[Found]:
+    """Edit one model, and build it alone."""
+    trial.require_nodes()
+    victim = trial.graph.middle()
+    with trial.edited(victim.path, "\n-- compared\n"):
+        run = trial.run("--select", victim.name)
+        if run.code:
+            raise StackError(f"The run of one model ended with exit code {run.code}.")
+        spans = trial.spans(run.began, run.ended)
+    asked = {victim.id, *trial.graph.tests(victim.id)} & trial.green
+    yield Found(TABLE.id, spans[victim.id].ended - run.began, parts={"model": victim.id})
+    yield Found(PROMPT.id, run.seconds)
+    left = len(asked - spans.keys())
+    verdict = f"{left} of {len(asked)} left out" if left else ""
+    yield Found(
+        NODES.id, len(spans) / len(asked), verdict, not left if verdict else None, {"asked": sorted(asked), "executed": list(spans)}
+    )
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    return f"From saving a model to its new table it takes {report.ranking(TABLE)}."
+
+
+SECTION = Section("loop", "The day-to-day loop", (Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 12, quick=False),), sentence)
