@@ -1,0 +1,48 @@
+"""A quick comparison of the small project: every cell is measured, the page needs nothing else, and the person's stack stays as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from ..pages_of_reports import Reader
+
+
+def test_a_quick_comparison(stack, reference, tmp_path) -> None:
+    stack.on("dagster")
+    before = [service["id"] for service in stack.status()["services"]]
+    shown = stack.invoke("compare", "--quick", "--runtime", "native", "--out", str(tmp_path / "report")).stdout
+    assert "step 1 of 15: " in shown
+    assert "left" in shown
+    assert [service["id"] for service in stack.status()["services"]] == before
+    assert stack.hashes() == reference
+    complete(tmp_path / "report")
+
+
+def complete(folder: Path) -> None:
+    """Each cell of the report has a measured value, each verdict is good, and the page asks nobody for anything."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert report["complete"]
+    cells = {(row["id"], name): cell for row in report["rows"].values() for name, cell in row["cells"].items()}
+    assert {name for _, name in cells} == {"airflow", "dagster", "prefect"}
+    assert {key: cell for key, cell in cells.items() if [one["why"] for one in cell] != [""] or cell[0]["value"] is None} == {}
+    verdicts = {key: one["verdict"] for key, (one,) in cells.items() if one["good"] is False}
+    assert verdicts == {}
+    html = folder / "report.html"
+    page = Reader(html.read_text(encoding="utf-8"))
+    assert page.loaded == []
+    assert len(page.cells) > 2 * len(cells)
+    assert not any("not measured" in cell for cell in page.cells)
+    opened(html)
+
+
+def opened(page: Path) -> None:
+    """Open the page in a Chromium, where there is one: it has nothing to complain of."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser:
+        argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom", page.as_uri()]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        assert "</html>" in done.stdout
+        assert "CONSOLE" not in done.stderr, done.stderr
