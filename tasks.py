@@ -520,7 +520,16 @@ def bench(
         "report": "Make the page again from a report.json, and measure nothing.",
     }
 )
-def compare(c, orch="", runtime="", quick=False, only="", rounds=None, out=None, report=None):
+def compare(
+    c: Context,
+    orch: str = "",
+    runtime: str = "",
+    quick: bool = False,
+    only: str = "",
+    rounds: str | None = None,
+    out: str | None = None,
+    report: str | None = None,
+) -> None:
     """Compare the orchestrators on your project, in one page; on a stack and a copy of the project of its own."""
     from compare.main import again, main
     from stack.errors import BadUsage

@@ -170,11 +170,11 @@ def orchestrated(stand: Stand, name: str) -> Timeline:
     processor = memory.processor(stand) - before
     if run.code:
         raise StackError(f"A run on {name} failed.", "\n".join(run.text.splitlines()[-15:]), "invoke run")
-    told = next(at for at, line in run.lines if "http://" in line)
+    announced = next(at for at, line in run.lines if "http://" in line)
     log = server_log(stand)
     first = min(at for line in log if (match := CONNECTED.search(line)) and (at := float(match[1])) > run.began)
     last = max(float(match[1]) for line in log if (match := DISCONNECTED.search(line)))
-    created, handed, begun = _timestamps(stand, name) or (told, first, first)
+    created, handed, begun = _timestamps(stand, name) or (announced, first, first)
     return Timeline(run.began, (created, handed, begun, first, last, run.ended), processor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -23,7 +24,9 @@ from stack.orchestrators import Orchestrator
 from stack.runner import Runner
 from stack.runtime import POSTGRES
 
-PROJECT = "switchyard-bench"
+# Of this checkout alone: another one's may be measured on at the same time.
+CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+PROJECT = f"switchyard-bench-{CHECKOUT}"
 RUNTIMES = ("docker", "native")
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ import yaml
 from dotenv import dotenv_values
 
 from bench import harness
-from bench.stand import RUNTIMES, Stand, possible, stand, where
+from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
 from compare import cost, failures, loop, speed, start
 from compare.model import Found, Scenario
 from compare.report import SCHEMA, Report
@@ -33,7 +33,7 @@ from stack.runner import Runner
 from stack.runtime import POSTGRES
 
 SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, cost.SECTION)
-NAME = "switchyard-compare"
+NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = 3
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
@@ -130,7 +130,7 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
             shutil.copy(path, copy / "certs" / path.name)
     example = dotenv_values(copy / ".env.example", interpolate=False)
     # Ports and secrets are its own, and nothing runs that was not asked for.
-    kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not value.startswith("<")}
+    kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not (value or "").startswith("<")}
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     return {**kept, "SCHEDULES_ENABLED": "false", **copied}
 
@@ -177,7 +177,7 @@ def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
     services = yaml.safe_load(orchestrator.file.read_text(encoding="utf-8"))["services"]
     found = {key: str(value) for body in services.values() for key, value in (body.get("environment") or {}).items()}
     if runtime == "native":
-        found |= {key: str(value) for process in orchestrator.native.processes for key, value in process.environment.items()}
+        found |= {key: str(value) for process in orchestrator.native_block.processes for key, value in process.environment.items()}
     return found
 
 
@@ -230,14 +230,14 @@ def attempt(report: Report, trial: Trial, step: Step) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What a cell has in the place of a figure."""
+    """What a cell has instead of a figure."""
     if not isinstance(error, StackError):
         return f"{type(error).__name__}: {error}"
     said = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # by a command that was typed
     return " ".join([error.what, *said[:1]])
 
 
-def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: set[str] = frozenset()) -> None:
+def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: Set[str] = frozenset()) -> None:
     """Note why nothing was measured, in each row of the scenarios but the ``known`` ones."""
     for row in (row for scenario in scenarios for row in scenario.rows if row.id not in known):
         report.add(Found(row.id, why=why), name, number)

@@ -18,8 +18,8 @@ import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-INK = "#010203"  # in the pictures, in the place of the page's own colour of text
-# Okabe and Ito's, which people with any kind of colour blindness can tell apart.
+INK = "#010203"  # in the pictures, instead of the page's own colour of text
+# Okabe and Ito's, which people with any kind of colour blindness can distinguish.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
 DOT = "#d55e00"
 KINDS = ("model", "test", "seed", "snapshot", "unit_test")
@@ -137,7 +137,7 @@ def picture(spec: dict[str, Any], key: str) -> Markup:
 
 
 def plain(text: str) -> Markup:
-    """Text in which what stands in backquotes is code."""
+    """Text in which what is in backquotes is code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
@@ -148,7 +148,8 @@ def page(view: dict[str, Any]) -> str:
     environment.filters["plain"] = plain
     for section in view["sections"]:
         section["drawn"] = [picture(spec, f"{section['id']}-{number}") for number, spec in enumerate(section["pictures"])]
-    return environment.get_template("page.html").render(view)
+    made: str = environment.get_template("page.html").render(view)
+    return made
 
 
 if __name__ == "__main__":

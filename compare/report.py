@@ -96,7 +96,8 @@ class Report:
 
     def found(self, row: Row, name: str) -> list[dict[str, Any]]:
         """Every measurement of a row."""
-        return self.content["rows"].get(row.id, {}).get("cells", {}).get(name, [])
+        found: list[dict[str, Any]] = self.content["rows"].get(row.id, {}).get("cells", {}).get(name, [])
+        return found
 
     def summary(self, row: str, name: str) -> Summary:
         """Them all in one."""

@@ -257,7 +257,8 @@ class Trial:
         driver = self.stand.driver
         if isinstance(driver, Native):
             record = next(record for record in driver.processes.records() if record.service == service)
-            driver.processes.root(record).kill()
+            if process := driver.processes.root(record):
+                process.kill()
             return
         container = next(one.container for one in driver.services() if one.name == service)
         # Not by `docker kill`, after which the engine would not start it again. The shell, too, is among those that it ends.

@@ -150,7 +150,7 @@ def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
     stack = NativeStack(folder, PATH=bare_path)
     with removed(stack):
         first = stack.invoke("up", "--orch", "dagster")
-        assert "without Docker" in first.stdout
+        assert "Using the native runtime" in first.stdout
         stack.invoke("run")
         yield stack
 

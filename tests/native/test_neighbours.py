@@ -56,7 +56,7 @@ def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
     first_command = re.search(r"<!-- first command -->\n```sh\n(.*?)```", (root / "README.md").read_text(), re.S)[1]
     try:
         out = second.run(["sh", "-c", first_command]).stdout
-        assert "without Docker" in out
+        assert "Using the native runtime" in out
         assert "daily succeeded on Dagster" in out
         yield second
     finally:
