@@ -102,7 +102,14 @@ def run(job: str, options: jobs.Options) -> bool:
         return finish("failure", start, error)
     selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}
     config = {"ops": {op_of(job): {"config": asdict(options)}}} if options else {}
-    answer = ask(LAUNCH, params={"selector": selector, "runConfigData": config})["launchRun"]
+    launch = {"selector": selector, "runConfigData": config}
+    try:
+        answer = ask(LAUNCH, params=launch)["launchRun"]
+    except api.ApiError as error:
+        if "OperationalError" not in str(error):
+            raise
+        # PostgreSQL was restarted, and the webserver has learned it from this failure.
+        answer = ask(LAUNCH, params=launch)["launchRun"]
     if "run" not in answer:
         raise api.ApiError(f"Dagster did not start the job {job}: {answer.get('message') or answer['__typename']}")
     return follow(job, answer["run"]["runId"], start)

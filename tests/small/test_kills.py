@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -65,6 +66,20 @@ def test_a_killed_server_of_dagsters_code_is_started_again(stack, reference) -> 
     find(stack, "dagster", "server of the code").kill()
     wait_until(lambda: {service["health"] for service in stack.status()["services"]} != {"healthy"}, 60)
     assert wait_for_health(stack) == "dagster"
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_restart_of_postgres_needs_no_restart_of_the_orchestrator(stack, reference, name) -> None:
+    stack.on(name)
+    stack.invoke("run")
+    before = [service["id"] for service in stack.status()["services"] if service["orchestrator"]]
+    server = stack.root("postgres")
+    server.send_signal(signal.SIGINT)  # a fast shutdown, as when its container is restarted
+    server.wait(60)
+    stack.invoke("up", "--orch", name)
+    assert [service["id"] for service in stack.status()["services"] if service["orchestrator"]] == before
     stack.invoke("run")
     assert stack.hashes() == reference
 
