@@ -52,9 +52,9 @@ READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 def hung_up(number: int, frame: FrameType | None) -> None:
     """The terminal is closed: what is printed from now on goes nowhere, and the rest is as for Ctrl-C."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(nowhere, stream)
+    from stack import lock
+
+    lock.leave_terminal()
     signal.default_int_handler(number, frame)
 
 
@@ -532,12 +532,16 @@ def compare(
 ) -> None:
     """Compare the orchestrators on your project, in one page; on a stack and a copy of the project of its own."""
     from compare.main import again, main
+    from stack import console
     from stack.errors import BadUsage
 
     if report is not None:
         if orch or runtime or quick or only or rounds:
             raise BadUsage("--report stands alone, or with --out.", "It measures nothing.", f"invoke compare --report {report}")
         again(report, out)
+        return
+    if c.config.run.dry:
+        console.say("Would compare on a stack and a copy of the project of their own.")
         return
     main(only, orch, None if rounds is None else whole("--rounds", rounds), runtime, out, quick)
 

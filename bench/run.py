@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,15 +179,19 @@ def orchestrated(stand: Stand, name: str) -> Timeline:
     return Timeline(run.began, (created, handed, begun, first, last, run.ended), processor)
 
 
-def typed(stand: Stand, *args: str) -> Typed:
-    """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge."""
+def typed(stand: Stand, *args: str, seconds: float | None = None) -> Typed:
+    """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge. It is killed after so many seconds."""
     lines: list[tuple[float, str]] = []
     began = time.time()
     with subprocess.Popen(
         stand.argv(*args), cwd=stand.folder, env=stand.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
     ) as process:
+        limit = threading.Timer(seconds or threading.TIMEOUT_MAX, process.kill)
+        limit.daemon = True
+        limit.start()
         for line in process.stdout or ():
             lines.append((time.time(), line.rstrip()))
+        limit.cancel()
     return Typed(began, time.time(), process.returncode, tuple(lines))
 
 

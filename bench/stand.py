@@ -110,7 +110,7 @@ class Stand:
     def start(self, name: str) -> None:
         """The bare start of an orchestrator, with PostgreSQL up: nothing is checked, and nothing is printed."""
         target = self.orchestrators[name]
-        if self.runtime == "docker":
+        if self.runtime == "docker" and not docker.override(target, self.driver.project, baked=False):
             self.command(docker.compose(self.settings, target.file, "up", "-d", "--wait"))
         else:
             self.driver.start(target, baked=False, timeout=300, on_line=lambda _: None)
@@ -184,6 +184,9 @@ def remove_leftovers(project: str) -> None:
         argv = ["docker", *listing.split(), "--filter", f"label={neighbours.PROJECT}={project}"]
         if found := subprocess.check_output(argv, text=True).split():
             subprocess.check_output(["docker", *removal.split(), *found])
+    images = ["docker", "image", "ls", "--quiet", "--filter", f"label={neighbours.PROJECT}={project}"]
+    if found := sorted(set(subprocess.check_output(images, text=True).split())):
+        subprocess.check_output(["docker", "image", "rm", "--force", *found])
 
 
 def copy_checkout(root: Path, folder: Path) -> None:

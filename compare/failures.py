@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError
@@ -71,13 +72,13 @@ NO_SQL = "\nthis line is no SQL\n"
 def broken_model(trial: Trial) -> Iterator[Found]:
     """Break the model that most others need, run, mend it, and run what failed."""
     trial.require_nodes()
-    victim = trial.graph.middle()
+    victim = trial.graph.middle(trial.green)
     needing = trial.graph.downstream(victim.id) & trial.green
     with trial.edited(victim.path, NO_SQL):
         run = trial.run()
         ran = needing & trial.spans(run.began, run.ended).keys()
     parts = {"model": victim.id, "downstream": sorted(needing), "ran": sorted(ran)}
-    verdict, good = judged(run.code, victim.name in run.text, len(needing), len(ran))
+    verdict, good = judged(run.code, mentions(run.text, victim.name), len(needing), len(ran))
     yield Found(BROKEN.id, run.seconds, verdict, good, parts)
     needed = needing | {victim.id}
     run = trial.run("--failed")
@@ -93,7 +94,7 @@ def broken_model(trial: Trial) -> Iterator[Found]:
 def failing_test(trial: Trial) -> Iterator[Found]:
     """Add a test that fails."""
     trial.require_nodes()
-    victim = trial.graph.middle()
+    victim = trial.graph.middle(trial.green)
     blocked = trial.graph.blocked(victim.id) & trial.green
     with trial.added("tests", f"{TEST}.sql", f"select 1 as found from (select 1) as one -- {{{{ ref('{victim.name}') }}}}\n"):
         run = trial.run()
@@ -104,11 +105,12 @@ def failing_test(trial: Trial) -> Iterator[Found]:
 
 def no_parse(trial: Trial) -> Iterator[Found]:
     """Make a project that dbt cannot parse."""
-    victim = trial.graph.middle()
+    trial.require_nodes()
+    victim = trial.graph.middle(trial.green)
     with trial.edited(victim.path, NO_JINJA):
         run = trial.run()
         ran = trial.spans(run.began, run.ended)
-    named = victim.name in run.text
+    named = mentions(run.text, victim.name)
     if not run.code:
         verdict = "ends as if all were well"
     elif ran:
@@ -165,6 +167,11 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], object]) -> Found:
     parts = {"code": run and run.code, "said": run and run.text[-500:], "next_code": again.code, "next_said": again.text[-500:]}
     seconds = max(run.ended, over) - began if run and over else None
     return Found(row.id, seconds, verdict, seconds is not None and not again.code, parts)
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether the text has the name as a word of its own."""
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
 def judged(code: int, named: bool, needing: int, ran: int) -> tuple[str, bool]:

@@ -28,7 +28,7 @@ NODES = Row(
 def edit(trial: Trial) -> Iterator[Found]:
     """Edit one model, and build it alone."""
     trial.require_nodes()
-    victim = trial.graph.middle()
+    victim = trial.graph.middle(trial.green)
     with trial.edited(victim.path, "\n-- compared\n"):
         run = trial.run("--select", victim.name)
         if run.code:

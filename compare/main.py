@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -31,10 +32,13 @@ from stack.orchestrators import Orchestrator
 from stack.project import Project
 from stack.runner import Runner
 from stack.runtime import POSTGRES
+from switchyard import jobs
 
 SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, cost.SECTION)
 NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = 3
+# What is compared, whatever the project's own jobs select: all of it, with its tests.
+JOBS = "jobs:\n  daily:\n    dbt: build\n"
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -132,6 +136,8 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     # Ports and secrets are its own, and nothing runs that was not asked for.
     kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not (value or "").startswith("<")}
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
+    if not project.shop:
+        Path(copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
     return {**kept, "SCHEDULES_ENABLED": "false", **copied}
 
 
@@ -185,6 +191,7 @@ def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenar
     """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
     subject = Subject(stand, quick)
     names = stand.names()
+    broken: dict[str, str] = {}  # why there is no environment, or image
     for name, orchestrator in stand.orchestrators.items():
         if name in report.titles and name not in names:
             refuse(report, name, 0, scenarios, stand.driver.unsupported(orchestrator))
@@ -197,18 +204,22 @@ def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenar
     with console.Waiting("compare") as waiting:
         for name in names:
             waiting.detail(f"building {report.titles[name]}; {left(began, done, expected)}")
-            stand.driver.build([POSTGRES, name], on_line=lambda _: None)
+            try:
+                stand.driver.build([POSTGRES, name], on_line=lambda _: None)
+            except StackError as error:
+                broken[name] = reason(error)
             done += BUILD_S
         trial = Trial(subject, "")
         for number, step in enumerate(steps, 1):
             title = report.titles[step.name]
             waiting.detail(f"step {number} of {len(steps)}: {title}, {step.scenario.title}; {left(began, done, expected)}")
             if step.scenario is start.UP:
-                trial = Trial(subject, step.name)
+                trial = Trial(subject, step.name, down=broken.get(step.name, ""))
             attempt(report, trial, step)
             done += step.scenario.seconds
             if not trial.down and (subject.graphs or number == len(steps)):
-                facts(report, trial)
+                with contextlib.suppress(StackError):
+                    facts(report, trial)
             report.write(path)
 
 

@@ -28,6 +28,7 @@ from stack.runtime import POSTGRES
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"
 STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstatement:  ?/\* .*"node_id": "([^"]+)"', re.I)
 
+LONGEST = 1800  # seconds of a run, after which its command is killed
 SLOW = "compare_slow"
 SLOW_MODEL = "{{ config(materialized='table') }}\nselect pg_sleep(60)::text as slept\n"
 # How many queries of dbt's are at work on the slow model, and on anything.
@@ -100,16 +101,20 @@ class Graph:
         models = [child for child in self.children.get(node, ()) if child not in self.tests(node) and not child.startswith("exposure.")]
         return {id for model in models for id in (model, *self.downstream(model))}
 
-    def middle(self) -> Node:
+    def middle(self, green: frozenset[str]) -> Node:
         """The model to break: the one in SQL that most others need, of those with a model before and after it where there are such.
 
+        Args:
+            green: the ids of the nodes that a run executes.
+
         Raises:
-            StackError: the project has no model that is a file of its own and builds something.
+            StackError: the project has no such model that is a file of its own and builds something.
         """
         own = {
             id
             for id, node in self.nodes.items()
-            if node["resource_type"] == "model"
+            if id in green
+            and node["resource_type"] == "model"
             and node["package_name"] == self.project
             and node["materialized"] != "ephemeral"
             and node["original_file_path"].endswith(".sql")
@@ -178,7 +183,7 @@ class Trial:
 
     def run(self, *args: str) -> Typed:
         """Type `invoke run`, however it ends."""
-        return typed(self.stand, "run", *args)
+        return typed(self.stand, "run", *args, seconds=LONGEST)
 
     def spans(self, began: float, ended: float) -> dict[str, Span]:
         """What PostgreSQL did for each node between two moments, by the node's id, in the order of their begin."""
@@ -240,7 +245,8 @@ class Trial:
                 yield run
             finally:
                 if not run.done():
-                    self.stand.invoke("run", "--cancel")
+                    with contextlib.suppress(StackError):  # what was to be seen is known
+                        self.stand.invoke("run", "--cancel")
 
     def idle_at(self, deadline: float) -> float | None:
         """When the orchestrator has no run in progress, in epoch seconds; None where it has one still at the ``deadline``."""

@@ -359,8 +359,11 @@ class Docker:
             done = self.runner.follow(argv, on_line, env=env)
             if done.code:
                 raise diagnosis.image(image_name(self.settings, name), done.stderr, base_images)
-            # Those that the new one has replaced, which have no name any more.
-            self.runner.change(["docker", "image", "prune", "--force", "--filter", f"label={CHECKOUT}={self.settings.root}"])
+        self._prune()
+
+    def _prune(self) -> None:
+        """Delete the checkout's images that a newer one has replaced, so that they have no name any more; not one in use."""
+        self.runner.change(["docker", "image", "prune", "--force", "--filter", f"label={CHECKOUT}={self.settings.root}"])
 
     def _prepare(self, name: str, on_line: OnLine) -> dict[str, str]:
         """Put what the image of an orchestrator is made of into the build context, and return the variables of the build."""
@@ -655,6 +658,7 @@ class Docker:
         """Delete the images called ``names``."""
         if names:
             self._checked(self.runner.change(["docker", "image", "rm", *names]))
+        self._prune()
 
     def left_data(self) -> bool:
         """Whether a start has noted that the data is in a volume: while the engine is stopped, nothing else shows it."""

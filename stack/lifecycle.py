@@ -165,9 +165,12 @@ def _deaf(answer: str) -> Iterator[list[int]]:
 
     def heard(number: int, _: object) -> None:
         came.append(number)
+        if number == getattr(signal, "SIGHUP", None):
+            lock.leave_terminal()
         console.note(answer)
 
-    before = {number: signal.signal(number, heard) for number in lock.INTERRUPTS}
+    # What is ignored, as a closed terminal under nohup, stays so.
+    before = {number: signal.signal(number, heard) for number in lock.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield came
     finally:

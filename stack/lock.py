@@ -44,6 +44,13 @@ else:
 INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+def leave_terminal() -> None:
+    """Have this process read nothing and print to nowhere: its terminal is closed, and printing there would fail."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+
+
 @contextmanager
 def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
     """Hold the stack's lock. The operating system drops it when nobody has it open any more, however they ended.

@@ -65,7 +65,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(PATIENCE)
             break
     if sys.platform != "win32" and own_group:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses it for a group of ended processes
             os.killpg(process.pid, signal.SIGTERM)
 
 

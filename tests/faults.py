@@ -53,13 +53,15 @@ def waits(stack: Stack, reference: object, point: str) -> None:
     """While a switch stands still at ``point``, others see at most one orchestrator and change nothing; then it is completed."""
     stack.on("dagster")
     command = typed(stack, "switch", "prefect", SWITCHYARD_FAULT=f"pause@{point}")
-    wait_until(lambda: psutil.Process(command.pid).status() == psutil.STATUS_STOPPED, 120)
-    before = stack.orchestrators()
-    assert len(before) <= 1
-    second = typed(stack, "up", "--orch", "prefect")
-    wait_until(lambda: "to finish" in second.stdout.readline(), 60)
-    assert stack.orchestrators() == before
-    command.send_signal(signal.SIGCONT)
+    try:
+        wait_until(lambda: psutil.Process(command.pid).status() == psutil.STATUS_STOPPED, 120)
+        before = stack.orchestrators()
+        assert len(before) <= 1
+        second = typed(stack, "up", "--orch", "prefect")
+        wait_until(lambda: "to finish" in second.stdout.readline(), 60)
+        assert stack.orchestrators() == before
+    finally:
+        command.send_signal(signal.SIGCONT)
     assert ended(command)[0] == 0
     assert ended(second)[0] == 0
     assert healthy(stack) == "prefect"

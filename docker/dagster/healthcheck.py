@@ -36,13 +36,13 @@ def webserver() -> None:
 def location() -> dict[str, str] | None:
     """The code location: with its ``className`` when it is an error, None while it is being loaded."""
     query = "{workspaceOrError {... on Workspace {locationEntries {locationOrLoadError {... on PythonError {className}}}}}}"
-    return ask(query, timeout=5)["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
+    return ask(query, timeout=5, tries=1)["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
 
 
 def daemon() -> None:
     """The daemon's threads have reported lately."""
     query = "{instance {daemonHealth {allDaemonStatuses {daemonType required healthy}}}}"
-    statuses = ask(query, timeout=5)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    statuses = ask(query, timeout=5, tries=1)["instance"]["daemonHealth"]["allDaemonStatuses"]
     if ill := [status["daemonType"] for status in statuses if status["required"] and not status["healthy"]]:
         sys.exit(f"not reporting: {', '.join(ill)}")
 

@@ -11,7 +11,7 @@ LOCATION = "dbt"
 RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
 
 
-def ask(query: str, timeout: float = 120, **variables: Any) -> dict[str, Any]:
+def ask(query: str, timeout: float = 120, tries: int = api.TRIES, **variables: Any) -> dict[str, Any]:
     """The ``data`` of the answer to one query.
 
     Raises:
@@ -19,7 +19,8 @@ def ask(query: str, timeout: float = 120, **variables: Any) -> dict[str, Any]:
     """
     url = os.environ["DAGSTER_URL"] + "/graphql"
     sign_in = api.basic_auth(f"admin:{os.environ['DAGSTER_ADMIN_PASSWORD']}")
-    answer = api.request("POST", url, {"query": query, "variables": variables}, sign_in, timeout)
+    reads = not query.lstrip().startswith("mutation")
+    answer = api.request("POST", url, {"query": query, "variables": variables}, sign_in, timeout, tries, reads)
     if answer.get("errors"):
         raise api.ApiError(f"POST {url}: {answer['errors'][0]['message']}")
     return answer["data"]

@@ -42,8 +42,10 @@ class DockerStack(Stack):
         """Every container of the stack stands still."""
         names = ours("ps", "{{.Names}}")
         subprocess.run(["docker", "pause", *names], check=True)
-        yield
-        subprocess.run(["docker", "unpause", *names], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["docker", "unpause", *names], check=True)
 
     def orchestrators(self) -> set[str]:
         """Whose containers run at this moment."""

@@ -79,10 +79,12 @@ class NativeStack(Stack):
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
-        yield
-        for process in found:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
+        try:
+            yield
+        finally:
+            for process in found:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def exposed(self) -> list[str]:
         """What of the stack others could reach or read: a socket open to the network, a file with a secret in it."""

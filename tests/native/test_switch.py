@@ -85,7 +85,16 @@ def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("up",), ("switch", "prefect"), ("down",), ("backup",), ("clean", "--volumes", "--images"), ("bench",), ("generate", "--days", "1")],
+    [
+        ("up",),
+        ("switch", "prefect"),
+        ("down",),
+        ("backup",),
+        ("clean", "--volumes", "--images"),
+        ("bench",),
+        ("compare",),
+        ("generate", "--days", "1"),
+    ],
     ids=" ".join,
 )
 def test_a_dry_run_claims_nothing(stack, words) -> None:

@@ -191,9 +191,9 @@ GRAPH = Graph(
 
 
 def test_the_model_that_is_broken_has_some_before_it_and_most_after_it() -> None:
-    assert GRAPH.middle().id == "model.p.middle"
+    assert GRAPH.middle(frozenset(GRAPH.nodes)).id == "model.p.middle"
     assert GRAPH.downstream("model.p.middle") == {"model.p.last", "test.p.t"}
-    assert replace(GRAPH, children={}).middle().id == "model.p.first"
+    assert replace(GRAPH, children={}).middle(frozenset(GRAPH.nodes)).id == "model.p.first"
 
 
 def test_what_postgresql_did_for_a_node_is_read_from_its_log() -> None:

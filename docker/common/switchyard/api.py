@@ -36,7 +36,9 @@ def basic_auth(credentials: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(credentials.encode()).decode()}
 
 
-def request(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60, tries: int = 1) -> Any:
+def request(
+    method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60, tries: int = 1, reads: bool = False
+) -> Any:
     """Send one JSON request and return the decoded answer (None for an empty one).
 
     Args:
@@ -45,7 +47,9 @@ def request(method: str, url: str, body: Any = None, headers: dict[str, str] | N
         body: what is sent as JSON; None for nothing.
         headers: besides the content's type.
         timeout: seconds.
-        tries: how often a GET is sent to a server that answers with its own error (500 and above); it may be short of time just now.
+        tries: how often what only reads is sent where the server answers with its own error (500 and above), or not in time: it may be
+            short of time just now, or the machine has slept.
+        reads: whether it does, though it is no GET.
 
     Raises:
         ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
@@ -53,17 +57,21 @@ def request(method: str, url: str, body: Any = None, headers: dict[str, str] | N
     data = None if body is None else json.dumps(body).encode()
     message = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
     # The orchestrator is always a neighbour: a company proxy set for the build must not be asked for it.
+    again = tries > 1 and (reads or method == "GET")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(message, timeout=timeout) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
-        if error.code >= 500 and method == "GET" and tries > 1:
+        if error.code >= 500 and again:
             time.sleep(PAUSE)
-            return request(method, url, body, headers, timeout, tries - 1)
+            return request(method, url, body, headers, timeout, tries - 1, reads)
         detail = error.read().decode(errors="replace")[:500]
         raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
     except OSError as error:  # URLError, time-outs and resets alike
+        if again and isinstance(getattr(error, "reason", error), TimeoutError | ConnectionResetError):
+            time.sleep(PAUSE)
+            return request(method, url, body, headers, timeout, tries - 1, reads)
         raise ApiError(f"{method} {url}: {error}") from None
     return json.loads(text) if text.strip() else None
 

@@ -246,6 +246,12 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
         return manifest, wanted
 
 
+def environment() -> dict[str, str]:
+    """This process's environment, without the secrets of its orchestrator: a project can read all variables that dbt has."""
+    secrets = os.environ.get("SWITCHYARD_SECRETS", "").split()
+    return {key: value for key, value in os.environ.items() if key not in secrets}
+
+
 def _parse(dbt: str, target: Path) -> None:
     """Run ``dbt parse`` in a scratch folder and move its results into place, each atomically."""
     with tempfile.TemporaryDirectory(dir=target, prefix="parse-") as scratch:
@@ -254,7 +260,7 @@ def _parse(dbt: str, target: Path) -> None:
         done = subprocess.run(
             [dbt, "--no-use-colors", "--log-level", "error", "parse",
              "--project-dir", str(project_dir()), "--target-path", scratch, "--log-path", scratch],
-            capture_output=True, text=True,
+            env=environment(), capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()

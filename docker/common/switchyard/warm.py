@@ -67,7 +67,8 @@ def become(command: list[str]) -> NoReturn:
     if sys.platform == "linux" and dbt:
         beside = Path(dbt).with_name("python")
         python = str(beside) if beside.exists() else sys.executable
-        subprocess.Popen([python, "-m", "switchyard.warm", "--serve", str(os.getpid()), dbt], stdin=subprocess.DEVNULL)
+        serve = [python, "-m", "switchyard.warm", "--serve", str(os.getpid()), dbt]
+        subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project.environment())
     if os.name == "nt":  # where exec ends the process that others wait for
         sys.exit(subprocess.call(command))
     os.execvp(command[0], command)
