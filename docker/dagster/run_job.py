@@ -108,7 +108,9 @@ def run(job: str, options: jobs.Options) -> bool:
     except api.ApiError as error:
         if "OperationalError" not in str(error):
             raise
-        # PostgreSQL was restarted, and the webserver has learned it from this failure.
+        # PostgreSQL was restarted, and the webserver has learned it from this failure. It has made the run, and does not start it.
+        stillborn = [found for found in active() if found["state"] == "not_started" and found["job"] == job]
+        terminate(stillborn, "MARK_AS_CANCELED_IMMEDIATELY")
         answer = ask(LAUNCH, params=launch)["launchRun"]
     if "run" not in answer:
         raise api.ApiError(f"Dagster did not start the job {job}: {answer.get('message') or answer['__typename']}")

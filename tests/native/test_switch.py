@@ -93,7 +93,7 @@ def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
         ("clean", "--volumes", "--images"),
         ("bench",),
         ("compare",),
-        ("generate", "--days", "1"),
+        ("generate", "--orders", "1000"),
     ],
     ids=" ".join,
 )
