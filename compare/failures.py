@@ -76,7 +76,7 @@ def broken_model(trial: Trial) -> Iterator[Found]:
     needing = trial.graph.downstream(victim.id) & trial.green
     with trial.edited(victim.path, NO_SQL):
         run = trial.run()
-        ran = needing & trial.spans(run.began, run.ended).keys()
+        ran = (needing - trial.graph.before(victim.id)) & trial.spans(run.began, run.ended).keys()
     parts = {"model": victim.id, "downstream": sorted(needing), "ran": sorted(ran)}
     verdict, good = judged(run.code, mentions(run.text, victim.name), len(needing), len(ran))
     yield Found(BROKEN.id, run.seconds, verdict, good, parts)

@@ -96,6 +96,10 @@ class Graph:
         """The ids of the tests that dbt takes with ``node``."""
         return {child for child in self.children.get(node, ()) if child.startswith(("test.", "unit_test."))}
 
+    def before(self, node: str) -> set[str]:
+        """The ids of the unit tests of ``node``, which dbt executes before it."""
+        return {child for child in self.children.get(node, ()) if child.startswith("unit_test.")}
+
     def blocked(self, node: str) -> set[str]:
         """The ids of all that must not be executed when a test of ``node`` fails: what needs it, but its own tests."""
         models = [child for child in self.children.get(node, ()) if child not in self.tests(node) and not child.startswith("exposure.")]

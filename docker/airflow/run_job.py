@@ -127,6 +127,11 @@ def rerun() -> bool:
     airflow.request("POST", f"dags/{dag}/clearTaskInstances", body)
     url = page(dag, run_id)
     start(job, run_id, url, others)
+    ended = follow(airflow, path)
+    found = read_results(airflow, path, now)
+    if ended["state"] == "failed" and ended["note"] != CANCELED and not found["nodes"] and not found["error"]:
+        # Airflow may end a run that was cleared before it starts any of its tasks.
+        return run(job, replace(options, select=selection(nodes) or options.select))
     return conclude(airflow, path, url, now)
 
 

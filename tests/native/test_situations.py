@@ -41,6 +41,17 @@ def test_the_doctor_tells_leftovers_of_a_crash(stack) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can make a small disk")
+def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference) -> None:
+    """In Airflow, which has no task for the unit test."""
+    stack.on("airflow")
+    path = "models/intermediate/int_order_items.sql"
+    with stack.edited(path, (stack.dbt / path).read_text() + "\nthis line is no SQL\n"):
+        assert "unit_test int_order_items" in stack.invoke("run", code=1).stderr
+    again = stack.invoke("run", "--failed").stdout
+    assert "success  model     int_order_items " in again
+    assert stack.hashes() == reference
+
+
 def test_a_disk_that_is_nearly_full_is_told_before_anything_is_made(tmp_path, root, bare_path) -> None:
     copy_checkout(root, tmp_path)
     (tmp_path / ".stack").mkdir()
