@@ -54,7 +54,7 @@ POISON = {
     "PGREQUIREAUTH": "none", "PGTARGETSESSIONATTRS": "standby", "PGDATA": "/nowhere",
     "PGOPTIONS": "-c default_transaction_read_only=on -c search_path=nowhere",
     "COMPOSE_FILE": "/nowhere.yaml", "COMPOSE_PROFILES": "none", "COMPOSE_PARALLEL_LIMIT": "0", "COMPOSE_ENV_FILES": "/nowhere",
-    "DOCKER_BUILDKIT": "0", "PIP_INDEX_URL": "http://nowhere.invalid", "PIP_TARGET": "/nowhere", "PIP_CONSTRAINT": "/nowhere",
+    "DOCKER_BUILDKIT": "0",
     "UV_PYTHON": "3.6", "UV_NO_INDEX": "1", "UV_EXCLUDE_NEWER": "2020-01-01", "UV_CONSTRAINT": "/nowhere",
     "UV_TARGET": "/nowhere", "UV_PREFIX": "/nowhere", "UV_SYSTEM_PYTHON": "1", "UV_NO_BINARY": "1", "UV_RESOLUTION": "lowest",
     "VIRTUAL_ENV": "/nowhere", "CONDA_PREFIX": "/nowhere",

@@ -114,7 +114,7 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
         "model.tutorial.dbt_build": ("success", None, False),
         "test.tutorial.unique_a_b_id": ("pass", 0, False),
     }
-    assert "no dbt nodes" in stack.invoke("run", "--job", "smoke").stdout
+    assert "no node of the project is selected" in stack.invoke("run", "--job", "smoke").stdout
     assert stack.sql("select current_database(), count(*) from public.chatty") == "tutorial\t2"
 
 

@@ -103,8 +103,7 @@ def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name,
         assert "Traceback" not in run["message"]
     if variant == "whole":  # no test has the tag that this job selects
         done = ordinary.invoke("run", "--job", "smoke")
-        assert "smoke succeeded" in done.stdout
-        assert "no dbt nodes" in done.stdout
+        assert "no node of the project is selected" in done.stdout
 
 
 def test_the_variants_break_what_they_mean_to(expected) -> None:
