@@ -231,9 +231,8 @@ class Docker:
     project_place = "mounted read-only"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
-        home = plan.with_home(settings.root, os.environ).get("HOME", "")
-        if home != os.environ.get("HOME", ""):  # buildx writes into it
-            runner = replace(runner, env={**runner.env, "HOME": home})
+        if not plan.has_home():  # buildx writes into it
+            runner = replace(runner, env={**runner.env, "HOME": str(settings.root / ".stack" / "home")})
         self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
 
     @cached_property

@@ -64,9 +64,14 @@ def base(root: Path) -> Path:
     return root / ".stack" / "native"
 
 
+def has_home() -> bool:
+    """Whether the account has a home that can be written to, or needs none."""
+    return os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK)
+
+
 def with_home(root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
     """The caller's environment, with a HOME in the checkout where there is none that can be written to, as uv, dbt and Prefect do."""
-    if os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK):
+    if has_home():
         return environ
     return {**environ, "HOME": str(base(root) / "home")}
 
