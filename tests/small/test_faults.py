@@ -10,14 +10,15 @@ from stack.faults import POINTS
 
 from ..faults import CODES, STEPS, recovers, waits
 
-# A kill leaves most behind. The others are worth their time at a switch, which undoes them.
+# A kill leaves most behind. The others are worth their time where a switch has stopped the old orchestrator, and undoes that.
+HALF_WAY = ("switch", "stopped")
 CASES = [
     pytest.param(
         command,
         point,
         action,
         id=f"{command}-{point}-{action}",
-        marks=() if action == "kill" or command == "switch" else pytest.mark.long,
+        marks=() if action == "kill" or (command, point) == HALF_WAY else pytest.mark.long,
     )
     for command, points in STEPS.items()
     for point in points
@@ -35,6 +36,6 @@ def test_the_next_command_recovers_from_one_that_ended_after_any_step(stack, ref
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be stopped and continued there")
-@pytest.mark.parametrize("point", STEPS["switch"])
+@pytest.mark.parametrize("point", [pytest.param(one, marks=() if one == HALF_WAY[1] else pytest.mark.long) for one in STEPS["switch"]])
 def test_a_command_that_stands_still_is_waited_for(stack, reference, point) -> None:
     waits(stack, reference, point)
