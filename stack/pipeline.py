@@ -234,8 +234,8 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
             found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show)
     except Left as left:
         if sys.stdin.isatty():
-            console.say(f"{left}\nCtrl-C again within {AGAIN} s cancels it.")
             try:
+                console.say(f"{left}\nCtrl-C again within {AGAIN} s cancels it.")
                 time.sleep(AGAIN)
             except KeyboardInterrupt:
                 cancel(runtime)
