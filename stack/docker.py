@@ -657,7 +657,7 @@ class Docker:
         """Delete the images called ``names``."""
         if names:
             self._checked(self.runner.change(["docker", "image", "rm", *names]))
-        self._prune()
+            self._prune()
 
     def left_data(self) -> bool:
         """Whether a start has noted that the data is in a volume: while the engine is stopped, nothing else shows it."""

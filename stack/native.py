@@ -95,8 +95,8 @@ class Native:
 
     def starting(self) -> list[str]:
         """The services that have not become healthy yet since they were started."""
-        young = [record for record in self.processes.records() if self._young(record) and not self._mark(record.service).exists()]
-        return [record.service for record in young if not self.well(self.orchestrators[record.orchestrator], record)]
+        unseen = [record for record in self.processes.records() if not self._mark(record.service).exists()]
+        return [record.service for record in unseen if self._service(record).health == "starting"]
 
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""

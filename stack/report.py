@@ -45,10 +45,11 @@ def print_json(runtime: Runtime) -> None:
 
 def print_table(runtime: Runtime) -> None:
     """Print `snapshot` for a person, with what to type next; and that of the other runtime where both are up."""
-    _print(runtime, snapshot(runtime))
+    now = snapshot(runtime)
+    _print(runtime, now)
     if runtime.beside:
         console.say()
-        _print(runtime.beside, snapshot(runtime.beside))
+        _print(runtime.beside, now["beside"])
 
 
 def _print(runtime: Runtime, now: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .interruptions import ended, typed
@@ -27,6 +29,28 @@ print(json.dumps([dataclasses.asdict(run) for run in runs]))
 def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
     """What a function of `stack.pipeline` says of the runs in progress."""
     return json.loads(stack.run([stack.python, "-c", ASK_RUNS, function]).stdout)
+
+
+@contextmanager
+def kept_waiting(stack: Stack, *args: str) -> Iterator[str]:
+    """Type `invoke ARGS` while a session has a lock on the table `last`; yield what it prints until it waits for that. It then succeeds."""
+    locks = "select count(*) from pg_locks where relation = 'last'::regclass and mode = 'AccessExclusiveLock' and granted"
+    argv = [stack.python, "-m", "invoke", "sql"]
+    with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as session:
+        session.stdin.write("begin; lock table last; select 'mine';\n")
+        session.stdin.flush()
+        wait_until(lambda: stack.sql(locks) == "1")
+        command = typed(stack, *args)
+        try:
+            said = ""
+            while "waits for a lock" not in said:
+                line = command.stdout.readline()
+                assert line, said
+                said += line
+            yield said
+        finally:
+            session.stdin.close()
+            assert ended(command)[0] == 0
 
 
 def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:

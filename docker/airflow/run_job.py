@@ -132,7 +132,7 @@ def rerun() -> bool:
     if ended["state"] == "failed" and ended["note"] != CANCELED and not found["nodes"] and not found["error"]:
         # Airflow may end a run that was cleared before it starts any of its tasks.
         return run(job, replace(options, select=selection(nodes) or options.select))
-    return conclude(airflow, path, url, now)
+    return report(airflow, path, url, ended, found)
 
 
 def selection(nodes: list[dict[str, Any]]) -> str:
@@ -161,8 +161,11 @@ def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None
 
 def conclude(airflow: Airflow, path: str, url: str, since: datetime | None = None) -> bool:
     """Follow the run to its end, emit the nodes of dbt, only those after ``since`` where given, and return whether the run succeeded."""
-    dag_run = follow(airflow, path)
-    results = read_results(airflow, path, since)
+    return report(airflow, path, url, follow(airflow, path), read_results(airflow, path, since))
+
+
+def report(airflow: Airflow, path: str, url: str, dag_run: dict[str, Any], results: dict[str, Any]) -> bool:
+    """Emit the nodes of a run that has ended, and its end, and return whether it succeeded."""
     for record in results["nodes"]:
         api.emit("node", **record)
     good = dag_run["state"] == "success"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from ..interruptions import ended, typed
-from ..stacks import wait_until
+from .. import runs
 
 
 def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_path) -> None:
@@ -25,24 +22,9 @@ def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_pa
 
 def test_a_backup_that_waits_for_a_lock_shows_who_has_it(stack, reference, tmp_path) -> None:
     stack.on("dagster")
-    locks = "select count(*) from pg_locks where relation = 'last'::regclass and mode = 'AccessExclusiveLock' and granted"
-    argv = [stack.python, "-m", "invoke", "sql"]
-    with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as session:
-        session.stdin.write("begin; lock table last; select 'mine';\n")
-        session.stdin.flush()
-        wait_until(lambda: stack.sql(locks) == "1")
-        command = typed(stack, "backup", str(tmp_path / "locked.dump"))
-        try:
-            said = ""
-            while "waits for a lock" not in said:
-                line = command.stdout.readline()
-                assert line, said
-                said += line
-            assert "pg_dump waits for a lock that process" in said
-            assert "select 'mine'" in said
-        finally:
-            session.stdin.close()
-            assert ended(command)[0] == 0
+    with runs.kept_waiting(stack, "backup", str(tmp_path / "locked.dump")) as said:
+        assert "pg_dump waits for a lock that process" in said
+        assert "select 'mine'" in said
     refused = stack.invoke("backup", str(tmp_path / "locked.dump"), code=2)
     assert "exists already" in refused.stderr
 

@@ -45,27 +45,12 @@ def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
 
 def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference) -> None:
     stack.on("dagster")
-    locks = "select count(*) from pg_locks where relation = 'last'::regclass and mode = 'AccessExclusiveLock' and granted"
-    argv = [stack.python, "-m", "invoke", "sql"]
-    with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as session:
-        session.stdin.write("begin; lock table last; select 'mine';\n")
-        session.stdin.flush()
-        wait_until(lambda: stack.sql(locks) == "1")
-        command = typed(stack, "run")
-        try:
-            said = ""
-            while "waits for a lock" not in said:
-                line = command.stdout.readline()
-                assert line, said
-                said += line
-            shown = re.search(
-                r"model\.small\.last waits for a lock that process (\d+) of PostgreSQL has \(role dbt, since [\d:]+ UTC: (.*)\)", said
-            )
-            assert shown, said
-            assert "select 'mine'" in shown[2]
-        finally:
-            session.stdin.close()
-            assert ended(command)[0] == 0
+    with runs.kept_waiting(stack, "run") as said:
+        shown = re.search(
+            r"model\.small\.last waits for a lock that process (\d+) of PostgreSQL has \(role dbt, since [\d:]+ UTC: (.*)\)", said
+        )
+        assert shown, said
+        assert "select 'mine'" in shown[2]
     assert stack.hashes() == reference
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
 
