@@ -514,6 +514,7 @@ def bench(
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",
         "quick": "Measure once, and leave out what takes long.",
+        "full": "Measure everything, which takes an hour or two.",
         "only": "Some of the sections, separated by commas (see docs/compare.md). Without it: all.",
         "rounds": "How often everything is measured. Without it: three times, or once with --quick.",
         "out": "The folder to write to. Without it: reports/<time> in the checkout.",
@@ -525,6 +526,7 @@ def compare(
     orch: str = "",
     runtime: str = "",
     quick: bool = False,
+    full: bool = False,
     only: str = "",
     rounds: str | None = None,
     out: str | None = None,
@@ -536,14 +538,17 @@ def compare(
     from stack.errors import BadUsage
 
     if report is not None:
-        if orch or runtime or quick or only or rounds:
+        if orch or runtime or quick or full or only or rounds:
             raise BadUsage("--report stands alone, or with --out.", "It measures nothing.", f"invoke compare --report {report}")
         again(report, out)
         return
     if c.config.run.dry:
         console.say("Would compare on a stack and a copy of the project of their own.")
         return
-    main(only, orch, None if rounds is None else whole("--rounds", rounds), runtime, out, quick)
+    if quick and full:
+        raise BadUsage("--quick and --full exclude each other.", "", "invoke compare --quick")
+    depth = "quick" if quick else "full" if full else "default"
+    main(only, orch, None if rounds is None else whole("--rounds", rounds), runtime, out, depth)
 
 
 # Invoke would take dbt's flags for its own, and knows no way to let them through but two dashes before them.

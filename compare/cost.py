@@ -63,6 +63,6 @@ def sentence(report: Report) -> str:
 SECTION = Section(
     "cost",
     "Cost",
-    (Scenario("idle", idle, (MEMORY, CPU), 12), Scenario("metadata of a run", metadata, (ROWS, SPACE), 18, quick=False)),
+    (Scenario("idle", idle, (MEMORY, CPU), 12), Scenario("metadata of a run", metadata, (ROWS, SPACE), 18, "default")),
     sentence,
 )

@@ -205,11 +205,11 @@ SECTION = Section(
     "Failures",
     (
         Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN), 30),
-        Scenario("failing test", failing_test, (FAILING,), 15, quick=False),
-        Scenario("project that does not parse", no_parse, (UNREADABLE,), 8, quick=False),
-        Scenario("run cancelled", cancelled, (CANCEL,), 30, quick=False),
-        Scenario("service killed", killed, (KILLED,), 90, quick=False),
-        Scenario("PostgreSQL restarted", restarted, (RESTARTED,), 60, quick=False),
+        Scenario("failing test", failing_test, (FAILING,), 15, "default"),
+        Scenario("project that does not parse", no_parse, (UNREADABLE,), 8, "default"),
+        Scenario("run cancelled", cancelled, (CANCEL,), 30, "default"),
+        Scenario("service killed", killed, (KILLED,), 90, "default"),
+        Scenario("PostgreSQL restarted", restarted, (RESTARTED,), 60, "default"),
     ),
     sentence,
 )

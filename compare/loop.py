@@ -49,4 +49,4 @@ def sentence(report: Report) -> str:
     return f"From saving a model to its new table it takes {report.ranking(TABLE)}."
 
 
-SECTION = Section("loop", "The day-to-day loop", (Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 12, quick=False),), sentence)
+SECTION = Section("loop", "The day-to-day loop", (Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 12, "default"),), sentence)

@@ -21,7 +21,7 @@ from dotenv import dotenv_values
 from bench import harness
 from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
 from compare import cost, failures, loop, speed, start
-from compare.model import Found, Scenario
+from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
 from stack import ROOT, console, environments, orchestrators, plan, settings
@@ -36,7 +36,7 @@ from switchyard import jobs
 
 SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, cost.SECTION)
 NAME = f"switchyard-compare-{CHECKOUT}"
-ROUNDS = 3
+ROUNDS = {"quick": 1, "default": 3, "full": 3}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
@@ -51,16 +51,16 @@ class Step:
     scenario: Scenario
 
 
-def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None, quick: bool) -> None:
+def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None, depth: str) -> None:
     """Compare the orchestrators on the project that ``.env`` names, and write the figures and the page.
 
     Args:
         only: ids of `SECTIONS`, separated by commas; empty for all.
         orch: orchestrators, separated by commas; empty for all.
-        rounds: how often everything is measured; None for `ROUNDS`, or once when ``quick``.
+        rounds: how often everything is measured; None for as often as ``depth`` has it in `ROUNDS`.
         runtime: ``docker`` or ``native``; empty for RUNTIME in ``.env``.
         out: the folder to write to; None for one in ``reports/``.
-        quick: leave out what takes long.
+        depth: how much is measured, one of `DEPTHS`.
 
     Raises:
         BadUsage: there is no such section, orchestrator or runtime, the folder has a report, or the warehouse is not the stack's own.
@@ -92,12 +92,13 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     sections = [section for section in SECTIONS if not chosen or section.id in chosen]
     interrupted = None
     with stand(kind, names, NAME, lambda copy: prepare(copy, own, project)) as made:
-        report = opened(made, project, now, rounds or (1 if quick else ROUNDS), quick)
-        scenarios = {section.id: [one for one in section.scenarios if one.quick or not quick] for section in sections}
+        report = opened(made, project, now, rounds or ROUNDS[depth], depth)
+        depths = DEPTHS[: DEPTHS.index(depth) + 1]
+        scenarios = {section.id: found for section in sections if (found := [one for one in section.scenarios if one.depth in depths])}
         for section in sections:
-            report.declare(section, scenarios[section.id])
+            report.declare(section, scenarios.get(section.id, ()))
         try:
-            measure(made, report, folder / "report.json", [one for found in scenarios.values() for one in found], quick)
+            measure(made, report, folder / "report.json", [one for found in scenarios.values() for one in found], depth)
             report.content["complete"] = True
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
@@ -141,7 +142,7 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     return {**kept, "SCHEDULES_ENABLED": "false", **copied}
 
 
-def opened(stand: Stand, project: Project, now: datetime, rounds: int, quick: bool) -> Report:
+def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: str) -> Report:
     """A report with all but the figures."""
     threads = project.output.get("threads", 1)
     return Report(
@@ -153,7 +154,7 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, quick: bo
             **where(),
             "runtime": stand.runtime,
             "rounds": rounds,
-            "quick": quick,
+            "depth": depth,
             "project": {"name": project.name, "counts": "", "threads": threads if isinstance(threads, int) else "its profile's number of"},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
             "base_images": [stand.settings[key] for key in BASE_IMAGE_KEYS] if stand.runtime == "docker" else [],
@@ -187,9 +188,9 @@ def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
     return found
 
 
-def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenario], quick: bool) -> None:
+def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenario], depth: str) -> None:
     """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
-    subject = Subject(stand, quick)
+    subject = Subject(stand, depth)
     names = stand.names()
     broken: dict[str, str] = {}  # why there is no environment, or image
     for name, orchestrator in stand.orchestrators.items():

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from compare.trial import Trial
 
 
+# How much is measured, from the least: `--quick`, without a flag, `--full`.
+DEPTHS = ("quick", "default", "full")
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of the page.
@@ -60,14 +64,14 @@ class Scenario:
         measure: does it, and yields what was found.
         rows: what it can find.
         seconds: that it takes by a first guess, for the time that is left.
-        quick: whether it is a part of ``--quick``.
+        depth: the first of `DEPTHS` of which it is a part.
     """
 
     title: str
     measure: Callable[[Trial], Iterator[Found]]
     rows: tuple[Row, ...]
     seconds: float
-    quick: bool = True
+    depth: str = "quick"
 
 
 @dataclass(frozen=True)

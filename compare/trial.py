@@ -138,12 +138,12 @@ class Subject:
 
     Attributes:
         stand: the stack.
-        quick: whether little time is to be taken.
+        depth: how much is measured, one of `compare.model.DEPTHS`.
         graphs: the project's, once it is known.
     """
 
     stand: Stand
-    quick: bool
+    depth: str
     graphs: list[Graph] = field(default_factory=list)
 
     def graph(self, name: str) -> Graph:
@@ -178,7 +178,7 @@ class Trial:
     @property
     def quick(self) -> bool:
         """Whether little time is to be taken."""
-        return self.subject.quick
+        return self.subject.depth == "quick"
 
     @cached_property
     def graph(self) -> Graph:

@@ -1,0 +1,28 @@
+"""``python -m compare.reference``: docs/compare-rows.md, from the code."""
+
+from __future__ import annotations
+
+from compare.main import SECTIONS
+
+FLAGS = {"quick": "`--quick`", "default": "", "full": "`--full`"}
+
+
+def text() -> str:
+    """The page."""
+    parts = [
+        "# What a comparison measures",
+        "Made from the code of [`invoke compare`](compare.md). The last column is the flag that a row needs; empty for none.",
+    ]
+    for section in SECTIONS:
+        rows = [
+            f"| {row.title} | {row.what} | {row.unit or 'count'} | {FLAGS[scenario.depth]} |"
+            for scenario in section.scenarios
+            for row in scenario.rows
+        ]
+        parts.append(f"## {section.title}: `--only {section.id}`")
+        parts.append("\n".join(["| row | how it is measured | unit | flag |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(text())
