@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from stack import ROOT, bootstrap, checks, docker, neighbours, orchestrators, plan, ports, runtime, settings
-from stack.errors import StackError
+from stack.errors import BadUsage, StackError
 from stack.native import Native, located
 from stack.orchestrators import Orchestrator
 from stack.runner import Runner
@@ -190,12 +190,28 @@ def remove_leftovers(project: str) -> None:
 
 
 def copy_checkout(root: Path, folder: Path) -> None:
-    """Copy what git knows, or would add, of the checkout ``root`` into ``folder``."""
-    files = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, text=True)
-    for name in filter(None, files.split("\0")):
-        if (root / name).exists():
+    """Copy what git knows, or would add, of the checkout ``root`` into ``folder``; links as they are, and no repository inside it.
+
+    Raises:
+        BadUsage: it is not a clone, or git is not installed.
+    """
+    for name in filter(None, git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
+        if (root / name).is_symlink() or (root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, folder / name)
+            shutil.copy(root / name, folder / name, follow_symlinks=False)
+
+
+def git(root: Path, *args: str) -> str:
+    """What git prints of the checkout ``root``.
+
+    Raises:
+        BadUsage: it is not a clone, or git is not installed.
+    """
+    try:
+        return subprocess.run(["git", *args], cwd=root, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = (getattr(error, "stderr", "") or str(error)).strip()
+        raise BadUsage(f"git cannot list the files of {root}, and only those that it knows are copied.", why, "git clone URL") from None
 
 
 def possible() -> list[str]:
@@ -206,6 +222,6 @@ def possible() -> list[str]:
 def where() -> dict[str, Any]:
     """The commit and the machine, for whoever reads the figures."""
     return {
-        "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip(),
+        "commit": git(ROOT, "describe", "--always", "--dirty").strip(),
         "machine": {"system": platform.system(), "cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total // checks.MIB},
     }

@@ -1,9 +1,12 @@
 """The benchmark's figures, as far as they are reckoned and not measured."""
 
+import subprocess
+
 import pytest
 
-from bench import harness, images, memory, run
+from bench import harness, images, memory, run, stand
 from bench.harness import Figure, interleaved, ratio, row
+from stack.errors import BadUsage
 
 
 def test_measurements_take_turns() -> None:
@@ -66,3 +69,24 @@ def test_both_versions_of_control_groups_are_read(text, seconds) -> None:
 
 def test_memory_is_read_in_mebibytes() -> None:
     assert (memory.mebibytes("512.5MiB / 1GiB"), memory.mebibytes("1.5GiB / 2GiB")) == (512.5, 1536.0)
+
+
+def test_the_copy_of_a_checkout_has_what_git_knows_or_would_add(tmp_path) -> None:
+    root, copy = tmp_path / "root", tmp_path / "copy"
+    for folder in (root, root / "a project of its own"):
+        folder.mkdir()
+        subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    for name in ("new", "ignored", "a project of its own/model.sql"):
+        (root / name).write_text("")
+    (root / ".gitignore").write_text("ignored")
+    (root / "link").symlink_to("a project of its own")
+    copy.mkdir()
+    stand.copy_checkout(root, copy)
+    assert sorted(path.name for path in copy.rglob("*")) == [".gitignore", "link", "new"]
+    assert (copy / "link").is_symlink()
+
+
+def test_a_folder_that_is_no_clone_is_refused_with_what_git_says(tmp_path) -> None:
+    with pytest.raises(BadUsage) as refused:
+        stand.copy_checkout(tmp_path, tmp_path / "copy")
+    assert "not a git repository" in refused.value.why
