@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from bench import run
 from bench.harness import Figure
@@ -10,21 +12,34 @@ from bench.stand import Stand
 
 MODELS = 100
 MORE = f" with {MODELS} models more"
+COLUMN = "bench_number"  # of each of their tables, and of no other
 # A table each, as quick as tables can be: ten chains side by side, each model reading the one before it.
-TEXT = """{{{{ config(materialized='table', schema='marts') }}}}
-select order_id, {number} as number from {{{{ ref('{before}') }}}} limit 100
+TEXT = f"""{{{{{{{{ config(materialized='table') }}}}}}}}
+select {COLUMN} from {{before}} limit 100
 """
 
 
 def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
     """As `bench.run.measure`."""
-    folder = stand.folder / "dbt_project" / "models" / "bench"
-    folder.mkdir()
-    for number in range(MODELS):
-        before = f"bench_{number - 10:03}" if number >= 10 else "stg_orders"
-        (folder / f"bench_{number:03}.sql").write_text(TEXT.format(number=number, before=before), encoding="utf-8")
-    try:
+    with more(stand.folder / "dbt_project" / "models", MODELS):
         yield from run.measure(stand, rounds, MORE)
+
+
+@contextmanager
+def more(models: Path, count: int) -> Iterator[None]:
+    """A project with so many models more, for a while.
+
+    Args:
+        models: the project's folder of models.
+        count: how many.
+    """
+    folder = models / "bench"
+    folder.mkdir(parents=True)
+    for number in range(count):
+        before = f"{{{{ ref('bench_{number - 10:03}') }}}}" if number >= 10 else f"generate_series(1, 100) as {COLUMN}"
+        (folder / f"bench_{number:03}.sql").write_text(TEXT.format(before=before), encoding="utf-8")
+    try:
+        yield
     finally:
         for path in folder.iterdir():
             path.unlink()

@@ -160,15 +160,17 @@ def bare(stand: Stand, name: str, *args: str) -> Bare:
     return Bare(seconds, memory.processor(stand) - before + (own if stand.runtime == "native" else 0.0))
 
 
-def orchestrated(stand: Stand, name: str) -> Timeline:
+def orchestrated(stand: Stand, name: str, seconds: float | None = None) -> Timeline:
     """The timeline of one `invoke run`.
 
     Raises:
-        StackError: it failed.
+        StackError: it failed, or it had not ended after so many ``seconds``; its command was killed then, and the run may go on.
     """
     before = memory.processor(stand)
-    run = typed(stand, "run")
+    run = typed(stand, "run", seconds=seconds)
     processor = memory.processor(stand) - before
+    if seconds is not None and run.seconds >= seconds:
+        raise StackError(f"A run on {name} had not ended after {seconds / 60:.0f} minutes.", "", "invoke run --cancel")
     if run.code:
         raise StackError(f"A run on {name} failed.", "\n".join(run.text.splitlines()[-15:]), "invoke run")
     announced = next(at for at, line in run.lines if "http://" in line)

@@ -12,7 +12,6 @@ from bench.run import Typed, typed
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import AT_WORK, Trial
-from stack.native import Native
 
 BROKEN = Row(
     "broken_model",
@@ -134,13 +133,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
 
 def killed(trial: Trial) -> Iterator[Found]:
     """Kill the service that runs dbt."""
-
-    def strike() -> None:
-        trial.kill(trial.stand.orchestrators[trial.name].dbt)
-        if isinstance(trial.stand.driver, Native):
-            trial.stand.invoke("up", "--orch", trial.name)
-
-    yield disturbed(trial, KILLED, strike)
+    yield disturbed(trial, KILLED, trial.kill_dbt)
 
 
 def restarted(trial: Trial) -> Iterator[Found]:

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from bench import harness
 from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
-from compare import cost, failures, loop, speed, start
+from compare import backfill, cost, failures, loop, scheduling, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
@@ -34,7 +34,7 @@ from stack.runner import Runner
 from stack.runtime import POSTGRES
 from switchyard import jobs
 
-SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, cost.SECTION)
+SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, scheduling.SECTION, backfill.SECTION, cost.SECTION)
 NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": 3, "full": 3}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.

@@ -51,7 +51,8 @@ def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
             axes.plot(values, [place] * len(values), "o", color=DOT, alpha=0.8, markersize=5, linestyle="none")
         axes.set_yticks(range(len(row["runs"])), row["runs"])
         axes.set_ylim(len(row["runs"]) - 0.5, -0.5)
-        axes.set_xlim(0, 1.05 * max(chain.from_iterable(row["runs"].values())) or 1)
+        known = list(chain.from_iterable(row["runs"].values()))
+        axes.set_xlim(1.05 * min(0, *known), 1.05 * max(0, *known) or 1)
         axes.set_title(row["title"], loc="left", fontsize=10)
         axes.set_xlabel(row["unit"])
         said.append(f"{row['title']} in {row['unit']}: " + "; ".join(f"{name} {shown(values)}" for name, values in row["runs"].items()))
@@ -103,6 +104,21 @@ def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
     return figure, "; ".join(said)
 
 
+def lines(spec: dict[str, Any]) -> tuple[Figure, str]:
+    """A line per orchestrator through its points, each with a marker of its own."""
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for colour, marker, (name, points) in zip(COLOURS, "os^Dv*", spec["lines"].items()):
+        axes.plot(*zip(*points), color=colour, marker=marker, markersize=5, label=name)
+    axes.axhline(0, color=INK, linewidth=0.5)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(spec["x"])
+    axes.set_ylabel(spec["y"])
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    said = (f"{name}: " + ", ".join(f"{y:.1f} at {x:g}" for x, y in points) for name, points in spec["lines"].items())
+    return figure, f"{spec['y']} by {spec['x']}. " + "; ".join(said)
+
+
 def packed(nodes: list[tuple[str, float, float]]) -> list[tuple[str, float, float, int]]:
     """Each node with the first line that is free when it begins."""
     free: list[float] = []
@@ -119,7 +135,7 @@ def shown(values: list[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
 
 
-DRAWN = {"dots": dots, "phases": phases, "gantt": gantt}
+DRAWN = {"dots": dots, "phases": phases, "gantt": gantt, "lines": lines}
 
 
 def picture(spec: dict[str, Any], key: str) -> Markup:

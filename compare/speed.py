@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from statistics import linear_regression, median
 from typing import Any
 
+from bench import many
 from bench.run import PHASES, bare, orchestrated
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Span, Trial
+from stack.errors import StackError
 
 RUN = Row("run", "A run", "`invoke run` of the whole project, from typing it to the prompt.", "s")
 RATIO = Row(
@@ -19,6 +23,16 @@ RATIO = Row(
     "×",
 )
 TOGETHER = Row("parallel", "Nodes at the same time", "The most nodes that PostgreSQL worked for at one moment of that run.", better=None)
+
+SLOPE = Row(
+    "node_cost",
+    "Each further node",
+    "The seconds of `invoke run` less those of a bare `dbt build`, with 10, 100 and 500 models more, each a small table. The slope of the"
+    " line through these points, by least squares.",
+    "ms",
+)
+SIZES = (10, 100, 500)
+LIMIT = 1200  # seconds of a run
 
 
 def run(trial: Trial) -> Iterator[Found]:
@@ -34,6 +48,40 @@ def run(trial: Trial) -> Iterator[Found]:
     spans = trial.spans(found.began, ended)
     nodes = [[node, round(span.began - found.began, 3), round(span.ended - found.began, 3)] for node, span in spans.items()]
     yield Found(TOGETHER.id, together(list(spans.values())), parts={"nodes": nodes})
+
+
+def nodes(trial: Trial) -> Iterator[Found]:
+    """A bare build, then a run, with ever more models."""
+    stand, points, why = trial.stand, [], ""
+    try:
+        for size in SIZES:
+            with many.more(trial.folder("models"), size):
+                warm = trial.run("--select", "bench_000")  # what is parsed and loaded once is no cost of each run
+                if warm.code:
+                    raise StackError(f"With {size} models more, a run of one of them ended with exit code {warm.code}.")
+                bare(stand, trial.name, "parse")
+                build = bare(stand, trial.name).seconds
+                points.append({"models": size, "run": orchestrated(stand, trial.name, LIMIT).seconds, "dbt build": build})
+    except StackError as error:  # the other points are worth having
+        why = f"with {size} models more: {error.what}"
+        with contextlib.suppress(StackError):
+            stand.invoke("run", "--cancel")
+    finally:
+        trial.drop(many.COLUMN)
+    if why:
+        yield Found(SLOPE.id, why=why, parts={"points": points})
+    else:
+        yield Found(SLOPE.id, 1000 * slope([(point["models"], beyond(point)) for point in points]), parts={"points": points})
+
+
+def beyond(point: Mapping[str, float]) -> float:
+    """The seconds of a run that a bare build does not take."""
+    return point["run"] - point["dbt build"]
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the line through some points, by least squares."""
+    return linear_regression([x for x, _ in points], [y for _, y in points]).slope
 
 
 def together(spans: list[Span]) -> int:
@@ -58,7 +106,27 @@ def pictures(report: Report) -> list[dict[str, Any]]:
         made.append({"kind": "phases", "title": "Where the time of a run goes", "phases": list(PHASES), "runs": phases})
     if nodes:
         made.append({"kind": "gantt", "title": "One run: when PostgreSQL worked for each node", "runs": nodes})
+    if lines := {title: found for name, title in report.titles.items() if (found := curve(report, name))}:
+        title = "What each further node costs"
+        made.append({"kind": "lines", "title": title, "x": "models more", "y": "seconds beyond a bare dbt build", "lines": lines})
     return made
 
 
-SECTION = Section("speed", "Speed", (Scenario("run and bare dbt build", run, (RUN, RATIO, TOGETHER), 30),), sentence, pictures)
+def curve(report: Report, name: str) -> list[tuple[float, float]]:
+    """An orchestrator's seconds beyond a bare build by the number of models more: the median of all rounds."""
+    found: dict[float, list[float]] = {}
+    for point in (point for one in report.found(SLOPE, name) for point in one["parts"].get("points", ())):
+        found.setdefault(point["models"], []).append(beyond(point))
+    return [(models, median(seconds)) for models, seconds in sorted(found.items())]
+
+
+SECTION = Section(
+    "speed",
+    "Speed",
+    (
+        Scenario("run and bare dbt build", run, (RUN, RATIO, TOGETHER), 30),
+        Scenario("10, 100 and 500 models more", nodes, (SLOPE,), 900, "full"),
+    ),
+    sentence,
+    pictures,
+)

@@ -37,6 +37,13 @@ AT_WORK = (
     " where application_name = 'dbt' and state = 'active'"
 )
 
+# The tables with a column, but dbt's temporary ones.
+TABLES = """
+select format('{what}', table_schema, table_name)
+from information_schema.columns join information_schema.tables using (table_schema, table_name)
+where column_name = '{column}' and table_type = 'BASE TABLE' and table_name not like '%\\_\\_dbt\\_%';
+"""
+
 # The manifest that a bare dbt command has left.
 PRINT_GRAPH = """
 import json, os
@@ -219,10 +226,28 @@ class Trial:
             file.write_bytes(before)
 
     @contextmanager
-    def added(self, kind: str, name: str, text: str) -> Iterator[None]:
-        """A further file in the first folder of a ``kind`` (models, tests) of the project, for a while."""
+    def replaced(self, path: str, text: str) -> Iterator[None]:
+        """A file of the project, which there need not be, with another text, for a while."""
+        file = self.project / path
+        before = file.read_bytes() if file.exists() else None
+        file.write_text(text, encoding="utf-8")
+        try:
+            yield
+        finally:
+            if before is None:
+                file.unlink()
+            else:
+                file.write_bytes(before)
+
+    def folder(self, kind: str) -> Path:
+        """The first folder of a ``kind`` (models, tests) of the project."""
         content = yaml.safe_load((self.project / projects.FILE).read_text(encoding="utf-8"))
-        folder = self.project / (content.get(f"{kind.removesuffix('s')}-paths") or [kind])[0]
+        return Path(self.project, (content.get(f"{kind.removesuffix('s')}-paths") or [kind])[0])
+
+    @contextmanager
+    def added(self, kind: str, name: str, text: str) -> Iterator[None]:
+        """A further file in the `folder` of a ``kind``, for a while."""
+        folder = self.folder(kind)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
         try:
@@ -252,6 +277,18 @@ class Trial:
                     with contextlib.suppress(StackError):  # what was to be seen is known
                         self.stand.invoke("run", "--cancel")
 
+    def warehouse(self, script: str) -> str:
+        """What psql answers to a script of the superuser's in the project's database; dbt's own role would be seen in the log."""
+        return self.stand.superuser(script, projects.database(self.stand.settings))
+
+    def table(self, column: str) -> str:
+        """The name of the table that has a column of this name, wherever the project puts its tables; empty while there is none."""
+        return self.warehouse(TABLES.format(what="%I.%I", column=column)).strip()
+
+    def drop(self, column: str) -> None:
+        """Drop all tables that have a column of this name."""
+        self.warehouse(TABLES.format(what="drop table if exists %I.%I cascade", column=column).replace(";", " \\gexec"))
+
     def idle_at(self, deadline: float) -> float | None:
         """When the orchestrator has no run in progress, in epoch seconds; None where it has one still at the ``deadline``."""
         while True:
@@ -273,6 +310,12 @@ class Trial:
         container = next(one.container for one in driver.services() if one.name == service)
         # Not by `docker kill`, after which the engine would not start it again. The shell, too, is among those that it ends.
         driver.runner.ask(["docker", "exec", container, "sh", "-c", "kill -9 -1"])
+
+    def kill_dbt(self) -> None:
+        """Kill the service that runs dbt, and natively, where nothing else does, start it again."""
+        self.kill(self.stand.orchestrators[self.name].dbt)
+        if isinstance(self.stand.driver, Native):
+            self.stand.invoke("up", "--orch", self.name)
 
     def restart_postgres(self) -> None:
         """Stop PostgreSQL, as its administrator would, and start it."""

@@ -143,6 +143,7 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
         for row in (row for scenario in section.scenarios for row in scenario.rows):
             parts = {"phases": dict.fromkeys(PHASES, 1.0)} if row is speed.RUN else {}
             parts |= {"nodes": [[f"model.p.{hostile}", 0.0, 1.0], ["test.p.t", 0.5, 2.0]]} if row is speed.TOGETHER else {}
+            parts |= {"points": [{"models": 10, "run": 3.0, "dbt build": 2.0}]} if row is speed.SLOPE else {}
             made.add(Found(row.id, 2.5, hostile, True, parts), "a", 0)
             made.add(Found(row.id, why=hostile), "b", 0)
     made.write(tmp_path / "report.json")
@@ -153,7 +154,7 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     assert "script" not in page.tags
     assert text.count("&lt;script&gt;") > 20
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == page.tags.count("desc") == 2 + len(main.SECTIONS)
+    assert page.tags.count("svg") == page.tags.count("desc") == 3 + len(main.SECTIONS)
     assert "ended before it was complete" in text
 
 

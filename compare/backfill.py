@@ -1,0 +1,223 @@
+"""Backfill: days of a microbatch model, filled at once, and what is left to do where that was killed half way."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta, timezone
+from typing import NamedTuple
+
+from bench.run import Typed
+from compare.failures import ENDS, PATIENCE
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.trial import AT_WORK, Trial
+from stack.errors import StackError
+
+DAYS = 7
+HALF = 3  # days that are there when the service is killed
+SLEEP = 2  # seconds that each day then takes at least
+
+FILLED = Row(
+    "backfill",
+    f"{DAYS} days",
+    f"A microbatch model over {DAYS} days and the table that it reads, by `invoke run --select +MODEL --full-refresh`. From typing it to"
+    " the prompt; each day must be there once.",
+    "s",
+)
+RUNS = Row("backfill_runs", f"Runs for {DAYS} days", "dbt's invocations that have filled them; one command was typed.")
+KILLED = Row(
+    "backfill_killed",
+    "Killed half way",
+    f"The same, where each day takes {SLEEP} s more; the service that runs dbt gets kill -9 when {HALF} days are there. Docker starts it"
+    " again, natively `invoke up` does. From then until the command, the run and dbt have ended.",
+    "s",
+)
+COMPLETE = Row(
+    "backfill_complete",
+    "Complete after that",
+    f"From typing `invoke run --failed` until all {DAYS} days are there; where they are not then, the first command is typed again.",
+    "s",
+)
+AGAIN = Row("backfill_again", "Days filled again", "Days that were there after the kill and that those commands filled again.")
+
+SOURCE, MODEL = "compare_days", "compare_backfill"
+DAY = "compare_day"  # columns that no table of the project has
+SOURCE_DAY = "compare_source_day"
+COMMAND = ("--select", f"+{MODEL}", "--full-refresh")
+
+
+class Filled(NamedTuple):
+    """One row of the model's table: its day, dbt's invocation and the time."""
+
+    day: str
+    run: str
+    at: str
+
+
+def filled(trial: Trial) -> Iterator[Found]:
+    """Fill all days at once."""
+    with models(trial, 0):
+        run = trial.run(*COMMAND)
+        if run.code:
+            raise StackError(f"The backfill ended with exit code {run.code}.", run.text[-1000:])
+        found = rows(trial)
+    yield Found(FILLED.id, run.seconds, count(found), complete(found), {"days": [row.day for row in found]})
+    yield Found(RUNS.id, len({row.run for row in found}))
+
+
+def killed(trial: Trial) -> Iterator[Found]:
+    """Kill what runs dbt half way, then fill what is left."""
+    with models(trial, SLEEP):
+        run: Typed | None = None
+        with half_way(trial) as future:
+            struck_at = time.time()
+            trial.kill_dbt()
+            with contextlib.suppress(TimeoutError):  # then it is cancelled
+                run = future.result(PATIENCE)
+            deadline = struck_at + PATIENCE
+            ended = (run.ended if run else None, trial.idle_at(deadline), at_rest(trial, deadline))
+        before = rows(trial)
+        verdict, good = struck(run, ended, before)
+        known = [at for at in ended if at is not None]
+        parts = {"code": run and run.code, "said": run and run.text[-500:], "days": sorted(days(before))}
+        yield Found(KILLED.id, max(known) - struck_at if len(known) == len(ended) else None, verdict, good, parts)
+        yield from mended(trial, before)
+
+
+def mended(trial: Trial, before: list[Filled]) -> Iterator[Found]:
+    """Fill what is left, with the commands that it takes.
+
+    Args:
+        trial: where.
+        before: the rows that are there.
+    """
+    found, again, said, began = before, 0, [], time.time()
+    for args in (("--failed",), COMMAND):
+        run = trial.run(*args)
+        known, found = found, rows(trial)
+        again += len(days(before) & days(set(found) - set(known)))
+        said.append(f"`invoke run {' '.join(args)}` ends with exit code {run.code}, {count(found)}")
+        if complete(found) and not run.code:
+            break
+    done = complete(found) and not run.code
+    verdict = "; then ".join(said)
+    yield Found(COMPLETE.id, run.ended - began if done else None, verdict, done and len(said) == 1, {"said": run.text[-500:]})
+    yield Found(AGAIN.id, again, parts={"before": sorted(days(before))})
+
+
+@contextmanager
+def models(trial: Trial, sleep: float) -> Iterator[None]:
+    """The model and the table that it reads; nothing is left of them afterwards."""
+    today = datetime.now(timezone.utc).date()
+    with contextlib.ExitStack() as stack:
+        for column in (DAY, SOURCE_DAY):
+            stack.callback(trial.drop, column)
+        for name, text in texts(today - timedelta(days=DAYS - 1), today, sleep).items():
+            stack.enter_context(trial.added("models", f"{name}.sql", text))
+        yield
+
+
+def texts(first: date, last: date, sleep: float) -> dict[str, str]:
+    """The models: dbt has a batch for each day from the first to today, and each takes ``sleep`` seconds more."""
+    return {
+        SOURCE: f"""{{{{ config(materialized='table', event_time='{SOURCE_DAY}') }}}}
+select day as {SOURCE_DAY} from generate_series(timestamp '{first}', timestamp '{last}', interval '1 day') as day
+""",
+        MODEL: f"""{{{{ config(
+    materialized='incremental', incremental_strategy='microbatch', event_time='{DAY}', unique_key='{DAY}', batch_size='day', begin='{first}'
+) }}}}
+select {SOURCE_DAY} as {DAY}, '{{{{ invocation_id }}}}' as run, clock_timestamp() as at, pg_sleep({sleep})::text as slept
+from {{{{ ref('{SOURCE}') }}}}
+""",
+    }
+
+
+@contextmanager
+def half_way(trial: Trial) -> Iterator[Future[Typed]]:
+    """A backfill of which some days are there, and others are not; it is cancelled at the end, where it has not ended.
+
+    Raises:
+        StackError: it ended before.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(trial.run, *COMMAND)
+        try:
+            while len(rows(trial)) < HALF:
+                if run.done():
+                    raise StackError("The backfill that was to be killed ended before.", run.result().text[-500:])
+                time.sleep(0.3)
+            yield run
+        finally:
+            if not run.done():
+                with contextlib.suppress(StackError):  # what was to be seen is known
+                    trial.stand.invoke("run", "--cancel")
+
+
+def at_rest(trial: Trial, deadline: float) -> float | None:
+    """Since when dbt has no query at work, in epoch seconds; None where it has some still at the ``deadline``."""
+    quiet: list[float] = []
+    while len(quiet) < 3:  # looks in a row: between two days, too, there is a moment without
+        if time.time() > deadline:
+            return None
+        quiet = [*quiet, time.time()] if trial.stand.superuser(AT_WORK).strip().endswith("|0") else []
+        time.sleep(0.5)
+    return quiet[0]
+
+
+def rows(trial: Trial) -> list[Filled]:
+    """The rows of the model's table."""
+    table = trial.table(DAY)
+    found = trial.warehouse(f"select {DAY}::date, run, at from {table} order by 1;") if table else ""
+    return [Filled(*line.split("|")) for line in found.splitlines()]
+
+
+def days(found: Iterable[Filled]) -> set[str]:
+    """Their days."""
+    return {row.day for row in found}
+
+
+def complete(found: Sequence[Filled]) -> bool:
+    """Whether all days are there, each once."""
+    return len(found) == len(days(found)) == DAYS
+
+
+def count(found: Sequence[Filled]) -> str:
+    """How many days are there, in words."""
+    return f"{len(days(found))} of {DAYS} days there" + (", some more than once" if len(found) > len(days(found)) else "")
+
+
+def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Filled]) -> tuple[str, bool]:
+    """The verdict on a backfill that was killed, and whether it is good: it ends, and does not report success with days left out.
+
+    Args:
+        run: the command; None where it did not end.
+        ended: when the command, the run and dbt had ended.
+        found: the rows that there are then.
+    """
+    if run is None or None in ended:
+        return f"the run does not end; {count(found)}", False
+    how = ENDS.get(run.code, f"the command ends with exit code {run.code}")
+    return f"{how}; {count(found)}", bool(run.code) or complete(found)
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    return (
+        f"Killed half way through {DAYS} days, a backfill is complete again {report.ranking(COMPLETE)} later, and the days that were filled"
+        f" a second time are {report.ranking(AGAIN)}."
+    )
+
+
+SECTION = Section(
+    "backfill",
+    "Backfill",
+    (
+        Scenario("seven days", filled, (FILLED, RUNS), 25, "full"),
+        Scenario("seven days, killed half way", killed, (KILLED, COMPLETE, AGAIN), 120, "full"),
+    ),
+    sentence,
+)

@@ -1,0 +1,214 @@
+"""Scheduling: jobs that fall due, two at once, and some while the stack is down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import NamedTuple
+
+from bench.run import CONNECTED, server_log
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.trial import Trial
+from stack.errors import StackError
+from switchyard import jobs
+
+DUE = 10  # minutes of which the lag is measured
+MISSED = 3  # that pass while the stack is down
+SLEEP = 3  # seconds that the model sleeps
+START = 75  # seconds that a start and a first run may take; a minute that they take more is one lag less
+PATIENCE = 120  # seconds after which a run in progress is too slow for this
+MINUTE = 60
+
+LAG = Row(
+    "schedule_lag",
+    "From due to dbt",
+    f"A job of one model is due every minute; the median of {DUE} due minutes. From the full minute to dbt's first connection to"
+    " PostgreSQL.",
+    "s",
+)
+WORST = Row("schedule_lag_max", "From due to dbt, the slowest", "The longest of the same.", "s")
+TOGETHER = Row(
+    "schedule_together",
+    "Two due together",
+    f"Two jobs are due in the same minute, each with a model that sleeps {SLEEP} s. From the full minute until PostgreSQL has done both"
+    " models; the second dbt must wait for the first.",
+    "s",
+)
+MADE_UP = Row(
+    "schedule_missed",
+    f"Runs made up for, of {MISSED} missed",
+    f"The job falls due {MISSED} times while the stack is down. Its runs after `invoke up`, without that of the next due minute. Nothing"
+    " is set for this but Airflow's `catchup=False`: with its other value, Airflow makes up for all since a DAG's first day.",
+    better=None,
+)
+
+MODEL = "compare_due"
+MARK = "compare_run"  # a column that no table of the project has
+# Each run adds a row.
+SQL = f"""{{{{ config(materialized='incremental', incremental_strategy='append') }}}}
+select '{{{{ invocation_id }}}}' as {MARK}, clock_timestamp() as began, pg_sleep({SLEEP})::text as slept, clock_timestamp() as ended
+"""
+JOBS = f"""jobs:
+  daily: {{{{dbt: build}}}}
+  each: {{{{dbt: run --select {MODEL}, schedule: "* * * * *"}}}}
+  once: {{{{dbt: run --select {MODEL}, schedule: "{{minute}} * * * *"}}}}
+"""
+
+
+class Done(NamedTuple):
+    """One run of the model: epoch seconds."""
+
+    began: float
+    ended: float
+
+
+def schedules(trial: Trial) -> Iterator[Found]:
+    """Let a job fall due each minute, then another one with it, then miss some."""
+    stand = trial.stand
+    together = following(time.time() + START) + DUE * MINUTE
+    with scheduled(trial, together):
+        run = trial.run("--job", "each")  # it finds the caches as the later ones do
+        if run.code:
+            raise StackError(f"The job that was to be scheduled ended with exit code {run.code}.")
+        first = following(settled(trial))
+        until(together - 10)  # the last of them has ended, or takes too long; and the log is not read while something is due
+        connections = [float(match[1]) for line in server_log(stand) if (match := CONNECTED.search(line))]
+        found = lags(range(first, together, MINUTE), connections, runs(trial))
+        parts = {"due": first, "lags": [round(lag, 3) for lag in found]}
+        yield Found(LAG.id, median(found), parts=parts)
+        yield Found(WORST.id, max(found), parts=parts)
+        until(together)
+        yield turns(awaited(lambda: [one for one in runs(trial) if one.began >= together], 2, together + MINUTE), together)
+        yield made_up(trial)
+
+
+@contextmanager
+def scheduled(trial: Trial, together: int) -> Iterator[None]:
+    """The stack with the jobs, and their schedules on."""
+    stand = trial.stand
+    before = stand.env["SCHEDULES_ENABLED"]
+
+    def again(enabled: str) -> None:
+        stand.invoke("down", "--force")
+        stand.env["SCHEDULES_ENABLED"] = enabled
+
+    try:
+        with trial.added("models", f"{MODEL}.sql", SQL), trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60)):
+            again("true")
+            stand.invoke("up", "--orch", trial.name)
+            yield
+            again(before)  # before the files change, so that nothing is scheduled that is no more
+    finally:
+        if stand.env["SCHEDULES_ENABLED"] != before:
+            again(before)
+        stand.invoke("up", "--orch", trial.name)
+        trial.drop(MARK)
+
+
+def following(moment: float) -> int:
+    """The full minute after a moment, in epoch seconds."""
+    return (int(moment) // MINUTE + 1) * MINUTE
+
+
+def until(moment: float) -> None:
+    """Wait for a time of day."""
+    time.sleep(max(0.0, moment - time.time()))
+
+
+def awaited(ask: Callable[[], list[Done]], count: int, deadline: float) -> list[Done]:
+    """What is asked for, once it has so many.
+
+    Raises:
+        StackError: it has not by the deadline.
+    """
+    while len(found := ask()) < count:
+        if time.time() > deadline:
+            raise StackError(f"{len(found)} of {count} runs that were due had ended a minute later.")
+        time.sleep(1)
+    return found
+
+
+def settled(trial: Trial) -> float:
+    """Wait until nothing is in progress, early enough in a minute for something to be done before the next; returns the time.
+
+    Raises:
+        StackError: runs follow one another without a pause.
+    """
+    deadline = time.time() + PATIENCE
+    while idle := trial.idle_at(deadline):
+        if idle % MINUTE < MINUTE - 20:
+            return idle
+        until(following(idle))
+    raise StackError("A run that a schedule started had not ended when the next one was due.")
+
+
+def runs(trial: Trial) -> list[Done]:
+    """All runs of the model that have ended, in order."""
+    table = trial.table(MARK)
+    rows = trial.warehouse(f"select extract(epoch from began), extract(epoch from ended) from {table} order by 1;") if table else ""
+    return [Done(*map(float, line.split("|"))) for line in rows.splitlines()]
+
+
+def lags(due: Sequence[int], connections: Sequence[float], done: Sequence[Done]) -> list[float]:
+    """Seconds from each due time to dbt's first connection.
+
+    Args:
+        due: full minutes, in epoch seconds.
+        connections: when dbt connected.
+        done: the runs.
+
+    Raises:
+        StackError: there is no due time, or not one run for each, that begins after it and ends before the next.
+    """
+    if not due:
+        raise StackError("The start took so long that no due minute was left.")
+    for at in due:
+        if [at < one.began and one.ended < at + MINUTE for one in done if at < one.ended and one.began < at + MINUTE] != [True]:
+            raise StackError("There was not exactly one run in each due minute.")
+    return [min(moment for moment in connections if moment >= at) - at for at in due]
+
+
+def turns(two: Sequence[Done], due: float) -> Found:
+    """What became of two jobs that were due at once."""
+    one, other = two[:2]
+    apart = one.ended <= other.began
+    verdict = "one after the other" if apart else "at the same time"
+    return Found(TOGETHER.id, other.ended - due, verdict, apart, {"done": [[done.began - due, done.ended - due] for done in (one, other)]})
+
+
+def made_up(trial: Trial) -> Found:
+    """Stop the stack for some due times, start it, and count what it runs.
+
+    Raises:
+        StackError: the start took so long that it missed one more, or the runs do not come to an end.
+    """
+    settled(trial)
+    trial.stand.invoke("down", "--force")
+    down = time.time()
+    last = following(down) + (MISSED - 1) * MINUTE
+    until(last + 1)
+    trial.stand.invoke("up", "--orch", trial.name)
+    next_ = last + MINUTE
+    if time.time() > next_:
+        raise StackError("The start took more than a minute, so one more was missed.")
+    until(next_)
+    awaited(lambda: [one for one in runs(trial) if one.began > next_], 1, next_ + MINUTE)
+    settled(trial)
+    found = [one for one in runs(trial) if down < one.began < next_ + MINUTE]
+    return Found(MADE_UP.id, len(found) - 1, parts={"began": [round(one.began - next_, 1) for one in found]})
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    return f"From a job's due time, dbt's first connection comes after {report.ranking(LAG)}."
+
+
+SECTION = Section(
+    "scheduling",
+    "Scheduling",
+    (Scenario("jobs that fall due", schedules, (LAG, WORST, TOGETHER, MADE_UP), 1080, "full"),),
+    sentence,
+)
