@@ -1,25 +1,59 @@
-"""What each orchestrator takes while nothing happens, after it has run the pipeline once; PostgreSQL included."""
+"""What each orchestrator takes while nothing happens, after it has run the pipeline once, and at most; PostgreSQL included."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 import psutil
 
 from bench.harness import Figure
 from bench.stand import Stand
 from stack import checks
+from stack.errors import StackError
 from stack.native import Native
+from stack.runtime import POSTGRES
+
+T = TypeVar("T")
 
 WINDOW = 60  # seconds, of all rounds together
 SETTLING = 20  # seconds after a run, in which workers and connections that are not kept go away
+EVERY = 0.5  # seconds between two looks at what is taken at most
 
 # Of the control groups' second version, and of their first.
 CPU = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpuacct/cpuacct.usage"
-UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+MEMORY = """
+cd /sys/fs/cgroup
+cat memory.current memory.stat 2>/dev/null || cat memory/memory.usage_in_bytes memory/memory.stat
+"""
+# Answers each line with both: a process for each look would be a part of what it looks at.
+LOOK = f"while read -r line; do {MEMORY} echo --; {CPU}; echo ==; done"
+
+
+class Usage(NamedTuple):
+    """What a service takes: MiB of memory, and seconds of processor time since it was started."""
+
+    memory: float
+    processor: float
+
+
+class Peak(NamedTuple):
+    """What is taken at most.
+
+    Attributes:
+        memory: MiB by service, at the moment at which their sum was highest.
+        load: % of a core by service, in the time between two looks in which their sum was highest.
+    """
+
+    memory: dict[str, float]
+    load: dict[str, float]
 
 
 def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
@@ -30,15 +64,59 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         time.sleep(SETTLING)
         found = [idle(stand, WINDOW / rounds) for _ in range(rounds)]
         title = stand.orchestrators[name].title
-        yield Figure(f"{title}: memory", tuple(memory for memory, _ in found), unit="MiB")
-        yield Figure(f"{title}: idle CPU", tuple(load for _, load in found), unit="% of a core")
+        yield Figure(f"{title}: memory", tuple(sum(one.memory for one in each.values()) for each in found), unit="MiB")
+        yield Figure(f"{title}: idle CPU", tuple(sum(one.processor for one in each.values()) for each in found), unit="% of a core")
 
 
-def idle(stand: Stand, seconds: float) -> tuple[float, float]:
-    """MiB of memory, and the processor time in % of a core, of all services and PostgreSQL over so many ``seconds``."""
-    began, before = time.monotonic(), processor(stand)
-    time.sleep(seconds)
-    return _memory(stand), 100 * (processor(stand) - before) / (time.monotonic() - began)
+def idle(stand: Stand, seconds: float) -> dict[str, Usage]:
+    """MiB of memory, and the processor time in % of a core, of each service and of PostgreSQL over so many ``seconds``."""
+    with looking(stand) as look:
+        began, before = time.monotonic(), look()
+        time.sleep(seconds)
+        after, over = look(), time.monotonic() - began
+    return {name: Usage(one.memory, 100 * (one.processor - before[name].processor) / over) for name, one in after.items()}
+
+
+def at_most(stand: Stand, action: Callable[[], T]) -> tuple[T, Peak]:
+    """Do something, and see what is taken at most meanwhile."""
+    with looking(stand) as look, ThreadPoolExecutor(1) as pool:
+        looks = [(time.monotonic(), look())]
+        done = pool.submit(action)
+        over = False
+        while not over:
+            over = bool(wait([done], EVERY).done)
+            looks.append((time.monotonic(), look()))
+        return done.result(), peak(looks)
+
+
+def peak(looks: list[tuple[float, dict[str, Usage]]]) -> Peak:
+    """What is highest in several looks, each with its time in seconds."""
+    memory = max(({name: one.memory for name, one in look.items()} for _, look in looks), key=lambda each: sum(each.values()))
+    loads = [
+        {name: 100 * (one.processor - before[name].processor) / (at - then) for name, one in look.items() if name in before}
+        for (then, before), (at, look) in pairwise(looks)
+    ]
+    return Peak(memory, max(loads, key=lambda each: sum(each.values())))
+
+
+@contextmanager
+def looking(stand: Stand) -> Iterator[Callable[[], dict[str, Usage]]]:
+    """A function that looks at what each service and PostgreSQL take, by name; memory that several share counts once (Linux)."""
+    driver = stand.driver
+    if isinstance(driver, Native):
+        yield partial(_look, driver)
+        return
+    with ExitStack() as opened:
+        open_ = {
+            service.name: opened.enter_context(
+                subprocess.Popen(
+                    ["docker", "exec", "-i", service.container, "sh", "-c", LOOK],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1,
+                )
+            )
+            for service in driver.services()
+        }  # fmt: skip
+        yield lambda: {name: answer(one) for name, one in open_.items()}
 
 
 def cpu_seconds(text: str) -> float:
@@ -49,28 +127,46 @@ def cpu_seconds(text: str) -> float:
 
 
 def mebibytes(text: str) -> float:
-    """What `docker stats` says of memory, such as ``512.5MiB / 1GiB``."""
-    match = re.match(r"([\d.]+)(\w+)", text)
-    if match is None:
-        raise ValueError(f"`docker stats` shows no memory: {text!r}")
-    return float(match[1]) * UNITS[match[2]] / checks.MIB
+    """The memory of a container, from its control group, without the files that the system can forget, as `docker stats` has it."""
+    used, _, rest = text.strip().partition("\n")
+    names = ("total_inactive_file", "inactive_file")  # of the first version, whose second name leaves out what is below; of both
+    forgotten = next((int(match[1]) for name in names if (match := re.search(rf"^{name} (\d+)", rest, re.M))), 0)
+    return (int(used) - forgotten) / checks.MIB
 
 
 def processor(stand: Stand) -> float:
     """The processor time, in seconds, of all services and PostgreSQL, with what has ended in them, since they were started."""
     if isinstance(stand.driver, Native):
-        return _total(stand.driver, lambda process: sum(process.cpu_times()[:4]))
+        return sum(_total(found, _processor) for found in processes(stand.driver).values())
     containers = [service.container for service in stand.driver.services()]
     return sum(cpu_seconds(stand.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
 
 
-def _memory(stand: Stand) -> float:
-    """Memory that several processes share is counted once, where the system shows it."""
-    if isinstance(stand.driver, Native):
-        return _total(stand.driver, _own_memory) / checks.MIB
-    containers = [service.container for service in stand.driver.services()]
-    lines = stand.command(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers]).splitlines()
-    return sum(map(mebibytes, lines))
+def _look(native: Native) -> dict[str, Usage]:
+    return {name: Usage(_total(found, _own_memory) / checks.MIB, _total(found, _processor)) for name, found in processes(native).items()}
+
+
+def answer(looker: subprocess.Popen[str]) -> Usage:
+    """What the other end of `LOOK` answers.
+
+    Raises:
+        StackError: it has ended.
+    """
+    assert looker.stdin
+    assert looker.stdout
+    looker.stdin.write("\n")
+    said = ""
+    while not said.endswith("==\n"):
+        line = looker.stdout.readline()
+        if not line:
+            raise StackError("A service ended while it was looked at.")
+        said += line
+    memory, _, processor = said.removesuffix("==\n").partition("--\n")
+    return Usage(mebibytes(memory), cpu_seconds(processor))
+
+
+def _processor(process: psutil.Process) -> float:
+    return sum(process.cpu_times()[:4])
 
 
 def _own_memory(process: psutil.Process) -> int:
@@ -78,19 +174,23 @@ def _own_memory(process: psutil.Process) -> int:
     return getattr(info, "pss", info.uss)
 
 
-def _total(native: Native, ask: Callable[[psutil.Process], float]) -> float:
+def _total(processes: list[psutil.Process], ask: Callable[[psutil.Process], float]) -> float:
     total = 0.0
-    for process in _processes(native):
+    for process in processes:
         with suppress(psutil.NoSuchProcess):  # it has ended since
             total += ask(process)
     return total
 
 
-def _processes(native: Native) -> list[psutil.Process]:
+def processes(native: Native) -> dict[str, list[psutil.Process]]:
+    """The processes of each service and of PostgreSQL, by its name."""
+    found = {}
+    for record in native.processes.records():
+        own = {process.pid: process for process in native.processes.members(record)}
+        if root := native.processes.root(record):
+            # Those too that have ended and that their parent did not collect yet: nobody else has their processor time.
+            with suppress(psutil.NoSuchProcess):
+                own |= {process.pid: process for process in root.children(recursive=True)}
+        found[record.service] = list(own.values())
     server = native.postgres.server()
-    records = native.processes.records()
-    own = {process.pid: process for record in records for process in native.processes.members(record)}
-    for root in filter(None, map(native.processes.root, records)):
-        # Those too that have ended and that their parent did not collect yet: nobody else has their processor time.
-        own |= {process.pid: process for process in root.children(recursive=True)}
-    return [*own.values(), *([server, *server.children(recursive=True)] if server else [])]
+    return {**found, **({POSTGRES: [server, *server.children(recursive=True)]} if server else {})}

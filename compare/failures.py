@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError
@@ -11,7 +12,7 @@ from concurrent.futures import TimeoutError
 from bench.run import Typed, typed
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import AT_WORK, Trial
+from compare.trial import AT_WORK, FILLING, ROOM, Trial
 
 BROKEN = Row(
     "broken_model",
@@ -27,6 +28,18 @@ RECOVERY = Row(
     "×",
 )
 GREEN = Row("recovery_seconds", "Green after the fix", "From typing `invoke run --failed` to the prompt.", "s")
+TESTS = Row(
+    "recovery_tests",
+    "Tests run again ÷ needed",
+    "Of that run: tests for which PostgreSQL worked, of the tests of the model and of all that needs it, divided by their number.",
+    "×",
+    "high",
+)
+CALLS = Row(
+    "recovery_calls",
+    "Commands until green",
+    "From the fix on: `invoke run --failed`, and `invoke run` as long as a needed node was not executed or a run failed.",
+)
 
 FAILING = Row(
     "failing_test",
@@ -39,6 +52,27 @@ UNREADABLE = Row(
     "no_parse",
     "A project that does not parse",
     "The same model gets a line that is no Jinja. From typing `invoke run` to its end with the model's name; nothing must be executed.",
+    "s",
+)
+HOOK = Row(
+    "failing_hook",
+    "A failing hook",
+    "A post-hook that calls a function that is not there is added to the same model. From typing `invoke run` to its end with the"
+    " function's name and an exit code other than 0; what needs the model must be skipped.",
+    "s",
+)
+PASSWORD = Row(
+    "wrong_password",
+    "A wrong password",
+    "PostgreSQL gets another password for the role `dbt`. From typing `invoke run` to its end with PostgreSQL's reason; nothing must be"
+    " executed.",
+    "s",
+)
+DISK = Row(
+    "disk_full",
+    "A full disk",
+    f"A pre-hook of the same model writes a table to a file system of {ROOM} MB that is too small for it. From typing"
+    " `invoke run` to its end with the system's reason; what needs the model must be skipped. Natively this needs root, who can mount one.",
     "s",
 )
 CANCEL = Row(
@@ -54,17 +88,43 @@ KILLED = Row(
     " ended, well or not; the next run must succeed.",
     "s",
 )
+BESIDE = Row(
+    "beside_killed",
+    "The other services are killed",
+    "kill -9 of every service but that one, at the same moment: the servers of pages and APIs, the daemon. Of Airflow, the scheduler is"
+    " the service that runs dbt. Started again, and judged, as above; natively, `invoke up` starts all services again.",
+    "s",
+)
 RESTARTED = Row(
     "postgres_restarted",
     "PostgreSQL is restarted",
     "At the same moment. From then until the command and the run have ended, well or not; the next run must succeed.",
     "s",
 )
+ASLEEP = Row(
+    "asleep",
+    "The laptop sleeps",
+    "At the same moment all services, PostgreSQL and the command stand still for two minutes. From waking up until the command and the run"
+    " have ended, well or not; the next run must succeed.",
+    "s",
+)
+LEFT = Row(
+    "left_in_warehouse",
+    "Left in the warehouse",
+    "After each fault of this section, when its run has ended: tables and views that are not in place (dbt's `__dbt_tmp` and"
+    " `__dbt_backup`), and queries of dbt's at work. The sum over all faults.",
+)
 
 ENDS = {0: "the run succeeds", 1: "the run fails"}  # by exit code
 PATIENCE = 300  # seconds in which a run must end that was disturbed
 NO_JINJA = "\n{{ this is no Jinja\n"
 TEST = "compare_failing_test"
+FUNCTION = "compare_missing_function"
+FAILING_HOOK = f"\n{{{{ config(post_hook='select {FUNCTION}()') }}}}\n"
+REFUSED = "password authentication failed"  # as PostgreSQL says it
+NO_SPACE = "No space left on device"  # as the system says it
+SLEEP = 120  # seconds
+MOST = 3  # commands after which nobody believes any more that it will be green
 NO_SQL = "\nthis line is no SQL\n"
 
 
@@ -76,10 +136,15 @@ def broken_model(trial: Trial) -> Iterator[Found]:
     with trial.edited(victim.path, NO_SQL):
         run = trial.run()
         ran = (needing - trial.graph.before(victim.id)) & trial.spans(run.began, run.ended).keys()
+        trial.note_left(BROKEN.title)
     parts = {"model": victim.id, "downstream": sorted(needing), "ran": sorted(ran)}
     verdict, good = judged(run.code, mentions(run.text, victim.name), len(needing), len(ran))
     yield Found(BROKEN.id, run.seconds, verdict, good, parts)
-    needed = needing | {victim.id}
+    yield from recovered(trial, needing | {victim.id})
+
+
+def recovered(trial: Trial, needed: set[str]) -> Iterator[Found]:
+    """Run what failed, and then everything as long as one of the ``needed`` nodes is left out."""
     run = trial.run("--failed")
     executed = trial.spans(run.began, run.ended).keys()
     left = needed - executed
@@ -87,6 +152,20 @@ def broken_model(trial: Trial) -> Iterator[Found]:
     parts = {"needed": sorted(needed), "executed": sorted(executed)}
     yield Found(RECOVERY.id, len(executed) / len(needed), verdict, not run.code and not left, parts)
     yield Found(GREEN.id, why="the run after the fix failed") if run.code else Found(GREEN.id, run.seconds)
+    tests = {node for node in needed if node.startswith(("test.", "unit_test."))}
+    if tests:
+        yield Found(TESTS.id, len(tests & executed) / len(tests), f"{len(tests & executed)} of {len(tests)}", tests <= executed)
+    else:
+        yield Found(TESTS.id, why="no test needs the model")
+    typed = ["invoke run --failed"]
+    while (run.code or left) and len(typed) < MOST:
+        run = trial.run()
+        left -= trial.spans(run.began, run.ended).keys()
+        typed.append("invoke run")
+    if run.code or left:
+        yield Found(CALLS.id, verdict=f"not green after {len(typed)} commands", good=False, parts={"typed": typed})
+    else:
+        yield Found(CALLS.id, len(typed), parts={"typed": typed})
 
 
 def failing_test(trial: Trial) -> Iterator[Found]:
@@ -97,8 +176,33 @@ def failing_test(trial: Trial) -> Iterator[Found]:
     with trial.added("tests", f"{TEST}.sql", f"select 1 as found from (select 1) as one -- {{{{ ref('{victim.name}') }}}}\n"):
         run = trial.run()
         ran = blocked & trial.spans(run.began, run.ended).keys()
+        trial.note_left(FAILING.title)
     verdict, good = judged(run.code, TEST in run.text, len(blocked), len(ran))
     yield Found(FAILING.id, run.seconds, verdict, good, {"downstream": sorted(blocked), "ran": sorted(ran)})
+
+
+def failing_hook(trial: Trial) -> Iterator[Found]:
+    """Add a post-hook that fails."""
+    yield spoiled(trial, HOOK, FAILING_HOOK, FUNCTION)
+
+
+def disk_full(trial: Trial) -> Iterator[Found]:
+    """Add a pre-hook that needs more room than there is."""
+    with trial.full_disk():
+        yield spoiled(trial, DISK, FILLING, NO_SPACE)
+
+
+def spoiled(trial: Trial, row: Row, line: str, said: str) -> Found:
+    """Add a line to the model in the middle that makes it fail, and see whether that is ``said``, and what is executed all the same."""
+    trial.require_nodes()
+    victim = trial.graph.middle(trial.green)
+    needing = (trial.graph.downstream(victim.id) - trial.graph.before(victim.id)) & trial.green
+    with trial.edited(victim.path, line):
+        run = trial.run()
+        ran = needing & trial.spans(run.began, run.ended).keys()
+        trial.note_left(row.title)
+    verdict, good = judged(run.code, said in run.text and mentions(run.text, victim.name), len(needing), len(ran))
+    return Found(row.id, run.seconds, verdict, good, {"model": victim.id, "downstream": sorted(needing), "ran": sorted(ran)})
 
 
 def no_parse(trial: Trial) -> Iterator[Found]:
@@ -106,16 +210,30 @@ def no_parse(trial: Trial) -> Iterator[Found]:
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     with trial.edited(victim.path, NO_JINJA):
-        run = trial.run()
-        ran = trial.spans(run.began, run.ended)
-    named = mentions(run.text, victim.name)
+        yield stopped(trial, UNREADABLE, lambda run: mentions(run.text, victim.name), "fails without its name")
+
+
+def wrong_password(trial: Trial) -> Iterator[Found]:
+    """Have PostgreSQL refuse dbt."""
+    trial.set_password(secrets.token_hex(16))
+    try:
+        yield stopped(trial, PASSWORD, lambda run: REFUSED in run.text, "fails without the reason")
+    finally:
+        trial.set_password(trial.stand.settings["DBT_PASSWORD"])
+
+
+def stopped(trial: Trial, row: Row, named: Callable[[Typed], bool], unnamed: str) -> Found:
+    """A run that must end before it executes anything, and say why."""
+    run = trial.run()
+    ran = trial.spans(run.began, run.ended)
+    trial.note_left(row.title)
     if not run.code:
         verdict = "ends as if all were well"
     elif ran:
         verdict = f"{len(ran)} nodes ran all the same"
     else:
-        verdict = "named; nothing executed" if named else "fails without its name"
-    yield Found(UNREADABLE.id, run.seconds, verdict, bool(run.code and named and not ran), {"ran": sorted(ran)})
+        verdict = "named; nothing executed" if named(run) else unnamed
+    return Found(row.id, run.seconds, verdict, bool(run.code and named(run) and not ran), {"ran": sorted(ran)})
 
 
 def cancelled(trial: Trial) -> Iterator[Found]:
@@ -124,6 +242,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
         cancel = typed(trial.stand, "run", "--cancel")
         left = trial.stand.superuser(AT_WORK).strip() != "0|0"
         run = future.result(PATIENCE)
+        trial.note_left(CANCEL.title)
     if cancel.code or not run.code:
         verdict = "the run does not end" if cancel.code else "ends as if all were well"
     else:
@@ -136,29 +255,65 @@ def killed(trial: Trial) -> Iterator[Found]:
     yield disturbed(trial, KILLED, trial.kill_dbt)
 
 
+def beside_killed(trial: Trial) -> Iterator[Found]:
+    """Kill all services but the one that runs dbt."""
+    orchestrator = trial.stand.orchestrators[trial.name]
+    services = [service for service in orchestrator.services if service != orchestrator.dbt]
+    yield disturbed(trial, BESIDE, lambda: trial.kill_all(services), f"{', '.join(services)}: ")
+
+
 def restarted(trial: Trial) -> Iterator[Found]:
     """Restart PostgreSQL."""
     yield disturbed(trial, RESTARTED, trial.restart_postgres)
 
 
-def disturbed(trial: Trial, row: Row, strike: Callable[[], object]) -> Found:
-    """Do something to the stack while a run is under way, and see what becomes of that, and of the next one."""
+def asleep(trial: Trial) -> Iterator[Found]:
+    """Have everything stand still for a while."""
+
+    def strike() -> float:
+        with trial.frozen():
+            time.sleep(SLEEP)  # not for something to happen: this is what happens
+        return time.time()
+
+    yield disturbed(trial, ASLEEP, strike)
+
+
+def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: str = "") -> Found:
+    """Do something to the stack while a run is under way, and see what becomes of that, and of the next one.
+
+    Args:
+        trial: the orchestrator.
+        row: what is found.
+        strike: does it; returns since when it counts, in epoch seconds, where that is not from its own beginning.
+        what: it was, for the verdict.
+    """
     run: Typed | None = None
     with trial.under_way() as future:
         began = time.time()
-        strike()
+        began = strike() or began
         with contextlib.suppress(TimeoutError):  # then it is cancelled
             run = future.result(PATIENCE)
         left = ", its query still runs" if trial.stand.superuser(AT_WORK).strip() != "0|0" else ""
         over = trial.idle_at(began + PATIENCE)
+        trial.note_left(row.title)
     if over is None:
         trial.stand.invoke("run", "--cancel")
     again = trial.run()
     ended = ENDS.get(run.code, f"the command ends with exit code {run.code}") if run and over else "the run does not end"
-    verdict = f"{ended}{left}; the next one {'fails' if again.code else 'succeeds'}"
+    verdict = f"{what}{ended}{left}; the next one {'fails' if again.code else 'succeeds'}"
     parts = {"code": run and run.code, "said": run and run.text[-500:], "next_code": again.code, "next_said": again.text[-500:]}
     seconds = max(run.ended, over) - began if run and over else None
     return Found(row.id, seconds, verdict, seconds is not None and not again.code, parts)
+
+
+def leftovers(trial: Trial) -> Iterator[Found]:
+    """What the faults before have left."""
+    found = {fault: left for fault, left in trial.left.items() if left}
+    verdict = "; ".join(f"{fault}: {', '.join(left)}" for fault, left in found.items()) or f"nothing after {len(trial.left)} faults"
+    if trial.left:
+        yield Found(LEFT.id, sum(map(len, found.values())), verdict, not found, {"left": trial.left})
+    else:
+        yield Found(LEFT.id, why="no fault could be made")
 
 
 def mentions(text: str, name: str) -> bool:
@@ -197,12 +352,18 @@ SECTION = Section(
     "failures",
     "Failures",
     (
-        Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN), 30),
+        Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN, TESTS, CALLS), 30),
         Scenario("failing test", failing_test, (FAILING,), 15, "default"),
+        Scenario("failing hook", failing_hook, (HOOK,), 15, "default"),
         Scenario("project that does not parse", no_parse, (UNREADABLE,), 8, "default"),
+        Scenario("wrong password", wrong_password, (PASSWORD,), 15, "default"),
+        Scenario("disk full", disk_full, (DISK,), 15, "full"),
         Scenario("run cancelled", cancelled, (CANCEL,), 30, "default"),
         Scenario("service killed", killed, (KILLED,), 90, "default"),
+        Scenario("other services killed", beside_killed, (BESIDE,), 90, "default"),
         Scenario("PostgreSQL restarted", restarted, (RESTARTED,), 60, "default"),
+        Scenario("laptop asleep", asleep, (ASLEEP,), 180, "full"),
+        Scenario("what is left", leftovers, (LEFT,), 1, "default"),
     ),
     sentence,
 )

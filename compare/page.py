@@ -59,21 +59,22 @@ def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
     return figure, ". ".join(said)
 
 
-def phases(spec: dict[str, Any]) -> tuple[Figure, str]:
-    """A bar per orchestrator, with a part per phase."""
-    runs = spec["runs"]
-    figure = Figure(figsize=(WIDTH, 1.7 + 0.4 * len(runs)), layout="constrained")
+def bars(spec: dict[str, Any]) -> tuple[Figure, str]:
+    """A bar per orchestrator, made of its parts; not each has all of them."""
+    runs, parts, unit = spec["runs"], spec["parts"], spec["unit"]
+    columns = 3 if max(map(len, parts)) < 15 else 1
+    figure = Figure(figsize=(WIDTH, 1 + 0.4 * len(runs) + 0.25 * -(-len(parts) // columns)), layout="constrained")
     axes = figure.subplots()
     at = [0.0] * len(runs)
-    for colour, phase in zip(COLOURS[::-1], spec["phases"]):
-        widths = [one[phase] for one in runs.values()]
-        axes.barh(range(len(runs)), widths, left=at, color=colour, label=phase, height=0.6)
+    for colour, part in zip(COLOURS[::-1], parts):
+        widths = [one.get(part, 0.0) for one in runs.values()]
+        axes.barh(range(len(runs)), widths, left=at, color=colour, label=part, height=0.6)
         at = [a + width for a, width in zip(at, widths)]
     axes.set_yticks(range(len(runs)), runs)
     axes.set_ylim(len(runs) - 0.5, -0.5)
-    axes.set_xlabel("seconds since invoke run was typed")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    said = (f"{name}: " + ", ".join(f"{phase} {one[phase]:.1f} s" for phase in spec["phases"]) for name, one in runs.items())
+    axes.set_xlabel(spec["axis"])
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    said = (f"{name}: " + ", ".join(f"{part} {value:.3g} {unit}" for part, value in one.items()) for name, one in runs.items())
     return figure, "; ".join(said)
 
 
@@ -135,7 +136,7 @@ def shown(values: list[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
 
 
-DRAWN = {"dots": dots, "phases": phases, "gantt": gantt, "lines": lines}
+DRAWN = {"dots": dots, "bars": bars, "gantt": gantt, "lines": lines}
 
 
 def picture(spec: dict[str, Any], key: str) -> Markup:

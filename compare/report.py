@@ -22,12 +22,12 @@ class Summary(NamedTuple):
 
     Attributes:
         values: each.
-        verdicts: each with whether it is good, and how often it was reached.
+        verdicts: each with whether it is good (None: neither good nor bad), and how often it was reached.
         why: what could not be measured, each reason once.
     """
 
     values: tuple[float, ...]
-    verdicts: tuple[tuple[str, bool, int], ...]
+    verdicts: tuple[tuple[str, bool | None, int], ...]
     why: tuple[str, ...]
 
     @property
@@ -237,7 +237,7 @@ class Report:
             "spread": spread if values else "",
             "best": best,
             "verdicts": verdicts,
-            "why": "; ".join(one.why) or ("" if values else "the comparison was ended before"),
+            "why": "; ".join(one.why) or ("" if values or verdicts else "the comparison was ended before"),
         }
 
 

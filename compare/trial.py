@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import yaml
 
+from bench import memory
 from bench.run import LOG_CONNECTIONS, Typed, bare, server_log, typed
 from bench.stand import Stand
-from stack import bootstrap, pipeline
+from stack import bootstrap, docker, pipeline
 from stack import project as projects
 from stack.errors import ApiUnusable, StackError
 from stack.native import Native
@@ -35,6 +40,19 @@ SLOW_MODEL = "{{ config(materialized='table') }}\nselect pg_sleep(60)::text as s
 AT_WORK = (
     "select count(*) filter (where query like '%pg_sleep(60)%'), count(*) from pg_stat_activity"
     " where application_name = 'dbt' and state = 'active'"
+)
+# What dbt has not put in place, or has not ended.
+LEFT = """
+select format('%s.%s', nspname, relname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+where relkind in ('r', 'v', 'm') and relpersistence <> 't' and relname ~ '__dbt_(tmp|backup)'
+union all select 'a query at work' from pg_stat_activity where application_name = 'dbt' and state = 'active'
+"""
+# A model's line that writes 192 MB to a tablespace, on a file system that has fewer.
+ROOM = 64  # MB; in Docker, those of /tmp in PostgreSQL's container
+FULL = "compare_full"
+FILLING = (
+    f"\n{{{{ config(pre_hook='create temporary table {FULL} tablespace {FULL} as"
+    " select repeat(md5(n::text), 30) as filler from generate_series(1, 200000) as n') }}\n"
 )
 
 # The tables with a column, but dbt's temporary ones.
@@ -170,12 +188,14 @@ class Trial:
         name: the orchestrator's.
         green: the nodes of its first run, which succeeded.
         down: why it is not up; empty where it is.
+        left: by the title of a fault, what it has left in the warehouse.
     """
 
     subject: Subject
     name: str
     green: frozenset[str] = frozenset()
     down: str = ""
+    left: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def stand(self) -> Stand:
@@ -312,8 +332,13 @@ class Trial:
         driver.runner.ask(["docker", "exec", container, "sh", "-c", "kill -9 -1"])
 
     def kill_dbt(self) -> None:
-        """Kill the service that runs dbt, and natively, where nothing else does, start it again."""
-        self.kill(self.stand.orchestrators[self.name].dbt)
+        """As `kill_all`, the service that runs dbt."""
+        self.kill_all([self.stand.orchestrators[self.name].dbt])
+
+    def kill_all(self, services: Iterable[str]) -> None:
+        """Kill services, and natively, where nothing else does, start them again."""
+        for service in services:
+            self.kill(service)
         if isinstance(self.stand.driver, Native):
             self.stand.invoke("up", "--orch", self.name)
 
@@ -326,6 +351,81 @@ class Trial:
             container = next(one.container for one in driver.services() if one.name == POSTGRES)
             self.stand.command(["docker", "restart", container])
         driver.start_postgres(300, lambda _: None)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All services, PostgreSQL and the commands that were typed stand still."""
+        driver = self.stand.driver
+        processes = {process.pid: process for process in psutil.Process().children(recursive=True)}
+        containers = []
+        if isinstance(driver, Native):
+            processes |= {process.pid: process for found in memory.processes(driver).values() for process in found}
+        else:
+            containers = [service.container for service in driver.services()]
+            self.stand.command(["docker", "pause", *containers])
+        try:
+            for process in processes.values():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            yield
+        finally:
+            for process in processes.values():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+            if containers:
+                self.stand.command(["docker", "unpause", *containers])
+
+    def set_password(self, password: str) -> None:
+        """Have PostgreSQL expect another password of dbt; no log gets to know it."""
+        quiet = "set log_statement = none; set log_min_error_statement = panic;"
+        self.stand.superuser(f"{quiet} alter role {bootstrap.DBT_ROLE} password {bootstrap.literal(password)};\n")
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """A tablespace that has too little room for `FILLING`.
+
+        Raises:
+            StackError: there can be none here.
+        """
+        driver = self.stand.driver
+        with contextlib.ExitStack() as undo:
+            if isinstance(driver, Native):
+                place = undo.enter_context(small_file_system(driver))
+            else:
+                place = f"/tmp/{FULL}"
+                file = docker.postgres_file(self.stand.settings)
+                inside = partial(docker.exec_argv, self.stand.settings, file, POSTGRES, user="postgres")
+                self.stand.command(inside(["mkdir", place]))
+                undo.callback(self.stand.command, inside(["rm", "-r", place]))
+            made = f"create tablespace {FULL} location {bootstrap.literal(place)};"
+            self.stand.superuser(f"{made}\ngrant create on tablespace {FULL} to {bootstrap.DBT_ROLE};\n")
+            undo.callback(self.stand.superuser, f"drop tablespace {FULL};\n")
+            yield
+
+    def note_left(self, fault: str) -> None:
+        """Note what a fault has left in the warehouse; what was there after another one is that one's."""
+        known = {one for left in self.left.values() for one in left if "." in one}
+        found = self.stand.superuser(LEFT, projects.database(self.stand.settings)).splitlines()
+        self.left[fault] = [one for one in found if one and one not in known]
+
+
+@contextmanager
+def small_file_system(native: Native) -> Iterator[str]:
+    """A folder that has `ROOM`, for the account that PostgreSQL runs under.
+
+    Raises:
+        StackError: it cannot be made.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{FULL}-") as folder:
+        account = native.postgres.account  # none, unless root starts it
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}m,mode=0700", "none", folder]
+        if sys.platform != "linux" or account is None or native.runner.ask(mount).code:
+            raise StackError("A file system that is small enough can be mounted only by root on Linux.")
+        try:
+            shutil.chown(folder, account)
+            yield folder
+        finally:
+            native.runner.ask(["umount", folder])
 
 
 def spans(log: list[str], began: float, ended: float) -> dict[str, Span]:

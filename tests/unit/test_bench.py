@@ -6,7 +6,7 @@ import pytest
 
 from bench import harness, images, memory, run, stand
 from bench.harness import Figure, interleaved, ratio, row
-from stack.errors import BadUsage
+from stack.errors import BadUsage, StackError
 
 
 def test_measurements_take_turns() -> None:
@@ -67,10 +67,6 @@ def test_both_versions_of_control_groups_are_read(text, seconds) -> None:
     assert memory.cpu_seconds(text) == seconds
 
 
-def test_memory_is_read_in_mebibytes() -> None:
-    assert (memory.mebibytes("512.5MiB / 1GiB"), memory.mebibytes("1.5GiB / 2GiB")) == (512.5, 1536.0)
-
-
 def test_the_copy_of_a_checkout_has_what_git_knows_or_would_add(tmp_path) -> None:
     root, copy = tmp_path / "root", tmp_path / "copy"
     for folder in (root, root / "a project of its own"):
@@ -90,3 +86,27 @@ def test_a_folder_that_is_no_clone_is_refused_with_what_git_says(tmp_path) -> No
     with pytest.raises(BadUsage) as refused:
         stand.copy_checkout(tmp_path, tmp_path / "copy")
     assert "not a git repository" in refused.value.why
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3145728\nanon 1\ninactive_file 1048576\n", "3145728\ninactive_file 5\ntotal_inactive_file 1048576\n"],
+    ids=["v2", "v1"],
+)
+def test_memory_is_what_the_system_cannot_take_back(text) -> None:
+    assert memory.mebibytes(text) == 2.0
+
+
+def test_the_peak_is_that_of_the_sum() -> None:
+    looks = [
+        (0.0, {"a": memory.Usage(9.0, 0.0), "b": memory.Usage(1.0, 0.0)}),
+        (0.5, {"a": memory.Usage(8.0, 0.5), "b": memory.Usage(3.0, 0.25)}),
+        (1.5, {"a": memory.Usage(8.0, 1.25), "b": memory.Usage(1.0, 0.5), "new": memory.Usage(1.0, 9.0)}),
+    ]
+    assert memory.peak(looks) == memory.Peak({"a": 8.0, "b": 3.0}, {"a": 100.0, "b": 50.0})
+
+
+def test_a_look_at_a_service_that_has_ended_does_not_wait() -> None:
+    looker = subprocess.Popen(["sh", "-c", "read -r line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    with looker, pytest.raises(StackError):
+        memory.answer(looker)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench.run import PHASES
-from compare import failures, main, speed, start
+from bench.run import PHASES, Typed
+from compare import cost, failures, main, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
-from compare.trial import Graph, Span, spans
+from compare.trial import Graph, Span, Subject, Trial, spans
+from stack import ROOT, settings
 from stack.errors import BadUsage
 
 from ..pages_of_reports import Reader
@@ -142,6 +143,7 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
         made.declare(section, section.scenarios)
         for row in (row for scenario in section.scenarios for row in scenario.rows):
             parts = {"phases": dict.fromkeys(PHASES, 1.0)} if row is speed.RUN else {}
+            parts |= {"services": {hostile: 1.0, "b": 2.0}} if row in (cost.MEMORY, cost.PEAK_MEMORY) else {}
             parts |= {"nodes": [[f"model.p.{hostile}", 0.0, 1.0], ["test.p.t", 0.5, 2.0]]} if row is speed.TOGETHER else {}
             parts |= {"points": [{"models": 10, "run": 3.0, "dbt build": 2.0}]} if row is speed.SLOPE else {}
             made.add(Found(row.id, 2.5, hostile, True, parts), "a", 0)
@@ -154,7 +156,7 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     assert "script" not in page.tags
     assert text.count("&lt;script&gt;") > 20
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == page.tags.count("desc") == 3 + len(main.SECTIONS)
+    assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(main.SECTIONS)
     assert "ended before it was complete" in text
 
 
@@ -219,3 +221,80 @@ def test_ids_are_said_once() -> None:
     rows = [row.id for section in main.SECTIONS for scenario in section.scenarios for row in scenario.rows]
     assert len(rows) == len(set(rows))
     assert main.SECTIONS[0].scenarios[0] is start.UP
+
+
+def test_services_of_one_place_have_one_colour() -> None:
+    runs = {"A": {"postgres": 1.0, "a-worker": 2.0}, "B": {"postgres": 3.0, "b-worker": 4.0, "b-page": 5.0}}
+    assert cost.stacked(runs) == {
+        "parts": ["postgres", "a-worker / b-worker", "b-page"],
+        "runs": {"A": {"postgres": 1.0, "a-worker / b-worker": 2.0}, "B": {"postgres": 3.0, "a-worker / b-worker": 4.0, "b-page": 5.0}},
+    }
+
+
+def test_a_verdict_may_be_neither_good_nor_bad() -> None:
+    made = report(a=[1.0, 1.1], b=[])
+    made.add(Found("x", verdict="has one form only"), "b", 0)
+    (section,) = whole(made).view([SECTION])["sections"]
+    cell = section["rows"][0]["cells"][1]
+    assert (cell["value"], cell["verdicts"], cell["why"]) == ("", [{"text": "has one form only", "good": None}], "")
+
+
+class Stand:
+    """Answers what the superuser asks, and nothing else."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.settings = settings.load(ROOT, {}, write=False)[0]
+
+    def superuser(self, *_: str) -> str:
+        """The next answer."""
+        return self.answers.pop(0)
+
+
+def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
+    stand = Stand("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
+    trial = Trial(Subject(stand, "default"), "dagster")
+    assert [(found.value, found.why) for found in failures.leftovers(trial)] == [(None, "no fault could be made")]
+    for fault in ("one", "two", "three"):
+        trial.note_left(fault)
+    (found,) = failures.leftovers(trial)
+    assert (found.value, found.good) == (4, False)
+    assert found.verdict == "one: a.x__dbt_tmp, a query at work; two: a.y__dbt_backup, a query at work"
+
+
+class Runs(Trial):
+    """Runs of which the exit code and the executed nodes are known."""
+
+    def __init__(self, *runs: tuple[int, set[str]]) -> None:
+        super().__init__(Subject(Stand(), "default"), "dagster")
+        self.runs = list(runs)
+        self.typed: list[tuple[str, ...]] = []
+
+    def run(self, *args: str) -> Typed:
+        """The next run."""
+        self.typed.append(args)
+        return Typed(0.0, 1.0, self.runs[0][0], ())
+
+    def spans(self, began: float, ended: float) -> dict[str, Span]:
+        """The nodes of that run."""
+        return dict.fromkeys(self.runs.pop(0)[1], Span(began, ended))
+
+
+NEEDED = {"model.p.a", "test.p.t", "unit_test.p.u"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "typed", "commands", "tests"),
+    [
+        pytest.param([(0, NEEDED)], [("--failed",)], (1, ""), (1.0, "2 of 2"), id="at once"),
+        pytest.param([(0, {"model.p.a"}), (0, NEEDED)], [("--failed",), ()], (2, ""), (0.0, "0 of 2"), id="tests left out"),
+        pytest.param([(1, NEEDED), (0, NEEDED)], [("--failed",), ()], (2, ""), (1.0, "2 of 2"), id="failed"),
+        pytest.param([(0, set())] * 3, [("--failed",), (), ()], (None, "not green after 3 commands"), (0.0, "0 of 2"), id="never"),
+    ],
+)
+def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -> None:
+    trial = Runs(*runs)
+    found = {one.row: one for one in failures.recovered(trial, set(NEEDED))}
+    assert trial.typed == typed
+    assert (found[failures.CALLS.id].value, found[failures.CALLS.id].verdict) == commands
+    assert (found[failures.TESTS.id].value, found[failures.TESTS.id].verdict) == tests
