@@ -51,15 +51,16 @@ if os.path.exists(path):
     print(path)
 """
 
-# %n is the time as epoch seconds. dbt alone signs in as the role dbt, besides `invoke sql`.
+# %n is the time as epoch seconds, %a the program's name. Besides dbt, psql signs in as the role dbt: for `invoke sql`, and every ten
+# seconds for an `invoke run` that looks at who waits for whose lock.
 LOG_CONNECTIONS = """
 alter system set log_connections = on;
 alter system set log_disconnections = on;
-alter system set log_line_prefix = 'bench %n ';
+alter system set log_line_prefix = 'bench %n %a ';
 select pg_reload_conf();
 """
-CONNECTED = re.compile(r"bench ([\d.]+) .*\bconnection authorized: user=dbt ")
-DISCONNECTED = re.compile(r"bench ([\d.]+) .*\bdisconnection: .*user=dbt ")
+CONNECTED = re.compile(r"bench ([\d.]+) .*\bconnection authorized: user=dbt (?!.*\bapplication_name=psql\b)")
+DISCONNECTED = re.compile(r"bench ([\d.]+) (?!psql ).*\bdisconnection: .*user=dbt ")
 LINES = "1000000"  # of the log that are read
 
 

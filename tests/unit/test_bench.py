@@ -49,11 +49,13 @@ def test_phases_add_up_to_the_run_even_where_clocks_disagree() -> None:
 
 
 def test_connections_of_dbt_alone_count() -> None:
-    line = "postgres-1  | bench 1700000000.250 LOG:  connection authorized: user={} database=airflow application_name=dbt"
-    left = "postgres  | bench 1700000009.500 LOG:  disconnection: session time: 0:00:01 user=dbt database=airflow host=::1 port=1"
-    assert run.CONNECTED.search(line.format("dbt"))[1] == "1700000000.250"
-    assert run.CONNECTED.search(line.format("dagster")) is None
-    assert run.DISCONNECTED.search(left)[1] == "1700000009.500"
+    line = "postgres-1  | bench 1700000000.250 [unknown] LOG:  connection authorized: user={} database=airflow application_name={}"
+    left = "postgres  | bench 1700000009.500 {} LOG:  disconnection: session time: 0:00:01 user=dbt database=airflow host=::1 port=1"
+    assert run.CONNECTED.search(line.format("dbt", "dbt"))[1] == "1700000000.250"
+    assert run.CONNECTED.search(line.format("dagster", "dbt")) is None
+    assert run.CONNECTED.search(line.format("dbt", "psql")) is None  # of `invoke run`, which looks for locks
+    assert run.DISCONNECTED.search(left.format("dbt"))[1] == "1700000009.500"
+    assert run.DISCONNECTED.search(left.format("psql")) is None
 
 
 def test_the_environment_of_an_image_is_its_own_packages() -> None:
