@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bench.run import PHASES, Typed
-from compare import cost, failures, main, speed, start
+from compare import cost, failures, main, own, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
-from compare.trial import Graph, Span, Subject, Trial, spans
+from compare.trial import Graph, Node, Span, Subject, Trial, spans
 from stack import ROOT, settings
 from stack.errors import BadUsage
 
@@ -298,3 +298,22 @@ def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -
     assert trial.typed == typed
     assert (found[failures.CALLS.id].value, found[failures.CALLS.id].verdict) == commands
     assert (found[failures.TESTS.id].value, found[failures.TESTS.id].verdict) == tests
+
+
+def test_only_the_model_s_own_tasks_are_cleared(monkeypatch) -> None:
+    asked = []
+    answers = {
+        "tasks": {"tasks": [{"task_id": f"dbt.{id}"} for id in ("dbt_producer_watcher", "a.run", "a.test", "a_run", "aa.run", "b_run")]},
+        "dagRuns?state=success&order_by=-run_after&limit=1": {"dag_runs": [{"dag_run_id": "newest"}]},
+        "auth/token": {"access_token": "t"},
+    }
+
+    def request(method: str, url: str, body: Any = None, **_: Any) -> Any:
+        asked.append((method, url, body))
+        return next((answer for end, answer in answers.items() if url.endswith(end)), None)
+
+    monkeypatch.setattr(own.api, "request", request)
+    own.clear_tasks(Trial(Subject(Stand(), "default"), "airflow"), Node("model.p.a", "a", "models/a.sql"))
+    method, url, body = asked[-1]
+    assert (method, url.rpartition("/")[2]) == ("POST", "clearTaskInstances")
+    assert (body["dag_run_id"], body["task_ids"], body["dry_run"]) == ("newest", ["dbt.a.run", "dbt.a.test", "dbt.a_run"], False)
