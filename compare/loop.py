@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
+from bench.run import Typed
 from compare.model import Found, Row, Scenario, Section
 from compare.own import WAYS
+from compare.products import product
 from compare.report import Report
 from compare.trial import LONGEST, Trial
 from stack.errors import StackError
@@ -31,6 +35,18 @@ OWN = Row(
     "The same edit, built without `invoke run`, by what a product's own API and page offer for a part of a project: Dagster materializes"
     " the model's asset, Airflow clears the model's tasks. Nodes for which PostgreSQL worked; the model and its own tests are asked for.",
 )
+
+BOX = Row(
+    "new_model_box",
+    "From a new model to its box in the graph",
+    "A new model is saved; then what the product has for that: Airflow's button Reparse (`PUT parseDagFile`), Dagster's button Reload"
+    " (`reloadRepositoryLocation`); Prefect has no graph without a run, so `invoke run --select` with the model's name. Until the API"
+    " returns the model as a task, an asset or a task run.",
+    "s",
+)
+NEW = "compare_new_model"
+NEW_MODEL = "select 1 as one\n"
+PATIENCE = 180  # seconds
 
 
 def edit(trial: Trial) -> Iterator[Found]:
@@ -75,6 +91,25 @@ def own_way(trial: Trial) -> Iterator[Found]:
     yield Found(OWN.id, len(executed), verdict, not left, {"asked": sorted(asked), "executed": list(executed)})
 
 
+def new_model(trial: Trial) -> Iterator[Found]:
+    """Add a model, and wait until the product's API returns it."""
+    shown = product(trial.stand, trial.name)
+    with ExitStack() as stack:
+        stack.enter_context(trial.added("models", f"{NEW}.sql", NEW_MODEL))
+        began = time.time()
+        run: Future[Typed] | None = None
+        if not shown.reload():
+            run = stack.enter_context(ThreadPoolExecutor(1)).submit(trial.run, "--select", NEW)
+        while NEW not in shown.boxes():
+            if time.time() > began + PATIENCE:
+                raise StackError(f"Its API did not return the new model within {PATIENCE} s.")
+            time.sleep(0.5)
+        seconds = time.time() - began
+    if run and run.result().code:
+        raise StackError(f"The run of the new model ended with exit code {run.result().code}.")
+    yield Found(BOX.id, seconds, "with a run" if run else "without a run")
+
+
 def sentence(report: Report) -> str:
     """The section's first."""
     return f"From saving a model to its new table it takes {report.ranking(TABLE)}."
@@ -86,6 +121,7 @@ SECTION = Section(
     (
         Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 12, "default"),
         Scenario("an edited model, the product's own way", own_way, (OWN,), 15, "default"),
+        Scenario("a new model", new_model, (BOX,), 10, "default"),
     ),
     sentence,
 )

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from bench import harness
 from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
-from compare import backfill, cost, failures, loop, scheduling, speed, start
+from compare import backfill, cost, failures, loop, scheduling, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
@@ -34,7 +34,16 @@ from stack.runner import Runner
 from stack.runtime import POSTGRES
 from switchyard import jobs
 
-SECTIONS = (start.SECTION, speed.SECTION, loop.SECTION, failures.SECTION, scheduling.SECTION, backfill.SECTION, cost.SECTION)
+SECTIONS = (
+    start.SECTION,
+    speed.SECTION,
+    loop.SECTION,
+    failures.SECTION,
+    scheduling.SECTION,
+    backfill.SECTION,
+    seeing.SECTION,
+    cost.SECTION,
+)
 NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": 3, "full": 3}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
@@ -104,7 +113,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
             interrupted = interrupt
         report.content["seconds"] = round((datetime.now(timezone.utc) - now).total_seconds())
         report.write(folder / "report.json")
-        page(report, folder)
+        page(report, folder, folder)
     if interrupted:
         raise KeyboardInterrupt(f"What was known by then: {folder / 'report.html'}")
     console.ok(f"Written to {folder / 'report.html'}, with all figures in report.json beside it")
@@ -124,7 +133,7 @@ def again(path: str, out: str | None) -> None:
     report = Report.read(Path(path))
     folder = Path(out) if out else Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    page(report, folder)
+    page(report, folder, Path(path).parent)
     console.ok(f"Written to {folder / 'report.html'}")
 
 
@@ -190,7 +199,7 @@ def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
 
 def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenario], depth: str) -> None:
     """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
-    subject = Subject(stand, depth)
+    subject = Subject(stand, depth, path.parent, environment())
     names = stand.names()
     broken: dict[str, str] = {}  # why there is no environment, or image
     for name, orchestrator in stand.orchestrators.items():
@@ -293,14 +302,14 @@ def environment() -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def page(report: Report, folder: Path) -> None:
-    """Write ``report.html`` into a folder.
+def page(report: Report, folder: Path, pictures: Path) -> None:
+    """Write ``report.html`` into a folder, with the pictures of another one inside.
 
     Raises:
         StackError: it could not be made.
     """
     env = {**plan.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib")}
-    argv = [str(environment()), "-I", "-X", "utf8", str(Path(__file__).with_name("page.py")), str(folder / "report.html")]
+    argv = [str(environment()), "-I", "-X", "utf8", str(Path(__file__).with_name("page.py")), str(folder / "report.html"), str(pictures)]
     done = subprocess.run(argv, env=env, input=json.dumps(report.view(SECTIONS)), capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise StackError("The page could not be made.", done.stderr[-2000:], f"invoke compare --report {folder / 'report.json'}")

@@ -42,7 +42,7 @@ class Found:
         row: the id of its row.
         value: in the row's unit; None where there is none.
         verdict: what became of it, a few words; empty where the value is enough.
-        good: whether that is as it should be; None without a verdict, or with one that is neither good nor bad.
+        good: whether that is as it should be; None without a verdict, and where it is for the reader to judge.
         parts: what the value was made of, for the JSON.
         why: it could not be measured; empty where it was.
     """

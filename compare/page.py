@@ -1,10 +1,13 @@
-"""``page.py FILE``: make one HTML file of the JSON on standard input, as `compare.report.Report.view` gives it.
+"""``page.py FILE FOLDER``: make one HTML file of the JSON on standard input, as `compare.report.Report.view` gives it.
+
+The pictures of pages that it names are in FOLDER.
 
 It runs in an environment of its own, which has jinja2 and matplotlib, and so imports nothing of this project.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -17,6 +20,7 @@ import jinja2
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK = "#010203"  # in the pictures, instead of the page's own colour of text
 # Okabe and Ito's, which people with any kind of colour blindness can distinguish.
@@ -153,21 +157,40 @@ def picture(spec: dict[str, Any], key: str) -> Markup:
     return Markup(f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{label}{rest}')
 
 
+def shots(spec: dict[str, Any], folder: Path) -> list[dict[str, str]]:
+    """The pictures of pages, each with its orchestrator, a text alternative and its bytes: a tenth of the file's, as a page has many."""
+    found = []
+    for one in spec["shots"]:
+        path = folder / Path(one["file"]).name
+        said = f"{spec['title']}, on the page of {one['name']}"
+        if path.exists():
+            buffer = io.BytesIO()
+            with Image.open(path) as image:
+                image.convert("RGB").save(buffer, "JPEG", quality=72, optimize=True, progressive=True)
+            data = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+            found.append({"name": one["name"], "said": said, "data": data})
+        else:
+            found.append({"name": one["name"], "said": said, "data": "", "why": f"{path.name} is not beside the figures"})
+    return found
+
+
 def plain(text: str) -> Markup:
     """Text in which what is in backquotes is code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-def page(view: dict[str, Any]) -> str:
-    """The HTML."""
+def page(view: dict[str, Any], folder: Path) -> str:
+    """The HTML, with the pictures of a folder."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
     environment.filters["plain"] = plain
     for section in view["sections"]:
+        section["shots"] = [{**spec, "shots": shots(spec, folder)} for spec in section["pictures"] if spec["kind"] == "shots"]
+        section["pictures"] = [spec for spec in section["pictures"] if spec["kind"] != "shots"]
         section["drawn"] = [picture(spec, f"{section['id']}-{number}") for number, spec in enumerate(section["pictures"])]
     made: str = environment.get_template("page.html").render(view)
     return made
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(json.load(sys.stdin)), encoding="utf-8")
+    Path(sys.argv[1]).write_text(page(json.load(sys.stdin), Path(sys.argv[2])), encoding="utf-8")

@@ -123,7 +123,7 @@ class Report:
         name = next(iter(found)) if better == "low" else next(reversed(found))
         first, others = found[name], [one for other, one in found.items() if other != name]
         apart = all(first.high < one.low if better == "low" else first.low > one.high for one in others)
-        return name if apart and all(good for _, good, _ in first.verdicts) else None
+        return name if apart and all(good is not False for _, good, _ in first.verdicts) else None
 
     def ranking(self, row: Row) -> str:
         """The medians of a row in words, the lowest first, and between which of them no order is claimed."""

@@ -164,11 +164,15 @@ class Subject:
     Attributes:
         stand: the stack.
         depth: how much is measured, one of `compare.model.DEPTHS`.
+        folder: where pictures are written to.
+        python: of the environment that takes them.
         graphs: the project's, once it is known.
     """
 
     stand: Stand
     depth: str
+    folder: Path
+    python: Path
     graphs: list[Graph] = field(default_factory=list)
 
     def graph(self, name: str) -> Graph:

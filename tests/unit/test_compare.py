@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.run import PHASES, Typed
-from compare import cost, failures, main, own, speed, start
+from compare import cost, failures, main, own, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
 from compare.trial import Graph, Node, Span, Subject, Trial, spans
@@ -18,6 +19,7 @@ from stack.errors import BadUsage
 
 from ..pages_of_reports import Reader
 
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 ROW = Row("x", "X", "A thing.", "s")
 SECTION = Section("s", "S", (), lambda report: f"It takes {report.ranking(ROW)}.")
 
@@ -135,6 +137,11 @@ def test_a_cell_says_why_nothing_was_measured() -> None:
     assert (missing["value"], missing["why"]) == ("", "it is off")
 
 
+def has_units(section: Section) -> bool:
+    """Whether it has rows that are drawn."""
+    return any(row.unit for scenario in section.scenarios for row in scenario.rows)
+
+
 def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     hostile = "<script>alert(1)</script>"
     titles = {name: {"title": name.title(), "versions": {"x": hostile}, "settings": {"KEY": hostile}} for name in ("a", "b")}
@@ -146,9 +153,11 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
             parts |= {"services": {hostile: 1.0, "b": 2.0}} if row in (cost.MEMORY, cost.PEAK_MEMORY) else {}
             parts |= {"nodes": [[f"model.p.{hostile}", 0.0, 1.0], ["test.p.t", 0.5, 2.0]]} if row is speed.TOGETHER else {}
             parts |= {"points": [{"models": 10, "run": 3.0, "dbt build": 2.0}]} if row is speed.SLOPE else {}
+            parts |= {"files": {"graph": "../a.png", "log": f"{hostile}.png"}} if row is seeing.PICTURES else {}
             made.add(Found(row.id, 2.5, hostile, True, parts), "a", 0)
             made.add(Found(row.id, why=hostile), "b", 0)
     made.write(tmp_path / "report.json")
+    (tmp_path / "a.png").write_bytes(PNG)
     main.again(str(tmp_path / "report.json"), None)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Reader(text)
@@ -156,7 +165,9 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     assert "script" not in page.tags
     assert text.count("&lt;script&gt;") > 20
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(main.SECTIONS)
+    assert page.tags.count("svg") == page.tags.count("desc") == 5 + len({section.id for section in main.SECTIONS if has_units(section)})
+    assert page.tags.count("img") == text.count("data:image/jpeg") == 1
+    assert "is not beside the figures" in text
     assert "ended before it was complete" in text
 
 

@@ -1,0 +1,353 @@
+"""What each product's public API shows of a dbt project, and where its page shows it: one class per orchestrator, found by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from bench.stand import Stand
+from stack import pipeline
+from switchyard import api
+
+
+class Key(NamedTuple):
+    """A dbt node as a person knows it: its kind (dbt's resource type) and its name."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that a product's API gives as a thing of its own, under the name of a dbt node.
+
+    Attributes:
+        key: the node.
+        said: all that the API says of it.
+        owners: what it says of who owns it.
+        before: the nodes that it says come directly before.
+    """
+
+    key: Key
+    said: Any
+    owners: Any = None
+    before: frozenset[Key] = frozenset()
+
+
+class Picture(NamedTuple):
+    """A page to take a picture of.
+
+    Attributes:
+        what: ``graph``, ``node`` or ``log``.
+        url: its address.
+        steps: what is done there first, in order: ``see`` or ``click``, and one of Playwright's selectors.
+    """
+
+    what: str
+    url: str
+    steps: tuple[tuple[str, str], ...]
+
+
+class Product(ABC):
+    """One orchestrator's public API and pages.
+
+    Args:
+        stand: on which it is up.
+        name: the orchestrator's.
+    """
+
+    # Of the sign-in page: a selector and what is typed there; none where the browser signs in by HTTP basic authentication.
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, stand: Stand, name: str) -> None:
+        self.orchestrator = stand.orchestrators[name]
+        self.url = self.orchestrator.url(stand.settings.values).rstrip("/")
+        self.password = stand.settings[self.orchestrator.login_key or ""]
+        self.basic = api.basic_auth(f"admin:{self.password}")
+        self.job = pipeline.known_job(stand.settings, None)
+
+    @abstractmethod
+    def things(self) -> list[Thing]:
+        """What it shows of the newest run, and of the project."""
+
+    @abstractmethod
+    def reload(self) -> bool:
+        """Have it read the project again, as a button of its page does; False where it has none, and a run is needed."""
+
+    @abstractmethod
+    def boxes(self) -> set[str]:
+        """The names of the models of its graph, as it is now."""
+
+    @abstractmethod
+    def pictures(self, run: str, name: str) -> list[Picture]:
+        """The pages of a run that failed.
+
+        Args:
+            run: the address of the run's page.
+            name: of the model that failed.
+        """
+
+
+class Airflow(Product):
+    """Its REST API: the tasks of the DAG and of its newest run."""
+
+    fields = (("input[name=username]", "admin"), ("input[name=password]", "{password}"))
+
+    def request(self, method: str, path: str) -> Any:
+        """Ask it, signed in."""
+        token = api.request("POST", f"{self.url}/auth/token", {"username": "admin", "password": self.password})["access_token"]
+        return api.request(method, f"{self.url}/api/v2/{path}", None, {"Authorization": f"Bearer {token}"})
+
+    def things(self) -> list[Thing]:
+        """Each task that is one dbt node's own; those of its tests are one task together, and lead on to the next nodes."""
+        tasks = self.tasks()
+        (run,) = self.request("GET", f"dags/{self.job}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+        path = f"dags/{self.job}/dagRuns/{quote(run['dag_run_id'], safe='')}/taskInstances"
+        instances: list[Any] = []
+        while True:
+            page = self.request("GET", f"{path}?limit=100&offset={len(instances)}&order_by=id")
+            instances += page["task_instances"]
+            if not page["task_instances"] or len(instances) >= page["total_entries"]:
+                break
+        done = {one["task_id"]: one for one in instances}
+        return airflow_things(tasks, done)
+
+    def tasks(self) -> list[Any]:
+        """The DAG's."""
+        found: list[Any] = self.request("GET", f"dags/{self.job}/tasks")["tasks"]
+        return found
+
+    def reload(self) -> bool:
+        """The DAG's button Reparse."""
+        self.request("PUT", f"parseDagFile/{self.request('GET', f'dags/{self.job}')['file_token']}")
+        return True
+
+    def boxes(self) -> set[str]:
+        return {key.name for task in self.tasks() if (key := airflow_key(task["task_id"]))}
+
+    def pictures(self, run: str, name: str) -> list[Picture]:
+        task = next(task["task_id"] for task in self.tasks() if airflow_key(task["task_id"]) == Key("model", name))
+        page, node = f"{run}/tasks/{quote(task, safe='')}", ("see", f".react-flow >> text={name}")
+        opened = ("click", "[aria-label^='Show Graph']"), ("click", "[data-testid=expand-all-button]"), node
+        alone = ("click", "[aria-label='Collapse Details Panel']"), ("click", ".react-flow__controls-fitview"), node
+        return [
+            Picture("graph", run, (*opened, *alone)),
+            Picture("node", f"{page}/details", (("see", f"h2:has-text('{name}')"), ("see", "text=Failed"))),
+            Picture("log", page, (("see", "text=Post Execute"),)),
+        ]
+
+
+def airflow_key(task: str) -> Key | None:
+    """The node of one of Cosmos' tasks: ``dbt.<name>_run`` or ``dbt.<name>_seed``; ``dbt.<name>.run`` beside the task of its tests."""
+    match = re.fullmatch(r"dbt\.(.+)[._](run|seed|snapshot|source)", task)
+    return Key({"run": "model"}.get(match[2], match[2]), match[1]) if match else None
+
+
+def airflow_things(tasks: Iterable[Any], done: Mapping[str, Any]) -> list[Thing]:
+    """The nodes' tasks.
+
+    Args:
+        tasks: of the DAG.
+        done: those of a run, by id.
+    """
+    known = {task["task_id"]: task for task in tasks}
+    groups = {id.rpartition(".")[0]: key for id in known if (key := airflow_key(id))}
+    before: dict[Key, set[Key]] = {}
+    for id, task in known.items():
+        key = airflow_key(id) or (groups.get(id.removesuffix(".test")) if id.endswith(".test") else None)
+        for after in map(airflow_key, task["downstream_task_ids"]):
+            if key and after and key != after:
+                before.setdefault(after, set()).add(key)
+    return [
+        Thing(key, [task, done.get(id)], task["owner"], frozenset(before.get(key, ())))
+        for id, task in known.items()
+        if (key := airflow_key(id))
+    ]
+
+
+class Dagster(Product):
+    """Its GraphQL API, of which its page is made: the assets and their checks."""
+
+    ASSETS = """{assetNodes {
+      assetKey {path} description groupName kinds tags {key value} dependencyKeys {path}
+      owners {... on UserAssetOwner {email} ... on TeamAssetOwner {team}}
+      assetChecksOrError {... on AssetChecks {checks {name description}}}
+      metadataEntries {...entry} assetMaterializations(limit: 1) {metadataEntries {...entry}}
+    }}
+    fragment entry on MetadataEntry {
+      label ... on TextMetadataEntry {text} ... on MarkdownMetadataEntry {mdStr} ... on IntMetadataEntry {intValue}
+      ... on JsonMetadataEntry {jsonString}
+      ... on TableSchemaMetadataEntry {schema {columns {name description}}}
+    }"""
+    NAMES = "{assetNodes {assetKey {path} metadataEntries {label ... on TextMetadataEntry {text}}}}"
+    RELOAD = 'mutation {reloadRepositoryLocation(repositoryLocationName: "dbt") {__typename}}'
+
+    def ask(self, query: str) -> Any:
+        """What it answers.
+
+        Raises:
+            switchyard.api.ApiError: there was no good answer.
+        """
+        answer = api.request("POST", f"{self.url}/graphql", {"query": query}, self.basic, timeout=120)
+        if answer.get("errors"):
+            raise api.ApiError(answer["errors"][0]["message"])
+        return answer["data"]
+
+    def assets(self) -> list[Any]:
+        """All of them, with what is needed to know their nodes."""
+        found: list[Any] = self.ask(self.NAMES)["assetNodes"]
+        return found
+
+    def things(self) -> list[Thing]:
+        return dagster_things(self.ask(self.ASSETS)["assetNodes"])
+
+    def reload(self) -> bool:
+        """The button Reload of a code location."""
+        self.ask(self.RELOAD)
+        return True
+
+    def boxes(self) -> set[str]:
+        return {dagster_key(asset).name for asset in self.assets()}
+
+    def pictures(self, run: str, name: str) -> list[Picture]:
+        path = next("/".join(asset["assetKey"]["path"]) for asset in self.assets() if dagster_key(asset) == Key("model", name))
+        return [
+            Picture("graph", f"{self.url}/locations/__repository__@dbt/jobs/{self.job}", (("see", f"text={name}"),)),
+            Picture("node", f"{self.url}/assets/{path}?view=events", (("see", f"text={name}"),)),
+            Picture("log", run, (("see", f"text={name}"),)),
+        ]
+
+
+def dagster_key(asset: Any) -> Key:
+    """The node of an asset: by dagster-dbt's own metadata, or, where it has none, the source of its last name."""
+    for entry in asset["metadataEntries"]:
+        if entry["label"] == "dagster_dbt/unique_id":
+            kind, _, name = entry["text"].split(".", 2)
+            return Key(kind, name)
+    return Key("source", asset["assetKey"]["path"][-1])
+
+
+def dagster_things(assets: Iterable[Any]) -> list[Thing]:
+    """The assets, and their checks, which are the tests."""
+    keys = {tuple(asset["assetKey"]["path"]): dagster_key(asset) for asset in assets}
+    found = []
+    for asset in assets:
+        before = frozenset(keys[path] for one in asset["dependencyKeys"] if (path := tuple(one["path"])) in keys)
+        found.append(Thing(dagster_key(asset), asset, asset["owners"], before))
+        found += [Thing(Key("test", check["name"]), check) for check in asset["assetChecksOrError"].get("checks", ())]
+    return found
+
+
+class Prefect(Product):
+    """Its REST API: the task runs of the newest flow run, and its events on assets, which its event feed shows."""
+
+    fields = (("input[type=password]", "admin:{password}"),)
+
+    def request(self, path: str, body: Any) -> Any:
+        """Ask it."""
+        return api.request("POST", f"{self.url}/api/{path}", body, self.basic)
+
+    def newest(self) -> str:
+        """The id of the newest flow run that has begun."""
+        (run,) = self.request("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+        return str(run["id"])
+
+    def task_runs(self) -> list[Any]:
+        """Those of that flow run."""
+        found: list[Any] = []
+        asked = {"flow_runs": {"id": {"any_": [self.newest()]}}, "sort": "ID_DESC", "limit": 200}
+        while page := self.request("task_runs/filter", {**asked, "offset": len(found)}):
+            found += page
+        return found
+
+    def things(self) -> list[Thing]:
+        runs = self.task_runs()
+        related = {"id": [f"prefect.flow-run.{self.newest()}"]}
+        body = {"filter": {"event": {"prefix": ["prefect.asset."]}, "related": related}, "limit": 50}
+        page = self.request("events/filter", body)
+        events = list(page["events"])
+        while page["next_page"]:
+            query = page["next_page"].partition("?")[2]
+            page = api.request("GET", f"{self.url}/api/events/filter/next?{query}", None, self.basic)
+            events += page["events"]
+        return prefect_things(runs, events)
+
+    def reload(self) -> bool:
+        """It has nothing to read again."""
+        return False
+
+    def boxes(self) -> set[str]:
+        return {key.name for run in self.task_runs() if (key := prefect_key(run["name"]))}
+
+    def pictures(self, run: str, name: str) -> list[Picture]:
+        failed = next(one["id"] for one in self.task_runs() if one["name"] == f"model {name}")
+        return [
+            Picture("graph", run, (("see", f"text={name}"),)),
+            Picture("node", f"{self.url}/v2/runs/task-run/{failed}", (("see", f"text={name}"),)),
+            Picture("log", run, (("click", "text=Logs"), ("see", f"text={name}"))),
+        ]
+
+
+def prefect_key(name: str) -> Key | None:
+    """The node of a task run, which prefect-dbt calls by its kind and its name."""
+    kind, _, node = name.partition(" ")
+    return Key(kind, node) if node else None
+
+
+def prefect_things(runs: Iterable[Any], events: Iterable[Any]) -> list[Thing]:
+    """The task runs, and the assets of the events, each under its node's name."""
+    said: dict[Key, list[Any]] = {}
+    for run in runs:
+        if key := prefect_key(run["name"]):
+            said.setdefault(key, []).append(run)
+    assets: dict[str, Key] = {}
+    built = [event for event in events if event["payload"].get("unique_id")]
+    for event in built:
+        kind, _, name = event["payload"]["unique_id"].split(".", 2)
+        assets[event["resource"]["prefect.resource.id"]] = Key(kind, name)
+        said.setdefault(Key(kind, name), []).append(event)
+    for event in (event for event in events if event not in built):  # one that refers to an asset, a source's where no node builds it
+        resource = event["resource"]["prefect.resource.id"]
+        key = assets.setdefault(resource, Key("source", resource.rpartition("/")[2]))
+        said.setdefault(key, []).append(event)
+    before: dict[Key, set[Key]] = {}
+    for event in built:
+        for one in event["related"]:
+            if one["prefect.resource.role"] == "asset" and one["prefect.resource.id"] in assets:
+                key = assets[event["resource"]["prefect.resource.id"]]
+                before.setdefault(key, set()).add(assets[one["prefect.resource.id"]])
+    owners = {
+        key: [value for one in each for name, value in (one.get("resource") or {}).items() if "owner" in name] for key, each in said.items()
+    }
+    return [Thing(key, each, owners[key], frozenset(before.get(key, ()))) for key, each in said.items()]
+
+
+PRODUCTS: dict[str, type[Product]] = {"airflow": Airflow, "dagster": Dagster, "prefect": Prefect}
+
+
+def product(stand: Stand, name: str) -> Product:
+    """The product that is up on a stand."""
+    return PRODUCTS[name](stand, name)
+
+
+def texts(said: Any) -> Iterator[str]:
+    """Every text in an answer."""
+    if isinstance(said, str):
+        yield said
+        if said.startswith(("{", "[")):
+            try:
+                yield from texts(json.loads(said))
+            except ValueError:
+                return
+    elif isinstance(said, Mapping):
+        for key, value in said.items():
+            yield str(key)
+            yield from texts(value)
+    elif isinstance(said, list | tuple):
+        for one in said:
+            yield from texts(one)
