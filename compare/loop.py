@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 from bench.run import Typed
 from compare.model import Found, Row, Scenario, Section
-from compare.own import WAYS
 from compare.products import product
 from compare.report import Report
 from compare.trial import LONGEST, Trial
@@ -71,23 +70,22 @@ def edit(trial: Trial) -> Iterator[Found]:
 def own_way(trial: Trial) -> Iterator[Found]:
     """Edit one model, and build it by the product's own means."""
     trial.require_nodes()
-    way = WAYS.get(trial.name)
-    if way is None:
-        title = trial.stand.orchestrators[trial.name].title
-        yield Found(OWN.id, why=f"{title} has nothing of its own for a part of a flow; a parameter of the flow selects nodes, as above")
-        return
     victim = trial.graph.middle(trial.green)
     asked = {victim.id, *trial.graph.tests(victim.id)} & trial.green
     with trial.edited(victim.path, "\n-- compared again\n"):
         began = time.time()
-        way.begin(trial, victim)
+        way = product(trial.stand, trial.name).build(victim.name)
+        if not way:
+            title = trial.stand.orchestrators[trial.name].title
+            yield Found(OWN.id, why=f"{title} has nothing of its own for a part of a flow; a parameter of the flow selects nodes, as above")
+            return
         ended = trial.idle_at(began + LONGEST)
         if ended is None:
             trial.stand.invoke("run", "--cancel")
             raise StackError(f"The run has not ended after {LONGEST} s.")
         executed = trial.spans(began, ended)
     left = len(asked - executed.keys())
-    verdict = f"{way.words}; {f'{left} of {len(asked)} left out' if left else 'all that was asked for'}"
+    verdict = f"{way}; {f'{left} of {len(asked)} left out' if left else 'all that was asked for'}"
     yield Found(OWN.id, len(executed), verdict, not left, {"asked": sorted(asked), "executed": list(executed)})
 
 

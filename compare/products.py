@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from bench.stand import Stand
 from stack import pipeline
+from stack.errors import StackError
 from switchyard import api
 
 
@@ -83,6 +84,17 @@ class Product(ABC):
     def boxes(self) -> set[str]:
         """The names of the models of its graph, as it is now."""
 
+    def build(self, model: str) -> str:
+        """Begin to build one model with its tests, as its page does; returns what a person does there, empty where it has nothing for that.
+
+        Args:
+            model: the name.
+
+        Raises:
+            StackError: it has no such model, or does not begin.
+        """
+        return ""
+
     @abstractmethod
     def pictures(self, run: str, name: str) -> list[Picture]:
         """The pages of a run that failed.
@@ -98,10 +110,10 @@ class Airflow(Product):
 
     fields = (("input[name=username]", "admin"), ("input[name=password]", "{password}"))
 
-    def request(self, method: str, path: str) -> Any:
+    def request(self, method: str, path: str, body: Any = None) -> Any:
         """Ask it, signed in."""
         token = api.request("POST", f"{self.url}/auth/token", {"username": "admin", "password": self.password})["access_token"]
-        return api.request(method, f"{self.url}/api/v2/{path}", None, {"Authorization": f"Bearer {token}"})
+        return api.request(method, f"{self.url}/api/v2/{path}", body, {"Authorization": f"Bearer {token}"})
 
     def things(self) -> list[Thing]:
         """Each task that is one dbt node's own; those of its tests are one task together, and lead on to the next nodes."""
@@ -130,6 +142,15 @@ class Airflow(Product):
     def boxes(self) -> set[str]:
         return {key.name for task in self.tasks() if (key := airflow_key(task["task_id"]))}
 
+    def build(self, model: str) -> str:
+        tasks = airflow_own((task["task_id"] for task in self.tasks()), model)
+        runs = self.request("GET", f"dags/{self.job}/dagRuns?state=success&order_by=-run_after&limit=1")["dag_runs"]
+        if not tasks or not runs:
+            raise StackError(f"Airflow has no task of the model {model} in a green run.")
+        cleared = {"dag_run_id": runs[0]["dag_run_id"], "task_ids": tasks, "only_failed": False, "run_on_latest_version": True}
+        self.request("POST", f"dags/{self.job}/clearTaskInstances", {"dry_run": False, **cleared})
+        return "its tasks are cleared in the last green run"
+
     def pictures(self, run: str, name: str) -> list[Picture]:
         task = next(task["task_id"] for task in self.tasks() if airflow_key(task["task_id"]) == Key("model", name))
         page, node = f"{run}/tasks/{quote(task, safe='')}", ("see", f".react-flow >> text={name}")
@@ -146,6 +167,13 @@ def airflow_key(task: str) -> Key | None:
     """The node of one of Cosmos' tasks: ``dbt.<name>_run`` or ``dbt.<name>_seed``; ``dbt.<name>.run`` beside the task of its tests."""
     match = re.fullmatch(r"dbt\.(.+)[._](run|seed|snapshot|source)", task)
     return Key({"run": "model"}.get(match[2], match[2]), match[1]) if match else None
+
+
+def airflow_own(tasks: Iterable[str], model: str) -> list[str]:
+    """The ids of a model's tasks: the one that builds it, and the one of its tests."""
+    own = [id for id in tasks if airflow_key(id) == Key("model", model)]
+    groups = {id.removesuffix(".run") + ".test" for id in own if id.endswith(".run")}
+    return [*own, *sorted(groups)]
 
 
 def airflow_things(tasks: Iterable[Any], done: Mapping[str, Any]) -> list[Thing]:
@@ -185,15 +213,18 @@ class Dagster(Product):
       ... on TableSchemaMetadataEntry {schema {columns {name description}}}
     }"""
     NAMES = "{assetNodes {assetKey {path} metadataEntries {label ... on TextMetadataEntry {text}}}}"
+    LAUNCH = """mutation ($params: ExecutionParams!) {
+      launchRun(executionParams: $params) {__typename ... on Error {message}}
+    }"""
     RELOAD = 'mutation {reloadRepositoryLocation(repositoryLocationName: "dbt") {__typename}}'
 
-    def ask(self, query: str) -> Any:
+    def ask(self, query: str, **variables: Any) -> Any:
         """What it answers.
 
         Raises:
             switchyard.api.ApiError: there was no good answer.
         """
-        answer = api.request("POST", f"{self.url}/graphql", {"query": query}, self.basic, timeout=120)
+        answer = api.request("POST", f"{self.url}/graphql", {"query": query, "variables": variables}, self.basic, timeout=120)
         if answer.get("errors"):
             raise api.ApiError(answer["errors"][0]["message"])
         return answer["data"]
@@ -214,8 +245,28 @@ class Dagster(Product):
     def boxes(self) -> set[str]:
         return {dagster_key(asset).name for asset in self.assets()}
 
+    def path(self, model: str) -> list[str]:
+        """The key of a model's asset.
+
+        Raises:
+            StackError: it has no such asset.
+        """
+        for asset in self.assets():
+            if dagster_key(asset) == Key("model", model):
+                found: list[str] = asset["assetKey"]["path"]
+                return found
+        raise StackError(f"Dagster has no asset of the model {model}.")
+
+    def build(self, model: str) -> str:
+        job = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": self.job}
+        params = {"selector": {**job, "assetSelection": [{"path": self.path(model)}]}, "runConfigData": {}}
+        launched = self.ask(self.LAUNCH, params=params)["launchRun"]
+        if launched["__typename"] != "LaunchRunSuccess":
+            raise StackError(f"Dagster does not launch the run: {launched.get('message') or launched['__typename']}")
+        return "its asset is selected"
+
     def pictures(self, run: str, name: str) -> list[Picture]:
-        path = next("/".join(asset["assetKey"]["path"]) for asset in self.assets() if dagster_key(asset) == Key("model", name))
+        path = "/".join(self.path(name))
         return [
             Picture("graph", f"{self.url}/locations/__repository__@dbt/jobs/{self.job}", (("see", f"text={name}"),)),
             Picture("node", f"{self.url}/assets/{path}?view=events", (("see", f"text={name}"),)),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.run import PHASES, Typed
-from compare import cost, failures, main, own, seeing, speed, start
+from compare import cost, failures, main, products, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
-from compare.trial import Graph, Node, Span, Subject, Trial, spans
+from compare.trial import Graph, Span, Subject, Trial, spans
 from stack import ROOT, settings
 from stack.errors import BadUsage
 
@@ -264,7 +265,7 @@ class Stand:
 
 def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
     stand = Stand("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
-    trial = Trial(Subject(stand, "default"), "dagster")
+    trial = Trial(Subject(stand, "default", Path(), Path()), "dagster")
     assert [(found.value, found.why) for found in failures.leftovers(trial)] == [(None, "no fault could be made")]
     for fault in ("one", "two", "three"):
         trial.note_left(fault)
@@ -277,7 +278,7 @@ class Runs(Trial):
     """Runs of which the exit code and the executed nodes are known."""
 
     def __init__(self, *runs: tuple[int, set[str]]) -> None:
-        super().__init__(Subject(Stand(), "default"), "dagster")
+        super().__init__(Subject(Stand(), "default", Path(), Path()), "dagster")
         self.runs = list(runs)
         self.typed: list[tuple[str, ...]] = []
 
@@ -311,20 +312,8 @@ def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -
     assert (found[failures.TESTS.id].value, found[failures.TESTS.id].verdict) == tests
 
 
-def test_only_the_model_s_own_tasks_are_cleared(monkeypatch) -> None:
-    asked = []
-    answers = {
-        "tasks": {"tasks": [{"task_id": f"dbt.{id}"} for id in ("dbt_producer_watcher", "a.run", "a.test", "a_run", "aa.run", "b_run")]},
-        "dagRuns?state=success&order_by=-run_after&limit=1": {"dag_runs": [{"dag_run_id": "newest"}]},
-        "auth/token": {"access_token": "t"},
-    }
-
-    def request(method: str, url: str, body: Any = None, **_: Any) -> Any:
-        asked.append((method, url, body))
-        return next((answer for end, answer in answers.items() if url.endswith(end)), None)
-
-    monkeypatch.setattr(own.api, "request", request)
-    own.clear_tasks(Trial(Subject(Stand(), "default"), "airflow"), Node("model.p.a", "a", "models/a.sql"))
-    method, url, body = asked[-1]
-    assert (method, url.rpartition("/")[2]) == ("POST", "clearTaskInstances")
-    assert (body["dag_run_id"], body["task_ids"], body["dry_run"]) == ("newest", ["dbt.a.run", "dbt.a.test", "dbt.a_run"], False)
+def test_only_the_model_s_own_tasks_are_cleared() -> None:
+    tasks = [f"dbt.{id}" for id in ("dbt_producer_watcher", "a.run", "a.test", "aa.run", "aa.test", "b_run", "bb_run", "c_seed")]
+    assert products.airflow_own(tasks, "a") == ["dbt.a.run", "dbt.a.test"]
+    assert products.airflow_own(tasks, "b") == ["dbt.b_run"]
+    assert products.airflow_own(tasks, "c") == []
