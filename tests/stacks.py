@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -80,6 +81,11 @@ def copy_checkout(root: Path, folder: Path) -> None:
     copy_files(root, folder)
     for command in (["init", "--quiet"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "all"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
+
+
+def mostly_long(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """Parameters of a test, of which all but the ``kept`` ones are of its long form."""
+    return [value if value in kept else pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 def unavailable(reason: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..stacks import POISON, account_group, copy_checkout, unavailable, wait_until
+from ..stacks import POISON, account_group, copy_checkout, mostly_long, unavailable, wait_until
 from .conftest import NativeStack
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
@@ -80,7 +80,7 @@ def test_they_do_not_touch_each_other(stack, reference, second) -> None:
     assert set(second.states().values()) == {("running", "healthy")}
 
 
-@pytest.mark.parametrize("new", [pytest.param("airflow", marks=pytest.mark.long), "prefect", "dagster"])
+@pytest.mark.parametrize("new", mostly_long(["airflow", "prefect", "dagster"], "dagster"))
 def test_every_orchestrator_runs_for_an_ordinary_user(reference, second, new) -> None:
     server = second.root("postgres")
     second.invoke("switch", new)

@@ -88,8 +88,17 @@ def expected(ordinary, tmp_path_factory) -> dict[str, tuple[int, dict]]:
     return found
 
 
-@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.long if name == "hook before" else ()) for name in VARIANTS])
-@pytest.mark.parametrize("name", ORCHESTRATORS)
+CASES = [(name, variant) for name in ORCHESTRATORS for variant in VARIANTS]
+# What is whole by each, and each that is broken by one of them.
+SHORT = {
+    *((name, "whole") for name in ORCHESTRATORS),
+    ("airflow", "model, batch and source"),
+    ("prefect", "tests and hook after"),
+    ("dagster", "parse"),
+}
+
+
+@pytest.mark.parametrize(("name", "variant"), [pytest.param(*case, marks=() if case in SHORT else pytest.mark.long) for case in CASES])
 def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name, variant) -> None:
     ordinary.on(name)
     code, nodes = expected[variant]

@@ -15,7 +15,7 @@ import pytest
 from stack import launch
 
 from ..interruptions import typed
-from ..stacks import wait_until
+from ..stacks import mostly_long, wait_until
 
 
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
@@ -106,7 +106,7 @@ def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another time of boot needs a mount namespace of Linux")
-@pytest.mark.parametrize("seconds", [-7200, 60])
+@pytest.mark.parametrize("seconds", mostly_long([-7200, 60], 60))
 def test_a_clock_that_was_set_changes_nothing(stack, tmp_path, seconds) -> None:
     stack.on("dagster")
     (tmp_path / "stat").write_text(
