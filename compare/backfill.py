@@ -169,10 +169,9 @@ def at_rest(trial: Trial, deadline: float) -> float | None:
 
 
 def rows(trial: Trial) -> list[Filled]:
-    """The rows of the model's table."""
-    table = trial.table(DAY)
-    found = trial.warehouse(f"select {DAY}::date, run, at from {table} order by 1;") if table else ""
-    return [Filled(*line.split("|")) for line in found.splitlines()]
+    """The rows of the model's table; none while there is none."""
+    found = (trial.warehouse(f"select {DAY}::date, run, at from {table} order by 1;") for table in trial.tables(DAY))
+    return [Filled(*line.split("|")) for text in found for line in text.splitlines()]
 
 
 def days(found: Iterable[Filled]) -> set[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import NamedTuple
@@ -19,7 +20,7 @@ DUE = 10  # minutes of which the lag is measured
 MISSED = 3  # that pass while the stack is down
 SLEEP = 3  # seconds that the model sleeps
 START = 75  # seconds that a start and a first run may take; a minute that they take more is one lag less
-PATIENCE = 120  # seconds after which a run in progress is too slow for this
+PATIENCE = 180  # seconds in which what is due must have ended
 MINUTE = 60
 
 LAG = Row(
@@ -45,22 +46,22 @@ MADE_UP = Row(
     better=None,
 )
 
-MODEL = "compare_due"
-MARK = "compare_run"  # a column that no table of the project has
-# Each run adds a row.
-SQL = f"""{{{{ config(materialized='incremental', incremental_strategy='append') }}}}
-select '{{{{ invocation_id }}}}' as {MARK}, clock_timestamp() as began, pg_sleep({SLEEP})::text as slept, clock_timestamp() as ended
+MARK = "compare_job"  # a column that no table of the project has
+JOBS = """jobs:
+  daily: {{dbt: build}}
+  each: {{dbt: run --select compare_each, schedule: "* * * * *"}}
+  once: {{dbt: run --select compare_once, schedule: "{minute} * * * *"}}
 """
-JOBS = f"""jobs:
-  daily: {{{{dbt: build}}}}
-  each: {{{{dbt: run --select {MODEL}, schedule: "* * * * *"}}}}
-  once: {{{{dbt: run --select {MODEL}, schedule: "{{minute}} * * * *"}}}}
+# Each run of a job adds a row.
+SQL = f"""{{{{{{{{ config(materialized='incremental', incremental_strategy='append') }}}}}}}}
+select '{{job}}' as {MARK}, clock_timestamp() as began, pg_sleep({SLEEP})::text as slept, clock_timestamp() as ended
 """
 
 
 class Done(NamedTuple):
-    """One run of the model: epoch seconds."""
+    """One run of a job: its name, and epoch seconds."""
 
+    job: str
     began: float
     ended: float
 
@@ -81,7 +82,7 @@ def schedules(trial: Trial) -> Iterator[Found]:
         yield Found(LAG.id, median(found), parts=parts)
         yield Found(WORST.id, max(found), parts=parts)
         until(together)
-        yield turns(awaited(lambda: [one for one in runs(trial) if one.began >= together], 2, together + MINUTE), together)
+        yield turns([awaited(trial, job, together, together + PATIENCE) for job in ("each", "once")], together)
         yield made_up(trial)
 
 
@@ -96,7 +97,10 @@ def scheduled(trial: Trial, together: int) -> Iterator[None]:
         stand.env["SCHEDULES_ENABLED"] = enabled
 
     try:
-        with trial.added("models", f"{MODEL}.sql", SQL), trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60)):
+        with contextlib.ExitStack() as stack:
+            for job in ("each", "once"):
+                stack.enter_context(trial.added("models", f"compare_{job}.sql", SQL.format(job=job)))
+            stack.enter_context(trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60)))
             again("true")
             stand.invoke("up", "--orch", trial.name)
             yield
@@ -118,17 +122,17 @@ def until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.time()))
 
 
-def awaited(ask: Callable[[], list[Done]], count: int, deadline: float) -> list[Done]:
-    """What is asked for, once it has so many.
+def awaited(trial: Trial, job: str, due: float, deadline: float) -> Done:
+    """The run of a job that was due, once it has ended.
 
     Raises:
         StackError: it has not by the deadline.
     """
-    while len(found := ask()) < count:
+    while not (found := [one for one in runs(trial) if one.job == job and one.began >= due]):
         if time.time() > deadline:
-            raise StackError(f"{len(found)} of {count} runs that were due had ended a minute later.")
+            raise StackError(f"A run that was due had not ended {deadline - due:.0f} s later.")
         time.sleep(1)
-    return found
+    return found[0]
 
 
 def settled(trial: Trial) -> float:
@@ -146,10 +150,10 @@ def settled(trial: Trial) -> float:
 
 
 def runs(trial: Trial) -> list[Done]:
-    """All runs of the model that have ended, in order."""
-    table = trial.table(MARK)
-    rows = trial.warehouse(f"select extract(epoch from began), extract(epoch from ended) from {table} order by 1;") if table else ""
-    return [Done(*map(float, line.split("|"))) for line in rows.splitlines()]
+    """All runs that have ended, in order."""
+    query = f"select {MARK}, extract(epoch from began), extract(epoch from ended) from {{}};"
+    rows = [line.split("|") for table in trial.tables(MARK) for line in trial.warehouse(query.format(table)).splitlines()]
+    return sorted((Done(job, float(began), float(ended)) for job, began, ended in rows), key=lambda done: done.began)
 
 
 def lags(due: Sequence[int], connections: Sequence[float], done: Sequence[Done]) -> list[float]:
@@ -173,7 +177,7 @@ def lags(due: Sequence[int], connections: Sequence[float], done: Sequence[Done])
 
 def turns(two: Sequence[Done], due: float) -> Found:
     """What became of two jobs that were due at once."""
-    one, other = two[:2]
+    one, other = sorted(two, key=lambda done: done.began)
     apart = one.ended <= other.began
     verdict = "one after the other" if apart else "at the same time"
     return Found(TOGETHER.id, other.ended - due, verdict, apart, {"done": [[done.began - due, done.ended - due] for done in (one, other)]})
@@ -195,7 +199,7 @@ def made_up(trial: Trial) -> Found:
     if time.time() > next_:
         raise StackError("The start took more than a minute, so one more was missed.")
     until(next_)
-    awaited(lambda: [one for one in runs(trial) if one.began > next_], 1, next_ + MINUTE)
+    awaited(trial, "each", next_, next_ + MINUTE)
     settled(trial)
     found = [one for one in runs(trial) if down < one.began < next_ + MINUTE]
     return Found(MADE_UP.id, len(found) - 1, parts={"began": [round(one.began - next_, 1) for one in found]})

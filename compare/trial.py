@@ -305,9 +305,9 @@ class Trial:
         """What psql answers to a script of the superuser's in the project's database; dbt's own role would be seen in the log."""
         return self.stand.superuser(script, projects.database(self.stand.settings))
 
-    def table(self, column: str) -> str:
-        """The name of the table that has a column of this name, wherever the project puts its tables; empty while there is none."""
-        return self.warehouse(TABLES.format(what="%I.%I", column=column)).strip()
+    def tables(self, column: str) -> list[str]:
+        """The names of the tables that have a column of this name, wherever the project puts its tables."""
+        return self.warehouse(TABLES.format(what="%I.%I", column=column)).split()
 
     def drop(self, column: str) -> None:
         """Drop all tables that have a column of this name."""

@@ -21,16 +21,19 @@ WEEK = [Filled(f"2026-01-0{day}", "a", "t") for day in range(1, 8)]
 
 def test_a_lag_is_from_the_full_minute_to_the_first_connection_after_it() -> None:
     connections = [90.0, 125.5, 126.0, 183.25, 184.0]
-    assert scheduling.lags([120, 180], connections, [Done(91.0, 94.0), Done(127.0, 130.0), Done(185.0, 188.0)]) == [5.5, 3.25]
+    assert scheduling.lags([120, 180], connections, [Done("each", 91.0, 94.0), Done("each", 127.0, 130.0), Done("each", 185.0, 188.0)]) == [
+        5.5,
+        3.25,
+    ]
 
 
 @pytest.mark.parametrize(
     "done",
     [
         pytest.param([], id="none"),
-        pytest.param([Done(127.0, 130.0), Done(140.0, 143.0)], id="two"),
-        pytest.param([Done(118.0, 121.0), Done(127.0, 130.0)], id="one before is still at work"),
-        pytest.param([Done(178.0, 181.0)], id="until the next"),
+        pytest.param([Done("each", 127.0, 130.0), Done("each", 140.0, 143.0)], id="two"),
+        pytest.param([Done("each", 118.0, 121.0), Done("each", 127.0, 130.0)], id="one before is still at work"),
+        pytest.param([Done("each", 178.0, 181.0)], id="until the next"),
     ],
 )
 def test_no_lag_is_claimed_where_it_is_not_clear_which_run_it_is_of(done) -> None:
@@ -44,10 +47,11 @@ def test_no_lag_without_a_due_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "verdict", "good"), [(Done(68.0, 71.0), "one after the other", True), (Done(66.0, 69.0), "at the same time", False)]
+    ("other", "verdict", "good"),
+    [(Done("each", 68.0, 71.0), "one after the other", True), (Done("each", 66.0, 69.0), "at the same time", False)],
 )
 def test_two_that_are_due_together_must_take_turns(other, verdict, good) -> None:
-    found = scheduling.turns([Done(65.0, 68.0), other], 60)
+    found = scheduling.turns([Done("each", 65.0, 68.0), other], 60)
     assert (found.value, found.verdict, found.good) == (other.ended - 60, verdict, good)
 
 
@@ -60,7 +64,9 @@ def test_the_scheduled_jobs_are_as_a_project_has_them(tmp_path) -> None:
     (tmp_path / jobs.FILE).write_text(scheduling.JOBS.format(minute=7))
     found = jobs.read(tmp_path)
     assert {name: job.cron for name, job in found.items()} == {"daily": None, "each": "* * * * *", "once": "7 * * * *"}
-    assert found["each"].dbt_args == ("run", "--select", scheduling.MODEL)
+    assert found["once"].dbt_args == ("run", "--select", "compare_once")
+    assert scheduling.SQL.format(job="once").startswith("{{ config(materialized='incremental'")
+    assert "select 'once' as compare_job, " in scheduling.SQL.format(job="once")
 
 
 def test_a_backfill_is_complete_where_each_day_is_there_once() -> None:
