@@ -156,7 +156,7 @@ SECTION = Section(
     (
         Scenario("run and bare dbt build", run, (RUN, RATIO, TOGETHER), 30),
         Scenario("run of the lean form", lean, (LEAN, LEAN_RATIO), 30, "default"),
-        Scenario("10, 100 and 500 models more", nodes, (SLOPE,), 900, "full"),
+        Scenario("10, 100 and 500 models more", nodes, (SLOPE,), 500, "full"),
     ),
     sentence,
     pictures,

@@ -324,12 +324,13 @@ class Trial:
             time.sleep(0.5)
 
     def kill(self, service: str) -> None:
-        """End a service of the orchestrator's with no chance to tidy up."""
+        """End a service of the orchestrator's, with all processes that it started, with no chance to tidy up."""
         driver = self.stand.driver
         if isinstance(driver, Native):
             record = next(record for record in driver.processes.records() if record.service == service)
-            if process := driver.processes.root(record):
-                process.kill()
+            for process in driver.processes.members(record):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             return
         container = next(one.container for one in driver.services() if one.name == service)
         # Not by `docker kill`, after which the engine would not start it again. The shell, too, is among those that it ends.
