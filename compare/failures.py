@@ -309,7 +309,10 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
 def leftovers(trial: Trial) -> Iterator[Found]:
     """What the faults before have left."""
     found = {fault: left for fault, left in trial.left.items() if left}
-    verdict = "; ".join(f"{fault}: {', '.join(left)}" for fault, left in found.items()) or f"nothing after {len(trial.left)} faults"
+    verdict = (
+        "; ".join(f"{fault}: {', '.join(left)}" for fault, left in found.items())
+        or f"nothing after {len(trial.left)} fault{'s' * (len(trial.left) > 1)}"
+    )
     if trial.left:
         yield Found(LEFT.id, sum(map(len, found.values())), verdict, not found, {"left": trial.left})
     else:

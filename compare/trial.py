@@ -366,7 +366,7 @@ class Trial:
         if isinstance(driver, Native):
             processes |= {process.pid: process for found in memory.processes(driver).values() for process in found}
         else:
-            containers = [service.container for service in driver.services()]
+            containers = [service.container for service in driver.services() if service.up]
             self.stand.command(["docker", "pause", *containers])
         try:
             for process in processes.values():
