@@ -21,13 +21,13 @@ CPU = Row("idle_cpu", "Idle CPU", "Processor time of all services and PostgreSQL
 PEAK_MEMORY = Row(
     "peak_memory",
     "Peak memory",
-    "The most that all services and PostgreSQL take at one moment of `invoke run`, by a look each half second.",
+    "The most that all services and PostgreSQL take at one moment of `invoke run`, by a look each half second, or as soon as one is done.",
     "MiB",
 )
 PEAK_CPU = Row(
     "peak_cpu",
     "Peak CPU",
-    "Processor time of all services and PostgreSQL in the busiest half second of that run.",
+    "Processor time of all services and PostgreSQL between two of these looks, where it is highest.",
     "% of a core",
     better=None,
 )
