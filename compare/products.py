@@ -269,7 +269,7 @@ class Dagster(Product):
         path = "/".join(self.path(name))
         return [
             Picture("graph", f"{self.url}/locations/__repository__@dbt/jobs/{self.job}", (("see", f"text={name}"),)),
-            Picture("node", f"{self.url}/assets/{path}?view=events", (("see", f"text={name}"),)),
+            Picture("node", f"{self.url}/assets/{path}?view=overview", (("see", "text=Description"),)),
             Picture("log", run, (("see", f"text={name}"),)),
         ]
 

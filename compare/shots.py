@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwrigh
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "microsoft-edge-stable", "msedge")
 CHANNELS = ("chrome", "msedge")  # where these are installed outside of PATH, as on macOS and Windows
 SIZE = {"width": 1280, "height": 800}
-PATIENCE = 60  # seconds until a page shows what it is to show
+PATIENCE = 120  # seconds until a page shows what it is to show
 MISSING = "no Chromium, Chrome or Edge on this machine"
 
 
