@@ -268,9 +268,9 @@ class Dagster(Product):
     def pictures(self, run: str, name: str) -> list[Picture]:
         path = "/".join(self.path(name))
         return [
-            Picture("graph", f"{self.url}/locations/__repository__@dbt/jobs/{self.job}", (("see", f"text={name}"),)),
+            Picture("graph", f"{self.url}/assets/{path}?view=lineage", (("see", f"svg foreignObject:has-text('{name}')"),)),
             Picture("node", f"{self.url}/assets/{path}?view=overview", (("see", "text=Description"),)),
-            Picture("log", run, (("see", f"text={name}"),)),
+            Picture("log", run, (("see", "text=STEP_FAILURE"),)),
         ]
 
 
