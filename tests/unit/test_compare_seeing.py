@@ -148,3 +148,15 @@ def test_the_most_is_best_though_it_is_not_all() -> None:
     for name, value in (("a", 3), ("a", 3), ("b", 0), ("b", 0)):
         made.add(Found(seeing.TESTS.id, value, "of 4"), name, 0)
     assert made.best(seeing.TESTS.id) == "a"
+
+
+def test_pictures_stand_side_by_side_as_far_as_there_are_any() -> None:
+    made = Report({"orchestrators": {"a": {"title": "A"}, "b": {"title": "B"}}, "rows": {}})
+    made.declare(seeing.SECTION, seeing.SECTION.scenarios)
+    assert seeing.drawn(made) == []
+    made.add(Found(seeing.PICTURES.id, 2, "of 3", None, {"files": {"graph": "a-graph.png", "log": "a-log.png"}}), "a", 0)
+    made.add(Found(seeing.PICTURES.id, why="no browser"), "b", 0)
+    assert [(spec["title"], spec["shots"]) for spec in seeing.drawn(made)] == [
+        (seeing.SHOWN["graph"], [{"name": "A", "file": "a-graph.png"}]),
+        (seeing.SHOWN["log"], [{"name": "A", "file": "a-log.png"}]),
+    ]
