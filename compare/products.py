@@ -336,11 +336,12 @@ class Prefect(Product):
         return {key.name for run in self.task_runs() if (key := prefect_key(run["name"]))}
 
     def pictures(self, run: str, name: str) -> list[Picture]:
+        newest_first = ("click", "[aria-label='log sort order']"), ("click", "[role=option]:has-text('Newest')")
         failed = next(one["id"] for one in self.task_runs() if one["name"] == f"model {name}")
         return [
-            Picture("graph", run, (("see", f"text={name}"),)),
-            Picture("node", f"{self.url}/v2/runs/task-run/{failed}", (("see", f"text={name}"),)),
-            Picture("log", run, (("click", "text=Logs"), ("see", f"text={name}"))),
+            Picture("graph", run, (("see", "text=Failed"), ("see", "canvas"))),  # a drawing without texts that could be waited for
+            Picture("node", f"{self.url}/v2/runs/task-run/{failed}", (("see", f"text={name}"), ("see", "text=Failed"))),
+            Picture("log", f"{run}?tab=Logs", (*newest_first, ("see", f"text={name}"))),
         ]
 
 

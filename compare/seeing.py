@@ -201,19 +201,22 @@ def pictures(trial: Trial) -> Iterator[Found]:
     if list(folder.glob(f"{trial.name}-*.png")):
         return
     victim = trial.graph.middle(trial.green or frozenset(trial.graph.nodes))
-    with trial.edited(victim.path, NO_SQL):
-        run = trial.run()
-        url = next((match[0] for _, line in run.lines if (match := re.search(r"https?://\S+", line))), "")
-        if not url:
-            raise StackError("The run with the broken model has no page.", run.text[-500:])
-        shown = product(trial.stand, trial.name)
-        asked = [
-            {**picture._asdict(), "file": str(folder / f"{trial.name}-{picture.what}.png")} for picture in shown.pictures(url, victim.name)
-        ]
-        sign_in = {"url": shown.url, "fields": [(selector, text.format(password=shown.password)) for selector, text in shown.fields]}
-        basic = None if shown.fields else {"username": "admin", "password": shown.password}
-        why = shoot(trial.subject.python, {**sign_in, "basic": basic, "pictures": asked})
-    again = trial.run("--failed")
+    try:
+        with trial.edited(victim.path, NO_SQL):
+            run = trial.run()
+            url = next((match[0] for _, line in run.lines if (match := re.search(r"https?://\S+", line))), "")
+            if not url:
+                raise StackError("The run with the broken model has no page.", run.text[-500:])
+            shown = product(trial.stand, trial.name)
+            asked = [
+                {**picture._asdict(), "file": str(folder / f"{trial.name}-{picture.what}.png")}
+                for picture in shown.pictures(url, victim.name)
+            ]
+            sign_in = {"url": shown.url, "fields": [(selector, text.format(password=shown.password)) for selector, text in shown.fields]}
+            basic = None if shown.fields else {"username": "admin", "password": shown.password}
+            why = shoot(trial.subject.python, {**sign_in, "basic": basic, "pictures": asked})
+    finally:
+        again = trial.run("--failed")
     if again.code:
         raise StackError(f"The run after the pictures ended with exit code {again.code}.", again.text[-500:])
     files = {str(one["what"]): Path(one["file"]).name for one, reason in zip(asked, why, strict=True) if not reason}
