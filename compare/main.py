@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from bench import harness
 from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
-from compare import backfill, cost, failures, loop, scheduling, seeing, speed, start
+from compare import alerting, backfill, cost, failures, loop, scheduling, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
@@ -43,6 +43,7 @@ SECTIONS = (
     backfill.SECTION,
     seeing.SECTION,
     cost.SECTION,
+    alerting.SECTION,
 )
 NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": 3, "full": 3}
@@ -148,7 +149,7 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     if not project.shop:
         Path(copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
-    return {**kept, "SCHEDULES_ENABLED": "false", **copied}
+    return {**kept, "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", **copied}  # nobody is to hear of what is broken on purpose
 
 
 def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: str) -> Report:

@@ -47,6 +47,7 @@ _WORDS = (
     ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )
+_WEBHOOK = re.compile(r"|https?://[^\s/]\S*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")  # what ends a line for both readers of the file, and nothing else
 _MISSPELT = 0.85  # how alike two keys are: DAGSTER_PROT is a slip of DAGSTER_PORT, PREFECT_HOST a key of the user's own
@@ -329,6 +330,10 @@ def _check_values(values: Mapping[str, str]) -> None:
                     f"{other} and {key} are both {value}.", "Each service needs a port of its own.", f"Set {key} in .env to a free port."
                 )
             used[value] = key
+    if not _WEBHOOK.fullmatch(values["ALERT_WEBHOOK"]):  # a secret, which the message does not show
+        raise BadConfiguration(
+            "ALERT_WEBHOOK is no address of a webhook.", "It begins with https:// or http://, or is empty.", "Set ALERT_WEBHOOK in .env."
+        )
     for key, pattern, allowed in _WORDS:
         if not pattern.fullmatch(values[key]):
             raise BadConfiguration(f"{key} is {values[key][:40]!r}.", f"It is {allowed}.", f"Set {key} in .env.")

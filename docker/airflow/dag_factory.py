@@ -25,9 +25,10 @@ from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, Loa
 from cosmos.dbt.graph import DbtNode
 from cosmos.operators import local
 
+import alert
 from results_xcom import push_results
 from run_job import PARSE_FAILED, custom_dag
-from switchyard import project
+from switchyard import alerts, project
 from switchyard.jobs import Job, Options, schedules_enabled
 
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
@@ -77,6 +78,7 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
         params={} if nodes else OPTIONS,
         user_defined_macros={"dbt_flags": dbt_flags, "job": job, "manifest": manifest},
         render_template_as_native_obj=not nodes,  # the flags are a list
+        on_failure_callback=alert.send if alerts.wanted() else None,
     ) as dag:
         last = len(job.before)
         tasks = [single_task(job, number, dbt_flags(job, manifest, number, {}) if nodes else FLAGS % number) for number in range(last)]

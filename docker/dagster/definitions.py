@@ -25,7 +25,8 @@ from dagster import (
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 
 import report
-from switchyard import jobs, project
+from alert import alert
+from switchyard import alerts, jobs, project
 
 MANIFEST_FILE, FINGERPRINT = project.ensure_manifest()
 PROJECT = DbtProject(
@@ -165,6 +166,7 @@ defs = Definitions(
         for job in jobs.load().values()
         if job.cron
     ],
+    sensors=[alert] if alerts.wanted() else [],
     # Hard-coded: as a resource that can be configured, it would take another executable from the page.
     resources={"dbt": ResourceDefinition.hardcoded_resource(DBT)},
     executor=in_process_executor,  # a run is one op: a process for it would import all of Dagster a second time

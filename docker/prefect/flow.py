@@ -9,13 +9,20 @@ from prefect import flow, runtime
 from prefect.states import Completed, Failed, State
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
+import alert
 from attempt import Attempt
-from switchyard import jobs
+from switchyard import alerts, jobs
 
 JOBS = jobs.load()
+HOOKS = [alert.send] if alerts.wanted() else None
 
 
-@flow(name="dbt", description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.")
+@flow(
+    name="dbt",
+    description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.",
+    on_failure=HOOKS,
+    on_crashed=HOOKS,
+)
 def dbt(job: Literal[tuple(JOBS)], select: str = "", vars: dict[str, Any] | None = None, full_refresh: bool = False) -> State:
     """Run the dbt commands of a job; on a retry, ``dbt retry`` of what failed and what was skipped.
 
@@ -25,6 +32,7 @@ def dbt(job: Literal[tuple(JOBS)], select: str = "", vars: dict[str, Any] | None
         vars: variables for dbt.
         full_refresh: build incremental models and seeds from nothing.
     """
+    alerts.hide()
     asked = JOBS[job].asked(jobs.Options(select, vars or {}, full_refresh))
     with Attempt(runtime.flow_run.id, runtime.flow_run.run_count) as attempt:
         runner = PrefectDbtRunner(settings=PrefectDbtSettings(target_path=attempt.target), raise_on_failure=False)
@@ -35,4 +43,4 @@ def dbt(job: Literal[tuple(JOBS)], select: str = "", vars: dict[str, Any] | None
                 break
     if result.success:
         return Completed(message=f"{len(attempt.records)} dbt nodes")
-    return Failed(message=f"dbt reports failures: {', '.join(attempt.failures())}")
+    return Failed(message=f"{alert.FAILED}{', '.join(attempt.failures())}")

@@ -89,7 +89,7 @@ def test_every_secret_of_an_orchestrator_is_kept_from_dbt(root) -> None:
         running_dbt = [service["environment"] for service in services if "DBT_ENV_SECRET_PASSWORD" in service.get("environment", {})]
         assert running_dbt
         for environment in running_dbt:
-            secret = {key for key, value in environment.items() if re.search(r"\$\{\w+_(PASSWORD|KEY|SECRET)\b", str(value))}
+            secret = {key for key, value in environment.items() if re.search(r"\$\{\w+_(PASSWORD|KEY|SECRET|WEBHOOK)\b", str(value))}
             assert secret - set(environment["SWITCHYARD_SECRETS"].split()) == {"DBT_ENV_SECRET_PASSWORD"}
 
 

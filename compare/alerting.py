@@ -1,0 +1,156 @@
+"""Alerting: from a failure to a message at a webhook."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from bench.stand import Stand
+from compare.failures import NO_SQL, mentions
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.start import lines
+from compare.trial import Trial
+from stack.errors import StackError
+from stack.native import Native
+
+WEBHOOK = Row(
+    "webhook",
+    "From a failure to a webhook",
+    "A model gets a line that is no SQL. From the moment at which PostgreSQL refuses its statement to the message at a server on this"
+    " machine, with no setting but `ALERT_WEBHOOK`. The message must name the model, and come once.",
+    "s",
+)
+LINES = Row(
+    "alert_lines",
+    "Lines for alerts",
+    "Lines with something on them in docker/<name>/alert.py, which uses what the product has for this; what writes and sends the message"
+    " is one module for all, and not counted.",
+)
+# What the product has for this.
+MEANS = {
+    "airflow": "by the DAG's on_failure_callback",
+    "dagster": "by a run failure sensor that looks every 10 s (30 by default)",
+    "prefect": "by the flow's hooks on_failure and on_crashed",
+}
+WAIT = 180  # seconds for the message
+
+
+class Receiver:
+    """A webhook of our own, while the block runs.
+
+    Attributes:
+        url: its address.
+        messages: epoch seconds and content of each message.
+        hang: whether it takes messages and never answers.
+    """
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.messages: list[tuple[float, Any]] = []
+        self.hang = False
+        self._over = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.messages.append((time.time(), content))
+                if receiver.hang:
+                    receiver._over.wait()
+                else:
+                    self.send_response(200)
+                    self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nothing is written."""
+
+        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://{host}:{self._server.server_address[1]}/hook-nobody-may-know"
+
+    def __enter__(self) -> Receiver:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def alerting(stand: Stand, name: str, url: str) -> Iterator[None]:
+    """The orchestrator with an address for its messages."""
+    before = stand.env.get("ALERT_WEBHOOK", "")
+    try:
+        stand.env["ALERT_WEBHOOK"] = url
+        stand.invoke("up", "--orch", name)
+        yield
+    finally:
+        stand.env["ALERT_WEBHOOK"] = before
+        stand.invoke("up", "--orch", name)
+
+
+def host(stand: Stand) -> str:
+    """The address of this machine at which the services reach it."""
+    if isinstance(stand.driver, Native):
+        return "127.0.0.1"
+    container = next(one.container for one in stand.driver.services() if one.orchestrator)
+    networks = json.loads(stand.command(["docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", container]))
+    return str(next(iter(networks.values()))["Gateway"])
+
+
+def webhook(trial: Trial) -> Iterator[Found]:
+    """Break a model, and wait for the message."""
+    trial.require_nodes()
+    victim = trial.graph.middle(trial.green)
+    address = host(trial.stand)
+    try:
+        receiver = Receiver(address)
+    except OSError:
+        raise StackError(f"{address}, at which the containers reach this machine, is not an address of its own.") from None
+    with receiver, alerting(trial.stand, trial.name, receiver.url):
+        with trial.edited(victim.path, NO_SQL):
+            run = trial.run()
+            refused = trial.spans(run.began, run.ended)[victim.id].ended
+            deadline = time.monotonic() + WAIT
+            while not receiver.messages and time.monotonic() < deadline:
+                time.sleep(0.1)
+        again = trial.run()  # by whose end a second message would be here
+        if again.code:
+            raise StackError(f"The run after the fix ended with exit code {again.code}.")
+        yield judged(receiver.messages, refused, victim.name, MEANS.get(trial.name, ""))
+
+
+def judged(messages: list[tuple[float, Any]], refused: float, model: str, means: str) -> Found:
+    """What came, after the statement of ``model`` was ``refused``."""
+    if not messages:
+        return Found(WEBHOOK.id, why=f"no message within {WAIT} s")
+    at, content = messages[0]
+    named = mentions(content["text"], model)
+    verdict = f"{'names the model' if named else 'without its name'}, {'once' if len(messages) == 1 else f'{len(messages)} times'}"
+    return Found(WEBHOOK.id, at - refused, f"{verdict}; {means}", named and len(messages) == 1, {"text": content["text"]})
+
+
+def counted(trial: Trial) -> Iterator[Found]:
+    """Count what the integration has for this."""
+    file = trial.stand.folder / "docker" / trial.name / "alert.py"
+    yield Found(LINES.id, lines(file))
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    return f"From a failure to the message at a webhook it takes {report.ranking(WEBHOOK)}."
+
+
+SECTION = Section(
+    "alerting",
+    "Alerting",
+    (Scenario("lines for alerts", counted, (LINES,), 1, "default"), Scenario("webhook", webhook, (WEBHOOK,), 150, "full")),
+    sentence,
+)

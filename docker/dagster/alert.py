@@ -1,0 +1,28 @@
+"""What Dagster does when a run has failed: a sensor, which its daemon has the code server evaluate."""
+
+from __future__ import annotations
+
+import os
+
+from dagster import DefaultSensorStatus, RunFailureSensorContext, run_failure_sensor
+
+import report
+from switchyard import alerts, results
+
+EVERY = 10  # seconds between two looks; Dagster's own number is 30
+
+
+@run_failure_sensor(
+    name="alert",
+    description="Sends a message to ALERT_WEBHOOK when a run has failed.",
+    minimum_interval_seconds=EVERY,
+    default_status=DefaultSensorStatus.RUNNING,
+)
+def alert(context: RunFailureSensorContext) -> None:
+    """Send a message; Dagster evaluates this once for each run that failed, and not for one that was cancelled."""
+    run = context.dagster_run
+    failed = results.failures(results.read(report.kept(report.folder(run.run_id))))
+    said = [event.step_failure_data for event in context.get_step_failure_events()]
+    why = next((data.user_failure_data.description for data in said if data.user_failure_data), None) or context.failure_event.message
+    url = f"{os.environ['SWITCHYARD_UI_URL']}/runs/{run.run_id}"
+    alerts.send(alerts.message(run.job_name, "Dagster", url, failed, why or ""))

@@ -1,0 +1,113 @@
+"""A message for each run that fails, without Docker: sent once, with what failed, by whatever the product has for that."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from compare.alerting import Receiver
+
+from .. import runs
+from ..interruptions import ended, typed
+from ..stacks import wait_until
+
+BROKEN_MODEL = "select no_such_column from {{ ref('first') }}\n"
+SEEN = "{{ config(materialized='view') }}\nselect '{{ env_var('ALERT_WEBHOOK', '') }}'::text as found\n"
+OLD = """\
+sources:
+  - name: olden
+    schema: "{{ target.schema }}"
+    loaded_at_field: "timestamp '2020-01-01'"
+    freshness: {error_after: {count: 1, period: day}}
+    tables: [{name: times, identifier: last}]
+"""
+
+
+@pytest.fixture(scope="module", params=["dagster", "airflow", "prefect"])
+def name(request) -> str:
+    """An orchestrator. All tests of one follow one another."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def receiver(stack, reference, name) -> Iterator[Receiver]:
+    """A webhook of our own, to which the orchestrator sends."""
+    stack.on(name)
+    with Receiver() as receiver:
+        try:
+            stack.invoke("up", "--orch", name, ALERT_WEBHOOK=receiver.url)
+            yield receiver
+        finally:
+            stack.invoke("up", "--orch", name)
+
+
+def test_a_run_that_fails_sends_one_message(stack, receiver, name) -> None:
+    with stack.edited("models/last.sql", BROKEN_MODEL):
+        said = stack.invoke("run", code=1)
+        wait_until(lambda: bool(receiver.messages), 60)
+    stack.invoke("run")
+    ((_, message),) = receiver.messages
+    assert message.keys() == {"text"}
+    head, node, url = message["text"].splitlines()
+    assert head == f"daily failed on {name.title()}"
+    assert re.fullmatch('model last: .*column "no_such_column" does not exist.*', node)
+    assert url in said.stdout + said.stderr
+    receiver.messages.clear()
+
+
+def test_freshness_that_fails_sends_one_message(stack, receiver) -> None:
+    with stack.edited("models/olden.yml", OLD):
+        stack.invoke("run", "--job", "freshness", code=1)
+        wait_until(lambda: bool(receiver.messages), 60)
+    stack.invoke("run")
+    ((_, message),) = receiver.messages
+    assert message["text"].startswith("freshness failed on ")
+    assert "\nsource olden.times: " in message["text"]
+    receiver.messages.clear()
+
+
+def test_a_cancelled_run_sends_nothing(stack, receiver) -> None:
+    with stack.edited("models/slow.sql", runs.SLOW_MODEL):
+        command = typed(stack, "run")
+        wait_until(lambda: command.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
+        stack.invoke("run", "--cancel")
+        assert ended(command)[0] != 0
+    with stack.edited("models/last.sql", BROKEN_MODEL):
+        stack.invoke("run", code=1)  # whose message would come after that of the other
+        wait_until(lambda: bool(receiver.messages), 60)
+    stack.invoke("run")
+    ((_, message),) = receiver.messages
+    assert "model last: " in message["text"]
+    receiver.messages.clear()
+
+
+def test_a_webhook_that_never_answers_harms_no_run(stack, receiver, reference) -> None:
+    receiver.hang = True
+    try:
+        with stack.edited("models/last.sql", BROKEN_MODEL):
+            began = time.monotonic()
+            said = stack.invoke("run", code=1)
+            seconds = time.monotonic() - began
+            assert "no_such_column" in said.stdout + said.stderr
+            wait_until(lambda: bool(receiver.messages), 60)
+        stack.invoke("run")
+        assert stack.hashes() == reference
+        wait_until(lambda: "alert: no answer in 10 seconds" in stack.invoke("logs", "--tail", "1000").stdout, 30)
+    finally:
+        receiver.hang = False
+        receiver.messages.clear()
+    assert seconds < 60
+
+
+def test_nobody_sees_the_address(stack, receiver, name) -> None:
+    with stack.edited("models/seen.sql", SEEN):
+        stack.invoke("run", "--select", "seen")
+        assert stack.sql("select found from seen") == ""
+    stack.invoke("sql", "drop view seen")
+    secret = receiver.url.rpartition("/")[2]
+    for args in (["logs", "--tail", "100000"], ["status"], ["status", "--json"], ["--echo", "up", "--orch", name], ["doctor"]):
+        done = stack.invoke(*args, code=None, ALERT_WEBHOOK=receiver.url)
+        assert secret not in done.stdout + done.stderr
