@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from bench import harness
 from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
-from compare import alerting, backfill, cost, failures, loop, scheduling, seeing, speed, start
+from compare import alerting, backfill, cost, failures, loop, scheduling, security, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
@@ -43,6 +43,7 @@ SECTIONS = (
     backfill.SECTION,
     seeing.SECTION,
     cost.SECTION,
+    security.SECTION,
     alerting.SECTION,
 )
 NAME = f"switchyard-compare-{CHECKOUT}"

@@ -1,0 +1,350 @@
+"""Security: who is let in, what listens, and what the services may do."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from compare import probe
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.trial import Trial
+from stack.errors import StackError
+from stack.native import Native
+from switchyard import api
+
+NO_PASSWORD = Row(
+    "no_password",
+    "Runs asked for without a password",
+    "HTTP status of a request to the page's port for the data that the page shows.",
+    better=None,
+)
+WRONG_PASSWORD = Row("wrong_password", "Signing in with a wrong password", "HTTP status, as `admin` with another password.", better=None)
+WRONG_HOST = Row(
+    "wrong_host",
+    "A wrong Host header",
+    "HTTP status of the same request with the password and `Host: elsewhere.example`, as after DNS rebinding. A browser sends no password"
+    " that it has for another name.",
+    better=None,
+)
+FOREIGN_ORIGIN = Row(
+    "foreign_origin",
+    "A write with a foreign Origin",
+    "HTTP status of a write that changes nothing, with the password and `Origin: http://elsewhere.example`. Before such a request a browser"
+    " asks whether that origin may send it (CORS preflight), and sends it only then.",
+    better=None,
+)
+LISTENING = Row("listening", "Sockets that listen", "TCP sockets of the orchestrator's services; PostgreSQL's is left out.", better=None)
+OPEN = Row(
+    "open_sockets",
+    "Sockets that ask for no password",
+    "Each of them got the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. Those that answered,"
+    " with something other than 401 or 403.",
+)
+RIGHTS = Row(
+    "rights",
+    "Containers with more rights",
+    "Containers that run as root, have a capability, or have a root file system that can be written to.",
+)
+ROLES = Row(
+    "roles",
+    "Roles for users",
+    "Roles that the product's API lists in this setting. The API's own description is searched for them.",
+    better="high",
+)
+
+ELSEWHERE = "elsewhere.example"
+REFUSED = ("HTTP 401", "HTTP 403")
+LISTEN = "0A"  # a socket's state in /proc/net/tcp
+DOCKERS = ip_address("127.0.0.11")  # in each container: the engine's own name server
+
+
+class Request(NamedTuple):
+    """An HTTP request to a product's public API."""
+
+    method: str
+    path: str
+    body: Any = None
+
+
+@dataclass(frozen=True)
+class Api:
+    """The public API of one product.
+
+    Attributes:
+        read: asks for runs.
+        write: changes nothing.
+        sign_in: the headers that a password gives, at the address of the page.
+        names: what the API's description names, at the address of the page and with those headers.
+    """
+
+    read: Request
+    write: Request
+    sign_in: Callable[[str, str], dict[str, str]]
+    names: Callable[[str, dict[str, str]], list[str]]
+
+
+def basic(url: str, password: str) -> dict[str, str]:
+    """HTTP's own sign-in."""
+    return api.basic_auth(f"admin:{password}")
+
+
+def token(url: str, password: str) -> dict[str, str]:
+    """Airflow's sign-in: a token for a password."""
+    answer = api.request("POST", f"{url}/auth/token", {"username": "admin", "password": password})
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+def paths(*places: str) -> Callable[[str, dict[str, str]], list[str]]:
+    """The paths in OpenAPI's descriptions; a place without one names nothing."""
+
+    def found(url: str, headers: dict[str, str]) -> list[str]:
+        names: list[str] = []
+        for place in places:
+            with suppress(api.ApiError, ValueError):  # ValueError: of a page, which is served at any path
+                names += api.request("GET", f"{url}{place}", headers=headers)["paths"]
+        return names
+
+    return found
+
+
+def fields(url: str, headers: dict[str, str]) -> list[str]:
+    """The questions that GraphQL's introspection names."""
+    query = {"query": "{__schema {queryType {fields {name}}}}"}
+    answer = api.request("POST", f"{url}/graphql", query, headers)
+    return [field["name"] for field in answer["data"]["__schema"]["queryType"]["fields"]]
+
+
+APIS = {
+    "airflow": Api(
+        Request("GET", "/api/v2/dags/~/dagRuns?limit=1"),
+        Request("PATCH", "/api/v2/dags/daily?update_mask=is_paused", {"is_paused": False}),
+        token,
+        paths("/openapi.json", "/auth/openapi.json", "/auth/fab/v1/openapi.json"),
+    ),
+    "dagster": Api(
+        Request("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"}),
+        Request("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'}),
+        basic,
+        fields,
+    ),
+    "prefect": Api(
+        Request("POST", "/api/flow_runs/filter", {"limit": 1}),
+        Request("PATCH", "/api/work_pools/dbt", {}),
+        basic,
+        paths("/openapi.json"),
+    ),
+}
+
+
+def known(trial: Trial) -> Api:
+    """The API of the orchestrator.
+
+    Raises:
+        StackError: it is not in this file.
+    """
+    if trial.name not in APIS:
+        raise StackError("The comparison does not know this product's API.")
+    return APIS[trial.name]
+
+
+def status(url: str, request: Request, **headers: str) -> tuple[int, dict[str, str]]:
+    """The HTTP status and the headers of the answer; a header's name has - where the argument has _."""
+    named = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
+    body = None if request.body is None else json.dumps(request.body).encode()
+    message = urllib.request.Request(url + request.path, body, named, method=request.method)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(message, timeout=30) as answer:
+            return answer.status, dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers)
+
+
+def refused(row: Row, code: int) -> Found:
+    """A row whose request must not come through."""
+    return Found(row.id, code, "refused" if code >= 400 else "answered", code >= 400)
+
+
+def sign_in(trial: Trial) -> Iterator[Found]:
+    """Ask for what only the password, the right name and the page itself should get."""
+    product, orchestrator = known(trial), trial.stand.orchestrators[trial.name]
+    url = f"http://localhost:{trial.stand.settings[orchestrator.ui_port]}"
+    password = trial.stand.settings[orchestrator.login_key or ""]
+    yield refused(NO_PASSWORD, status(url, product.read)[0])
+    try:
+        wrong = status(url, product.read, **product.sign_in(url, f"not {password}"))[0]
+    except api.ApiError as error:  # where a token is asked for first
+        wrong = error.status or 0
+    yield refused(WRONG_PASSWORD, wrong)
+    right = product.sign_in(url, password)
+    if (code := status(url, product.read, **right)[0]) >= 400:
+        raise StackError(f"With the password, too, the answer is HTTP {code}.")
+    yield refused(WRONG_HOST, status(url, product.read, **right, Host=ELSEWHERE)[0])
+    if (code := status(url, product.write, **right, Origin=url)[0]) >= 400:
+        raise StackError(f"From the page itself, too, the answer to a write is HTTP {code}.")
+    yield written(status(url, product.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, product.write))
+
+
+def preflight(url: str, write: Request) -> tuple[int, str]:
+    """What a browser asks before it sends another page's write: the status, and the origin that the answer allows."""
+    asked = {"Access_Control_Request_Method": write.method, "Access_Control_Request_Headers": "authorization,content-type"}
+    code, headers = status(url, Request("OPTIONS", write.path), Origin=f"http://{ELSEWHERE}", **asked)
+    return code, {key.lower(): value for key, value in headers.items()}.get("access-control-allow-origin", "")
+
+
+def written(code: int, asked: int, allowed: str) -> Found:
+    """What a write of another page's comes to: its own status, and that of the preflight with the origin that it allows."""
+    parts = {"preflight": asked, "allowed origin": allowed}
+    if code >= 400:
+        return Found(FOREIGN_ORIGIN.id, code, "refused", True, parts)
+    if asked < 300 and allowed in ("*", f"http://{ELSEWHERE}"):
+        return Found(FOREIGN_ORIGIN.id, code, "done; a browser may send it, to a page that knows the password", False, parts)
+    return Found(FOREIGN_ORIGIN.id, code, "done; a browser would not send it", True, parts)
+
+
+def sockets(trial: Trial) -> Iterator[Found]:
+    """Find what listens, and what answers there."""
+    request = known(trial).read
+    listening = list(native_sockets(trial, request) if isinstance(trial.stand.driver, Native) else docker_sockets(trial, request))
+    outside = [one for one in listening if one["from elsewhere"]]
+    where = "reachable from this machine only" if not outside else f"{len(outside)} reachable from other machines"
+    yield Found(LISTENING.id, len(listening), where, not outside, {"sockets": listening})
+    free = [one for one in listening if one["answer"] and one["answer"] not in REFUSED]
+    said = ", ".join(f"{one['service']} ({one['answer']})" for one in free)
+    yield Found(OPEN.id, len(free), f"{said}; {where}" if free else "", not outside if free else None)
+
+
+def native_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
+    """The sockets of the stack's processes on this machine, with what answers there."""
+    processes = trial.stand.driver.processes  # type: ignore[attr-defined]
+    found: dict[tuple[str, int], str] = {}
+    for record in processes.records():
+        for process in processes.members(record):
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                for one in process.net_connections("tcp"):
+                    if one.status == psutil.CONN_LISTEN:
+                        found[one.laddr.ip, one.laddr.port] = record.service
+    for (address, port), service in sorted(found.items(), key=lambda item: item[1]):
+        at = ip_address(address)
+        host = str(reached(at))
+        said = probe.answer(host, port, request.method, request.path, "" if request.body is None else json.dumps(request.body))
+        yield {"service": service, "address": address, "port": port, "answer": said, "from elsewhere": not plain(at).is_loopback}
+
+
+def docker_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
+    """The sockets in the containers, each asked from inside; other machines reach what is published."""
+    script = Path(probe.__file__).read_text(encoding="utf-8")
+    for service in (one for one in trial.stand.driver.services() if one.orchestrator):
+        inspected = json.loads(trial.stand.command(["docker", "inspect", service.container]))[0]
+        published = {
+            int(port.partition("/")[0]): [binding["HostIp"] for binding in bindings or ()]
+            for port, bindings in inspected["NetworkSettings"]["Ports"].items()
+        }
+        table = trial.stand.command(["docker", "exec", service.container, "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6"])
+        for at, port in listeners(table):
+            body = "" if request.body is None else json.dumps(request.body)
+            argv = ["docker", "exec", "--interactive", service.container, "python", "-", str(reached(at)), str(port)]
+            said = json.loads(trial.stand.command([*argv, request.method, request.path, body], script))
+            hosts = published.get(port, [])
+            outside = any(not ip_address(host or "0.0.0.0").is_loopback for host in hosts)
+            yield {
+                "service": service.name,
+                "address": str(at),
+                "port": port,
+                "published": hosts,
+                "answer": said,
+                "from elsewhere": outside,
+            }
+
+
+def listeners(table: str) -> list[tuple[IPv4Address | IPv6Address, int]]:
+    """The addresses and ports on which something listens, of the lines of /proc/net/tcp and tcp6, without the engine's own."""
+    found = set()
+    for line in table.splitlines():
+        words = line.split()
+        if len(words) > 3 and words[3] == LISTEN:
+            address, _, port = words[1].partition(":")
+            raw = bytes.fromhex(address)  # in words of four bytes, each of them backwards
+            turned = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
+            found.add((ip_address(turned), int(port, 16)))
+    return sorted((one for one in found if one[0] != DOCKERS), key=lambda one: one[1])
+
+
+def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The address of IPv4 that one of IPv6 stands for, if it does."""
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+def reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Where a socket is reached that listens on ``address``."""
+    if not address.is_unspecified:
+        return address
+    return ip_address("127.0.0.1" if address.version == 4 else "::1")
+
+
+def rights(trial: Trial) -> Iterator[Found]:
+    """See as whom the containers run, and what they may do."""
+    if isinstance(trial.stand.driver, Native):
+        yield Found(RIGHTS.id, why="there are no containers without Docker: the processes run as the account that starts them")
+        return
+    found: list[dict[str, Any]] = []
+    for service in (one for one in trial.stand.driver.services() if one.orchestrator):
+        text = trial.stand.command(["docker", "exec", service.container, "cat", "/proc/1/status"])
+        written = trial.stand.command(["docker", "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", service.container]).strip()
+        found.append({"service": service.name, **allowed(text), "writable": written != "true"})
+    root, capable, writable = (sum(one[key] for one in found) for key in ("root", "capable", "writable"))
+    more = sum(one["root"] or one["capable"] or one["writable"] for one in found)
+    verdict = f"of {len(found)}: {root} as root, {capable} with capabilities, {writable} with a writable root"
+    yield Found(RIGHTS.id, more, verdict, not more, {"containers": found})
+
+
+def allowed(text: str) -> dict[str, bool]:
+    """Whether a process is root's, and has or may get capabilities, from its /proc/PID/status."""
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    capable = any(int(lines[name], 16) for name in ("CapPrm", "CapEff", "CapBnd"))
+    return {"root": "0" in lines["Uid"].split(), "capable": capable}
+
+
+def roles(trial: Trial) -> Iterator[Found]:
+    """Look for roles in the API's description."""
+    product, orchestrator = known(trial), trial.stand.orchestrators[trial.name]
+    url = f"http://localhost:{trial.stand.settings[orchestrator.ui_port]}"
+    headers = product.sign_in(url, trial.stand.settings[orchestrator.login_key or ""])
+    names = product.names(url, headers)
+    if not names:
+        raise StackError("Its API has no description to search.")
+    named = [name for name in names if "role" in name.lower()]
+    if not named:
+        yield Found(ROLES.id, why=f"none of the {len(names)} paths or questions of its API in this setting is about roles")
+    else:
+        yield Found(ROLES.id, why=f"its API names {', '.join(named)}, and this comparison does not know how to count there")
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    rows = (NO_PASSWORD, WRONG_PASSWORD)
+    asked = " and ".join(f"{good} of {all_} {what}" for row, what in zip(rows, DENIED) for good, all_ in (report.judged(row),))
+    return f"{asked}; the sockets that ask for no password are {report.ranking(OPEN)}."
+
+
+DENIED = ("refused a request without a password", "one with a wrong password")
+SECTION = Section(
+    "security",
+    "Sign-in, and what listens",
+    (
+        Scenario("sign-in", sign_in, (NO_PASSWORD, WRONG_PASSWORD, WRONG_HOST, FOREIGN_ORIGIN), 5, "default"),
+        Scenario("sockets", sockets, (LISTENING, OPEN), 5, "default"),
+        Scenario("rights of the containers", rights, (RIGHTS,), 2, "default"),
+        Scenario("roles", roles, (ROLES,), 2, "default"),
+    ),
+    sentence,
+)

@@ -1,0 +1,95 @@
+"""What a comparison concludes from sockets, answers and rights."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import pytest
+
+from compare import probe, security
+from compare.alerting import Receiver
+
+PROC_NET_TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid
+   0: 0B00007F:8D1F 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0
+   1: 00000000:10AA 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000
+   2: 0100007F:0BB9 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000
+   3: 0100007F:0BB9 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000
+  sl  local_address                         remote_address                        st
+   0: 00000000000000000000000000000000:0BB8 00000000000000000000000000000000:0000 0A
+   1: 0000000000000000FFFF00000100007F:0BBA 00000000000000000000000000000000:0000 0A
+"""
+STATUS = "Name:\tpython\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapPrm:\t{caps}\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n"
+
+
+def test_what_listens_in_a_container_is_read_without_the_engines_own() -> None:
+    found = [(str(security.plain(address)), port) for address, port in security.listeners(PROC_NET_TCP)]
+    assert found == [("::", 3000), ("127.0.0.1", 3001), ("127.0.0.1", 3002), ("0.0.0.0", 4266)]
+
+
+@pytest.mark.parametrize(("address", "host"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")])
+def test_a_socket_is_reached_from_its_own_machine(address, host) -> None:
+    assert str(security.reached(ip_address(address))) == host
+
+
+@pytest.mark.parametrize(
+    ("uid", "caps", "found"),
+    [
+        (1000, "0" * 16, {"root": False, "capable": False}),
+        (0, "0" * 16, {"root": True, "capable": False}),
+        (1000, "00000000a80425fb", {"root": False, "capable": True}),
+    ],
+)
+def test_rights_are_read_from_a_process(uid, caps, found) -> None:
+    assert security.allowed(STATUS.format(uid=uid, caps=caps)) == found
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict", "good"),
+    [
+        ((403, 403, ""), "refused", True),
+        ((200, 405, ""), "done; a browser would not send it", True),
+        ((200, 200, "http://localhost:1"), "done; a browser would not send it", True),
+        ((200, 200, "*"), "done; a browser may send it, to a page that knows the password", False),
+        ((200, 200, "http://elsewhere.example"), "done; a browser may send it, to a page that knows the password", False),
+    ],
+)
+def test_a_write_with_a_foreign_origin_is_judged_as_a_browser_would(answers, verdict, good) -> None:
+    found = security.written(*answers)
+    assert (found.value, found.verdict, found.good) == (answers[0], verdict, good)
+
+
+@contextmanager
+def listening(reply: bytes) -> Iterator[int]:
+    """A server that answers each connection's first bytes with ``reply``, and ends it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(reply)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [(b"\0\0\0\4\0\0\0\0\0", "HTTP/2"), (b"\0\0\0\7\0\0\0\0\0", ""), (b"", ""), (b"HTTP/1.1 401 no\r\n\r\n", "HTTP 401")],
+)
+def test_a_socket_is_asked_in_http_and_in_http_2(reply, said) -> None:
+    with listening(reply) as port:
+        assert probe.answer("127.0.0.1", port, "GET", "/", "") == said
+
+
+def test_an_answer_is_seen_whatever_it_is() -> None:
+    with Receiver() as receiver:
+        host, port = receiver.url.split("/")[2].split(":")
+        assert probe.answer(host, int(port), "POST", "/", "{}") == "HTTP 200"
+        assert probe.answer(host, int(port), "GET", "/", "") == "HTTP 501"
