@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import yaml
 from dotenv import dotenv_values
 
 from bench import harness
@@ -28,7 +27,6 @@ from stack import ROOT, console, environments, orchestrators, plan, settings
 from stack import project as projects
 from stack.errors import BadUsage, StackError
 from stack.fingerprints import BASE_IMAGE_KEYS
-from stack.orchestrators import Orchestrator
 from stack.project import Project
 from stack.runner import Runner
 from stack.runtime import POSTGRES
@@ -170,7 +168,15 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: st
             "versions": {"PostgreSQL": "", "dbt-core": ""},
             "base_images": [stand.settings[key] for key in BASE_IMAGE_KEYS] if stand.runtime == "docker" else [],
             "orchestrators": {
-                name: {"title": one.title, "versions": versions(stand.folder, name), "settings": configured(one, stand.runtime)}
+                name: {
+                    "title": one.title,
+                    "versions": versions(stand.folder, name),
+                    "settings": start.configured(one, stand.runtime),
+                    "files": {
+                        path.relative_to(stand.folder).as_posix(): path.read_text(encoding="utf-8")
+                        for path in (*start.code(stand.folder, name), one.file)
+                    },
+                }
                 for name, one in stand.orchestrators.items()
                 if not stand.only or name in stand.only
             },
@@ -187,15 +193,6 @@ def versions(root: Path, name: str) -> dict[str, str]:
         for package in re.findall(r"^([A-Za-z][\w.-]*)", source.read_text(encoding="utf-8"), re.M):
             if match := re.search(rf"^{re.escape(package)}==(\S+)", lock, re.M | re.I):
                 found[package] = match[1]
-    return found
-
-
-def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
-    """What its compose file sets in the services' environment; passwords stand there as names of variables."""
-    services = yaml.safe_load(orchestrator.file.read_text(encoding="utf-8"))["services"]
-    found = {key: str(value) for body in services.values() for key, value in (body.get("environment") or {}).items()}
-    if runtime == "native":
-        found |= {key: str(value) for process in orchestrator.native_block.processes for key, value in process.environment.items()}
     return found
 
 

@@ -84,6 +84,7 @@ class Section:
         scenarios: in the order in which they are done.
         sentence: what the figures say, in one sentence.
         pictures: besides those of all rows; see `compare.page`.
+        code: whether the files of the integrations are shown with it.
     """
 
     id: str
@@ -91,3 +92,4 @@ class Section:
     scenarios: tuple[Scenario, ...]
     sentence: Callable[[Report], str]
     pictures: Callable[[Report], list[dict[str, Any]]] = lambda _: []
+    code: bool = False

@@ -2,7 +2,7 @@
 
 The pictures of pages that it names are in FOLDER.
 
-It runs in an environment of its own, which has jinja2 and matplotlib, and so imports nothing of this project.
+It runs in an environment of its own, which has what compare/requirements.in lists, and so imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import io
 import json
 import re
 import sys
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import matplotlib as mpl
+import pygments.lexers
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from PIL import Image
+from pygments.token import Token
+from pygments.util import ClassNotFound
 
 INK = "#010203"  # in the pictures, instead of the page's own colour of text
 # Okabe and Ito's, which people with any kind of colour blindness can distinguish.
@@ -179,11 +182,40 @@ def plain(text: str) -> Markup:
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
+# What has a colour in code, and the class that page.html has for it. An f-string's own values are not of its colour.
+COLOURED = (
+    (Token.Comment, "comment"),
+    (Token.String.Interpol, ""),
+    (Token.String, "string"),
+    (Token.Number, "number"),
+    (Token.Keyword, "keyword"),
+    (Token.Operator.Word, "keyword"),
+    (Token.Name.Tag, "name"),
+    (Token.Name.Decorator, "name"),
+    (Token.Name.Function, "name"),
+    (Token.Name.Class, "name"),
+)
+
+
+def coloured(text: str, path: str) -> Markup:
+    """The text of a file, with the colours of its language."""
+    try:
+        lexer = pygments.lexers.get_lexer_for_filename(path)
+    except ClassNotFound:
+        lexer = pygments.lexers.TextLexer()
+    parts = []
+    for kind, words in groupby(lexer.get_tokens(text), lambda token: next((name for of, name in COLOURED if token[0] in of), "")):
+        said = escape("".join(word for _, word in words))
+        parts.append(Markup('<span class="{}">{}</span>').format(kind, said) if kind else said)
+    return Markup("").join(parts)
+
+
 def page(view: dict[str, Any], folder: Path) -> str:
     """The HTML, with the pictures of a folder."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
     environment.filters["plain"] = plain
+    environment.filters["coloured"] = coloured
     for section in view["sections"]:
         section["shots"] = [{**spec, "shots": shots(spec, folder)} for spec in section["pictures"] if spec["kind"] == "shots"]
         section["pictures"] = [spec for spec in section["pictures"] if spec["kind"] != "shots"]

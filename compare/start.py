@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import yaml
+from dotenv import dotenv_values
 
 from bench import images
 from bench import start as starts
@@ -12,6 +16,7 @@ from compare.report import Report
 from compare.trial import LOG_STATEMENTS, Trial
 from stack import docker, plan
 from stack.errors import StackError
+from stack.orchestrators import Orchestrator
 
 FIRST = Row(
     "first_green",
@@ -25,6 +30,13 @@ SERVICES = Row("services", "Services", "Processes or containers that stay up, wi
 SIZE = Row("size", "Size on disk", "The image, base image included; without Docker the environments, dbt's included.", "MB")
 CODE = Row("code_lines", "Lines of the integration", "Lines with something on them in docker/<name>/, without the locked packages.")
 COMPOSE = Row("compose_lines", "Lines of the compose file", "Lines with something on them in compose/docker-compose-<name>.yaml.")
+SETTINGS = Row(
+    "settings",
+    "Settings of its services",
+    "Different variables in the `environment` of its services in that file. To fill in: those in `.env` without which nothing starts, and"
+    " for which neither a default nor a secret is made.",
+)
+NEEDED = re.compile(r"\$\{(\w+):\?")  # a variable of the compose file that must have a value
 
 
 def first(trial: Trial) -> Iterator[Found]:
@@ -51,9 +63,31 @@ def counted(trial: Trial) -> Iterator[Found]:
     else:
         size = folder_size(plan.Folders(stand.folder, trial.name).environment)
     yield Found(SIZE.id, size / 1e6)
-    files = [path for path in (stand.folder / "docker" / trial.name).rglob("*") if is_code(path)]
-    yield Found(CODE.id, sum(map(lines, files)), parts={path.relative_to(stand.folder).as_posix(): lines(path) for path in sorted(files)})
+    files = code(stand.folder, trial.name)
+    yield Found(CODE.id, sum(map(lines, files)), parts={path.relative_to(stand.folder).as_posix(): lines(path) for path in files})
     yield Found(COMPOSE.id, lines(orchestrator.file))
+    missing = to_fill_in(orchestrator.file.read_text(encoding="utf-8"), dotenv_values(stand.folder / ".env.example", interpolate=False))
+    names = sorted(configured(orchestrator, "docker"))
+    yield Found(SETTINGS.id, len(names), f"{len(missing)} to fill in", not missing, {"names": names, "to fill in": missing})
+
+
+def to_fill_in(compose: str, example: Mapping[str, str | None]) -> list[str]:
+    """The variables that a compose file cannot do without, and that have no value at the first start, nor a secret that is made."""
+    return sorted(name for name in set(NEEDED.findall(compose)) if not example.get(name))
+
+
+def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
+    """What its compose file sets in the services' environment; passwords stand there as names of variables."""
+    services = yaml.safe_load(orchestrator.file.read_text(encoding="utf-8"))["services"]
+    found = {key: str(value) for body in services.values() for key, value in (body.get("environment") or {}).items()}
+    if runtime == "native":
+        found |= {key: str(value) for process in orchestrator.native_block.processes for key, value in process.environment.items()}
+    return found
+
+
+def code(folder: Path, name: str) -> list[Path]:
+    """The files of an orchestrator's integration, in a checkout."""
+    return sorted(path for path in (folder / "docker" / name).rglob("*") if is_code(path))
 
 
 def folder_size(folder: Path) -> int:
@@ -77,4 +111,5 @@ def sentence(report: Report) -> str:
 
 
 UP = Scenario("start and first run", first, (FIRST, START, RUN), 30)  # from which every other begins
-SECTION = Section("start", "To the first green run", (UP, Scenario("size", counted, (SERVICES, SIZE, CODE, COMPOSE), 1)), sentence)
+SIZES = Scenario("size", counted, (SERVICES, SIZE, CODE, COMPOSE, SETTINGS), 1)
+SECTION = Section("start", "To the first green run", (UP, SIZES), sentence, code=True)

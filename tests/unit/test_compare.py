@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dotenv import dotenv_values
 
 from bench.run import PHASES, Typed
 from compare import cost, failures, main, products, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
 from compare.trial import Graph, Span, Subject, Trial, spans
-from stack import ROOT, settings
+from stack import orchestrators
 from stack.errors import BadUsage
 
 from ..pages_of_reports import Reader
@@ -138,14 +139,20 @@ def test_a_cell_says_why_nothing_was_measured() -> None:
     assert (missing["value"], missing["why"]) == ("", "it is off")
 
 
-def has_units(section: Section) -> bool:
-    """Whether it has rows that are drawn."""
-    return any(row.unit for scenario in section.scenarios for row in scenario.rows)
+def test_a_verdict_without_a_figure_is_measured() -> None:
+    made = report(a=[], b=[])
+    made.add(Found("x", None, "the run does not end", False), "a", 0)
+    (section,) = whole(made).view([replace(SECTION, sentence=lambda _: "")])["sections"]
+    measured, missing = section["rows"][0]["cells"]
+    assert (measured["verdicts"], measured["why"]) == ([{"text": "the run does not end", "good": False}], "")
+    assert missing["why"] == "the comparison was ended before"
 
 
 def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     hostile = "<script>alert(1)</script>"
-    titles = {name: {"title": name.title(), "versions": {"x": hostile}, "settings": {"KEY": hostile}} for name in ("a", "b")}
+    files = {"docker/a/run.py": f"def run():  # {hostile}\n    return 1\n", "docker/a/Dockerfile": "FROM x\n", "docker/a/x": hostile}
+    facts = {"versions": {"x": hostile}, "settings": {"KEY": hostile}, "files": files}
+    titles = {name: {"title": name.title(), **facts} for name in ("a", "b")}
     made = whole(Report({"schema": SCHEMA, "orchestrators": titles, "rows": {}}), hostile)
     for section in main.SECTIONS:
         made.declare(section, section.scenarios)
@@ -166,10 +173,41 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     assert "script" not in page.tags
     assert text.count("&lt;script&gt;") > 20
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == page.tags.count("desc") == 5 + len({section.id for section in main.SECTIONS if has_units(section)})
+    drawn = [section for section in main.SECTIONS if any(row.unit for scenario in section.scenarios for row in scenario.rows)]
+    assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(drawn)
     assert page.tags.count("img") == text.count("data:image/jpeg") == 1
     assert "is not beside the figures" in text
     assert "ended before it was complete" in text
+    assert '<span class="keyword">def</span> <span class="name">run</span>' in text
+    assert '<span class="keyword">FROM</span>' in text
+    assert text.count("<code>docker/a/x</code>") == 2
+
+
+def test_the_code_that_is_shown_is_the_code_that_is_counted(root) -> None:
+    for name in ("airflow", "dagster", "prefect"):
+        shown = {path.name for path in start.code(root, name)}
+        assert {"Dockerfile", "run_job.py", "alert.py"} <= shown
+        assert not [file for file in shown if file.startswith("requirements") or file.endswith(".pyc")]
+    assert root / "docker" / "airflow" / "dags" / "jobs.py" in start.code(root, "airflow")
+
+
+@pytest.mark.parametrize(
+    ("example", "missing"),
+    [
+        ({"A_PASSWORD": "<password>", "PORT": "1", "URL": ""}, []),
+        ({"A_PASSWORD": "", "PORT": "1", "URL": ""}, ["A_PASSWORD"]),
+        ({"PORT": "1"}, ["A_PASSWORD"]),
+    ],
+)
+def test_what_a_person_must_fill_in_is_counted(example, missing) -> None:
+    assert start.to_fill_in("a: ${A_PASSWORD:?is missing}\nb: ${PORT:-1} ${URL:-}\nc: ${A_PASSWORD:?}", example) == missing
+
+
+def test_nothing_must_be_filled_in_before_the_first_start(root) -> None:
+    example = dotenv_values(root / ".env.example", interpolate=False)
+    for one in orchestrators.load_all(root).values():
+        assert start.to_fill_in(one.file.read_text(encoding="utf-8"), example) == []
+        assert len(start.configured(one, "native")) >= len(start.configured(one, "docker")) > 5
 
 
 @pytest.mark.parametrize(
