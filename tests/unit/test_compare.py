@@ -16,7 +16,7 @@ from compare import cost, failures, main, products, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
 from compare.trial import Graph, Span, Subject, Trial, spans
-from stack import orchestrators
+from stack import ROOT, orchestrators, settings
 from stack.errors import BadUsage
 
 from ..pages_of_reports import Reader
