@@ -67,7 +67,7 @@ def test_a_webhook_that_hangs_is_left_alone(monkeypatch, capsys) -> None:
         receiver.hang = True
         monkeypatch.setenv(alerts.VARIABLE, receiver.url)
         alerts.send({"text": "x"})
-    assert capsys.readouterr().err in ("alert: no answer in 0.2 seconds\n", "alert: not sent, TimeoutError\n")
+    assert capsys.readouterr().err == "alert: no answer in 0.2 seconds\n"
 
 
 @pytest.mark.parametrize("address", ["http://user:hush@[/", "https://hush.invalid:99999/x"])

@@ -72,7 +72,9 @@ def send(content: dict[str, str]) -> None:
         except urllib.error.HTTPError as error:
             said.append(f"refused, HTTP {error.code}")
         except Exception as error:  # some have the address in their text
-            said.append(f"not sent, {type(getattr(error, 'reason', None) or error).__name__}")
+            cause = getattr(error, "reason", None) or error
+            if not isinstance(cause, TimeoutError):  # which ends as the wait below does, whichever is first
+                said.append(f"not sent, {type(cause).__name__}")
 
     if wanted():
         # The time-out of a socket is one for each of its steps, and a look-up of a name has none.
