@@ -28,7 +28,9 @@ NO_PASSWORD = Row(
     "HTTP status of a request to the page's port for the data that the page shows.",
     better=None,
 )
-WRONG_PASSWORD = Row("signin_wrong_password", "Signing in with a wrong password", "HTTP status, as `admin` with another password.", better=None)
+WRONG_PASSWORD = Row(
+    "signin_wrong_password", "Signing in with a wrong password", "HTTP status, as `admin` with another password.", better=None
+)
 WRONG_HOST = Row(
     "wrong_host",
     "A wrong Host header",
