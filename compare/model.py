@@ -65,6 +65,7 @@ class Scenario:
         rows: what it can find.
         seconds: that it takes by a first guess, for the time that is left.
         depth: the first of `DEPTHS` of which it is a part.
+        once: whether it is done in the first round alone, as all that belongs to ``--full`` is, which takes many minutes.
     """
 
     title: str
@@ -72,6 +73,7 @@ class Scenario:
     rows: tuple[Row, ...]
     seconds: float
     depth: str = "quick"
+    once: bool = False
 
 
 @dataclass(frozen=True)
