@@ -46,7 +46,7 @@ class Picture(NamedTuple):
     Attributes:
         what: ``graph``, ``node`` or ``log``.
         url: its address.
-        steps: what is done there first, in order: ``see`` or ``click``, and one of Playwright's selectors.
+        steps: what is done there first, in order: ``see`` or ``click``, and one of Playwright's selectors, or ``press`` and a key.
     """
 
     what: str
@@ -159,7 +159,7 @@ class Airflow(Product):
         return [
             Picture("graph", run, (*opened, *alone)),
             Picture("node", f"{page}/details", (("see", f"h2:has-text('{name}')"), ("see", "text=Failed"))),
-            Picture("log", page, (("see", "text=Post Execute"),)),
+            Picture("log", page, (("see", "text=Post Execute"), ("press", "f"), ("see", "text=Post Execute"))),
         ]
 
 

@@ -44,6 +44,9 @@ def take(page: Page, asked: dict[str, Any]) -> None:
     """Take one picture, when the page shows what it is to show, and does not change any more."""
     page.goto(asked["url"])
     for step, selector in asked["steps"]:
+        if step == "press":
+            page.keyboard.press(selector)
+            continue
         found = page.locator(selector).filter(visible=True).first
         if step == "click":
             found.click()
