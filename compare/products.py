@@ -336,7 +336,7 @@ class Prefect(Product):
         return {key.name for run in self.task_runs() if (key := prefect_key(run["name"]))}
 
     def pictures(self, run: str, name: str) -> list[Picture]:
-        newest_first = ("click", "[aria-label='log sort order']"), ("click", "[role=option]:has-text('Newest')")
+        newest_first = ("click", "[aria-label='log sort order']"), ("click", "[role=option]:has-text('Newest to oldest')")
         failed = next(one["id"] for one in self.task_runs() if one["name"] == f"model {name}")
         return [
             Picture("graph", run, (("see", "text=Failed"), ("see", "canvas"))),  # a drawing without texts that could be waited for

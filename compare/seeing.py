@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from bench.run import bare
 from compare.failures import NO_SQL
 from compare.model import Found, Row, Scenario, Section
-from compare.products import Key, Thing, product, texts
+from compare.products import Key, Product, Thing, product, texts
 from compare.report import Report
 from compare.trial import Trial
 from stack import plan
@@ -66,6 +67,7 @@ PICTURES = Row(
     better=None,
 )
 SHOWN = {"graph": "The graph of a run with a broken model", "node": "The model that failed", "log": "The log"}
+SETTLING = 60  # seconds in which a product has written down a run
 LONGEST = 600  # seconds for the pictures
 
 ROWS = (*OF_A_KIND, DESCRIPTIONS, COLUMNS, OWNERS, COUNTS, RAW, COMPILED, EDGES)
@@ -117,11 +119,20 @@ def counts(trial: Trial) -> Iterator[Found]:
     run = trial.run()
     if run.code:
         raise StackError(f"The run ended with exit code {run.code}.")
-    things = product(trial.stand, trial.name).things()
+    things = settled(product(trial.stand, trial.name))
     bare(trial.stand, trial.name, "compile")
     declared = Declared(**json.loads(trial.stand.execute(trial.name, ["python", "-c", PRINT_PROJECT])))
     for row, counted in count(declared, things).items():
         yield found(row, counted)
+
+
+def settled(shown: Product) -> list[Thing]:
+    """What a product shows, once it has written down all of a run: Prefect's server gets its task runs as events, and later."""
+    before, things, deadline = 0, shown.things(), time.monotonic() + SETTLING
+    while (size := len(repr(things))) != before and time.monotonic() < deadline:
+        time.sleep(5)  # between two looks
+        before, things = size, shown.things()
+    return things
 
 
 def found(row: Row, counted: Counted) -> Found:
