@@ -516,7 +516,7 @@ def bench(
         "quick": "Measure once, and leave out what takes long.",
         "full": "Measure everything, which takes an hour or two.",
         "only": "Some of the sections, separated by commas (see docs/compare.md). Without it: all.",
-        "rounds": "How often everything is measured. Without it: three times, or once with --quick.",
+        "rounds": "How often everything is measured. Without it: twice, once with --quick, three times with --full.",
         "out": "The folder to write to. Without it: reports/<time> in the checkout.",
         "report": "Make the page again from a report.json, and measure nothing.",
     }

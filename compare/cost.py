@@ -138,7 +138,7 @@ SECTION = Section(
     (
         Scenario("idle", idle, (MEMORY, CPU), 12),
         Scenario("peak of a run", peak, (PEAK_MEMORY, PEAK_CPU), 10, "default"),
-        Scenario("metadata of five runs", metadata, (ROWS, SPACE, FILES), 45, "default"),
+        Scenario("metadata of five runs", metadata, (ROWS, SPACE, FILES), 45, "default", once=True),
     ),
     sentence,
     pictures,

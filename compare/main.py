@@ -45,7 +45,7 @@ SECTIONS = (
     alerting.SECTION,
 )
 NAME = f"switchyard-compare-{CHECKOUT}"
-ROUNDS = {"quick": 1, "default": 3, "full": 3}
+ROUNDS = {"quick": 1, "default": 2, "full": 3}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
@@ -205,13 +205,7 @@ def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenar
         if name in report.titles and name not in names:
             refuse(report, name, 0, scenarios, stand.driver.unsupported(orchestrator))
     needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # from which all others begin
-    steps = [
-        Step(number, name, scenario)
-        for number in range(report.content["rounds"])
-        for name in turned(names, number)
-        for scenario in needed
-        if number == 0 or not (scenario.once or scenario.depth == "full")
-    ]
+    steps = planned(names, report.content["rounds"], needed)
     expected = BUILD_S * len(names) + sum(step.scenario.seconds for step in steps)
     began, done = time.monotonic(), 0.0
     with console.Waiting("compare") as waiting:
@@ -234,6 +228,17 @@ def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenar
                 with contextlib.suppress(StackError):
                     facts(report, trial)
             report.write(path)
+
+
+def planned(names: Sequence[str], rounds: int, scenarios: Sequence[Scenario]) -> list[Step]:
+    """What is done, in order: each round begins with another orchestrator, and the first one has what is done once."""
+    return [
+        Step(number, name, scenario)
+        for number in range(rounds)
+        for name in turned(names, number)
+        for scenario in scenarios
+        if number == 0 or not scenario.single
+    ]
 
 
 def attempt(report: Report, trial: Trial, step: Step) -> None:

@@ -65,7 +65,7 @@ class Scenario:
         rows: what it can find.
         seconds: that it takes by a first guess, for the time that is left.
         depth: the first of `DEPTHS` of which it is a part.
-        once: whether it is done in the first round alone, as all that belongs to ``--full`` is, which takes many minutes.
+        once: whether it is done in the first round alone, as all is that belongs to ``--full`` and takes many minutes.
     """
 
     title: str
@@ -74,6 +74,11 @@ class Scenario:
     seconds: float
     depth: str = "quick"
     once: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether it is done in the first round alone."""
+        return self.once or self.depth == "full"
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from compare.main import SECTIONS
+from compare.model import Scenario
 
 FLAGS = {"quick": "`--quick`", "default": "", "full": "`--full`"}
+
+
+def needs(scenario: Scenario) -> str:
+    """What the last column has."""
+    return ", ".join(filter(None, [FLAGS[scenario.depth], "once" if scenario.single else ""]))
 
 
 def text() -> str:
     """The page."""
     parts = [
         "# What a comparison measures",
-        "Made from the code of [`invoke compare`](compare.md). The last column is the flag that a row needs; empty for none.",
+        "Made from the code of [`invoke compare`](compare.md). The last column is the flag that a row needs, empty for none, and whether it"
+        " is measured once: in the first round alone.",
     ]
     for section in SECTIONS:
         rows = [
-            f"| {row.title} | {row.what} | {row.unit or 'count'} | {FLAGS[scenario.depth]} |"
+            f"| {row.title} | {row.what} | {row.unit or 'count'} | {needs(scenario)} |"
             for scenario in section.scenarios
             for row in scenario.rows
         ]
         parts.append(f"## {section.title}: `--only {section.id}`")
-        parts.append("\n".join(["| row | how it is measured | unit | flag |", "|---|---|---|---|", *rows]))
+        parts.append("\n".join(["| row | how it is measured | unit | needs |", "|---|---|---|---|", *rows]))
     return "\n\n".join(parts)
 
 

@@ -343,10 +343,10 @@ SECTION = Section(
     "security",
     "Sign-in, and what listens",
     (
-        Scenario("sign-in", sign_in, (NO_PASSWORD, WRONG_PASSWORD, WRONG_HOST, FOREIGN_ORIGIN), 5, "default"),
-        Scenario("sockets", sockets, (LISTENING, OPEN), 5, "default"),
-        Scenario("rights of the containers", rights, (RIGHTS,), 2, "default"),
-        Scenario("roles", roles, (ROLES,), 2, "default"),
+        Scenario("sign-in", sign_in, (NO_PASSWORD, WRONG_PASSWORD, WRONG_HOST, FOREIGN_ORIGIN), 5, "default", once=True),
+        Scenario("sockets", sockets, (LISTENING, OPEN), 5, "default", once=True),
+        Scenario("rights of the containers", rights, (RIGHTS,), 2, "default", once=True),
+        Scenario("roles", roles, (ROLES,), 2, "default", once=True),
     ),
     sentence,
 )

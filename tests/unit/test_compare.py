@@ -267,6 +267,17 @@ def test_nodes_at_the_same_time_are_counted() -> None:
     assert speed.together([Span(0, 2), Span(1, 3), Span(2, 4)]) == 2  # the third begins as the first ends
 
 
+def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -> None:
+    always, once, long = (Scenario(title, lambda _: iter(()), (), 1, depth, once) for title, depth, once in
+                          (("always", "default", False), ("once", "default", True), ("long", "full", False)))  # fmt: skip
+    steps = main.planned(["a", "b"], 2, [always, once, long])
+    assert [(step.number, step.name, step.scenario.title) for step in steps] == [
+        *((0, name, title) for name in "ab" for title in ("always", "once", "long")),
+        (1, "b", "always"),
+        (1, "a", "always"),
+    ]
+
+
 def test_ids_are_said_once() -> None:
     rows = [row.id for section in main.SECTIONS for scenario in section.scenarios for row in scenario.rows]
     assert len(rows) == len(set(rows))
