@@ -197,6 +197,11 @@ class Stack:
         """What `invoke sql` answers, without the frame."""
         return self.invoke("sql", f"copy ({query}) to stdout").stdout.strip()
 
+    def remove(self) -> None:
+        """Stop and delete everything of the stack, with a run that a test has left in progress."""
+        for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
+            self.invoke(*args, code=None)
+
     def hashes(self) -> dict[str, tuple[int, str]]:
         """Rows and content hash of every mart."""
         out = self.invoke("sql", stdin=HASHES).stdout

@@ -93,7 +93,7 @@ def stack(tmp_path_factory, root) -> Iterator[DockerStack]:
         stack.invoke("run")
         yield stack
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        stack.remove()
 
 
 @pytest.fixture(scope="package")

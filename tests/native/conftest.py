@@ -137,7 +137,7 @@ def removed(stack: NativeStack) -> Iterator[NativeStack]:
     try:
         yield stack
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        stack.remove()
         left = stack.processes()
         for process in left:
             process.kill()

@@ -34,7 +34,7 @@ def stack(tmp_path_factory, bare_path) -> Iterator[NativeStack]:
     try:
         yield stack
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        stack.remove()
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def ordinary(tmp_path_factory, bare_path) -> Iterator[NativeStack]:
         stack.invoke("up", "--orch", "dagster")
         yield stack
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        stack.remove()
 
 
 def broken(stack: NativeStack, variant: str) -> ExitStack:

@@ -110,7 +110,7 @@ def stack(tmp_path_factory, bare_path, cluster) -> Iterator[NativeStack]:
         yield stack
         assert own.listing(project) == before
     finally:
-        stack.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", code=None)
+        stack.remove()
 
 
 @pytest.mark.parametrize("name", ORCHESTRATORS)
