@@ -101,11 +101,14 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until ``true()`` is."""
+    """Wait until ``true()`` is; looks that are commands of their own leave some of the processor."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while True:
+        began = time.monotonic()
+        if true():
+            return
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(min(0.5, max(0.05, time.monotonic() - began)))
 
 
 def account_group(account: str) -> int:

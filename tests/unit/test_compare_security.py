@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,17 +66,18 @@ def test_a_write_with_a_foreign_origin_is_judged_as_a_browser_would(answers, ver
 @contextmanager
 def listening(reply: bytes) -> Iterator[int]:
     """A server that answers each connection's first bytes with ``reply``, and ends it."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def serve() -> None:
-            for _ in range(2):
-                connection, _ = server.accept()
-                with connection:
-                    connection.recv(1 << 16)
-                    connection.sendall(reply)
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.request.sendall(reply)
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize(
