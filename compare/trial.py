@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -367,18 +368,16 @@ class Trial:
             processes |= {process.pid: process for found in memory.processes(driver).values() for process in found}
         else:
             containers = [service.container for service in driver.services() if service.up]
-            self.stand.command(["docker", "pause", *containers])
-        try:
-            for process in processes.values():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.suspend()
-            yield
-        finally:
-            for process in processes.values():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.resume()
-            if containers:
-                self.stand.command(["docker", "unpause", *containers])
+        with paused(containers):
+            try:
+                for process in processes.values():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.suspend()
+                yield
+            finally:
+                for process in processes.values():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.resume()
 
     def set_password(self, password: str) -> None:
         """Have PostgreSQL expect another password of dbt; no log gets to know it."""
@@ -412,6 +411,29 @@ class Trial:
         known = {one for left in self.left.values() for one in left if "." in one}
         found = self.stand.superuser(LEFT, projects.database(self.stand.settings)).splitlines()
         self.left[fault] = [one for one in found if one and one not in known]
+
+
+@contextmanager
+def paused(containers: Iterable[str]) -> Iterator[None]:
+    """Containers stand still. The engine gives up where a container starts processes without a pause, so each is asked several times.
+
+    Raises:
+        StackError: one could not be paused.
+    """
+    done = []
+    try:
+        for name in containers:
+            for left in reversed(range(10)):
+                said = subprocess.run(["docker", "pause", name], capture_output=True, text=True, encoding="utf-8")
+                if not said.returncode:
+                    done.append(name)
+                    break
+                if not left:
+                    raise StackError(f"The container {name} could not be paused.", said.stderr.strip())
+        yield
+    finally:
+        if done:
+            subprocess.run(["docker", "unpause", *done], check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from dotenv import dotenv_values
 
 from bench.stand import remove_leftovers
+from compare.trial import paused
 
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
@@ -40,12 +41,8 @@ class DockerStack(Stack):
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Every container of the stack stands still."""
-        names = ours("ps", "{{.Names}}")
-        subprocess.run(["docker", "pause", *names], check=True)
-        try:
+        with paused(ours("ps", "{{.Names}}")):
             yield
-        finally:
-            subprocess.run(["docker", "unpause", *names], check=True)
 
     def orchestrators(self) -> set[str]:
         """Whose containers run at this moment."""
