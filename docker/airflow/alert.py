@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import run_job
-from switchyard import alerts
+from switchyard import alerts, api
 from switchyard.results import failures
 
 
@@ -16,11 +16,15 @@ def send(context: Any) -> None:
     Args:
         context: Airflow's.
     """
-    airflow = run_job.Airflow()
     dag, run_id = context["dag"].dag_id, context["run_id"]
-    path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
-    if airflow.request("GET", path)["note"] == run_job.CANCELED:
-        return
-    results, url = run_job.read_results(airflow, path), run_job.page(dag, run_id)
-    why = run_job.why(airflow, path, results, url)
-    alerts.send(alerts.message(dag.removesuffix(run_job.CUSTOM), "Airflow", url, failures(results["nodes"]), why))
+    path, url = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}", run_job.page(dag, run_id)
+    failed: list[dict[str, Any]] = []
+    try:
+        airflow = run_job.Airflow()
+        if airflow.request("GET", path)["note"] == run_job.CANCELED:
+            return
+        results = run_job.read_results(airflow, path)
+        failed, why = failures(results["nodes"]), run_job.why(airflow, path, results, url)
+    except api.ApiError as error:  # the run has failed all the same
+        why = f"Airflow's API does not answer: {error}"
+    alerts.send(alerts.message(dag.removesuffix(run_job.CUSTOM), "Airflow", url, failed, why))
