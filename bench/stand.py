@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -174,8 +175,12 @@ def stand(
         try:
             yield made
         finally:
-            for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
-                subprocess.run(made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.DEVNULL)
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave all of it
+            try:
+                for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
+                    subprocess.run(made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.DEVNULL, start_new_session=True)
+            finally:
+                signal.signal(signal.SIGINT, before)
 
 
 def remove_leftovers(project: str) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from bench.stand import Stand
 from compare.failures import NO_SQL, mentions
 from compare.model import Found, Row, Scenario, Section
+from compare.products import product
 from compare.report import Report
 from compare.start import lines
-from compare.trial import Trial
+from compare.trial import Trial, afterwards
 from stack.errors import StackError
 from stack.native import Native
 
@@ -87,13 +88,14 @@ class Receiver:
 def alerting(stand: Stand, name: str, url: str) -> Iterator[None]:
     """The orchestrator with an address for its messages."""
     before = stand.env.get("ALERT_WEBHOOK", "")
-    try:
-        stand.env["ALERT_WEBHOOK"] = url
+
+    def again(address: str) -> None:
+        stand.env["ALERT_WEBHOOK"] = address
         stand.invoke("up", "--orch", name)
+
+    with afterwards(lambda: again(before)):
+        again(url)
         yield
-    finally:
-        stand.env["ALERT_WEBHOOK"] = before
-        stand.invoke("up", "--orch", name)
 
 
 def host(stand: Stand) -> str:
@@ -115,6 +117,11 @@ def webhook(trial: Trial) -> Iterator[Found]:
     except OSError:
         raise StackError(f"{address}, at which the containers reach this machine, is not an address of its own.") from None
     with receiver, alerting(trial.stand, trial.name, receiver.url):
+        shown, deadline = product(trial.stand, trial.name), time.monotonic() + WAIT
+        while not shown.alerts():
+            if time.monotonic() > deadline:
+                raise StackError(f"Nothing looks for failures {WAIT} s after the start.")
+            time.sleep(1)
         with trial.edited(victim.path, NO_SQL):
             run = trial.run()
             refused = trial.spans(run.began, run.ended)[victim.id].ended

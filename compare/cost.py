@@ -120,7 +120,7 @@ def pictures(report: Report) -> list[dict[str, Any]]:
     made = []
     for row in (MEMORY, PEAK_MEMORY):
         chosen = {title: report.typical(row, name) for name, title in report.titles.items()}
-        runs = {title: found["parts"]["services"] for title, found in chosen.items() if found}
+        runs = {title: found["parts"]["services"] for title, found in chosen.items() if found and "services" in found["parts"]}
         if runs:
             made.append({"kind": "bars", "title": f"{row.title} by service", "unit": row.unit, "axis": row.unit, **stacked(runs)})
     return made

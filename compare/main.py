@@ -48,6 +48,8 @@ NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": 2, "full": 3}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
+# Whatever the person has set: the rows say what is measured, nothing runs unasked, and nobody hears of what is broken on purpose.
+DEFAULTS = {"INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": ""}
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -148,7 +150,7 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     if not project.shop:
         Path(copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
-    return {**kept, "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", **copied}  # nobody is to hear of what is broken on purpose
+    return {**kept, **DEFAULTS, **copied}
 
 
 def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: str) -> Report:

@@ -76,6 +76,10 @@ class Product(ABC):
     def things(self) -> list[Thing]:
         """What it shows of the newest run, and of the project."""
 
+    def alerts(self) -> bool:
+        """Whether a run that fails from now on sends a message."""
+        return True
+
     @abstractmethod
     def reload(self) -> bool:
         """Have it read the project again, as a button of its page does; False where it has none, and a run is needed."""
@@ -152,7 +156,9 @@ class Airflow(Product):
         return "its tasks are cleared in the last green run"
 
     def pictures(self, run: str, name: str) -> list[Picture]:
-        task = next(task["task_id"] for task in self.tasks() if airflow_key(task["task_id"]) == Key("model", name))
+        task = next((task["task_id"] for task in self.tasks() if airflow_key(task["task_id"]) == Key("model", name)), None)
+        if task is None:
+            raise StackError(f"Airflow has no task of the model {name}.")
         page, node = f"{run}/tasks/{quote(task, safe='')}", ("see", f".react-flow >> text={name}")
         opened = ("click", "[aria-label^='Show Graph']"), ("click", "[data-testid=expand-all-button]"), node
         alone = ("click", "[aria-label='Collapse Details Panel']"), ("click", ".react-flow__controls-fitview"), node
@@ -213,6 +219,9 @@ class Dagster(Product):
       ... on TableSchemaMetadataEntry {schema {columns {name description}}}
     }"""
     NAMES = "{assetNodes {assetKey {path} metadataEntries {label ... on TextMetadataEntry {text}}}}"
+    SENSOR = """{sensorOrError(sensorSelector: {
+        repositoryLocationName: "dbt", repositoryName: "__repository__", sensorName: "alert"
+      }) {... on Sensor {sensorState {ticks(limit: 5) {status}}}}}"""
     LAUNCH = """mutation ($params: ExecutionParams!) {
       launchRun(executionParams: $params) {__typename ... on Error {message}}
     }"""
@@ -236,6 +245,11 @@ class Dagster(Product):
 
     def things(self) -> list[Thing]:
         return dagster_things(self.ask(self.ASSETS)["assetNodes"])
+
+    def alerts(self) -> bool:
+        """Its sensor sees the failures after its first tick."""
+        found = self.ask(self.SENSOR)["sensorOrError"]
+        return any(tick["status"] in ("SKIPPED", "SUCCESS") for tick in found.get("sensorState", {}).get("ticks", ()))
 
     def reload(self) -> bool:
         """The button Reload of a code location."""
@@ -337,7 +351,9 @@ class Prefect(Product):
 
     def pictures(self, run: str, name: str) -> list[Picture]:
         newest_first = ("click", "[aria-label='log sort order']"), ("click", "[role=option]:has-text('Newest to oldest')")
-        failed = next(one["id"] for one in self.task_runs() if one["name"] == f"model {name}")
+        failed = next((one["id"] for one in self.task_runs() if one["name"] == f"model {name}"), None)
+        if failed is None:
+            raise StackError(f"Prefect has no task run of the model {name}.")
         return [
             Picture("graph", run, (("see", "text=Failed"), ("see", "canvas"))),  # a drawing without texts that could be waited for
             Picture("node", f"{self.url}/v2/runs/task-run/{failed}", (("see", f"text={name}"), ("see", "text=Failed"))),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.run import CONNECTED, server_log
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import Trial
+from compare.trial import Trial, afterwards
 from stack.errors import StackError
 from switchyard import jobs
 
@@ -96,20 +96,20 @@ def scheduled(trial: Trial, together: int) -> Iterator[None]:
         stand.invoke("down", "--force")
         stand.env["SCHEDULES_ENABLED"] = enabled
 
-    try:
-        with contextlib.ExitStack() as stack:
-            for job in ("each", "once"):
-                stack.enter_context(trial.added("models", f"compare_{job}.sql", SQL.format(job=job)))
-            stack.enter_context(trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60)))
-            again("true")
-            stand.invoke("up", "--orch", trial.name)
-            yield
-            again(before)  # before the files change, so that nothing is scheduled that is no more
-    finally:
+    def restore() -> None:
         if stand.env["SCHEDULES_ENABLED"] != before:
             again(before)
         stand.invoke("up", "--orch", trial.name)
         trial.drop(MARK)
+
+    with afterwards(restore), contextlib.ExitStack() as stack:
+        for job in ("each", "once"):
+            stack.enter_context(trial.added("models", f"compare_{job}.sql", SQL.format(job=job)))
+        stack.enter_context(trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60)))
+        again("true")
+        stand.invoke("up", "--orch", trial.name)
+        yield
+        again(before)  # before the files change, so that nothing is scheduled that is no more
 
 
 def following(moment: float) -> int:

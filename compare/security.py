@@ -172,7 +172,13 @@ def status(url: str, request: Request, **headers: str) -> tuple[int, dict[str, s
 
 
 def refused(row: Row, code: int) -> Found:
-    """A row whose request must not come through."""
+    """A row whose request must not come through.
+
+    Raises:
+        StackError: it was neither answered nor refused.
+    """
+    if code in (0, 404) or code >= 500:
+        raise StackError(f"The answer is HTTP {code}." if code else "There is no answer.")
     return Found(row.id, code, "refused" if code >= 400 else "answered", code >= 400)
 
 
@@ -237,8 +243,8 @@ def native_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
                         found[one.laddr.ip, one.laddr.port] = record.service
     for (address, port), service in sorted(found.items(), key=lambda item: item[1]):
         at = ip_address(address)
-        host = str(reached(at))
-        said = probe.answer(host, port, request.method, request.path, "" if request.body is None else json.dumps(request.body))
+        body = "" if request.body is None else json.dumps(request.body)
+        said = next(filter(None, (probe.answer(host, port, request.method, request.path, body) for host in reached(at))), "")
         yield {"service": service, "address": address, "port": port, "answer": said, "from elsewhere": not plain(at).is_loopback}
 
 
@@ -251,11 +257,15 @@ def docker_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
             int(port.partition("/")[0]): [binding["HostIp"] for binding in bindings or ()]
             for port, bindings in inspected["NetworkSettings"]["Ports"].items()
         }
-        table = trial.stand.command(["docker", "exec", service.container, "sh", "-c", "cat /proc/net/tcp /proc/net/tcp6"])
+        table = trial.stand.command(
+            ["docker", "exec", service.container, "sh", "-c", "cat /proc/net/tcp; cat /proc/net/tcp6 2>/dev/null || :"]
+        )
         for at, port in listeners(table):
             body = "" if request.body is None else json.dumps(request.body)
-            argv = ["docker", "exec", "--interactive", service.container, "python", "-", str(reached(at)), str(port)]
-            said = json.loads(trial.stand.command([*argv, request.method, request.path, body], script))
+            said = ""
+            for host in reached(at):
+                argv = ["docker", "exec", "--interactive", service.container, "python", "-", host, str(port)]
+                said = said or json.loads(trial.stand.command([*argv, request.method, request.path, body], script))
             hosts = published.get(port, [])
             outside = any(not ip_address(host or "0.0.0.0").is_loopback for host in hosts)
             yield {
@@ -286,11 +296,11 @@ def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
-def reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Where a socket is reached that listens on ``address``."""
+def reached(address: IPv4Address | IPv6Address) -> tuple[str, ...]:
+    """Where a socket may be reached that listens on ``address``: one on all of IPv6 has IPv4 as well, which may be all that there is."""
     if not address.is_unspecified:
-        return address
-    return ip_address("127.0.0.1" if address.version == 4 else "::1")
+        return (str(address),)
+    return ("127.0.0.1",) if address.version == 4 else ("::1", "127.0.0.1")
 
 
 def rights(trial: Trial) -> Iterator[Found]:

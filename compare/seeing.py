@@ -17,7 +17,7 @@ from compare.failures import NO_SQL
 from compare.model import Found, Row, Scenario, Section
 from compare.products import Key, Product, Thing, product, texts
 from compare.report import Report
-from compare.trial import Trial
+from compare.trial import Trial, afterwards
 from stack import plan
 from stack.errors import StackError
 
@@ -210,24 +210,24 @@ def pictures(trial: Trial) -> Iterator[Found]:
     """Break a model, run, take pictures, mend it, and run what failed."""
     folder = trial.subject.folder
     victim = trial.graph.middle(trial.green or frozenset(trial.graph.nodes))
-    try:
-        with trial.edited(victim.path, NO_SQL):
-            run = trial.run()
-            url = next((match[0] for _, line in run.lines if (match := re.search(r"https?://\S+", line))), "")
-            if not url:
-                raise StackError("The run with the broken model has no page.", run.text[-500:])
-            shown = product(trial.stand, trial.name)
-            asked = [
-                {**picture._asdict(), "file": str(folder / f"{trial.name}-{picture.what}.png")}
-                for picture in shown.pictures(url, victim.name)
-            ]
-            sign_in = {"url": shown.url, "fields": [(selector, text.format(password=shown.password)) for selector, text in shown.fields]}
-            basic = None if shown.fields else {"username": "admin", "password": shown.password}
-            why = shoot(trial.subject.python, {**sign_in, "basic": basic, "pictures": asked})
-    finally:
+
+    def restore() -> None:
         again = trial.run("--failed")
-    if again.code:
-        raise StackError(f"The run after the pictures ended with exit code {again.code}.", again.text[-500:])
+        if again.code:
+            raise StackError(f"The run after the pictures ended with exit code {again.code}.", again.text[-500:])
+
+    with afterwards(restore), trial.edited(victim.path, NO_SQL):
+        run = trial.run()
+        url = next((match[0] for _, line in run.lines if (match := re.search(r"https?://\S+", line))), "")
+        if not url:
+            raise StackError("The run with the broken model has no page.", run.text[-500:])
+        shown = product(trial.stand, trial.name)
+        asked = [
+            {**picture._asdict(), "file": str(folder / f"{trial.name}-{picture.what}.png")} for picture in shown.pictures(url, victim.name)
+        ]
+        sign_in = {"url": shown.url, "fields": [(selector, text.format(password=shown.password)) for selector, text in shown.fields]}
+        basic = None if shown.fields else {"username": "admin", "password": shown.password}
+        why = shoot(trial.subject.python, {**sign_in, "basic": basic, "pictures": asked})
     files = {str(one["what"]): Path(one["file"]).name for one, reason in zip(asked, why, strict=True) if not reason}
     missing = "; ".join(dict.fromkeys(filter(None, why)))
     yield Found(PICTURES.id, len(files) if files else None, f"of {len(asked)}" if files else "", None, {"files": files}, missing)

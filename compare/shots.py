@@ -69,8 +69,11 @@ def main(asked: dict[str, Any]) -> list[str]:
         context = started.new_context(viewport=SIZE, http_credentials=asked["basic"], color_scheme="light", reduced_motion="reduce")
         page = context.new_page()
         page.set_default_timeout(PATIENCE * 1000)
-        if asked["fields"]:
-            sign_in(page, asked["url"], asked["fields"])
+        try:
+            if asked["fields"]:
+                sign_in(page, asked["url"], asked["fields"])
+        except Error as error:  # of which the first line alone has nothing that was typed
+            return [f"sign-in: {error.message.splitlines()[0]}"] * len(asked["pictures"])
         why = []
         for picture in asked["pictures"]:
             try:

@@ -12,7 +12,7 @@ from bench import many
 from bench.run import INTEGRATIONS, PHASES, bare, orchestrated
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import Span, Trial
+from compare.trial import Span, Trial, afterwards
 from stack.errors import StackError
 
 RUN = Row("run", "A run", "`invoke run` of the whole project, from typing it to the prompt.", "s")
@@ -75,8 +75,8 @@ def nodes(trial: Trial) -> Iterator[Found]:
         why = f"with {size} models more: {error.what}"
         with contextlib.suppress(StackError):
             stand.invoke("run", "--cancel")
-    finally:
-        trial.drop(many.COLUMN)
+    trial.drop(many.COLUMN)
+    trial.run()  # without these models, as for the other scenarios
     if why:
         yield Found(SLOPE.id, why=why, parts={"points": points})
     else:
@@ -99,14 +99,16 @@ def lean(trial: Trial) -> Iterator[Found]:
     if FORM not in INTEGRATIONS.get(trial.name, ()):
         yield from (Found(row.id, verdict="has one form only") for row in (LEAN, LEAN_RATIO))
         return
-    try:
+
+    def restore() -> None:
+        stand.invoke("up", "--orch", trial.name, "--integration", own)
+        trial.run()  # as for the other scenarios
+
+    with afterwards(restore):
         stand.invoke("up", "--orch", trial.name, "--integration", FORM)
         orchestrated(stand, trial.name)  # the first one after a start does not count
         build = bare(stand, trial.name).seconds
         found = orchestrated(stand, trial.name)
-    finally:
-        stand.invoke("up", "--orch", trial.name, "--integration", own)
-        trial.run()  # as for the other scenarios
     yield Found(LEAN.id, found.seconds, parts={"phases": found.phases})
     yield Found(LEAN_RATIO.id, found.seconds / build, parts={"run": found.seconds, "dbt build": build})
 

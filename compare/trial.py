@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -308,7 +308,7 @@ class Trial:
 
     def tables(self, column: str) -> list[str]:
         """The names of the tables that have a column of this name, wherever the project puts its tables."""
-        return self.warehouse(TABLES.format(what="%I.%I", column=column)).split()
+        return self.warehouse(TABLES.format(what="%I.%I", column=column)).splitlines()
 
     def drop(self, column: str) -> None:
         """Drop all tables that have a column of this name."""
@@ -376,7 +376,7 @@ class Trial:
                 yield
             finally:
                 for process in processes.values():
-                    with contextlib.suppress(psutil.NoSuchProcess):
+                    with contextlib.suppress(psutil.Error):
                         process.resume()
 
     def set_password(self, password: str) -> None:
@@ -414,6 +414,17 @@ class Trial:
 
 
 @contextmanager
+def afterwards(tidy: Callable[[], object]) -> Iterator[None]:
+    """Tidy up after what is done, also after an error, but not after Ctrl-C: the stand is removed then, and nobody waits for a run more."""
+    try:
+        yield
+    except Exception:
+        tidy()
+        raise
+    tidy()
+
+
+@contextmanager
 def paused(containers: Iterable[str]) -> Iterator[None]:
     """Containers stand still. The engine gives up where a container starts processes without a pause, so each is asked several times.
 
@@ -423,17 +434,17 @@ def paused(containers: Iterable[str]) -> Iterator[None]:
     done = []
     try:
         for name in containers:
+            done.append(name)
             for left in reversed(range(10)):
                 said = subprocess.run(["docker", "pause", name], capture_output=True, text=True, encoding="utf-8")
                 if not said.returncode:
-                    done.append(name)
                     break
                 if not left:
                     raise StackError(f"The container {name} could not be paused.", said.stderr.strip())
         yield
     finally:
-        if done:
-            subprocess.run(["docker", "unpause", *done], check=True, stdout=subprocess.DEVNULL)
+        for name in done:
+            subprocess.run(["docker", "unpause", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -452,7 +463,7 @@ def small_file_system(native: Native) -> Iterator[str]:
             shutil.chown(folder, account)
             yield folder
         finally:
-            native.runner.ask(["umount", folder])
+            native.runner.ask(["umount", "-l", folder])
 
 
 def spans(log: list[str], began: float, ended: float) -> dict[str, Span]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from bench.run import PHASES, Typed
 from compare import cost, failures, main, products, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
-from compare.trial import Graph, Span, Subject, Trial, spans
+from compare.trial import Graph, Span, Subject, Trial, afterwards, spans
 from stack import ROOT, orchestrators, settings
-from stack.errors import BadUsage
+from stack.errors import BadUsage, StackError
 
 from ..pages_of_reports import Reader
 
@@ -265,6 +266,22 @@ def test_what_postgresql_did_for_a_node_is_read_from_its_log() -> None:
 
 def test_nodes_at_the_same_time_are_counted() -> None:
     assert speed.together([Span(0, 2), Span(1, 3), Span(2, 4)]) == 2  # the third begins as the first ends
+
+
+def test_a_report_of_memory_without_its_services_is_shown_too() -> None:
+    made = report(a=[])
+    made.declare(cost.SECTION, cost.SECTION.scenarios)
+    made.add(Found(cost.MEMORY.id, 500.0), "a", 0)
+    assert cost.pictures(made) == []
+
+
+@pytest.mark.parametrize(("error", "tidied"), [(None, True), (StackError("x"), True), (KeyboardInterrupt(), False)])
+def test_nobody_waits_after_an_interrupt_for_what_is_removed_anyway(error, tidied) -> None:
+    done = []
+    with contextlib.suppress(StackError, KeyboardInterrupt), afterwards(lambda: done.append(1)):
+        if error:
+            raise error
+    assert bool(done) == tidied
 
 
 def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -> None:

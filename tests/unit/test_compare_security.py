@@ -12,6 +12,7 @@ import pytest
 
 from compare import probe, security
 from compare.alerting import Receiver
+from stack.errors import StackError
 
 PROC_NET_TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid
@@ -31,9 +32,17 @@ def test_what_listens_in_a_container_is_read_without_the_engines_own() -> None:
     assert found == [("::", 3000), ("127.0.0.1", 3001), ("127.0.0.1", 3002), ("0.0.0.0", 4266)]
 
 
-@pytest.mark.parametrize(("address", "host"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")])
-def test_a_socket_is_reached_from_its_own_machine(address, host) -> None:
-    assert str(security.reached(ip_address(address))) == host
+@pytest.mark.parametrize(("address", "hosts"), [("0.0.0.0", ("127.0.0.1",)), ("::", ("::1", "127.0.0.1")), ("127.0.0.1", ("127.0.0.1",))])
+def test_a_socket_is_reached_from_its_own_machine(address, hosts) -> None:
+    assert security.reached(ip_address(address)) == hosts
+
+
+def test_a_server_that_is_broken_has_refused_nothing() -> None:
+    assert security.refused(security.WRONG_HOST, 403).good
+    assert not security.refused(security.WRONG_HOST, 200).good
+    for code in (0, 404, 500):
+        with pytest.raises(StackError):
+            security.refused(security.WRONG_HOST, code)
 
 
 @pytest.mark.parametrize(
