@@ -125,6 +125,7 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("compare", "--orch", "airflw"), 2, "There are airflow, dagster, prefect", id="an unknown orchestrator of a few"),
         pytest.param(("compare", "--rounds", "0"), 2, "--rounds '0' is not", id="no rounds"),
         pytest.param(("compare", "--report", "x", "--quick"), 2, "--report stands alone", id="a report and measurements"),
+        pytest.param(("compare", "--quick", "--full"), 2, "exclude each other", id="two depths"),
         pytest.param(("compare", "--report", "nowhere.json"), 2, "is no report of invoke compare", id="no report"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
         pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
