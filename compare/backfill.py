@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from concurrent.futures import TimeoutError
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import NamedTuple
@@ -73,7 +73,7 @@ def killed(trial: Trial) -> Iterator[Found]:
     """Kill what runs dbt half way, then fill what is left."""
     with models(trial, SLEEP):
         run: Typed | None = None
-        with half_way(trial) as future:
+        with trial.started(lambda: len(rows(trial)) >= HALF, *COMMAND) as future:
             struck_at = time.time()
             trial.kill_dbt()
             with contextlib.suppress(TimeoutError):  # then it is cancelled
@@ -134,27 +134,6 @@ select {SOURCE_DAY} as {DAY}, '{{{{ invocation_id }}}}' as run, clock_timestamp(
 from {{{{ ref('{SOURCE}') }}}}
 """,
     }
-
-
-@contextmanager
-def half_way(trial: Trial) -> Iterator[Future[Typed]]:
-    """A backfill of which some days are there, and others are not; it is cancelled at the end, where it has not ended.
-
-    Raises:
-        StackError: it ended before.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(trial.run, *COMMAND)
-        try:
-            while len(rows(trial)) < HALF:
-                if run.done():
-                    raise StackError("The backfill that was to be killed ended before.", run.result().text[-500:])
-                time.sleep(0.3)
-            yield run
-        finally:
-            if not run.done():
-                with contextlib.suppress(StackError):  # what was to be seen is known
-                    trial.stand.invoke("run", "--cancel")
 
 
 def at_rest(trial: Trial, deadline: float) -> float | None:

@@ -7,7 +7,9 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import TimeoutError
+from contextlib import AbstractContextManager
 
 from bench.run import Typed, typed
 from compare.model import Found, Row, Scenario, Section
@@ -133,13 +135,9 @@ def broken_model(trial: Trial) -> Iterator[Found]:
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     needing = trial.graph.downstream(victim.id) & trial.green
-    with trial.edited(victim.path, NO_SQL):
-        run = trial.run()
-        ran = (needing - trial.graph.before(victim.id)) & trial.spans(run.began, run.ended).keys()
-        trial.note_left(BROKEN.title)
-    parts = {"model": victim.id, "downstream": sorted(needing), "ran": sorted(ran)}
-    verdict, good = judged(run.code, mentions(run.text, victim.name), len(needing), len(ran))
-    yield Found(BROKEN.id, run.seconds, verdict, good, parts)
+    # Its unit tests need it and yet come before it.
+    skipped = needing - trial.graph.before(victim.id)
+    yield spoiled(trial, BROKEN, victim.id, trial.edited(victim.path, NO_SQL), lambda text: mentions(text, victim.name), needing, skipped)
     yield from recovered(trial, needing | {victim.id})
 
 
@@ -173,36 +171,56 @@ def failing_test(trial: Trial) -> Iterator[Found]:
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     blocked = trial.graph.blocked(victim.id) & trial.green
-    with trial.added("tests", f"{TEST}.sql", f"select 1 as found from (select 1) as one -- {{{{ ref('{victim.name}') }}}}\n"):
-        run = trial.run()
-        ran = blocked & trial.spans(run.began, run.ended).keys()
-        trial.note_left(FAILING.title)
-    verdict, good = judged(run.code, TEST in run.text, len(blocked), len(ran))
-    yield Found(FAILING.id, run.seconds, verdict, good, {"downstream": sorted(blocked), "ran": sorted(ran)})
+    test = trial.added("tests", f"{TEST}.sql", f"select 1 as found from (select 1) as one -- {{{{ ref('{victim.name}') }}}}\n")
+    yield spoiled(trial, FAILING, victim.id, test, lambda text: TEST in text, blocked, blocked)
 
 
 def failing_hook(trial: Trial) -> Iterator[Found]:
     """Add a post-hook that fails."""
-    yield spoiled(trial, HOOK, FAILING_HOOK, FUNCTION)
+    yield hooked(trial, HOOK, FAILING_HOOK, FUNCTION)
 
 
 def disk_full(trial: Trial) -> Iterator[Found]:
     """Add a pre-hook that needs more room than there is."""
     with trial.full_disk():
-        yield spoiled(trial, DISK, FILLING, NO_SPACE)
+        yield hooked(trial, DISK, FILLING, NO_SPACE)
 
 
-def spoiled(trial: Trial, row: Row, line: str, said: str) -> Found:
-    """Add a line to the model in the middle that makes it fail, and see whether that is ``said``, and what is executed all the same."""
+def hooked(trial: Trial, row: Row, line: str, said: str) -> Found:
+    """Add a hook to the model in the middle that makes it fail, which must be ``said``."""
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     needing = (trial.graph.downstream(victim.id) - trial.graph.before(victim.id)) & trial.green
-    with trial.edited(victim.path, line):
+    edited = trial.edited(victim.path, line)
+    return spoiled(trial, row, victim.id, edited, lambda text: said in text and mentions(text, victim.name), needing, needing)
+
+
+def spoiled(
+    trial: Trial,
+    row: Row,
+    model: str,
+    change: AbstractContextManager[None],
+    named: Callable[[str], bool],
+    downstream: AbstractSet[str],
+    skipped: AbstractSet[str],
+) -> Found:
+    """Run with something broken, and see whether that is named, and what is executed all the same.
+
+    Args:
+        trial: the orchestrator.
+        row: what is found.
+        model: the id of the one that is broken, or tested.
+        change: breaks it.
+        named: whether the command has printed what is broken.
+        downstream: the nodes that need it.
+        skipped: those of them that must not be executed.
+    """
+    with change:
         run = trial.run()
-        ran = needing & trial.spans(run.began, run.ended).keys()
+        ran = skipped & trial.spans(run.began, run.ended).keys()
         trial.note_left(row.title)
-    verdict, good = judged(run.code, said in run.text and mentions(run.text, victim.name), len(needing), len(ran))
-    return Found(row.id, run.seconds, verdict, good, {"model": victim.id, "downstream": sorted(needing), "ran": sorted(ran)})
+    verdict, good = judged(run.code, named(run.text), len(downstream), len(ran))
+    return Found(row.id, run.seconds, verdict, good, {"model": model, "downstream": sorted(downstream), "ran": sorted(ran)})
 
 
 def no_parse(trial: Trial) -> Iterator[Found]:

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -69,8 +70,20 @@ class Product(ABC):
         self.orchestrator = stand.orchestrators[name]
         self.url = self.orchestrator.url(stand.settings.values).rstrip("/")
         self.password = stand.settings[self.orchestrator.login_key or ""]
-        self.basic = api.basic_auth(f"admin:{self.password}")
         self.job = pipeline.known_job(stand.settings, None)
+
+    def sign_in(self, password: str) -> dict[str, str]:
+        """The headers that a password gives: HTTP's own, where a product has no sign-in of its API's.
+
+        Raises:
+            switchyard.api.ApiError: it is refused.
+        """
+        return api.basic_auth(f"admin:{password}")
+
+    @cached_property
+    def signed_in(self) -> dict[str, str]:
+        """Those that the right password gives."""
+        return self.sign_in(self.password)
 
     @abstractmethod
     def things(self) -> list[Thing]:
@@ -116,8 +129,11 @@ class Airflow(Product):
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Ask it, signed in."""
-        token = api.request("POST", f"{self.url}/auth/token", {"username": "admin", "password": self.password})["access_token"]
-        return api.request(method, f"{self.url}/api/v2/{path}", body, {"Authorization": f"Bearer {token}"})
+        return api.request(method, f"{self.url}/api/v2/{path}", body, self.signed_in)
+
+    def sign_in(self, password: str) -> dict[str, str]:
+        answer = api.request("POST", f"{self.url}/auth/token", {"username": "admin", "password": password})
+        return {"Authorization": f"Bearer {answer['access_token']}"}
 
     def things(self) -> list[Thing]:
         """Each task that is one dbt node's own; those of its tests are one task together, and lead on to the next nodes."""
@@ -233,7 +249,7 @@ class Dagster(Product):
         Raises:
             switchyard.api.ApiError: there was no good answer.
         """
-        answer = api.request("POST", f"{self.url}/graphql", {"query": query, "variables": variables}, self.basic, timeout=120)
+        answer = api.request("POST", f"{self.url}/graphql", {"query": query, "variables": variables}, self.signed_in, timeout=120)
         if answer.get("errors"):
             raise api.ApiError(answer["errors"][0]["message"])
         return answer["data"]
@@ -315,7 +331,7 @@ class Prefect(Product):
 
     def request(self, path: str, body: Any) -> Any:
         """Ask it."""
-        return api.request("POST", f"{self.url}/api/{path}", body, self.basic)
+        return api.request("POST", f"{self.url}/api/{path}", body, self.signed_in)
 
     def newest(self) -> str:
         """The id of the newest flow run that has begun."""
@@ -338,7 +354,7 @@ class Prefect(Product):
         events = list(page["events"])
         while page["next_page"]:
             query = page["next_page"].partition("?")[2]
-            page = api.request("GET", f"{self.url}/api/events/filter/next?{query}", None, self.basic)
+            page = api.request("GET", f"{self.url}/api/events/filter/next?{query}", None, self.signed_in)
             events += page["events"]
         return prefect_things(runs, events)
 
@@ -399,7 +415,13 @@ PRODUCTS: dict[str, type[Product]] = {"airflow": Airflow, "dagster": Dagster, "p
 
 
 def product(stand: Stand, name: str) -> Product:
-    """The product that is up on a stand."""
+    """The product that is up on a stand.
+
+    Raises:
+        StackError: it is not in this file.
+    """
+    if name not in PRODUCTS:
+        raise StackError("The comparison does not know this product's API.")
     return PRODUCTS[name](stand, name)
 
 

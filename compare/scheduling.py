@@ -105,7 +105,7 @@ def scheduled(trial: Trial, together: int) -> Iterator[None]:
     with afterwards(restore), contextlib.ExitStack() as stack:
         for job in ("each", "once"):
             stack.enter_context(trial.added("models", f"compare_{job}.sql", SQL.format(job=job)))
-        stack.enter_context(trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60)))
+        stack.enter_context(trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60).encode()))
         again("true")
         stand.invoke("up", "--orch", trial.name)
         yield

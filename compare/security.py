@@ -16,6 +16,7 @@ import psutil
 
 from compare import probe
 from compare.model import Found, Row, Scenario, Section
+from compare.products import product
 from compare.report import Report
 from compare.trial import Trial
 from stack.errors import StackError
@@ -85,25 +86,12 @@ class Api:
     Attributes:
         read: asks for runs.
         write: changes nothing.
-        sign_in: the headers that a password gives, at the address of the page.
-        names: what the API's description names, at the address of the page and with those headers.
+        names: what the API's description names, at the address of the page and with the headers of who is signed in.
     """
 
     read: Request
     write: Request
-    sign_in: Callable[[str, str], dict[str, str]]
     names: Callable[[str, dict[str, str]], list[str]]
-
-
-def basic(url: str, password: str) -> dict[str, str]:
-    """HTTP's own sign-in."""
-    return api.basic_auth(f"admin:{password}")
-
-
-def token(url: str, password: str) -> dict[str, str]:
-    """Airflow's sign-in: a token for a password."""
-    answer = api.request("POST", f"{url}/auth/token", {"username": "admin", "password": password})
-    return {"Authorization": f"Bearer {answer['access_token']}"}
 
 
 def paths(*places: str) -> Callable[[str, dict[str, str]], list[str]]:
@@ -130,19 +118,16 @@ APIS = {
     "airflow": Api(
         Request("GET", "/api/v2/dags/~/dagRuns?limit=1"),
         Request("PATCH", "/api/v2/dags/daily?update_mask=is_paused", {"is_paused": False}),
-        token,
         paths("/openapi.json", "/auth/openapi.json", "/auth/fab/v1/openapi.json"),
     ),
     "dagster": Api(
         Request("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"}),
         Request("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'}),
-        basic,
         fields,
     ),
     "prefect": Api(
         Request("POST", "/api/flow_runs/filter", {"limit": 1}),
         Request("PATCH", "/api/work_pools/dbt", {}),
-        basic,
         paths("/openapi.json"),
     ),
 }
@@ -184,22 +169,21 @@ def refused(row: Row, code: int) -> Found:
 
 def sign_in(trial: Trial) -> Iterator[Found]:
     """Ask for what only the password, the right name and the page itself should get."""
-    product, orchestrator = known(trial), trial.stand.orchestrators[trial.name]
-    url = f"http://localhost:{trial.stand.settings[orchestrator.ui_port]}"
-    password = trial.stand.settings[orchestrator.login_key or ""]
-    yield refused(NO_PASSWORD, status(url, product.read)[0])
+    asked = product(trial.stand, trial.name)
+    own, url = known(trial), asked.url
+    yield refused(NO_PASSWORD, status(url, own.read)[0])
     try:
-        wrong = status(url, product.read, **product.sign_in(url, f"not {password}"))[0]
+        wrong = status(url, own.read, **asked.sign_in(f"not {asked.password}"))[0]
     except api.ApiError as error:  # where a token is asked for first
         wrong = error.status or 0
     yield refused(WRONG_PASSWORD, wrong)
-    right = product.sign_in(url, password)
-    if (code := status(url, product.read, **right)[0]) >= 400:
+    right = asked.signed_in
+    if (code := status(url, own.read, **right)[0]) >= 400:
         raise StackError(f"With the password, too, the answer is HTTP {code}.")
-    yield refused(WRONG_HOST, status(url, product.read, **right, Host=ELSEWHERE)[0])
-    if (code := status(url, product.write, **right, Origin=url)[0]) >= 400:
+    yield refused(WRONG_HOST, status(url, own.read, **right, Host=ELSEWHERE)[0])
+    if (code := status(url, own.write, **right, Origin=url)[0]) >= 400:
         raise StackError(f"From the page itself, too, the answer to a write is HTTP {code}.")
-    yield written(status(url, product.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, product.write))
+    yield written(status(url, own.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, own.write))
 
 
 def preflight(url: str, write: Request) -> tuple[int, str]:
@@ -328,10 +312,8 @@ def allowed(text: str) -> dict[str, bool]:
 
 def roles(trial: Trial) -> Iterator[Found]:
     """Look for roles in the API's description."""
-    product, orchestrator = known(trial), trial.stand.orchestrators[trial.name]
-    url = f"http://localhost:{trial.stand.settings[orchestrator.ui_port]}"
-    headers = product.sign_in(url, trial.stand.settings[orchestrator.login_key or ""])
-    names = product.names(url, headers)
+    asked = product(trial.stand, trial.name)
+    names = known(trial).names(asked.url, asked.signed_in)
     if not names:
         raise StackError("Its API has no description to search.")
     named = [name for name in names if "role" in name.lower()]

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -240,22 +241,11 @@ class Trial:
         return Path(self.stand.settings["SWITCHYARD_SOURCE_PATH"])
 
     @contextmanager
-    def edited(self, path: str, more: str) -> Iterator[None]:
-        """A file of the project with ``more`` at its end, for a while."""
-        file = self.project / path
-        before = file.read_bytes()
-        file.write_bytes(before + more.encode())
-        try:
-            yield
-        finally:
-            file.write_bytes(before)
-
-    @contextmanager
-    def replaced(self, path: str, text: str) -> Iterator[None]:
-        """A file of the project, which there need not be, with another text, for a while."""
+    def replaced(self, path: str | Path, content: bytes) -> Iterator[None]:
+        """A file of the project, which there need not be, with another content, for a while."""
         file = self.project / path
         before = file.read_bytes() if file.exists() else None
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(content)
         try:
             yield
         finally:
@@ -264,43 +254,52 @@ class Trial:
             else:
                 file.write_bytes(before)
 
+    def edited(self, path: str, more: str) -> AbstractContextManager[None]:
+        """A file of the project with ``more`` at its end, for a while."""
+        return self.replaced(path, (self.project / path).read_bytes() + more.encode())
+
     def folder(self, kind: str) -> Path:
         """The first folder of a ``kind`` (models, tests) of the project."""
         content = yaml.safe_load((self.project / projects.FILE).read_text(encoding="utf-8"))
         return Path(self.project, (content.get(f"{kind.removesuffix('s')}-paths") or [kind])[0])
 
-    @contextmanager
-    def added(self, kind: str, name: str, text: str) -> Iterator[None]:
+    def added(self, kind: str, name: str, text: str) -> AbstractContextManager[None]:
         """A further file in the `folder` of a ``kind``, for a while."""
         folder = self.folder(kind)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-        try:
-            yield
-        finally:
-            (folder / name).unlink()
+        return self.replaced(folder / name, text.encode())
 
     @contextmanager
-    def under_way(self) -> Iterator[Future[Typed]]:
-        """A run of which one model is left, at which PostgreSQL works just now; it is cancelled at the end, where it has not ended.
+    def started(self, reached: Callable[[], bool], *args: str) -> Iterator[Future[Typed]]:
+        """`invoke run` with these arguments at the moment at which ``reached()`` is; it is cancelled at the end, where it has not ended.
 
         Raises:
             StackError: it ended before.
         """
-        with self.added("models", f"{SLOW}.sql", SLOW_MODEL), ThreadPoolExecutor(1) as pool:
-            run = pool.submit(self.run)
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(self.run, *args)
             try:
-                seen = 0
-                while seen < 3:  # looks in a row: between two nodes, too, there is a moment at which nothing else is at work
+                while not reached():
                     if run.done():
                         raise StackError("The run that was to be disturbed ended before.", run.result().text[-500:])
                     time.sleep(0.5)
-                    seen = seen + 1 if self.stand.superuser(AT_WORK).strip() == "1|1" else 0
                 yield run
             finally:
                 if not run.done():
                     with contextlib.suppress(StackError):  # what was to be seen is known
                         self.stand.invoke("run", "--cancel")
+
+    @contextmanager
+    def under_way(self) -> Iterator[Future[Typed]]:
+        """As `started`: a run of which one model is left, at which PostgreSQL works just now."""
+        looks: deque[bool] = deque(maxlen=3)  # in a row: between two nodes, too, there is a moment at which nothing else is at work
+
+        def reached() -> bool:
+            looks.append(self.stand.superuser(AT_WORK).strip() == "1|1")
+            return sum(looks) == looks.maxlen
+
+        with self.added("models", f"{SLOW}.sql", SLOW_MODEL), self.started(reached) as run:
+            yield run
 
     def warehouse(self, script: str) -> str:
         """What psql answers to a script of the superuser's in the project's database; dbt's own role would be seen in the log."""

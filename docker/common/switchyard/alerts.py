@@ -49,7 +49,9 @@ def message(job: str, product: str, url: str, failed: list[dict[str, Any]], why:
     lines = [f"{record['kind']} {record['name']}: {first_line(record['message'] or record['status'])}" for record in failed[:NODES]]
     if len(failed) > NODES:
         lines.append(f"and {len(failed) - NODES} more")
-    text = "\n".join([f"{job} failed on {product}", *(lines or [first_line(why)] if lines or why else []), url])
+    if why and not lines:
+        lines = [first_line(why)]
+    text = "\n".join([f"{job} failed on {product}", *lines, url])
     return {"text": re.sub("[&<>]", lambda match: ESCAPED[match[0]], text)}
 
 
