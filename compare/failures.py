@@ -373,7 +373,6 @@ SECTION = Section(
     "failures",
     "Failures",
     (
-        Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN, TESTS, CALLS), 30),
         Scenario("failing test", failing_test, (FAILING,), 15, "default", once=True),
         Scenario("failing hook", failing_hook, (HOOK,), 15, "default", once=True),
         Scenario("project that does not parse", no_parse, (UNREADABLE,), 8, "default", once=True),
@@ -384,6 +383,7 @@ SECTION = Section(
         Scenario("other services killed", beside_killed, (BESIDE,), 90, "default", once=True),
         Scenario("PostgreSQL restarted", restarted, (RESTARTED,), 60, "default", once=True),
         Scenario("laptop asleep", asleep, (ASLEEP,), 180, "full"),
+        Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN, TESTS, CALLS), 30),
         Scenario("what is left", leftovers, (LEFT,), 1, "default", once=True),
     ),
     sentence,

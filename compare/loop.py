@@ -74,8 +74,8 @@ def own_way(trial: Trial) -> Iterator[Found]:
     asked = {victim.id, *trial.graph.tests(victim.id)} & trial.green
     with trial.edited(victim.path, "\n-- compared again\n"):
         began = time.time()
-        way = product(trial.stand, trial.name).build(victim.name)
-        if not way:
+        run = product(trial.stand, trial.name).build(victim.name)
+        if run is None:
             title = trial.stand.orchestrators[trial.name].title
             yield Found(OWN.id, why=f"{title} has nothing of its own for a part of a flow; a parameter of the flow selects nodes, as above")
             return
@@ -83,9 +83,11 @@ def own_way(trial: Trial) -> Iterator[Found]:
         if ended is None:
             trial.stand.invoke("run", "--cancel")
             raise StackError(f"The run has not ended after {LONGEST} s.")
+        if not run.green():
+            raise StackError(f"The run failed that begins when {run.way}.")
         executed = trial.spans(began, ended)
     left = len(asked - executed.keys())
-    verdict = f"{way}; {f'{left} of {len(asked)} left out' if left else 'all that was asked for'}"
+    verdict = f"{run.way}; {f'{left} of {len(asked)} left out' if left else 'all that was asked for'}"
     yield Found(OWN.id, len(executed), verdict, not left, {"asked": sorted(asked), "executed": list(executed)})
 
 

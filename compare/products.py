@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -55,6 +55,18 @@ class Picture(NamedTuple):
     steps: tuple[tuple[str, str], ...]
 
 
+class Begun(NamedTuple):
+    """A run that was begun by a product's own means.
+
+    Attributes:
+        way: what a person does there for it.
+        green: whether it has succeeded; asked once it has ended.
+    """
+
+    way: str
+    green: Callable[[], bool]
+
+
 class Product(ABC):
     """One orchestrator's public API and pages.
 
@@ -101,8 +113,8 @@ class Product(ABC):
     def boxes(self) -> set[str]:
         """The names of the models of its graph, as it is now."""
 
-    def build(self, model: str) -> str:
-        """Begin to build one model with its tests, as its page does; returns what a person does there, empty where it has nothing for that.
+    def build(self, model: str) -> Begun | None:
+        """Begin to build one model with its tests, as its page does; None where it has nothing for that.
 
         Args:
             model: the name.
@@ -110,7 +122,7 @@ class Product(ABC):
         Raises:
             StackError: it has no such model, or does not begin.
         """
-        return ""
+        return None
 
     @abstractmethod
     def pictures(self, run: str, name: str) -> list[Picture]:
@@ -162,14 +174,16 @@ class Airflow(Product):
     def boxes(self) -> set[str]:
         return {key.name for task in self.tasks() if (key := airflow_key(task["task_id"]))}
 
-    def build(self, model: str) -> str:
+    def build(self, model: str) -> Begun:
         tasks = airflow_own((task["task_id"] for task in self.tasks()), model)
         runs = self.request("GET", f"dags/{self.job}/dagRuns?state=success&order_by=-run_after&limit=1")["dag_runs"]
         if not tasks or not runs:
             raise StackError(f"Airflow has no task of the model {model} in a green run.")
-        cleared = {"dag_run_id": runs[0]["dag_run_id"], "task_ids": tasks, "only_failed": False, "run_on_latest_version": True}
+        run = runs[0]["dag_run_id"]
+        cleared = {"dag_run_id": run, "task_ids": tasks, "only_failed": False, "run_on_latest_version": True}
         self.request("POST", f"dags/{self.job}/clearTaskInstances", {"dry_run": False, **cleared})
-        return "its tasks are cleared in the last green run"
+        path = f"dags/{self.job}/dagRuns/{quote(run, safe='')}"
+        return Begun("its tasks are cleared in the last green run", lambda: self.request("GET", path)["state"] == "success")
 
     def pictures(self, run: str, name: str) -> list[Picture]:
         task = next((task["task_id"] for task in self.tasks() if airflow_key(task["task_id"]) == Key("model", name)), None)
@@ -239,8 +253,9 @@ class Dagster(Product):
         repositoryLocationName: "dbt", repositoryName: "__repository__", sensorName: "alert"
       }) {... on Sensor {sensorState {ticks(limit: 5) {status}}}}}"""
     LAUNCH = """mutation ($params: ExecutionParams!) {
-      launchRun(executionParams: $params) {__typename ... on Error {message}}
+      launchRun(executionParams: $params) {__typename ... on LaunchRunSuccess {run {runId}} ... on Error {message}}
     }"""
+    STATUS = "query ($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
     RELOAD = 'mutation {reloadRepositoryLocation(repositoryLocationName: "dbt") {__typename}}'
 
     def ask(self, query: str, **variables: Any) -> Any:
@@ -287,13 +302,14 @@ class Dagster(Product):
                 return found
         raise StackError(f"Dagster has no asset of the model {model}.")
 
-    def build(self, model: str) -> str:
+    def build(self, model: str) -> Begun:
         job = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": self.job}
         params = {"selector": {**job, "assetSelection": [{"path": self.path(model)}]}, "runConfigData": {}}
         launched = self.ask(self.LAUNCH, params=params)["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
             raise StackError(f"Dagster does not launch the run: {launched.get('message') or launched['__typename']}")
-        return "its asset is selected"
+        id = launched["run"]["runId"]
+        return Begun("its asset is selected", lambda: self.ask(self.STATUS, id=id)["runOrError"].get("status") == "SUCCESS")
 
     def pictures(self, run: str, name: str) -> list[Picture]:
         path = "/".join(self.path(name))
