@@ -46,6 +46,7 @@ def test_dbt_cannot_read_anybodys_metadata(stack, database) -> None:
     assert "permission denied for database" in tried.stderr
 
 
+@pytest.mark.long
 def test_roles_are_made_again_on_a_volume_that_lacks_them(stack) -> None:
     stack.on("dagster")
     stack.invoke("down")

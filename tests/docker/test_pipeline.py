@@ -6,7 +6,7 @@ import pytest
 
 from switchyard.jobs import DEFAULT
 
-from ..stacks import DAGSTER
+from ..stacks import DAGSTER, mostly_long
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
 # Of a model from which nothing is built: what is built from one whose test fails is skipped.
@@ -19,7 +19,7 @@ def clean(stack) -> bool:
     return subprocess.check_output(["git", "status", "--porcelain"], cwd=stack.folder, text=True) == ""
 
 
-@pytest.mark.parametrize("job", [pytest.param(name, marks=pytest.mark.long if name == "full_refresh" else ()) for name in DEFAULT])
+@pytest.mark.parametrize("job", mostly_long(DEFAULT, "daily"))
 def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job) -> None:
     out = stack.invoke("run", "--job", job).stdout
     assert f"{job} succeeded on" in out
@@ -36,6 +36,7 @@ def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job)
     assert clean(stack)
 
 
+@pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
 def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
     with stack.edited("models/marts/dim_products.sql", "select * from {{ ref('nowhere') }}\n"):
         done = stack.invoke("run", code=1)
@@ -84,7 +85,7 @@ def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) ->
     assert clean(stack)
 
 
-@pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
+@pytest.mark.long  # test_release.py has this every day
 def test_the_baked_image_runs_without_any_mount(stack, orchestrator, reference) -> None:
     stack.invoke("up", "--orch", orchestrator, "--baked")
     status = stack.status()

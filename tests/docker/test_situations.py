@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from stack import checks, docker, orchestrators, ports, settings
 from stack.runner import Runner
 
-from ..stacks import POISON, copy_checkout
+from ..stacks import POISON, copy_checkout, mostly_long
 from .conftest import PROJECT, DockerStack, python_image
 
 
@@ -96,6 +96,7 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
     assert stack.hashes() == before
 
 
+@pytest.mark.long
 def test_no_variable_of_the_callers_reaches_what_is_started(stack) -> None:
     stack.on("dagster")
     stack.invoke("build", "--orch", "dagster", **POISON)
@@ -105,11 +106,13 @@ def test_no_variable_of_the_callers_reaches_what_is_started(stack) -> None:
     assert "300" in stack.invoke("sql", "select count(*) from marts.dim_customers", **POISON).stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the folder that nobody can make is Linux's")
 def test_a_home_that_cannot_be_written_to_is_no_obstacle(stack) -> None:
     stack.invoke("build", "--orch", "dagster", HOME="/proc/nowhere")
 
 
+@pytest.mark.long
 def test_images_of_another_checkout_are_left_alone(stack, root, tmp_path) -> None:
     """Where it has only built them, and neither containers nor data."""
     project = f"{PROJECT}-images"
@@ -160,6 +163,7 @@ def test_images_of_a_project_with_a_longer_name_are_not_this_stacks(tmp_path, ro
         subprocess.check_output(["docker", "image", "rm", f"{name}-two-dagster:local"])
 
 
+@pytest.mark.long
 def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_for_a_strangers(tmp_path, root) -> None:
     copy_checkout(root, tmp_path)
     port, name = ports.unused(), f"{PROJECT}-failing-postgres-1"
@@ -179,6 +183,7 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
     assert said == {f"{port} is free", f"{port} is held by this stack"}
 
 
+@pytest.mark.long
 def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stack) -> None:
     stack.invoke("down")
     version = in_volume("cat /data/PG_VERSION")
@@ -197,6 +202,7 @@ def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stac
     stack.invoke("up", "--orch", "dagster")
 
 
+@pytest.mark.long
 def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
     stack.invoke("down")
     with replaced(compose_file(stack, "dagster"), "mem_limit: 1g", "mem_limit: 24m"):
@@ -207,6 +213,7 @@ def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
     stack.invoke("up", "--orch", "dagster")
 
 
+@pytest.mark.long
 def test_a_start_goes_on_after_a_health_check_has_given_up(stack) -> None:
     stack.invoke("down")
     limit = "  interval: 15s\n  timeout: 10s\n  retries: 4\n  start_period: 120s\n  start_interval: 1s\n"
@@ -260,6 +267,7 @@ def test_after_a_restart_of_the_machine_the_next_up_goes_on(stack) -> None:
     assert {service["health"] for service in stack.status()["services"]} == {"healthy"}
 
 
+@pytest.mark.long
 def test_a_volume_with_old_passwords_gets_those_of_the_env_file(stack) -> None:
     stack.invoke("down")
     env = stack.folder / ".env"
@@ -289,7 +297,10 @@ def test_containers_of_an_orchestrator_without_a_file_are_told(stack) -> None:
 
 @pytest.mark.parametrize(
     "password",
-    ["two words", "it's", 'a "b" c', "$HOME", "$$", "${x:-y}", "a#b #c", "back\\slash\\n", "`id`;&|", "50%", "é漢", "{code}", "=="],
+    mostly_long(
+        ["two words", "it's", 'a "b" c', "$HOME", "$$", "${x:-y}", "a#b #c", "back\\slash\\n", "`id`;&|", "50%", "é漢", "{code}", "=="],
+        *("it's", "${x:-y}", "back\\slash\\n", "é漢"),
+    ),
 )
 def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -> None:
     copy_checkout(root, tmp_path)

@@ -55,7 +55,7 @@ def test_a_switch_keeps_postgres_and_shows_one_orchestrator_at_a_time(stack, ref
     assert max(len(names) for names in watch.seen) == 1, watch.seen
     assert stack.status()["orchestrator"] == new
     with arguments:
-        stack.invoke("run")
+        stack.invoke("run", "--select", "dim_customers")
     assert stack.hashes() == reference
     assert arguments.of("run_job.py")
     assert stack.leaked("\n".join(arguments.seen)) == []

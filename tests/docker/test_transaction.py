@@ -21,15 +21,17 @@ def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 
 
+@pytest.mark.long  # this and the next three do not depend on the runtime, and the other one shows them every day
 def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
     interruptions.switch_that_takes_too_long(stack)
 
 
+@pytest.mark.long
 def test_a_second_up_goes_on_with_what_is_starting(stack) -> None:
     interruptions.second_up_goes_on(stack)
 
 
-@pytest.mark.long  # this and the next do not depend on the runtime, and the other one shows them every day
+@pytest.mark.long
 def test_a_second_command_waits_for_the_first(stack) -> None:
     interruptions.second_command_waits(stack)
 

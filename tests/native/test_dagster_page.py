@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from switchyard import api
 
 from .. import pages
@@ -105,6 +107,7 @@ def test_the_page_cannot_exchange_dbt(stack) -> None:
     assert outcome(stack, launched["run"]["runId"])[0] == "SUCCESS"
 
 
+@pytest.mark.long
 def test_tables_are_shown_with_rows_columns_and_where_these_come_from_on_demand(stack, reference) -> None:
     stack.on("dagster")
     stack.invoke("down")

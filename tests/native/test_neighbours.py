@@ -90,6 +90,7 @@ def test_every_orchestrator_runs_for_an_ordinary_user(reference, second, new) ->
     assert second.git_status() == ""
 
 
+@pytest.mark.long
 def test_an_ordinary_user_recovers_from_kills(reference, second) -> None:
     second.on("dagster")
     second.root("dagster-code").kill()

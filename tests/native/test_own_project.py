@@ -61,7 +61,7 @@ def tutorial(stack, projects) -> Iterator[None]:
     assert own.listing(projects) == before
 
 
-@pytest.mark.parametrize("name", ORCHESTRATORS)
+@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "airflow"))
 def test_a_project_on_duckdb_with_jobs_of_its_own(stack, duck, name) -> None:
     own.duck_runs(stack, name)
 

@@ -15,10 +15,10 @@ import pytest
 from stack import launch
 
 from ..interruptions import typed
-from ..stacks import mostly_long, wait_until
+from ..stacks import DAGSTER, mostly_long, wait_until
 
 
-@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
+@pytest.mark.parametrize("name", DAGSTER)
 def test_killed_processes_are_told_and_the_next_command_recovers(stack, reference, name) -> None:
     stack.on(name)
     service = next(entry["name"] for entry in stack.status()["services"] if entry["orchestrator"])
@@ -48,6 +48,7 @@ def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
     stack.invoke("run", "--job", "smoke")
 
 
+@pytest.mark.long  # tests/small kills commands at each of their steps
 def test_up_killed_in_the_middle(stack, reference) -> None:
     stack.invoke("down")
     stack.kill_in_the_middle("up", "--orch", "dagster", when=lambda: stack.started("dagster-code"))
@@ -56,6 +57,7 @@ def test_up_killed_in_the_middle(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
+@pytest.mark.long
 def test_switch_killed_in_the_middle(stack, reference) -> None:
     stack.on("dagster")
     stack.kill_in_the_middle("switch", "prefect", when=lambda: stack.started("prefect-server"))

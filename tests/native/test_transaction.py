@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from .. import interruptions
+from ..stacks import mostly_long
 
 
 def busy(stack) -> bool:
@@ -15,7 +16,7 @@ def busy(stack) -> bool:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("number", mostly_long([signal.SIGINT, signal.SIGTERM], signal.SIGINT), ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 

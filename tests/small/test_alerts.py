@@ -69,7 +69,7 @@ def test_a_run_that_fails_sends_one_message(stack, receiver, name) -> None:
     receiver.messages.clear()
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")
+@pytest.mark.parametrize("name", mostly_long(NAMES), indirect=True, scope="module")
 def test_freshness_that_fails_sends_one_message(stack, receiver) -> None:
     with stack.edited("models/olden.yml", OLD):
         stack.invoke("run", "--job", "freshness", code=1)
@@ -97,7 +97,7 @@ def test_a_cancelled_run_sends_nothing(stack, receiver) -> None:
     receiver.messages.clear()
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "prefect"), indirect=True, scope="module")
+@pytest.mark.parametrize("name", mostly_long(NAMES), indirect=True, scope="module")
 def test_a_webhook_that_never_answers_harms_no_run(stack, receiver, reference) -> None:
     receiver.hang = True
     try:

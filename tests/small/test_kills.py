@@ -12,7 +12,7 @@ import pytest
 
 from .. import runs
 from ..interruptions import ended, typed, wait_for_health
-from ..stacks import command_line, slow_model, wait_until
+from ..stacks import command_line, mostly_long, slow_model, wait_until
 
 SECONDS = 15  # that the model takes which is being built at the time
 SLOW = runs.SLOW.format(SECONDS)
@@ -70,7 +70,7 @@ def test_a_killed_server_of_dagsters_code_is_started_again(stack, reference) -> 
     assert stack.hashes() == reference
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", mostly_long(SERVICES, "dagster"))
 def test_a_run_succeeds_after_a_restart_of_postgres(stack, reference, name) -> None:
     stack.on(name)
     stack.invoke("run")

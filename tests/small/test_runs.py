@@ -13,7 +13,7 @@ from stack import ports
 
 from .. import runs
 from ..interruptions import ended, typed
-from ..stacks import slow_model, wait_until
+from ..stacks import DAGSTER, slow_model, wait_until
 
 
 @pytest.fixture(scope="module", params=["dagster", "airflow", "prefect"])
@@ -30,6 +30,7 @@ def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 
 
+@pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
     runs.edits_at_any_time(stack, name, reference)
 
@@ -172,6 +173,7 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
     assert stack.hashes() == reference
 
 
+@pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_command_says_that_the_run_continues(stack, reference, name, number) -> None:
     runs.interrupted_command(stack, name, reference, number)
