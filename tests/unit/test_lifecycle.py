@@ -1,0 +1,306 @@
+"""What happens in which order at up, switch, down and clean, over a runtime that only notes what it is asked for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from stack import console, lifecycle, pipeline
+from stack.errors import (
+    AlreadyActive,
+    ApiUnusable,
+    BadUsage,
+    BuildFailed,
+    NotHealthy,
+    NothingActive,
+    PortInUse,
+    RunInProgress,
+    StillStarting,
+)
+from stack.lifecycle import Runs
+from stack.runner import Runner
+from stack.runtime import POSTGRES, Service
+from stack.settings import Settings
+
+from .test_plan import SETTINGS, SHOP
+
+OLD = replace(SHOP, name="old", title="Old")
+NEW = replace(SHOP, name="new", title="New")
+RUN = pipeline.ActiveRun(job="daily", run_id="run-1", url="http://localhost/run-1", state="running")
+
+
+class Fake:
+    """A runtime of two orchestrators.
+
+    Attributes:
+        did: what it was asked to change, in order.
+        fails: what it raises at the next call of a method, by the method's name and its first argument.
+    """
+
+    name = "fake"
+    artifact = "image"
+    cache_note = ""
+    beside = None
+
+    def __init__(self, root, active: str | None = None, outdated: Sequence[str] = ()) -> None:
+        self.settings = Settings(root, {**SETTINGS.values, "RELEASE": ""}, "p")
+        self.orchestrators = {one.name: one for one in (OLD, NEW)}
+        self.runner = Runner({})
+        self.did: list[str] = []
+        self.fails: dict[str, BaseException] = {}
+        self._active, self._outdated, self._baked = active, list(outdated), False
+
+    def _do(self, what: str) -> None:
+        self.did.append(what)
+        if error := self.fails.pop(what, None):
+            raise error
+
+    def active(self, services: object = None) -> str | None:
+        return self._active
+
+    def baked(self) -> bool:
+        return self._baked
+
+    def services(self) -> list[Service]:
+        return [Service("1", "", "shop-api", self._active or "", False, "running", "healthy", "Up")]
+
+    def preflight(self, target, *, baked: bool) -> None:
+        self._do(f"check {target.name}")
+
+    def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
+        return [name for name in names if name in self._outdated]
+
+    def build(self, names, *, cache: bool = True, on_line) -> None:
+        for name in names:
+            self._do(f"build {name}")
+            self._outdated.remove(name)
+
+    def start_postgres(self, timeout: int, on_line) -> None:
+        self._do("start postgres")
+
+    def start(self, target, *, baked: bool, timeout: int, on_line) -> None:
+        self._active = target.name
+        self._do(f"start {target.name}" + (" baked" if baked else ""))
+
+    def stop_orchestrator(self, on_line) -> None:
+        self._do(f"stop {self._active}")
+        self._active = None
+
+    def down(self, on_line) -> None:
+        self._do("down")
+        self._active = None
+
+    def volumes(self) -> list[str]:
+        return ["data"]
+
+    def remove_volumes(self, names) -> None:
+        self.did += [f"delete {name}" for name in names]
+
+    def images(self) -> list[str]:
+        return ["image"]
+
+    remove_images = remove_volumes
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[pipeline.ActiveRun]:
+    """The runs in progress; cancelling them ends them."""
+    found: list[pipeline.ActiveRun] = []
+    monkeypatch.setattr(pipeline, "active_runs", lambda runtime: list(found))
+    monkeypatch.setattr(pipeline, "cancel_runs", lambda runtime: found.clear())
+    return found
+
+
+def up(runtime: Fake, target=NEW) -> None:
+    """As `invoke up`."""
+    lifecycle.up(runtime, target, baked=False, timeout=5)
+
+
+def switch(runtime: Fake, target=NEW, how: Runs = Runs.REFUSE) -> None:
+    """As `invoke switch`."""
+    lifecycle.switch(runtime, target, baked=False, timeout=5, runs=how)
+
+
+def test_up_checks_and_builds_before_it_starts(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, outdated=[POSTGRES, "new", "old"])
+    up(runtime)
+    assert runtime.did == ["check new", "build postgres", "build new", "start postgres", "start new"]
+
+
+def test_up_refuses_a_second_orchestrator(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old")
+    with pytest.raises(AlreadyActive, match="Old is active") as caught:
+        up(runtime)
+    assert caught.value.next == "invoke switch new"
+    assert runtime.did == []
+
+
+@pytest.mark.parametrize("error", [PortInUse("x"), BuildFailed("x")], ids=["a check", "a build"])
+@pytest.mark.parametrize("command", [up, switch])
+def test_what_fails_beforehand_leaves_what_runs(tmp_path, runs, command, error) -> None:
+    runtime = Fake(tmp_path, active="old" if command is switch else None, outdated=["new"])
+    runtime.fails = {"check new" if isinstance(error, PortInUse) else "build new": error}
+    with pytest.raises(type(error)):
+        command(runtime)
+    assert not [done for done in runtime.did if done.startswith(("start", "stop"))]
+
+
+def test_up_leaves_an_orchestrator_alone_that_executes_a_run(tmp_path, runs) -> None:
+    runs.append(RUN)
+    runtime = Fake(tmp_path, active="new")
+    up(runtime)
+    assert runtime.did == []
+
+
+def test_up_continues_where_it_was_not_done_in_time(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path)
+    runtime.fails = {"start new": StillStarting("x")}
+    with pytest.raises(StillStarting) as caught:
+        up(runtime)
+    assert "invoke up --orch new" in caught.value.next
+
+
+def test_switch_stops_the_old_one_before_it_starts_the_new(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old", outdated=["new"])
+    switch(runtime)
+    assert runtime.did == ["check new", "build new", "start postgres", "stop old", "start new"]
+
+
+def test_switch_needs_an_active_one_and_none_to_itself(tmp_path, runs) -> None:
+    with pytest.raises(NothingActive):
+        switch(Fake(tmp_path))
+    runtime = Fake(tmp_path, active="new")
+    switch(runtime)
+    assert "stop new" not in runtime.did
+
+
+ERRORS = {
+    "unhealthy": lambda: NotHealthy("New did not start."),
+    "disk": lambda: OSError(5, "broken"),
+    "Ctrl-C": KeyboardInterrupt,
+}
+
+
+@pytest.mark.parametrize("was_baked", [False, True])
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("at", ["start postgres", "stop old", "start new"])
+def test_a_switch_that_fails_brings_the_old_one_back(tmp_path, runs, at, kind, was_baked) -> None:
+    runtime = Fake(tmp_path, active="old")
+    runtime._baked = was_baked
+    runtime.fails = {at: ERRORS[kind]()}
+    with pytest.raises((NotHealthy, lifecycle.StackError, KeyboardInterrupt), match="Old is active again") as caught:
+        switch(runtime)
+    assert runtime.active() == "old"
+    assert runtime.did[-1] == ("start old baked" if was_baked else "start old")
+    if at == "start new":
+        assert runtime.did[-3:-1] == ["stop new", "start postgres"]
+    assert caught.type is {"unhealthy": NotHealthy, "Ctrl-C": KeyboardInterrupt}.get(kind, caught.type)
+
+
+def test_a_switch_says_so_where_the_old_one_does_not_come_back(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old")
+    runtime.fails = {"start new": NotHealthy("New did not start."), "start old": NotHealthy("Old is ill.")}
+    with pytest.raises(NotHealthy, match=r"could not be brought back either: Old is ill\. Next: invoke up --orch old"):
+        switch(runtime)
+
+
+def test_an_interrupt_while_the_old_one_is_brought_back_is_answered(tmp_path, runs, capsys) -> None:
+    runtime = Fake(tmp_path, active="old")
+    runtime.fails = {"start new": NotHealthy("New did not start.")}
+    start = runtime.start
+
+    def interrupted(target, **options) -> None:
+        if target.name == "old":
+            signal.raise_signal(signal.SIGINT)
+        start(target, **options)
+
+    runtime.start = interrupted
+    with pytest.raises(NotHealthy, match="Old is active again"):
+        switch(runtime)
+    assert "being brought back" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [switch, lambda runtime, how: lifecycle.down(runtime, how)], ids=["switch", "down"])
+def test_a_run_in_progress_is_refused_or_cancelled(tmp_path, runs, command) -> None:
+    for how in (Runs.REFUSE, Runs.FORCE):
+        runs[:] = [RUN]
+        runtime = Fake(tmp_path, active="old")
+        if how is Runs.REFUSE:
+            with pytest.raises(RunInProgress, match="daily"):
+                command(runtime, how=how) if command is switch else command(runtime, how)
+            assert not [done for done in runtime.did if done.startswith(("start", "stop", "down"))]
+        else:
+            command(runtime, how=how) if command is switch else command(runtime, how)
+            assert runs == []
+            assert runtime.active() != "old"
+
+
+def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old", outdated=["new"])
+    build = runtime.build
+
+    def slow(names, **options) -> None:
+        build(names, **options)
+        runs.append(RUN)
+
+    runtime.build = slow
+    with pytest.raises(RunInProgress):
+        switch(runtime)
+    assert runtime.active() == "old"
+
+
+def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, monkeypatch, capsys) -> None:
+    def broken(_: object) -> list[pipeline.ActiveRun]:
+        raise ApiUnusable("Old does not answer.")
+
+    monkeypatch.setattr(pipeline, "active_runs", broken)
+    runtime = Fake(tmp_path, active="old")
+    switch(runtime)
+    assert runtime.active() == "new"
+    assert "is not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_clean_asks_before_it_deletes_data(tmp_path, runs, monkeypatch, answer) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(console, "confirm", lambda question: asked.append(question) or answer)
+    runtime = Fake(tmp_path, active="old")
+    backed_up: list[bool] = []
+
+    def clean() -> None:
+        lifecycle.clean(runtime, volumes=True, images=True, yes=False, first=lambda _: backed_up.append(True))
+
+    if answer:
+        clean()
+        assert runtime.did == ["down", "delete data", "delete image"]
+    else:
+        with pytest.raises(BadUsage, match="Nothing was deleted"):
+            clean()
+        assert runtime.did == []
+    assert backed_up == [True]
+    assert asked
+    assert "data" in asked[0]
+
+
+def test_clean_deletes_nothing_where_the_backup_fails_or_a_run_is_in_progress(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old")
+
+    def failing(_: object) -> None:
+        raise BadUsage("no backup")
+
+    with pytest.raises(BadUsage, match="no backup"):
+        lifecycle.clean(runtime, volumes=True, images=True, yes=True, first=failing)
+    runs.append(RUN)
+    with pytest.raises(RunInProgress):
+        lifecycle.clean(runtime, volumes=True, images=True, yes=True)
+    assert runtime.did == []
+
+
+def test_clean_without_flags_deletes_no_data_and_asks_nothing(tmp_path, runs, monkeypatch) -> None:
+    monkeypatch.setattr(console, "confirm", lambda question: pytest.fail(question))
+    runtime = Fake(tmp_path, active="old")
+    lifecycle.clean(runtime, volumes=False, images=False, yes=False)
+    assert runtime.did == ["down"]
