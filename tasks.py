@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -194,10 +195,17 @@ def asked_for_help(name: str, value: str | None) -> bool:
 def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str | None = None) -> None:
     """Build the images, or environments: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
     from stack import lifecycle, orchestrators
+    from stack.errors import BadUsage
 
     known = orchestrators.load_all(ROOT)
     asked = orchestrators.find(known, orch) if orch is not None else None
     with changing(c, "build", runtime) as chosen:
+        if chosen.settings["RELEASE"]:
+            raise BadUsage(
+                f"The release {chosen.settings['SWITCHYARD_RELEASE']} is in use, whose images are never built here.",
+                "",
+                "invoke use shop, or another folder",
+            )
         names = [asked.name] if asked else ["postgres", *(name for name in known if not chosen.unsupported(known[name]))]
         lifecycle.build(chosen, names, cache=cache)
 
@@ -209,6 +217,7 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
         "integration": "How Airflow builds: vendor (a task per dbt node) or lean (one task). Without it: INTEGRATION in .env.",
         "timeout": TIMEOUT,
         "runtime": RUNTIME,
+        "release": "Run the images of a release, which this file of invoke release names, until invoke use; nothing is built or mounted.",
     }
 )
 def up(
@@ -218,9 +227,11 @@ def up(
     integration: str | None = None,
     timeout: str = "300",
     runtime: str | None = None,
+    release: str | None = None,
 ) -> None:
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
-    from stack import console, lifecycle, orchestrators, project
+    from stack import console, lifecycle, orchestrators, project, settings
+    from stack import release as releases
     from stack.errors import BadUsage
 
     seconds = whole("--timeout", timeout)
@@ -230,9 +241,16 @@ def up(
         if integration not in ("vendor", "lean"):
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
         os.environ["INTEGRATION"] = integration  # as if it were typed before the command
+    if release is not None:
+        os.environ["RELEASE"] = str(releases.read(Path(release).resolve()).file)
     with changing(c, "up", runtime, starting=True, new_ports=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"], "ORCHESTRATOR")
-        lifecycle.up(chosen, target, baked=baked, timeout=seconds)
+
+        def prepared() -> None:
+            if release is not None and not console.dry:
+                settings.assign(ROOT, "RELEASE", releases.read(Path(os.environ["RELEASE"])).keep(ROOT))
+
+        lifecycle.up(chosen, target, baked=baked, timeout=seconds, prepared=prepared)
     if not console.dry:
         console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
 
@@ -507,6 +525,31 @@ def bench(
         console.say("Would measure on a stack of the benchmark's own.")
         return
     main(only, orch, whole("--rounds", rounds), runtime, out)
+
+
+@command(
+    help={
+        "registry": "The address that all images begin with, such as localhost:5000/shop.",
+        "tag": "The release's name, and each image's tag, such as 2026.11.1.",
+        "orch": "Some of the orchestrators, separated by commas. Without it: all.",
+        "out": "The folder of its file. Without it: releases/<tag> in the checkout.",
+    }
+)
+def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: str | None = None) -> None:
+    """Build images that hold the project, run it on them, push them, and write a file for invoke up --release."""
+    from bench import harness
+    from stack import console, orchestrators, publish
+    from stack.docker import Docker
+    from stack.errors import EngineMissing
+
+    names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke release --orch")
+    with changing(c, "release", "docker") as chosen:
+        if not isinstance(chosen, Docker):
+            raise EngineMissing("A release is made of images, and what is up has none.", "", "invoke down, then the same command")
+        if console.dry:
+            console.say(f"Would release {', '.join(names)} to {registry}, as {tag}.")
+            return
+        publish.publish(chosen, registry, tag, list(names) or list(chosen.orchestrators), None if out is None else Path(out))
 
 
 @command(

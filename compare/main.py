@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -172,7 +171,7 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: st
             "orchestrators": {
                 name: {
                     "title": one.title,
-                    "versions": versions(stand.folder, name),
+                    "versions": environments.versions(stand.folder, name),
                     "settings": start.configured(one, stand.runtime),
                     "files": {
                         path.relative_to(stand.folder).as_posix(): path.read_text(encoding="utf-8")
@@ -185,17 +184,6 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: st
             "rows": {},
         }
     )
-
-
-def versions(root: Path, name: str) -> dict[str, str]:
-    """The packages that an orchestrator's requirements name, with the versions of their locks."""
-    found = {}
-    for source in sorted((root / "docker" / name).glob("requirements*.in")):
-        lock = source.with_suffix(".txt").read_text(encoding="utf-8")
-        for package in re.findall(r"^([A-Za-z][\w.-]*)", source.read_text(encoding="utf-8"), re.M):
-            if match := re.search(rf"^{re.escape(package)}==(\S+)", lock, re.M | re.I):
-                found[package] = match[1]
-    return found
 
 
 def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenario], depth: str) -> None:

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from stack import bootstrap, certificates, checks, console, diagnosis, environments, fingerprints, neighbours, plan, ports
+from stack import bootstrap, certificates, checks, console, diagnosis, environments, fingerprints, neighbours, plan, ports, release
 from stack import project as projects
 from stack.checks import Check
 from stack.errors import (
     BadConfiguration,
     EngineMissing,
+    ImageUnavailable,
     NotHealthy,
     NothingActive,
     StackError,
@@ -94,7 +96,19 @@ def build_argv(
 
 def up_postgres_argv(settings: Settings, timeout: int) -> list[str]:
     """Start PostgreSQL alone and wait until it is healthy; an orchestrator that runs stays untouched."""
-    return compose(settings, postgres_file(settings), "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", str(timeout), POSTGRES)
+    return compose(
+        settings,
+        postgres_file(settings),
+        "--progress",
+        "plain",
+        "up",
+        "-d",
+        "--no-build",
+        "--wait",
+        "--wait-timeout",
+        str(timeout),
+        POSTGRES,
+    )
 
 
 def up_argv(settings: Settings, orchestrator: Orchestrator, timeout: int, override: Path | None = None) -> list[str]:
@@ -105,7 +119,7 @@ def up_argv(settings: Settings, orchestrator: Orchestrator, timeout: int, overri
     """
     return compose(
         settings, orchestrator.file, "--progress", "plain",
-        "up", "-d", "--wait", "--wait-timeout", str(timeout), "--remove-orphans", override=override,
+        "up", "-d", "--no-build", "--wait", "--wait-timeout", str(timeout), "--remove-orphans", override=override,
     )  # fmt: skip
 
 
@@ -142,8 +156,8 @@ def ps_argv(settings: Settings) -> list[str]:
 
 
 def image_name(settings: Settings, name: str) -> str:
-    """The name of the image built from ``docker/<name>``."""
-    return f"{settings.project}-{name}:local"
+    """The image of ``name``: what is built from ``docker/<name>``, or what a release has of it."""
+    return settings.values.get(release.image_key(name)) or f"{settings.project}-{name}:local"
 
 
 def volume_argv(settings: Settings) -> list[str]:
@@ -179,6 +193,11 @@ def services(text: str, root: Path) -> tuple[list[Service], str]:
     return sorted(found, key=lambda service: (service.orchestrator, service.name)), other
 
 
+def embedded(project: Project) -> bool:
+    """Whether the warehouse is a file that the stack keeps, as DuckDB's."""
+    return "SWITCHYARD_WAREHOUSE_PATH" in str(project.output)
+
+
 def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> str:
     """A compose override for every service that has the dbt project; an empty text where nothing is to be overridden.
 
@@ -189,8 +208,7 @@ def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> st
         baked: whether the mount of the project is taken away.
     """
     volumes = [f"{str(path).replace('$', '$$')}:{projects.FILES}/{key}:ro" for key, path in project.files.items()]
-    embedded = "SWITCHYARD_WAREHOUSE_PATH" in str(project.output)
-    volumes += [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"] if embedded else []
+    volumes += [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"] if embedded(project) else []
     variables = sorted(project.in_container())
     if not (baked or volumes or variables):
         return ""
@@ -205,7 +223,7 @@ def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> st
             lines.append(f"    volumes: !override {json.dumps(kept)}" if kept else "    volumes: !reset []")
         elif volumes:
             lines.append(f"    volumes: {json.dumps(volumes)}")
-    if embedded:
+    if embedded(project):
         lines += ["volumes:", f"  {WAREHOUSE_VOLUME}:"]
     return "\n".join(lines) + "\n"
 
@@ -343,6 +361,9 @@ class Docker:
             BadConfiguration: a file in ``certs/`` is no certificate.
         """
         self._own()
+        if self.settings["RELEASE"]:
+            self._pull(names, on_line)
+            return
         if not self.runner.dry:
             self.settings.write_for_compose()
         certificates.check(self.settings.root)
@@ -359,6 +380,42 @@ class Docker:
             if done.code:
                 raise diagnosis.image(image_name(self.settings, name), done.stderr, base_images)
         self._prune()
+
+    def _pull(self, names: Iterable[str], on_line: OnLine) -> None:
+        """Pull the images of a release, and unpack the project that they hold, for the commands to read."""
+        place = projects.folder(self.settings)
+        for name in names:
+            image = image_name(self.settings, name)
+            if not self._there(image):
+                done = self.runner.follow(["docker", "pull", image], on_line)
+                if done.code:
+                    raise ImageUnavailable(
+                        f"The image {image} of the release cannot be pulled.",
+                        done.stderr.strip(),
+                        "docker login, or ask who made the release",
+                    )
+            if name != POSTGRES and not (place / projects.FILE).exists() and not self.runner.dry:
+                self.unpack(image, place)
+
+    def unpack(self, image: str, place: Path) -> None:
+        """Copy the dbt project of an image, with its profile, into a folder that there is not yet."""
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            copy = Path(folder, "project")
+            self.copy_out(image, {"/opt/dbt/project": copy, "/opt/dbt/profiles/profiles.yml": copy / "profiles.yml"})
+            copy.rename(place)
+
+    def copy_out(self, image: str, paths: Mapping[str, Path]) -> None:
+        """Copy files or folders of an image, in this order; nothing of it is started."""
+        container = self._checked(self.runner.ask(["docker", "create", "--network", "none", image])).stdout.strip()
+        try:
+            for source, target in paths.items():
+                self._checked(self.runner.ask(["docker", "cp", f"{container}:{source}", str(target)]))
+        finally:
+            self.runner.ask(["docker", "rm", container])
+
+    def _there(self, image: str) -> bool:
+        return self.runner.ask(["docker", "image", "inspect", "--format", "{{.Id}}", image]).code == 0
 
     def _prune(self) -> None:
         """Delete the checkout's images that a newer one has replaced, so that they have no name any more; not one in use."""
@@ -384,8 +441,12 @@ class Docker:
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
         """Those of ``names`` whose image is missing or was built from other files than the checkout holds now.
 
-        A model that was edited makes an image outdated only for a baked run: a mounted project is always current.
+        A model that was edited makes an image outdated only for a baked run: a mounted project is always current. A release's is
+        outdated only where it is not here yet.
         """
+        if self.settings["RELEASE"]:
+            unpacked = (projects.folder(self.settings) / projects.FILE).exists()
+            return [name for name in names if not self._there(image_name(self.settings, name)) or not (unpacked or name == POSTGRES)]
         return [name for name in names if not self._current(name, baked)]
 
     def _current(self, name: str, baked: bool) -> bool:
@@ -406,7 +467,7 @@ class Docker:
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
             Check("Compose project", self._own),
             Check("dbt project", lambda: environments.describe(self.settings, self.project)),
-            Check("dbt project's files", self._readable),
+            *([] if self.settings["RELEASE"] else [Check("dbt project's files", self._readable)]),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -496,8 +557,8 @@ class Docker:
         image = image_name(self.settings, POSTGRES)
         if not self.has_data():
             return "none yet"
-        if image not in self.images():
-            return "not looked at: the server's image is not built yet"
+        if not self._there(image):
+            return "not looked at: the server's image is not here yet"
         script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
         argv = ["docker", "run", "--rm", "--network", "none", "--volume", f"{self._volume}:{PGDATA}:ro", "--entrypoint", "sh"]
         found, _, program = self._checked(self.runner.ask([*argv, image, "-c", script])).stdout.partition("\n")
@@ -558,7 +619,7 @@ class Docker:
             StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
         """
         file = None
-        if text := override(target, self.project, baked=baked):
+        if text := override(target, self.project, baked=baked or bool(self.settings["RELEASE"])):
             file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
             if not self.runner.dry:
                 file.parent.mkdir(mode=0o700, exist_ok=True)
@@ -648,8 +709,8 @@ class Docker:
             self._note.unlink(missing_ok=True)
 
     def images(self) -> list[str]:
-        """The names of the stack's images that exist."""
-        names = [image_name(self.settings, name) for name in (POSTGRES, *self.orchestrators)]
+        """The names of the stack's images that exist; those of a release are not the stack's own."""
+        names = [f"{self.settings.project}-{name}:local" for name in (POSTGRES, *self.orchestrators)]
         filters = [word for name in names for word in ("--filter", f"reference={name}")]
         return self._ids(["docker", "image", "ls", *filters, "--format", "{{.Repository}}:{{.Tag}}"])
 

@@ -51,6 +51,17 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def versions(root: Path, name: str) -> dict[str, str]:
+    """The packages that an orchestrator's requirements name, with the versions of their locks."""
+    found = {}
+    for source in sorted((root / "docker" / name).glob("requirements*.in")):
+        lock = source.with_suffix(".txt").read_text(encoding="utf-8")
+        for package in re.findall(r"^([A-Za-z][\w.-]*)", source.read_text(encoding="utf-8"), re.M):
+            if match := re.search(rf"^{re.escape(package)}==(\S+)", lock, re.M | re.I):
+                found[package] = match[1]
+    return found
+
+
 def build(
     settings: Settings,
     orchestrator: Orchestrator,

@@ -139,7 +139,7 @@ class OutOfMemory(StackError):
 
 
 class ImageUnavailable(StackError):
-    """A base image cannot be pulled."""
+    """A base image, or one of a release, cannot be pulled."""
 
     code = 16
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from enum import Enum
 
 from stack import console, diagnosis, faults, lock, pipeline
-from stack.errors import AlreadyActive, ApiUnusable, BadUsage, NothingActive, RunInProgress, StackError, StillStarting
+from stack.errors import AlreadyActive, ApiUnusable, BadUsage, EngineMissing, NothingActive, RunInProgress, StackError, StillStarting
 from stack.orchestrators import Orchestrator
+from stack.release import TAG_KEY, image_key
 from stack.runtime import POSTGRES, Runtime
 
 PATIENCE = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
@@ -40,8 +41,37 @@ def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
             runtime.build([name], cache=cache, on_line=waiting.detail)
 
 
-def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> None:
+def pull(runtime: Runtime, target: Orchestrator) -> None:
+    """Pull what of a release is not here; its project is unpacked with that, which all checks read.
+
+    Raises:
+        EngineMissing: the runtime has no images.
+        ImageUnavailable: there is no such image.
+    """
+    if not runtime.settings["RELEASE"]:
+        return
+    if why := runtime.unsupported(target):
+        raise EngineMissing(why, "RELEASE in .env names one.", f"invoke up --orch {target.name} --runtime docker")
+    if image_key(target.name) not in runtime.settings.values:
+        raise BadUsage(
+            f"The release has no image for {target.name}.",
+            runtime.settings[TAG_KEY],
+            f"invoke release --orch {target.name}",
+        )
+    for name in runtime.outdated([POSTGRES, target.name], baked=True):
+        with _waiting("pull", f"the image for {name}", f"Image for {name} pulled") as waiting:
+            runtime.build([name], on_line=waiting.detail)
+
+
+def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, prepared: Callable[[], None] = lambda: None) -> None:
     """Bring PostgreSQL and ``target`` up, building what is missing or out of date.
+
+    Args:
+        runtime: where.
+        target: what.
+        baked: whether the project of the image runs, and not the mounted one.
+        timeout: seconds for all to become healthy.
+        prepared: called when all is checked and built, before anything is started.
 
     Raises:
         AlreadyActive: another orchestrator is active; nothing was touched.
@@ -57,6 +87,7 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int) -> 
     if active and _executes_a_run(runtime, target):
         return
     _prepare(runtime, target, baked)
+    prepared()
     try:
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
@@ -101,6 +132,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
         return
+    pull(runtime, target)
     was_baked = runtime.baked()
     command = f"invoke switch {target.name}"
     with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
@@ -214,6 +246,7 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
 
 def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> None:
     """Check and build what ``target`` needs, without touching anything that runs."""
+    pull(runtime, target)
     runtime.preflight(target, baked=baked)
     _build_outdated(runtime, target, baked)
     faults.point("prepared")

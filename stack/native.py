@@ -100,6 +100,8 @@ class Native:
 
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
+        if self.settings["RELEASE"]:
+            return "A release is images, which run in Docker alone."
         if target.native is None:
             return f"{target.file.name} has no native block."
         return target.native.unsupported.get(sys.platform, "")

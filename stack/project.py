@@ -18,9 +18,10 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from stack import bootstrap, console
+from stack import bootstrap, console, release
 from stack.errors import BadConfiguration
 from stack.settings import Settings, assign
+from stack.settings import load as load_settings
 from switchyard import jobs
 from switchyard.project import IGNORED
 
@@ -194,7 +195,7 @@ def folder(settings: Settings) -> Path:
 
 def is_shop(settings: Settings) -> bool:
     """Whether the project is the one that comes with the checkout."""
-    return folder(settings) == settings.root / SHOP
+    return folder(settings) == settings.root / SHOP or settings.values.get(release.SHOP_KEY) == "1"
 
 
 def database_of(name: str, shop: bool) -> str:
@@ -233,7 +234,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
     profile = lookup.render(str(content.get("profile") or content["name"]))
     found = _profile(place, settings, profile)
     target, output, shared = "dev", None, True
-    wanted = AUTO if shop else settings["WAREHOUSE"]
+    wanted = AUTO if place == settings.root / SHOP else settings["WAREHOUSE"]
     if found is None:
         if wanted == OWN:
             problems.append(f"There is no profile called {profile!r} in {', '.join(map(str, _profile_files(place, settings)))}.")
@@ -243,7 +244,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         file, body = found
         outputs = body.get("outputs")
         outputs = {str(key): value for key, value in outputs.items()} if isinstance(outputs, dict) else {}
-        target = ("" if shop else settings["DBT_TARGET"]) or lookup.render(str(body.get("target") or "default"))
+        target = ("" if place == settings.root / SHOP else settings["DBT_TARGET"]) or lookup.render(str(body.get("target") or "default"))
         output = outputs.get(target)
         if target in outputs and not (isinstance(output, dict) and output.get("type")):
             problems.append(f"The target {target} of the profile {profile} in {file} has no type, such as postgres.")
@@ -352,6 +353,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
     Raises:
         BadConfiguration: it cannot be run; all that is in the way is named, and ``.env`` is as it was.
     """
+    settings, _ = load_settings(settings.root, environ, write=False, released=False)
     place = settings.root / SHOP if typed == "shop" else Path(os.path.abspath(os.path.expanduser(typed)))
     try:
         value = (
@@ -361,6 +363,8 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
         value = str(place)
     noted = {"DBT_PROJECT": Path(value).as_posix(), **({"WAREHOUSE": warehouse} if warehouse else {})}
     found = load(replace(settings, values={**settings.values, **noted, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
+    if dotenv_values(settings.env_file, interpolate=False).get("RELEASE"):
+        noted["RELEASE"] = ""
     for key, text in () if dry else noted.items():
         assign(settings.root, key, text)
     models = sum(
@@ -380,7 +384,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
     for key in noted:
         if environ.get(key):
             console.advice(f"{key} is set in your shell as well, and that one counts")
-    would = " and ".join(f"{key} to {text}" for key, text in noted.items())
+    would = " and ".join(f"{key} to {text or 'nothing'}" for key, text in noted.items())
     if found.shop and warehouse:
         console.advice("the shop is on the stack's own PostgreSQL in any case; the next project is on what --warehouse says")
     console.note(f"Would set {would} in .env" if dry else "  next: invoke up run")

@@ -19,7 +19,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from stack import ports
+from stack import ports, release
 from stack.errors import BadConfiguration
 
 PROJECT_NAME = "switchyard"
@@ -59,8 +59,8 @@ class Settings:
 
     Attributes:
         root: the checkout's folder.
-        values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, and under
-            SWITCHYARD_SOURCE_PATH the whole path of the dbt project.
+        values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, what a release brings, and
+            under SWITCHYARD_SOURCE_PATH the whole path of the dbt project.
         project: the compose project's name, which every container, network and volume of the stack carries.
         saved: whether they are in ``.env``, and not only in memory, for a look before there is one.
     """
@@ -140,19 +140,20 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
     return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, project, saved=False)
 
 
-def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple[Settings, list[str]]:
+def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released: bool = True) -> tuple[Settings, list[str]]:
     """Read ``.env``, first making it, or completing it, from ``.env.example``.
 
     Args:
         root: the checkout's folder.
         environ: the process's environment; a key set there wins over ``.env``, as it does for Docker Compose.
         write: False leaves the file as it is, or missing.
+        released: False leaves out the release that RELEASE names.
 
     Returns:
         The settings, and the keys that were written to ``.env`` just now (usually none).
 
     Raises:
-        BadConfiguration: a line of ``.env`` cannot be read, or a value is not what its key needs.
+        BadConfiguration: a line of ``.env`` cannot be read, a value is not what its key needs, or there is no such release.
     """
     example = (root / ".env.example").read_text(encoding="utf-8")
     path = root / ".env"
@@ -165,7 +166,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
         try:
             _write_private(path, completed, new=not there)
         except FileExistsError:  # another command was first
-            return load(root, environ)
+            return load(root, environ, released=released)
     if write and there:
         keep_private(path)
 
@@ -175,6 +176,10 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True) -> tuple
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # as Prefect wants it
+    if not released:
+        values["RELEASE"] = ""
+    if values["RELEASE"]:
+        values |= release.read(release.noted(root, values["RELEASE"])).settings(root)
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     return Settings(root, values, project, saved=there or write), made
 

@@ -55,18 +55,18 @@ def posix(argv: list[str]) -> list[str]:
         ),
         pytest.param(
             docker.up_postgres_argv(SETTINGS, 300),
-            [*ON_POSTGRES, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "postgres"],
+            [*ON_POSTGRES, "--progress", "plain", "up", "-d", "--no-build", "--wait", "--wait-timeout", "300", "postgres"],
             id="up: PostgreSQL first, without touching an orchestrator",
         ),
         pytest.param(
             docker.up_argv(SETTINGS, DAGSTER, 300),
-            [*ON_DAGSTER, "--progress", "plain", "up", "-d", "--wait", "--wait-timeout", "300", "--remove-orphans"],
+            [*ON_DAGSTER, "--progress", "plain", "up", "-d", "--no-build", "--wait", "--wait-timeout", "300", "--remove-orphans"],
             id="up: the orchestrator, instead of any other",
         ),
         pytest.param(
             docker.up_argv(SETTINGS, DAGSTER, 60, Path("/shop/.stack/override-dagster.yaml")),
             [*ON_DAGSTER, "-f", "/shop/.stack/override-dagster.yaml", "--progress", "plain",
-             "up", "-d", "--wait", "--wait-timeout", "60", "--remove-orphans"],
+             "up", "-d", "--no-build", "--wait", "--wait-timeout", "60", "--remove-orphans"],
             id="up --baked",
         ),
         pytest.param(docker.down_argv(SETTINGS, FILE), [*ON_DAGSTER, "--progress", "plain", "down", "--remove-orphans"], id="down"),

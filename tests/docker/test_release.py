@@ -1,0 +1,168 @@
+"""A release: images that were tested, in a registry, and what runs exactly those."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from stack import ports
+
+from ..stacks import unavailable, wait_until
+from .conftest import PROJECT
+
+MODEL = "models/staging/stg_released.sql"
+CONFIG = """version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+class Registry(NamedTuple):
+    """A registry on this machine."""
+
+    address: str
+
+    def tags(self, image: str) -> list[str]:
+        """Those of an image; none where there is no such image."""
+        with urllib.request.urlopen(f"http://{self.address}/v2/_catalog") as answer:
+            known = json.load(answer)["repositories"]
+        if f"shop/{image}" not in known:
+            return []
+        with urllib.request.urlopen(f"http://{self.address}/v2/shop/{image}/tags/list") as answer:
+            return json.load(answer)["tags"]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory) -> Iterator[Registry]:
+    """Debian's docker-registry, empty."""
+    if not shutil.which("docker-registry"):
+        unavailable("there is no docker-registry")
+    folder, port = tmp_path_factory.mktemp("registry"), ports.unused()
+    (folder / "registry.yml").write_text(CONFIG.format(folder=folder / "data", port=port))
+    with subprocess.Popen(
+        ["docker-registry", "serve", str(folder / "registry.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            wait_until(lambda: not ports.free(port))
+            yield Registry(f"localhost:{port}")
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def shop_again(stack) -> Iterator[None]:
+    """The stack as it was: what is built here, mounted, on its own history."""
+    commit = stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
+    yield
+    stack.run(["git", "reset", "--quiet", "--hard", commit])
+    shutil.rmtree(stack.folder / "releases", ignore_errors=True)
+    stack.invoke("down", "--force")
+    stack.invoke("use", "shop")
+    stack.invoke("up", "--orch", "dagster")
+
+
+def commit(stack, path: str, text: str) -> None:
+    """Commit a file of the dbt project."""
+    (stack.dbt / path).write_text(text)
+    stack.run(["git", "add", "."])
+    stack.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", path])
+
+
+def release(stack, registry: Registry, tag: str, code: int = 0, orch: str = "dagster") -> subprocess.CompletedProcess[str]:
+    """Type `invoke release`."""
+    return stack.invoke("release", "--registry", f"{registry.address}/shop", "--tag", tag, "--orch", orch, code=code)
+
+
+def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, shop_again) -> None:
+    commit(stack, MODEL, "select 1 as released\n")
+    first = release(stack, registry, "1")
+    assert "daily and smoke succeeded on the images" in first.stdout
+    made = json.loads((stack.folder / "releases" / "1" / "release.json").read_text())
+    assert made["commit"] == stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
+    assert made["images"].keys() == {"postgres", "dagster"}
+    assert registry.tags("dagster") == registry.tags("postgres") == ["1"]
+    manifest = json.loads((stack.folder / "releases" / "1" / "manifest.json").read_text())
+    assert "model.shop.stg_released" in manifest["nodes"]
+
+    # A machine that has nothing of it but the file: no image, no project.
+    stack.invoke("down", "--force")
+    for image in made["images"].values():
+        subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
+    commit(stack, MODEL, "this is no SQL\n")
+    shutil.rmtree(stack.folder / ".stack" / "build")
+    up = stack.invoke("up", "--release", "releases/1/release.json")
+    assert "Image for dagster pulled" in up.stdout
+    container = stack.container("dagster-code")
+    assert container["Config"]["Image"] == made["images"]["dagster"]
+    assert [mount["Destination"] for mount in container["Mounts"] if mount["Destination"].startswith("/opt/dbt")] == []
+    assert "release" in stack.invoke("status").stdout
+    stack.invoke("run", "--select", "stg_released")
+    assert stack.sql("select released from staging.stg_released") == "1"
+    assert "whose images are never built here" in stack.invoke("build", code=2).stderr
+    assert "has no image for prefect" in stack.invoke("switch", "prefect", code=2).stderr
+    assert stack.status()["orchestrator"] == "dagster"
+
+
+@pytest.mark.long
+def test_the_older_release_is_what_there_was_before(stack, registry, shop_again) -> None:
+    for tag, value in (("one", 1), ("two", 2)):
+        commit(stack, MODEL, f"select {value} as released\n")
+        release(stack, registry, tag)
+    for tag, value in (("two", 2), ("one", 1)):
+        stack.invoke("up", "--release", f"releases/{tag}/release.json")
+        stack.invoke("run", "--select", "stg_released")
+        assert stack.sql("select released from staging.stg_released") == str(value)
+
+
+@pytest.mark.long
+def test_what_fails_on_its_images_is_not_pushed(stack, registry, shop_again) -> None:
+    commit(stack, "tests/never.sql", "select 1 as found\n")
+    failed = release(stack, registry, "broken", code=1)
+    assert "nothing was pushed" in failed.stderr
+    assert "never" in failed.stderr
+    assert "broken" not in registry.tags("dagster") + registry.tags("postgres")
+    assert not (stack.folder / "releases" / "broken").exists()
+
+
+def test_what_is_not_committed_is_not_released(stack, registry) -> None:
+    with stack.edited(MODEL, "select 1 as released\n"):
+        refused = release(stack, registry, "dirty", code=2)
+    assert "stg_released" in refused.stderr
+    assert "dirty" not in registry.tags("dagster")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["dagster", "prefect", "airflow"])
+def test_every_orchestrator_is_released_and_runs_without_this_checkout(stack, registry, shop_again, tmp_path, name) -> None:
+    stack.invoke("down", "--force")
+    release(stack, registry, name, orch=name)
+    file = f"releases/{name}/release.json"
+    stack.invoke("up", "--release", file, "--orch", name)
+    nodes = outcomes(stack.invoke("run").stdout)
+    assert stack.hashes()
+    stack.invoke("down")
+    stack.invoke("eject", name, "--to", "compose", "--out", str(tmp_path / "mine"))
+    script = re.search(r"```sh\n(.*?)```", (tmp_path / "mine" / "README.md").read_text(), re.S)[1]
+    env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
+    own = {**env, "COMPOSE_PROJECT_NAME": f"{PROJECT}-ejected", **{key: str(port) for key, port in stack.ports.items()}}
+    try:
+        done = subprocess.run(["bash", "-euc", script], cwd=tmp_path / "mine", env=own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event": "node"')]
+        assert sorted((node["kind"], node["name"], node["status"]) for node in found) == nodes
+    finally:
+        subprocess.run(["docker", "compose", "down", "--volumes"], cwd=tmp_path / "mine", env=own, check=True, capture_output=True)
+
+
+def outcomes(said: str) -> list[tuple[str, str, str]]:
+    """Kind, name and status of each node in what `invoke run` has printed."""
+    lines = [line.split() for line in said.splitlines() if line.startswith("  ")]
+    return sorted((words[1], words[2], words[0]) for words in lines if len(words) > 3 and words[3].replace(".", "").isdigit())
