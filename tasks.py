@@ -553,6 +553,48 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
 
 
 @command(
+    positional=["name"],
+    help={
+        "name": ORCH,
+        "to": "What the files are for: compose, or helm (Kubernetes, by the vendor's charts).",
+        "release": "The file of the release. Without it: the release in use.",
+        "out": "The folder to write to, which must be new or empty. Without it: ejected/<name>-<to> in the checkout.",
+    },
+)
+def eject(c: Context, name: str, to: str = "compose", release: str | None = None, out: str | None = None) -> None:
+    """Write files that run a release without this checkout, and that are yours from then on."""
+    if asked_for_help("eject", name):
+        return
+    from stack import console, helm, lifecycle, orchestrators
+    from stack import eject as ejecting
+    from stack import release as releases
+    from stack.errors import BadUsage
+
+    target = orchestrators.find(orchestrators.load_all(ROOT), name)
+    writers = {"compose": ejecting.files, "helm": helm.files}
+    if to not in writers:
+        raise BadUsage(f"Files for {to!r} cannot be written.", "There are those for compose and helm.", f"invoke eject {name} --to compose")
+    if release is not None:
+        os.environ["RELEASE"] = str(releases.read(Path(release).resolve()).file)
+    with changing(c, "eject") as chosen:
+        if not chosen.settings["RELEASE"]:
+            raise BadUsage(
+                "No release is in use.",
+                "What is ejected runs the images of one.",
+                f"invoke eject {name} --release releases/TAG/release.json",
+            )
+        lifecycle.pull(chosen, target)
+        made = releases.read(releases.noted(ROOT, chosen.settings["RELEASE"]))
+        files = writers[to](chosen.settings, target, chosen.project, made)
+    folder = Path(out) if out else ROOT / "ejected" / f"{name}-{to}"
+    if console.dry:
+        console.say(f"Would write {', '.join(files)} to {folder}.")
+        return
+    ejecting.write(folder, files)
+    console.ok(f"Wrote {', '.join(files)} to {folder}; README.md says what to type")
+
+
+@command(
     help={
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",

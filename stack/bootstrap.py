@@ -59,7 +59,7 @@ def _only(role: str, schema: str) -> str:
     return f'alter role "{role}" set search_path to {schema}, pg_temp;'
 
 
-def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE) -> str:
+def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE, *, restored: bool = True) -> str:
     """The psql script, to be run by the superuser in the warehouse database; running it again changes nothing.
 
     One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse. Another
@@ -71,6 +71,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
         settings: the checkout's settings.
         orchestrators: every known orchestrator.
         project: the project's database; a plain identifier.
+        restored: whether `invoke restore` can replace what is in it.
     """
     parts = [
         "\\set ON_ERROR_STOP on",
@@ -101,7 +102,8 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
     # Where a role has no business, it cannot even look at the catalogue.
     parts.append("revoke all on database postgres, template1 from public;")
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
-    parts.append(_REPLACE)
+    replace = [_REPLACE] if restored else []
+    parts += replace
     if project != WAREHOUSE:
         parts += [
             f"select 'create database \"{project}\" owner {DBT_ROLE}'"
@@ -110,6 +112,6 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
             f'\\connect "{project}"',
             "set client_min_messages = warning;",
             "create schema if not exists public authorization pg_database_owner;",
-            _REPLACE,
+            *replace,
         ]
     return "\n".join(parts) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,6 +36,10 @@ if shutil.which("setpriv"):
     COMMAND = f"setpriv --pdeathsig KILL {COMMAND}"
 # Without variables: the page cannot give a flow run another command or environment.
 TEMPLATE = {"job_configuration": {"command": COMMAND, "stream_output": True}, "variables": {"type": "object", "properties": {}}}
+# On Kubernetes (`invoke eject`), the pool's flow runs are pods, and a file has their template.
+TYPE = os.environ.get("WORK_POOL_TYPE", ProcessWorker.type)
+if file := os.environ.get("WORK_POOL_TEMPLATE"):
+    TEMPLATE = json.loads(Path(file).read_bytes())
 ZOMBIES = "Crash zombie flow runs"
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
@@ -46,7 +51,7 @@ def make_pool() -> None:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=TEMPLATE))
+            client.create_work_pool(WorkPoolCreate(name=POOL, type=TYPE, base_job_template=TEMPLATE))
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=ONE_RUN_AT_A_TIME, base_job_template=TEMPLATE))
 
 

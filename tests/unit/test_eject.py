@@ -1,0 +1,168 @@
+"""What is ejected: every file that runs a release elsewhere, read as those read it who run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stack import eject, helm, orchestrators, project, release, settings
+from stack.errors import BadUsage
+
+NAMES = ("airflow", "dagster", "prefect")
+DIGEST = "sha256:" + "a1" * 32
+CONTENT = {
+    "schema": 1,
+    "tag": "2026.11.1",
+    "commit": "c" * 40,
+    "project": {"name": "shop", "target": "dev", "shared": True, "shop": True},
+    "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)},
+}
+# Of the vendors', which the charts bring along.
+VENDORS = ("docker.io/busybox:1.28", "prefecthq/prefect:3.8.8-python3.12-kubernetes")
+CHARTS = {  # chart, and the values' file
+    "airflow": [("airflow", "values.yaml")],
+    "dagster": [("dagster", "values.yaml")],
+    "prefect": [("prefect-server", "server.yaml"), ("prefect-worker", "worker.yaml")],
+}
+
+
+@pytest.fixture
+def ejected(root, tmp_path):
+    """Writes the files of an orchestrator, for Compose or for Kubernetes, and returns their folder."""
+
+    def write(name: str, to: Any = eject, **variables: str) -> Path:
+        (tmp_path / "release.json").write_text(json.dumps(CONTENT))
+        loaded, _ = settings.load(root, {}, write=False)
+        target = orchestrators.load_all(root)[name]
+        found = project.load(loaded, {})
+        object.__setattr__(found, "variables", variables)
+        eject.write(tmp_path / name, to.files(loaded, target, found, release.read(tmp_path / "release.json")))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_compose_file_needs_nothing_of_the_checkout(ejected, root, name) -> None:
+    folder = ejected(name, API_KEY="secret of mine")
+    text = (folder / "compose.yaml").read_text()
+    content = yaml.safe_load(text)
+    assert content["services"].keys() == {"postgres", *orchestrators.load_all(root)[name].services}
+    for service, body in content["services"].items():
+        assert body["image"] == CONTENT["images"]["postgres" if service == "postgres" else name]
+        assert not body.keys() & {"build", "pull_policy", "container_name", "labels"}
+        for volume in body.get("volumes", []):
+            assert volume.partition(":")[0] in (*content["volumes"], f"./{eject.INIT}")
+        assert all(port.startswith("127.0.0.1:") for port in body.get("ports", []))
+    assert not re.search(r"invoke|\.\./|COMPOSE_PROJECT_NAME|secret of mine", text)
+    assert "API_KEY: ${API_KEY}" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_variable_of_the_compose_file_is_in_the_example(ejected, name) -> None:
+    folder = ejected(name, API_KEY="x")
+    example = (folder / ".env.example").read_text()
+    asked = set(re.findall(r"\$\{(\w+)", (folder / "compose.yaml").read_text()))
+    assert set(re.findall(r"^#?(\w+)=", example, re.M)) == asked
+    # All that has no default is to be filled in, and nothing else.
+    filled = dict(re.findall(r"^(\w+)=(.*)$", example, re.M))
+    assert filled.pop("API_KEY") == ""
+    assert set(filled.values()) <= {"<password>", "<key>", "<long-key>"}
+    assert {"POSTGRES_PASSWORD", "DBT_PASSWORD", f"{name.upper()}_DB_PASSWORD"} <= filled.keys()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the commands are a POSIX shell's")
+def test_the_secrets_command_of_the_readme_makes_secrets(ejected) -> None:
+    folder = ejected("airflow")
+    script = re.search(r"```sh\n(.*?)docker compose", (folder / "README.md").read_text(), re.S)[1]
+    subprocess.run(["sh", "-euc", script], cwd=folder, check=True)
+    made = dict(re.findall(r"^(\w+)=(.*)$", (folder / ".env").read_text(), re.M))
+    assert (folder / ".env").stat().st_mode & 0o77 == 0
+    assert len(made["AIRFLOW_FERNET_KEY"]) == 44
+    for key in made.keys() - {"AIRFLOW_FERNET_KEY"}:
+        assert re.fullmatch(r"[\w-]{64}", made[key])
+    assert len(set(made.values())) == len(made)
+
+
+@pytest.mark.parametrize("to", [eject, helm], ids=["compose", "helm"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_database_gets_its_passwords_from_the_environment(ejected, name, to) -> None:
+    script = (ejected(name, to) / eject.INIT).read_text()
+    keys = re.findall(r"^\\getenv (\w+) (\w+)$", script, re.M)
+    assert {key for key, _ in keys} == {"POSTGRES_PASSWORD", "DBT_PASSWORD", f"{name.upper()}_DB_PASSWORD"}
+    assert set(re.findall(r"password (\S+);", script)) == {f":'{key}'" for key, _ in keys}
+    assert "switchyard" not in script
+
+
+def test_what_was_ejected_is_never_replaced(tmp_path) -> None:
+    (tmp_path / "mine").write_text("edited")
+    with pytest.raises(BadUsage, match="is not empty"):
+        eject.write(tmp_path, {"mine": "new"})
+    assert (tmp_path / "mine").read_text() == "edited"
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """The objects of Kubernetes in a text."""
+    return [one for one in yaml.safe_load_all(text) if one]
+
+
+def walked(value: Any, key: str) -> list[Any]:
+    """Every value under a key, however deep."""
+    if isinstance(value, dict):
+        return [one for name, inner in value.items() for one in ([inner] if name == key else []) + walked(inner, key)]
+    return [one for inner in value for one in walked(inner, key)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_of_kubernetes_has_a_value_and_each_that_is_asked_for_is_there(ejected, name) -> None:
+    folder = ejected(name, helm, API_KEY="secret of mine")
+    secrets = {one["metadata"]["name"]: one["stringData"] for one in documents((folder / "secrets.yaml").read_text())}
+    assert {value for data in secrets.values() for value in data.values()} == {""}
+    assert "API_KEY" in secrets["shop-environment"]
+    for file in folder.glob("*.yaml"):
+        text = file.read_text()
+        assert "@" not in re.sub(r"@sha256:|//\S+@", "", text).replace("PASSWORD@", ""), file
+        assert "secret of mine" not in text
+        assert set(re.findall(r"shop-[\w-]+", text)) <= secrets.keys(), file
+
+
+def test_an_orchestrator_without_values_says_so(ejected, root, monkeypatch) -> None:
+    monkeypatch.setattr(helm, "FOLDER", "nowhere")
+    with pytest.raises(BadUsage, match="no values") as caught:
+        ejected("dagster", helm)
+    assert "--to compose" in caught.value.next
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
+    """HELM_CHARTS is a folder with the charts, their own ones unpacked in each one's charts/ (CONTRIBUTING.md)."""
+    charts = os.environ.get("HELM_CHARTS")
+    if not charts or not shutil.which("helm"):
+        pytest.skip("HELM_CHARTS names no folder of charts, or there is no helm")
+    folder = ejected(name, helm)
+    rendered = []
+    for chart, values in CHARTS[name]:
+        command = ["helm", "template", chart, f"{charts}/{chart}", "--values", str(folder / values), "--kube-version", "1.32.0"]
+        done = subprocess.run([*command, "--skip-schema-validation"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rendered.append(done.stdout)
+    rendered += [file.read_text() for file in folder.glob("*.yaml") if file.name not in dict(map(reversed, CHARTS[name]))]
+    for number, text in enumerate(rendered):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        validate = [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", "1.32", str(tmp_path / f"{number}.yaml")]
+        done = subprocess.run(validate, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    images = {image for text in rendered for one in documents(text) for image in walked(one, "image") if isinstance(image, str)}
+    assert images
+    for image in images - set(VENDORS):
+        assert re.fullmatch(rf"localhost:5000/shop/{name}(:2026\.11\.1)?@{DIGEST}", image)
+    assert any("name: shop-environment" in text or '"name": "shop-environment"' in text for text in rendered)
