@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -142,8 +143,9 @@ def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]
         BuildFailed: Docker refuses.
     """
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    argv = ["docker", "build", "--quiet", "--tag", image, *options, "-"]
-    done = runtime.runner.change(argv, stdin=f"FROM {source}\n")
+    with tempfile.TemporaryDirectory() as folder:  # from standard input, buildx would leave the file behind
+        Path(folder, "Dockerfile").write_text(f"FROM {source}\n", encoding="utf-8")
+        done = runtime.runner.change(["docker", "build", "--quiet", "--tag", image, *options, folder])
     if done.code:
         raise BuildFailed(f"{image} could not be built.", done.stderr.strip(), "invoke build")
     return done.stdout.strip()
