@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def test_links_lead_somewhere(page) -> None:
         found = (page.parent / target).resolve() if target else page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+def test_the_development_container_types_the_first_command() -> None:
+    command = re.search(r"<!-- first command -->\n```sh\n(.*)\n", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
+    lines = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8").splitlines()
+    content = json.loads("\n".join(line for line in lines if not line.startswith("//")))
+    assert content["postCreateCommand"] == command
 
 
 # Programs print, show, report and fail. CONTRIBUTING.md has what to write instead.
