@@ -70,7 +70,7 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
         raise Failure(words(records, error), allow_retries=False)
 
 
-def end(process: subprocess.Popen) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End dbt, if it has not ended: an interrupt can come while nobody reads from it."""
     if process.poll() is None:
         if os.name == "posix":

@@ -53,7 +53,10 @@ def add_dbt() -> None:
 
     From the beginning, since Dagster imports dagster-dbt before the definitions, and that one looks for dbt once.
     """
-    base = str(Path(warm.find_dbt(os.environ["PATH"])).parents[1])
+    dbt = warm.find_dbt(os.environ["PATH"])
+    if dbt is None:  # the definitions say so, when they parse the project
+        return
+    base = str(Path(dbt).parents[1])
     site = sysconfig.get_path("purelib", vars={"base": base})
     os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], site])
 

@@ -23,7 +23,12 @@ HOOKS = [alert.send] if alerts.wanted() else None
     on_failure=HOOKS,
     on_crashed=HOOKS,
 )
-def dbt(job: Literal[tuple(JOBS)], select: str = "", vars: dict[str, Any] | None = None, full_refresh: bool = False) -> State:
+def dbt(  # the jobs are the project's
+    job: Literal[tuple(JOBS)],  # type: ignore[valid-type]
+    select: str = "",
+    vars: dict[str, Any] | None = None,
+    full_refresh: bool = False,
+) -> State:
     """Run the dbt commands of a job; on a retry, ``dbt retry`` of what failed and what was skipped.
 
     Args:

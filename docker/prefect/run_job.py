@@ -73,6 +73,7 @@ def follow(flow_run: Run, started: str) -> bool:
     api.emit("started", job=job_of(flow_run), run_id=flow_run["id"], url=page(flow_run))
     flow_run = wait(flow_run["id"], started)
     state = FINISHED.get(flow_run["state_type"])
+    message: str | None
     if state is None:
         state, message = "failure", give_up(flow_run)
     else:
