@@ -12,9 +12,8 @@ import pytest
 
 from ..stacks import ROOT
 
-PAGES = sorted(
-    path for folder in (".", "certs", "dbt_project", "docs", "docs/adr", "docs/upstream") for path in (ROOT / folder).glob("*.md")
-)
+FOLDERS = (".", "certs", "dbt_project", "docs", "docs/adr", "docs/comparison/*", "docs/upstream")
+PAGES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.md"))
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -22,6 +21,13 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 def test_what_is_made_from_the_code_is_as_the_code_is(module, page) -> None:
     made = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made.stdout
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "comparison").glob("*/")), ids=lambda folder: folder.name)
+def test_a_comparison_is_what_its_figures_are(folder) -> None:
+    argv = [sys.executable, "-m", "compare.glance", str(folder)]
+    made = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
+    assert (folder / "README.md").read_text(encoding="utf-8") == made.stdout
 
 
 def anchors(page: Path) -> set[str]:

@@ -1,0 +1,60 @@
+"""``python -m compare.glance FOLDER``: the README of a folder with a report, from its JSON."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from compare.main import SECTIONS
+from compare.report import Report
+
+INTRO = """\
+[report.html](report.html) is the whole page, one file: download it, and open it in a browser. It has the charts, a dot for every
+measurement, the settings and the integrations' code. [report.json](report.json) has every measurement. `invoke compare{flag}` made both, and
+`python -m compare.glance` this page from the figures."""
+HOW = """\
+A figure is the median, with the lowest and the highest in brackets. One is bold where all of its measurements are better than every
+measurement of the others. ✗ marks a verdict that is not as it should be. [How each is measured](../../compare-rows.md)."""
+
+
+def markdown(report: Report, pictures: list[str]) -> str:
+    """The table of all rows, each section under its sentence.
+
+    Args:
+        report: what is known.
+        pictures: names of PNG files beside it.
+    """
+    view, depth = report.view(SECTIONS), report.content["depth"]
+    parts = [
+        f"# {view['title']}",
+        INTRO.format(flag="" if depth == "default" else f" --{depth}"),
+        table(["", ""], [list(fact) for fact in view["facts"]]),
+        HOW,
+    ]
+    for section in view["sections"]:
+        rows = [[row["title"], *map(cell, row["cells"])] for row in section["rows"]]
+        parts += [f"## {section['title']}", section["sentence"], table(["", *view["names"]], rows)]
+    if pictures:
+        parts += ["## Pictures", *(f"![{Path(name).stem}]({name})" for name in pictures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(one: dict[str, Any]) -> str:
+    """A cell: value, spread, verdicts, or why there is none."""
+    value = f"**{one['value']}**" if one["best"] else one["value"]
+    spread = f"({one['spread']})" if one["spread"] and one["spread"] != "n = 1" else ""
+    verdicts = "; ".join(verdict["text"] + ("" if verdict["good"] in (True, None) else " ✗") for verdict in one["verdicts"])
+    return " ".join(filter(None, (value, spread, verdicts, f"*{one['why']}*" if one["why"] else "")))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    print(markdown(Report.read(place / "report.json"), sorted(path.name for path in place.glob("*.png"))), end="")
