@@ -11,8 +11,8 @@ from compare.report import Report
 
 INTRO = """\
 [report.html](report.html) is the whole page, one file: download it, and open it in a browser. It has the charts, a dot for every
-measurement, the settings and the integrations' code. [report.json](report.json) has every measurement. `invoke compare{flag}` made both, and
-`python -m compare.glance` this page from the figures."""
+measurement, the settings and the integrations' code. [report.json](report.json) has every measurement. `invoke compare{flag}` made
+both, and `python -m compare.glance` this page from the figures."""
 HOW = """\
 A figure is the median, with the lowest and the highest in brackets. One is bold where all of its measurements are better than every
 measurement of the others. ✗ marks a verdict that is not as it should be. [How each is measured](../../compare-rows.md)."""
