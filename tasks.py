@@ -115,25 +115,38 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 
 
 def runtime_of(
-    c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False
+    c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False, leaving: bool = False
 ) -> Runtime:
-    """The runtime that the task drives; `stack.runtime.choose` says which one that is."""
+    """The runtime that the task drives; `stack.runtime.choose` says which one that is.
+
+    ``leaving`` is for what only looks, stops, or leaves a release: it needs no file of one.
+    """
     from stack import console, neighbours, orchestrators, runtime, settings
     from stack.docker import Docker
     from stack.native import Native
+    from stack.release import NoRelease
     from stack.runner import Runner
 
     console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
     new = neighbours.is_new(ROOT) and not console.dry
-    loaded, made = settings.load(ROOT, os.environ, write=not console.dry)
+    released = True
+    try:
+        loaded, made = settings.load(ROOT, os.environ, write=not console.dry)
+    except NoRelease as error:
+        if not leaving:
+            raise
+        released = False
+        loaded, made = settings.load(ROOT, os.environ, write=not console.dry, released=released)
+        with contextlib.redirect_stdout(sys.stderr):
+            console.advice(f"{error.what} {error.why}")
     with contextlib.redirect_stdout(sys.stderr):  # it is not what the command is asked for, such as JSON
         if made:
             console.done(f"Wrote {len(made)} random secrets to .env, readable by you alone")
         if new:
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
-            loaded, _ = settings.load(ROOT, os.environ)
+            loaded, _ = settings.load(ROOT, os.environ, released=released)
 
     def choose(loaded: Settings) -> tuple[Runtime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
@@ -154,12 +167,14 @@ def runtime_of(
 
 
 @contextlib.contextmanager
-def changing(c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False) -> Iterator[Runtime]:
+def changing(
+    c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False, leaving: bool = False
+) -> Iterator[Runtime]:
     """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
     from stack import lock
 
     with lock.held(ROOT, command) as descriptor:
-        yield runtime_of(c, asked, starting, (descriptor,), new_ports)
+        yield runtime_of(c, asked, starting, (descriptor,), new_ports, leaving)
 
 
 def runs(wait: bool, force: bool) -> Runs:
@@ -200,7 +215,7 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
     known = orchestrators.load_all(ROOT)
     asked = orchestrators.find(known, orch) if orch is not None else None
     with changing(c, "build", runtime) as chosen:
-        if chosen.settings["RELEASE"]:
+        if chosen.settings["RELEASE_FILE"]:
             raise BadUsage(
                 f"The release {chosen.settings['SWITCHYARD_RELEASE']} is in use, whose images are never built here.",
                 "",
@@ -242,15 +257,15 @@ def up(
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
         os.environ["INTEGRATION"] = integration  # as if it were typed before the command
     if release is not None:
-        os.environ["RELEASE"] = str(releases.read(Path(release).resolve()).file)
+        os.environ["RELEASE_FILE"] = str(releases.read(Path(release).resolve()).file)
     with changing(c, "up", runtime, starting=True, new_ports=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"], "ORCHESTRATOR")
 
-        def prepared() -> None:
-            if release is not None and not console.dry:
-                settings.assign(ROOT, "RELEASE", releases.read(Path(os.environ["RELEASE"])).keep(ROOT))
+        def deploy() -> None:
+            if not console.dry:
+                settings.assign(ROOT, "RELEASE_FILE", releases.read(Path(os.environ["RELEASE_FILE"])).keep(ROOT))
 
-        lifecycle.up(chosen, target, baked=baked, timeout=seconds, prepared=prepared)
+        lifecycle.up(chosen, target, baked=baked, timeout=seconds, deploy=deploy if release is not None else None)
     if not console.dry:
         console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
 
@@ -275,7 +290,7 @@ def down(c: Context, wait: bool = False, force: bool = False) -> None:
     """Stop the orchestrator and PostgreSQL; the data stays."""
     from stack import lifecycle
 
-    with changing(c, "down") as runtime:
+    with changing(c, "down", leaving=True) as runtime:
         lifecycle.down(runtime, runs(wait, force))
         if runtime.beside:  # an engine that is started again brings its containers back, whatever runs natively
             lifecycle.down(runtime.beside, runs(wait, force))
@@ -298,7 +313,7 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
     if warehouse not in (None, project.AUTO, project.SHARED, project.OWN):
         raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", f"invoke use {folder}")
 
-    with changing(c, "use") as runtime:
+    with changing(c, "use", leaving=True) as runtime:
         if active := runtime.active():
             title = runtime.orchestrators[active].title
             again = f"invoke use {folder}" + (f" --warehouse {warehouse}" if warehouse else "")
@@ -387,7 +402,7 @@ def status(c: Context, json: bool = False) -> None:
     """Show which orchestrator is active, where it is, and how each service does."""
     from stack import report
 
-    runtime = runtime_of(c)
+    runtime = runtime_of(c, leaving=True)
     report.print_json(runtime) if json else report.print_table(runtime)
 
 
@@ -401,7 +416,7 @@ def status(c: Context, json: bool = False) -> None:
 def logs(c: Context, follow: bool = False, service: str | None = None, tail: str = "100") -> None:
     """Show the logs of the active orchestrator and PostgreSQL."""
     lines = whole("--tail", tail)
-    runtime = runtime_of(c)
+    runtime = runtime_of(c, leaving=True)
     if runtime.logs(runtime.active(), follow=follow, tail=lines, service=service):
         raise Exit(code=1)
 
@@ -575,16 +590,16 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
     if to not in writers:
         raise BadUsage(f"Files for {to!r} cannot be written.", "There are those for compose and helm.", f"invoke eject {name} --to compose")
     if release is not None:
-        os.environ["RELEASE"] = str(releases.read(Path(release).resolve()).file)
+        os.environ["RELEASE_FILE"] = str(releases.read(Path(release).resolve()).file)
     with changing(c, "eject") as chosen:
-        if not chosen.settings["RELEASE"]:
+        if not chosen.settings["RELEASE_FILE"]:
             raise BadUsage(
                 "No release is in use.",
                 "What is ejected runs the images of one.",
                 f"invoke eject {name} --release releases/TAG/release.json",
             )
         lifecycle.pull(chosen, target)
-        made = releases.read(releases.noted(ROOT, chosen.settings["RELEASE"]))
+        made = releases.read(releases.noted(ROOT, chosen.settings["RELEASE_FILE"]))
         files = writers[to](chosen.settings, target, chosen.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{name}-{to}"
     if console.dry:

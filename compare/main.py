@@ -149,7 +149,8 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     if not project.shop:
         Path(copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
-    return {**kept, **DEFAULTS, **copied}
+    # The images that are compared are built from the checkout, also where a release is in use.
+    return {**kept, **DEFAULTS, **copied, "RELEASE_FILE": ""}
 
 
 def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: str) -> Report:

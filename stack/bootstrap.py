@@ -54,12 +54,18 @@ select 'create role "{name}" login' where not exists (select from pg_roles where
 alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {literal(password)};"""
 
 
+def _database(name: str, owner: str = "") -> str:
+    """Make a database where there is none of that name; without an owner, it is the superuser's."""
+    own = f' owner "{owner}"' if owner else ""
+    return f"select 'create database \"{name}\"{own}' where not exists (select from pg_database where datname = {literal(name)}) \\gexec"
+
+
 def _only(role: str, schema: str) -> str:
     """Have ``role`` look in one schema: by default it looks first in one of its own name, which whoever may make schemas can make."""
     return f'alter role "{role}" set search_path to {schema}, pg_temp;'
 
 
-def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE, *, restored: bool = True) -> str:
+def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE, *, alone: bool = False) -> str:
     """The psql script, to be run by the superuser in the warehouse database; running it again changes nothing.
 
     One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse. Another
@@ -71,15 +77,20 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
         settings: the checkout's settings.
         orchestrators: every known orchestrator.
         project: the project's database; a plain identifier.
-        restored: whether `invoke restore` can replace what is in it.
+        alone: for another server than the stack's own, which may be somebody else's as well: its superuser, and what is there
+            already, stay as they are, and `invoke restore` has no use for it.
     """
-    parts = [
-        "\\set ON_ERROR_STOP on",
-        "set client_min_messages = warning;",
-        "set search_path to pg_catalog, pg_temp;",  # this session's own, until the role has it
-        "set log_statement = none; set log_min_error_statement = panic;",  # no password reaches the server's log
-        f"alter role postgres password {literal(settings['POSTGRES_PASSWORD'])};",
-        _only("postgres", "pg_catalog"),
+    parts = ["\\set ON_ERROR_STOP on", "set client_min_messages = warning;"]
+    if alone:
+        parts.append(_database(WAREHOUSE))
+    else:
+        parts += [
+            "set search_path to pg_catalog, pg_temp;",  # this session's own, until the role has it
+            "set log_statement = none; set log_min_error_statement = panic;",  # no password reaches the server's log
+            f"alter role postgres password {literal(settings['POSTGRES_PASSWORD'])};",
+            _only("postgres", "pg_catalog"),
+        ]
+    parts += [
         _role(DBT_ROLE, settings["DBT_PASSWORD"]),
         f"alter role {DBT_ROLE} set timezone to 'UTC';",
         f"alter role {DBT_ROLE} set lock_timeout to '{settings['LOCK_TIMEOUT']}s';",
@@ -93,21 +104,19 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
             _SCRAM.format(1 if random else 4096),
             _role(name, settings[orchestrator.database_key]),
             _only(name, "public"),
-            f'select \'create database "{name}" owner "{name}"\''
-            f" where not exists (select from pg_database where datname = {literal(name)}) \\gexec",
+            _database(name, name),
             f'alter database "{name}" owner to "{name}";',
             f'revoke all on database "{name}" from public;',
         ]
     parts.append(_SCRAM.format(4096))
-    # Where a role has no business, it cannot even look at the catalogue.
-    parts.append("revoke all on database postgres, template1 from public;")
+    if not alone:  # where a role has no business, it cannot even look at the catalogue
+        parts.append("revoke all on database postgres, template1 from public;")
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
-    replace = [_REPLACE] if restored else []
+    replace = [] if alone else [_REPLACE]
     parts += replace
     if project != WAREHOUSE:
         parts += [
-            f"select 'create database \"{project}\" owner {DBT_ROLE}'"
-            f" where not exists (select from pg_database where datname = {literal(project)}) \\gexec",
+            _database(project, DBT_ROLE),
             f'revoke all on database "{project}" from public;',
             f'\\connect "{project}"',
             "set client_min_messages = warning;",

@@ -361,7 +361,7 @@ class Docker:
             BadConfiguration: a file in ``certs/`` is no certificate.
         """
         self._own()
-        if self.settings["RELEASE"]:
+        if self.settings["RELEASE_FILE"]:
             self._pull(names, on_line)
             return
         if not self.runner.dry:
@@ -444,7 +444,7 @@ class Docker:
         A model that was edited makes an image outdated only for a baked run: a mounted project is always current. A release's is
         outdated only where it is not here yet.
         """
-        if self.settings["RELEASE"]:
+        if self.settings["RELEASE_FILE"]:
             unpacked = (projects.folder(self.settings) / projects.FILE).exists()
             return [name for name in names if not self._there(image_name(self.settings, name)) or not (unpacked or name == POSTGRES)]
         return [name for name in names if not self._current(name, baked)]
@@ -467,7 +467,7 @@ class Docker:
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
             Check("Compose project", self._own),
             Check("dbt project", lambda: environments.describe(self.settings, self.project)),
-            *([] if self.settings["RELEASE"] else [Check("dbt project's files", self._readable)]),
+            *([] if self.settings["RELEASE_FILE"] else [Check("dbt project's files", self._readable)]),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -619,7 +619,7 @@ class Docker:
             StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
         """
         file = None
-        if text := override(target, self.project, baked=baked or bool(self.settings["RELEASE"])):
+        if text := override(target, self.project, baked=baked or bool(self.settings["RELEASE_FILE"])):
             file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
             if not self.runner.dry:
                 file.parent.mkdir(mode=0o700, exist_ok=True)

@@ -18,8 +18,10 @@ from stack.project import Project
 from stack.release import Release
 from stack.runtime import POSTGRES
 from stack.settings import Settings
+from switchyard import jobs
 
 INIT = "postgres-init.sql"
+OF_PROJECT = "PROJECT_"  # before a variable of the project's in `.env`
 OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::([-?])([^}]*))?\}")
 _MISSING = "set it in .env"
@@ -43,7 +45,8 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     """
     own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, docker.postgres_file(settings)))
     services = {POSTGRES: _service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
-    variables: dict[str, Any] = {"environment": {key: f"${{{key}}}" for key in project.in_container()}, "volumes": []}
+    # Under another name in `.env`, where the stack may have one of the same.
+    variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}}}" for key in asked(project)}, "volumes": []}
     if docker.embedded(project):
         variables["volumes"] = [f"{docker.WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
     for name, body in own["services"].items():
@@ -51,7 +54,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     postgres = services[POSTGRES]
     postgres["environment"] |= {key: f"${{{key}:?{_MISSING}}}" for key in ("DBT_PASSWORD", target.database_key)}
     postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro")
-    content: dict[str, Any] = {"name": plain_name(project), "services": services}
+    content: dict[str, Any] = {"name": f"{plain_name(project)}-{target.name}", "services": services}
     content["volumes"] = {**shared.get("volumes", {}), **own.get("volumes", {})}
     if docker.embedded(project):
         content["volumes"][docker.WAREHOUSE_VOLUME] = None
@@ -64,6 +67,11 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         ".env.example": to_fill_in(text, makers),
         "README.md": readme(target, project, release, makers[target.ui_port] or ""),
     }
+
+
+def asked(project: Project) -> list[str]:
+    """The variables that the project asks for, whether this machine has them or not."""
+    return sorted({*project.in_container(), *project.missing})
 
 
 def plain_name(project: Project) -> str:
@@ -95,9 +103,9 @@ def _plain(value: Any) -> Any:
 
 def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
     """What a new PostgreSQL does once: roles, databases and rights, with the passwords of its environment."""
-    keys = ("POSTGRES_PASSWORD", "DBT_PASSWORD", target.database_key)
+    keys = ("DBT_PASSWORD", target.database_key)
     marked = Settings(settings.root, {**settings.values, **{key: f"@{key}@" for key in keys}}, settings.project)
-    script = bootstrap.sql(marked, [target], project.database if project.shared else bootstrap.WAREHOUSE, restored=False)
+    script = bootstrap.sql(marked, [target], project.database if project.shared else bootstrap.WAREHOUSE, alone=True)
     for key in keys:
         script = script.replace(bootstrap.literal(f"@{key}@"), f":'{key}'")
     return "".join(f"\\getenv {key} {key}\n" for key in keys) + script
@@ -122,12 +130,14 @@ def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
 
 def readme(target: Orchestrator, project: Project, release: Release, port: str) -> str:
     """How to start it, what to change, and what it costs."""
-    job = shlex.join((*target.run, "daily"))
+    known = jobs.read(project.folder)
+    name = "daily" if "daily" in known else next(iter(known), "daily")
+    job = shlex.join((*target.run, name))
     return f"""# {project.name} on {target.title}
 
 Made from the release {release.tag} (commit {release.commit[:12]}). These files are yours: nothing here needs the checkout that wrote them.
 
-Make the secrets, start, and run the job `daily`:
+Make the secrets, start, and run the job `{name}`:
 
 ```sh
 umask 077
@@ -149,7 +159,7 @@ The page is http://localhost:{port}{target.ui_path}, user admin, password {targe
 | a newer release of the project | the digests in `compose.yaml`, from its `release.json`; then `docker compose up -d --wait` |
 | ports, schedules, retention | `.env`; `SCHEDULES_ENABLED=true` turns the schedules of the jobs on |
 | a password of the database | also in PostgreSQL, by hand: `{INIT}` runs once, on an empty volume |
-| a PostgreSQL elsewhere | run `{INIT}` there; delete the service `postgres` and each `depends_on` of it; replace its name and port |
+| a PostgreSQL elsewhere | run `{INIT}` there by psql; replace the service `postgres`, and its name and port in the environments |
 | the page for other machines | it is bound to 127.0.0.1: put a proxy with TLS before it |
 
 At rest it takes about {target.memory} MiB of memory. Back up the volume `postgres-db-volume`: it has the warehouse and the runs.

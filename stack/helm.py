@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from stack import eject, environments
+from stack import docker, eject, environments
 from stack.errors import BadUsage
 from stack.orchestrators import Orchestrator
 from stack.project import Project
@@ -33,7 +33,7 @@ POSTGRES = """# The name under which all of it finds PostgreSQL.
 apiVersion: v1
 kind: Service
 metadata: {name: postgres}
-spec: {type: ExternalName, externalName: your.postgres.example} # <- its address
+spec: {type: ExternalName, externalName: your.postgres.example} # <- its DNS name; it listens on 5432
 """
 
 
@@ -47,19 +47,22 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         release: whose images run.
 
     Raises:
-        BadUsage: nobody has written values for this orchestrator.
+        BadUsage: nobody has written values for this orchestrator, or the project cannot run there.
     """
     templates = sorted((settings.root / "docker" / target.name / FOLDER).glob("*.yaml"))
     if not templates:
         why = f"docker/{target.name}/{FOLDER} has none."
         raise BadUsage(f"There are no values for {target.title}'s charts.", why, f"invoke eject {target.name} --to compose")
+    if docker.embedded(project):
+        why = "Its database is a file in a volume, and on Kubernetes each run is a pod of its own."
+        raise BadUsage(f"{project.name} cannot run there: {project.connection}.", why, f"invoke eject {target.name} --to compose")
     repository, _, digest = release.images[target.name].partition("@")
     versions = environments.versions(settings.root, target.name)
-    words = {"repository": repository, "digest": digest, "tag": release.tag, "name": eject.plain_name(project)}
+    words = {"repository": repository, "digest": digest, "tag": release.tag, "short": digest[7:17], "name": eject.plain_name(project)}
     words |= {f"version {package}": version for package, version in versions.items()}
     services = yaml.safe_load(target.file.read_text(encoding="utf-8"))["services"]
     defaults = {key: value or "" for key, value in dotenv_values(settings.root / ".env.example", interpolate=False).items()}
-    asked = sorted(project.in_container())
+    asked = eject.asked(project)
     made = {path.name: filled(path.read_text(encoding="utf-8"), words, services, defaults, asked) for path in templates}
     return {
         **made,
@@ -128,7 +131,8 @@ Made from the release {release.tag} (commit {release.commit[:12]}): values for t
 files are yours: nothing here needs the checkout that wrote them. The tests of that checkout render the values and
 validate the result; it has no cluster, so try them first where nothing depends on it.
 
-1. PostgreSQL 16, anywhere: put its address into `postgres.yaml`, and run `{eject.INIT}` there once, with the passwords in the environment.
+1. PostgreSQL 16 on port 5432, anywhere: put its DNS name into `postgres.yaml`. Run `{eject.INIT}` there once, by psql as a superuser, with
+   the passwords that its first lines name in the environment.
 2. Fill in `secrets.yaml`. `openssl rand -base64 48 | tr '+/' '-_'` makes a password, `openssl rand -base64 32 | tr '+/' '-_'` a Fernet key.
 3. Where the registry asks for a sign-in, add a pull secret to the namespace's service accounts.
 4. Then, with your namespace for NAMESPACE:

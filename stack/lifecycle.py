@@ -48,22 +48,22 @@ def pull(runtime: Runtime, target: Orchestrator) -> None:
         EngineMissing: the runtime has no images.
         ImageUnavailable: there is no such image.
     """
-    if not runtime.settings["RELEASE"]:
+    if not runtime.settings["RELEASE_FILE"]:
         return
     if why := runtime.unsupported(target):
-        raise EngineMissing(why, "RELEASE in .env names one.", f"invoke up --orch {target.name} --runtime docker")
+        raise EngineMissing(why, "", "invoke down, then the same command with Docker")
     if image_key(target.name) not in runtime.settings.values:
         raise BadUsage(
             f"The release has no image for {target.name}.",
             runtime.settings[TAG_KEY],
-            f"invoke release --orch {target.name}",
+            "invoke use FOLDER, to build it here; or a release that has it",
         )
     for name in runtime.outdated([POSTGRES, target.name], baked=True):
         with _waiting("pull", f"the image for {name}", f"Image for {name} pulled") as waiting:
             runtime.build([name], on_line=waiting.detail)
 
 
-def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, prepared: Callable[[], None] = lambda: None) -> None:
+def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, deploy: Callable[[], None] | None = None) -> None:
     """Bring PostgreSQL and ``target`` up, building what is missing or out of date.
 
     Args:
@@ -71,10 +71,11 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, pre
         target: what.
         baked: whether the project of the image runs, and not the mounted one.
         timeout: seconds for all to become healthy.
-        prepared: called when all is checked and built, before anything is started.
+        deploy: where another release is to run: called when all is checked and pulled, before anything is started.
 
     Raises:
         AlreadyActive: another orchestrator is active; nothing was touched.
+        RunInProgress: a run is, and another release is to run.
     """
     active = runtime.active()
     if active not in (None, target.name):
@@ -84,10 +85,13 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, pre
             f"{target.title} would use the same warehouse at the same time.",
             f"invoke switch {target.name}",
         )
-    if active and _executes_a_run(runtime, target):
+    if active and deploy:
+        _settle(runtime, Runs.REFUSE, "", "Wait for its end, or: invoke run --cancel")
+    elif active and _executes_a_run(runtime, target):
         return
     _prepare(runtime, target, baked)
-    prepared()
+    if deploy:
+        deploy()
     try:
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
@@ -210,11 +214,12 @@ def _deaf(answer: str) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _settle(runtime: Runtime, runs: Runs, command: str) -> None:
+def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "") -> None:
     """See to it that the active orchestrator executes no run.
 
     Raises:
-        RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed.
+        RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
+            has neither flag.
     """
     try:
         found = pipeline.active_runs(runtime)
@@ -224,7 +229,7 @@ def _settle(runtime: Runtime, runs: Runs, command: str) -> None:
             raise RunInProgress(
                 f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
                 "\n".join(map(str, found)),
-                f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
+                other or f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
             )
         if runs is Runs.FORCE:
             with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):

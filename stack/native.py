@@ -100,7 +100,7 @@ class Native:
 
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
-        if self.settings["RELEASE"]:
+        if self.settings["RELEASE_FILE"]:
             return "A release is images, which run in Docker alone."
         if target.native is None:
             return f"{target.file.name} has no native block."

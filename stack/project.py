@@ -27,6 +27,7 @@ from switchyard.project import IGNORED
 
 FILE = "dbt_project.yml"
 SHOP = "dbt_project"  # the folder of the project that comes with the checkout
+PROFILE_SECRET = "DBT_ENV_SECRET_PROFILE_"  # before the name of a secret that stood in a profile
 TYPED = ("python", "-m", "switchyard.typed")  # what runs a dbt command that a person types
 FILES = "/opt/dbt/files"  # where a container has files that a profile names
 SHARED, OWN, AUTO = "shared", "own", "auto"
@@ -280,7 +281,8 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
     version = _dbt_version(settings.root)
     if unfit := unfit_version(content.get("require-dbt-version"), version):
         problems.append(f"{FILE} asks for dbt {unfit}, and the orchestrators have {version}.")
-    problems += _wrong_packages(place)
+    # A release's packages are in its images, and its project was unpacked without them.
+    problems += [] if settings.values.get("RELEASE_FILE") else _wrong_packages(place)
     try:
         jobs.read(place)
     except jobs.JobsError as error:
@@ -293,6 +295,11 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         )
     asked, missing = lookup.asked(output or {}, OURS | OURS_WHERE_SHARED if shared else OURS)
     return Project(place, content, profile, target, output, shared, {**asked, **variables}, files, missing, tuple(notes), shop)
+
+
+def folders(project: Project) -> list[Path]:
+    """The folders that an image is built from: the project's, and those of its local packages."""
+    return [project.folder, *(place for place in _locals(project.folder) if not place.is_relative_to(project.folder))]
 
 
 def stage(settings: Settings, project: Project) -> Path:
@@ -363,8 +370,8 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
         value = str(place)
     noted = {"DBT_PROJECT": Path(value).as_posix(), **({"WAREHOUSE": warehouse} if warehouse else {})}
     found = load(replace(settings, values={**settings.values, **noted, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
-    if dotenv_values(settings.env_file, interpolate=False).get("RELEASE"):
-        noted["RELEASE"] = ""
+    if dotenv_values(settings.env_file, interpolate=False).get("RELEASE_FILE"):
+        noted["RELEASE_FILE"] = ""
     for key, text in () if dry else noted.items():
         assign(settings.root, key, text)
     models = sum(
@@ -508,8 +515,8 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
             return value
         name = re.sub(r"\W", "_", "_".join(keys)).upper()
         if any(map(_SECRET.search, keys)) or _SECRET_VALUE.search(value):
-            variables[f"DBT_ENV_SECRET_PROFILE_{name}"] = value
-            return f"{{{{ env_var('DBT_ENV_SECRET_PROFILE_{name}') }}}}"
+            variables[PROFILE_SECRET + name] = value
+            return f"{{{{ env_var('{PROFILE_SECRET}{name}') }}}}"
         path = Path(os.path.expanduser(value))
         if path.is_absolute() and path.is_file():
             files[f"SWITCHYARD_FILE_{name}"] = path
@@ -524,6 +531,7 @@ class _Variables:
 
     def __init__(self, place: Path, settings: Settings, environ: Mapping[str, str]) -> None:
         self.place = place
+        self.released = bool(settings.values.get("RELEASE_FILE"))  # where the profile asks for what was in it
         own = dotenv_values(place / ".env", interpolate=False) if environ else {}
         ours = dotenv_values(settings.env_file, interpolate=False) if environ and settings.saved else {}
         ours = {key: value for key, value in ours.items() if key not in settings.values}
@@ -540,7 +548,7 @@ class _Variables:
         for name, text in [*_texts(self.place), ("the profile", "\n".join(_leaves(output)))]:
             for match in _ASKED.finditer(text):
                 key = match[2]
-                if key in ours or key.startswith("SWITCHYARD_") or key.startswith("DBT_ENV_SECRET_PROFILE_"):
+                if key in ours or key.startswith("SWITCHYARD_") or (key.startswith(PROFILE_SECRET) and not self.released):
                     continue
                 if key in self.values:
                     found[key] = self.values[key]

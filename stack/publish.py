@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.stand import CHECKOUT as HASH
 from bench.stand import Stand, stand
 from stack import console, environments, fingerprints, lifecycle, release
+from stack import project as projects
 from stack.docker import Docker, image_name
 from stack.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
 from stack.neighbours import CHECKOUT
@@ -26,7 +27,7 @@ MANIFEST = "manifest.json"
 SMOKE = "smoke"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # as registries take it
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-][a-z0-9]+)*)*")
-_OUT_OF_REACH = re.compile("dial tcp|no such host|timeout|refused|unauthorized|denied", re.I)
+_UNKNOWN = re.compile("not found|manifest unknown|name unknown", re.I)  # what a registry says of an image that it does not have
 _OCI = "org.opencontainers.image"
 
 
@@ -51,7 +52,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         raise BadUsage(f"{tag!r} cannot be a tag.", "Letters, digits, - _ and . are allowed.", "invoke release --tag 2026.11.1")
     if not _REGISTRY.fullmatch(registry):
         raise BadUsage(f"{registry!r} is no address of a registry.", "", "invoke release --registry localhost:5000/shop")
-    if runtime.settings["RELEASE"]:
+    if runtime.settings["RELEASE_FILE"]:
         raise BadUsage("A release is in use, and a release is made from what is built here.", "", "invoke use FOLDER")
     folder = out or runtime.settings.root / FOLDER / tag
     if (folder / "release.json").exists():
@@ -62,7 +63,8 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         raise BadConfiguration(
             "The profile names files of this machine, which no image carries.", named, "Have the profile take their content by env_var()."
         )
-    commits = {place: committed(runtime, place) for place in (runtime.settings.root, project.folder)}
+    commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
+    tracked(runtime, project, projects.stage(runtime.settings, project) / "project")
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
     images = {name: f"{registry}/{name}:{tag}" for name in (POSTGRES, *names)}
     for image in images.values():
@@ -91,11 +93,13 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         f"{_OCI}.revision": commits[runtime.settings.root],
         CHECKOUT: "",  # it is nobody's on this machine
     }
-    ids = {name: labelled(runtime, image_name(runtime.settings, name), image, labels) for name, image in images.items()}
     try:
+        ids = {name: labelled(runtime, image_name(runtime.settings, name), image, labels) for name, image in images.items()}
         tried(runtime, project, {**content, "images": ids}, names)
+        folder.mkdir(parents=True, exist_ok=True)
+        runtime.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
         pushed = {name: push(runtime, image) for name, image in images.items()}
-        write(runtime, folder, {**content, "images": pushed}, ids[names[0]])
+        write(folder, {**content, "images": pushed})
     finally:
         runtime.runner.ask(["docker", "image", "rm", *images.values()])
     console.ok(f"Written to {folder / 'release.json'}")
@@ -110,13 +114,31 @@ def committed(runtime: Docker, place: Path) -> str:
     """
     git = ["git", "-C", str(place)]
     head = runtime.runner.ask([*git, "rev-parse", "--verify", "HEAD"])
-    if head.code:
-        raise BadUsage(f"{place} has no commit.", "A release names the commit that it was made from.", "git init, git add and git commit")
-    changed = runtime.runner.ask([*git, "status", "--porcelain"]).stdout.splitlines()
-    if changed:
-        shown = "\n".join(changed[:10]) + (f"\nand {len(changed) - 10} more" if len(changed) > 10 else "")
-        raise BadUsage(f"{place} has changes that are not committed.", shown, "git commit, or git stash; then the same command")
+    status = runtime.runner.ask([*git, "status", "--porcelain", "--untracked-files=all"])
+    if head.code or status.code:
+        said = (head.stderr or status.stderr).strip()
+        raise BadUsage(f"git knows no commit of {place}.", said, "A release names the commit that it was made from: git commit")
+    refuse(place, "has changes that are not committed", status.stdout.splitlines(), "git commit, or git stash; then the same command")
     return head.stdout.strip()
+
+
+def tracked(runtime: Docker, project: Project, staged: Path) -> None:
+    """Make sure that git knows each file of the project that is built in: it may ignore some, such as one with a secret.
+
+    Raises:
+        BadUsage: it does not.
+    """
+    known = runtime.runner.ask(["git", "-C", str(project.folder), "ls-files", "-z", "--cached"]).stdout.split("\0")
+    built = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
+    what, next_ = "has files that git ignores and that would be in the images", "Move them out of the project, or have git know them."
+    refuse(project.folder, what, sorted(built.difference(known)), next_)
+
+
+def refuse(place: Path, what: str, found: Sequence[str], next_: str) -> None:
+    """Refuse a release for what was found in a folder; for nothing, do nothing."""
+    if found:
+        shown = "\n".join(found[:10]) + (f"\nand {len(found) - 10} more" if len(found) > 10 else "")
+        raise BadUsage(f"{place} {what}.", shown, next_)
 
 
 def unused(runtime: Docker, image: str) -> None:
@@ -129,11 +151,9 @@ def unused(runtime: Docker, image: str) -> None:
     found = runtime.runner.ask(["docker", "buildx", "imagetools", "inspect", image], seconds=60)
     if not found.code:
         raise BadUsage(f"The registry has {image} already.", "What was released never changes.", "invoke release --tag ANOTHER")
-    said = found.stderr.strip()
-    if found.code == 124 or ("not found" not in said and _OUT_OF_REACH.search(said)):
-        raise EngineMissing(
-            f"The registry of {image} cannot be used.", said, f"docker login {image.partition('/')[0]}, or another --registry"
-        )
+    if not _UNKNOWN.search(found.stderr):
+        next_ = f"docker login {image.partition('/')[0]}, or another --registry"
+        raise EngineMissing(f"It cannot be seen whether the registry has {image} already.", found.stderr.strip(), next_)
 
 
 def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]) -> str:
@@ -167,7 +187,7 @@ def tried(runtime: Docker, project: Project, content: Mapping[str, object], name
         draft = copy / ".stack" / "draft.json"
         draft.parent.mkdir(mode=0o700, exist_ok=True)
         draft.write_text(json.dumps(content), encoding="utf-8")
-        return {**project.variables, "RELEASE": str(draft)}
+        return {**project.variables, "RELEASE_FILE": str(draft)}
 
     commands: list[tuple[str, ...]] = [("run", "--job", job) for job in wanted]
     done = " and ".join(wanted) + " succeeded" if wanted else "the project was parsed"
@@ -215,10 +235,8 @@ def push(runtime: Docker, image: str) -> str:
     return f"{image.rpartition(':')[0]}@{digest[1]}"
 
 
-def write(runtime: Docker, folder: Path, content: Mapping[str, object], image: str) -> None:
-    """Write the release's file, with dbt's manifest beside it, for ``state:modified+`` and deferral."""
-    folder.mkdir(parents=True, exist_ok=True)
-    runtime.copy_out(image, {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
+def write(folder: Path, content: Mapping[str, object]) -> None:
+    """Write the release's file, all at once."""
     draft = folder / "release.json.partial"
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(draft, folder / "release.json")

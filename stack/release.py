@@ -60,12 +60,16 @@ class Release:
         }
 
     def keep(self, root: Path) -> str:
-        """Copy the file into the checkout, so that it is there as long as the release is in use; returns the value for RELEASE."""
+        """Copy the file into the checkout, so that it is there as long as the release is in use; returns the value for RELEASE_FILE."""
         copy = self.folder(root).with_suffix(".json")
         if self.file != copy:
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(self.file, copy)
         return copy.relative_to(root).as_posix()
+
+
+class NoRelease(BadConfiguration):
+    """The file of a release cannot be read, or is none."""
 
 
 def image_key(name: str) -> str:
@@ -77,7 +81,7 @@ def read(path: Path) -> Release:
     """Read a release's file.
 
     Raises:
-        BadConfiguration: it cannot be read, or is none.
+        NoRelease: it cannot be read, or is none.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -89,13 +93,13 @@ def read(path: Path) -> Release:
         why = error.strerror or str(error)
     except (KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
-    raise BadConfiguration(
-        f"{path} is no release.", why, "invoke up --release FILE, with one of invoke release; or empty RELEASE in .env."
+    raise NoRelease(
+        f"{path} is no release.", why, "invoke up --release FILE, with one of invoke release; or empty RELEASE_FILE in .env."
     ) from None
 
 
 def noted(root: Path, value: str) -> Path:
-    """The file that RELEASE names; a relative one is relative to the checkout."""
+    """The file that RELEASE_FILE names; a relative one is relative to the checkout."""
     return root / Path(value).expanduser()
 
 

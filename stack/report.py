@@ -61,7 +61,7 @@ def _print(runtime: Runtime, now: dict[str, Any]) -> None:
         where = (
             f"{projects.folder(runtime.settings)}, {runtime.project_place}" if now["dbt_project"] == "mounted" else "the image's own copy"
         )
-        where += f", release {runtime.settings[release.TAG_KEY]}" if runtime.settings["RELEASE"] else ""
+        where += f", release {runtime.settings[release.TAG_KEY]}" if runtime.settings["RELEASE_FILE"] else ""
         try:
             database = projects.database(runtime.settings)
         except BadConfiguration:  # the project's folder is not there any more, and what runs is shown all the same

@@ -147,7 +147,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
         root: the checkout's folder.
         environ: the process's environment; a key set there wins over ``.env``, as it does for Docker Compose.
         write: False leaves the file as it is, or missing.
-        released: False leaves out the release that RELEASE names.
+        released: False leaves out the release that RELEASE_FILE names.
 
     Returns:
         The settings, and the keys that were written to ``.env`` just now (usually none).
@@ -177,9 +177,9 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # as Prefect wants it
     if not released:
-        values["RELEASE"] = ""
-    if values["RELEASE"]:
-        values |= release.read(release.noted(root, values["RELEASE"])).settings(root)
+        values["RELEASE_FILE"] = ""
+    if values["RELEASE_FILE"]:
+        values |= release.read(release.noted(root, values["RELEASE_FILE"])).settings(root)
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     return Settings(root, values, project, saved=there or write), made
 

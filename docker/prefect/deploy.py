@@ -40,6 +40,8 @@ TEMPLATE = {"job_configuration": {"command": COMMAND, "stream_output": True}, "v
 TYPE = os.environ.get("WORK_POOL_TYPE", ProcessWorker.type)
 if file := os.environ.get("WORK_POOL_TEMPLATE"):
     TEMPLATE = json.loads(Path(file).read_bytes())
+    TEMPLATE["variables"]["properties"]["namespace"]["default"] = os.environ["POD_NAMESPACE"]
+SILENCE = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for its node, or its image
 ZOMBIES = "Crash zombie flow runs"
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
@@ -100,9 +102,9 @@ def watch_for_zombies() -> None:
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
-                within=timedelta(seconds=90),
+                within=timedelta(seconds=SILENCE),
             ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message="It gave no sign of life for 90 seconds.")],
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"It gave no sign of life for {SILENCE} seconds.")],
         ).create()
 
 

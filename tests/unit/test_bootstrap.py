@@ -27,7 +27,7 @@ def test_a_password_with_a_quote_cannot_leave_its_literal() -> None:
 def test_another_project_gets_a_database_of_its_own_and_the_shop_none() -> None:
     settings = Settings(Path("/shop"), VALUES, "p")
     script = bootstrap.sql(settings, [DAGSTER], "jaffle")
-    assert 'create database "jaffle" owner dbt' in script
+    assert 'create database "jaffle" owner "dbt"' in script
     assert 'revoke all on database "jaffle" from public;' in script
     assert "owner dbt" not in bootstrap.sql(settings, [DAGSTER], bootstrap.WAREHOUSE)
 

@@ -46,7 +46,7 @@ class Fake:
     beside = None
 
     def __init__(self, root, active: str | None = None, outdated: Sequence[str] = ()) -> None:
-        self.settings = Settings(root, {**SETTINGS.values, "RELEASE": ""}, "p")
+        self.settings = Settings(root, {**SETTINGS.values, "RELEASE_FILE": ""}, "p")
         self.orchestrators = {one.name: one for one in (OLD, NEW)}
         self.runner = Runner({})
         self.did: list[str] = []
@@ -153,6 +153,18 @@ def test_up_leaves_an_orchestrator_alone_that_executes_a_run(tmp_path, runs) -> 
     runtime = Fake(tmp_path, active="new")
     up(runtime)
     assert runtime.did == []
+
+
+def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_before_a_start(tmp_path, runs) -> None:
+    runs.append(RUN)
+    runtime = Fake(tmp_path, active="new")
+    with pytest.raises(RunInProgress, match="daily") as caught:
+        lifecycle.up(runtime, NEW, baked=False, timeout=5, deploy=lambda: runtime.did.append("noted"))
+    assert "invoke run --cancel" in caught.value.next
+    assert runtime.did == []
+    runs.clear()
+    lifecycle.up(runtime, NEW, baked=False, timeout=5, deploy=lambda: runtime.did.append("noted"))
+    assert runtime.did == ["check new", "noted", "start postgres", "start new"]
 
 
 def test_up_continues_where_it_was_not_done_in_time(tmp_path, runs) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 
 import pytest
 
-from stack import release, settings
-from stack.errors import BadConfiguration
+from stack import orchestrators, project, publish, release, settings
+from stack.docker import Docker
+from stack.errors import BadConfiguration, BadUsage
+from stack.runner import Runner
 
 DIGEST = "sha256:" + "a1" * 32
 GOOD = {
@@ -29,12 +32,12 @@ def checkout(tmp_path, root):
 
 def test_the_settings_follow_from_the_release(checkout) -> None:
     (checkout / "release.json").write_text(json.dumps(GOOD))
-    loaded, _ = settings.load(checkout, {"RELEASE": "release.json"})
+    loaded, _ = settings.load(checkout, {"RELEASE_FILE": "release.json"})
     assert loaded["SWITCHYARD_IMAGE_DAGSTER"] == GOOD["images"]["dagster"]
     assert loaded["RUNTIME"] == "docker"
     assert loaded["WAREHOUSE"] == "shared"
     assert loaded["SWITCHYARD_SOURCE_PATH"].startswith(str(checkout / ".stack" / "releases"))
-    without, _ = settings.load(checkout, {"RELEASE": "release.json"}, released=False)
+    without, _ = settings.load(checkout, {"RELEASE_FILE": "release.json"}, released=False)
     assert without["SWITCHYARD_SOURCE_PATH"] == str(checkout / "dbt_project")
     assert "SWITCHYARD_IMAGE_DAGSTER" not in without.values
 
@@ -73,3 +76,69 @@ def test_two_releases_have_folders_of_their_own(tmp_path) -> None:
     for name, content in (("one", GOOD), ("two", other)):
         (tmp_path / name).write_text(json.dumps(content))
     assert release.read(tmp_path / "one").folder(tmp_path) != release.read(tmp_path / "two").folder(tmp_path)
+
+
+@pytest.fixture
+def released(checkout, root):
+    """A checkout that has a release in use, with its project unpacked."""
+    (checkout / "docker" / "airflow").mkdir(parents=True)
+    shutil.copy(root / "docker" / "airflow" / "requirements-dbt.txt", checkout / "docker" / "airflow")
+    (checkout / "release.json").write_text(json.dumps({**GOOD, "project": {**GOOD["project"], "shared": False, "shop": False}}))
+    place = release.read(checkout / "release.json").folder(checkout)
+    place.mkdir(parents=True)
+    (place / "dbt_project.yml").write_text("name: mine\nprofile: mine\n")
+    secret = "{{ env_var('DBT_ENV_SECRET_PROFILE_PASSWORD') }}"
+    output = {"type": "snowflake", "account": "a", "user": "{{ env_var('SNOW_USER') }}", "password": secret}
+    (place / "profiles.yml").write_text(json.dumps({"mine": {"target": "dev", "outputs": {"dev": output}}}))
+    (place / "packages.yml").write_text("packages: [{local: ../shared}]\n")
+    return settings.load(checkout, {"RELEASE_FILE": "release.json"})[0]
+
+
+def test_a_released_project_gets_what_its_profile_had(released) -> None:
+    """A secret that stood in it, too; and its packages are in the image, wherever they were."""
+    found = project.load(released, {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"})
+    assert found.in_container() == {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"}
+    assert project.load(released, {"PATH": ""}).missing.keys() == {"DBT_ENV_SECRET_PROFILE_PASSWORD", "SNOW_USER"}
+
+
+@pytest.fixture
+def repository(tmp_path, root):
+    """A checkout under git, all of it committed, and its Docker runtime."""
+    folder = tmp_path / "checkout"
+    for name in ("docker", "compose", "dbt_project"):
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "target", "logs"))
+    for name in (".env.example", ".gitignore"):
+        shutil.copy(root / name, folder)
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    loaded, _ = settings.load(folder, {})
+    return Docker(loaded, orchestrators.load_all(folder), Runner(loaded.values))
+
+
+def test_what_was_changed_is_not_released(repository) -> None:
+    root = repository.settings.root
+    assert len(publish.committed(repository, root)) == 40
+    new = root / "dbt_project" / "models" / "new.sql"
+    new.write_text("select 1")
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=root, check=True)
+    with pytest.raises(BadUsage, match="not committed") as caught:
+        publish.committed(repository, root)
+    assert "new.sql" in caught.value.why
+
+
+def test_what_git_ignores_is_not_released(repository) -> None:
+    staged = project.stage(repository.settings, repository.project) / "project"
+    publish.tracked(repository, repository.project, staged)
+    root = repository.settings.root
+    (root / ".gitignore").write_text((root / ".gitignore").read_text() + "*.key.json\n")
+    (root / "dbt_project" / "seeds" / "my.key.json").write_text("secret")
+    staged = project.stage(repository.settings, repository.project) / "project"
+    with pytest.raises(BadUsage, match="git ignores") as caught:
+        publish.tracked(repository, repository.project, staged)
+    assert caught.value.why == "seeds/my.key.json"
+
+
+def test_a_folder_without_git_is_not_released(repository, tmp_path_factory) -> None:
+    with pytest.raises(BadUsage, match="git knows no commit") as caught:
+        publish.committed(repository, tmp_path_factory.mktemp("plain"))
+    assert "not a git repository" in caught.value.why

@@ -55,6 +55,8 @@ TASKS = (
     "doctor",
     "bench",
     "compare",
+    "release",
+    "eject",
 )
 
 
@@ -73,6 +75,24 @@ def test_a_wrong_value_is_named_with_the_place_that_it_comes_from(invoke, key, v
     done = invoke(command, **{key: value})
     assert done.returncode
     assert f"{key} is set in your shell, which wins over .env" in done.stdout + done.stderr
+
+
+def test_a_release_that_is_gone_keeps_nobody_from_leaving_it(invoke) -> None:
+    """What looks, stops or leaves needs no file of it; what runs something would run something else."""
+    assert invoke("status").returncode == 0
+    env = invoke.folder / ".env"
+    env.write_text(env.read_text().replace("RELEASE_FILE=", "RELEASE_FILE=.stack/gone.json"))
+    for words in ("status",), ("down",):
+        done = invoke(*words)
+        assert done.returncode == 0, done.stderr
+        assert ".stack/gone.json is no release" in done.stderr
+    for words in ("up",), ("run",), ("switch", "prefect"), ("clean", "--volumes", "--yes"):
+        done = invoke(*words)
+        assert done.returncode == 5
+        assert "empty RELEASE_FILE in .env" in done.stderr
+    assert invoke("use", "shop").returncode == 0
+    assert "RELEASE_FILE=\n" in env.read_text()
+    assert "is no release" not in invoke("status").stderr
 
 
 def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:
