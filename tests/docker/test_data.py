@@ -58,6 +58,7 @@ def test_roles_are_made_again_on_a_volume_that_lacks_them(stack) -> None:
     stack.invoke("run", "--job", "smoke")
 
 
+@pytest.mark.long  # tests/native has this every day
 def test_down_and_up_again_keep_the_data(stack, reference) -> None:
     stack.invoke("down")
     assert stack.status()["services"] == []

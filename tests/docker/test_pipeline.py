@@ -56,6 +56,7 @@ def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orch
     assert stack.hashes() == reference
 
 
+@pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
 def test_a_model_added_on_the_host_runs_without_a_rebuild(stack, orchestrator) -> None:
     image = stack.container("postgres")["Image"], subprocess.check_output(["docker", "images", "-q", f"switchyard-test-{orchestrator}"])
     with stack.edited("models/intermediate/order_count.sql", NEW_MODEL):

@@ -10,6 +10,7 @@ def test_random_kills_lose_nothing(stack, reference) -> None:
     chaos.random_kills(stack, reference)
 
 
+@pytest.mark.long
 def test_many_ups_at_once(stack, reference) -> None:
     chaos.many_ups(stack, reference)
 
