@@ -9,16 +9,17 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from stack import ports
 
-from ..stacks import unavailable, wait_until
+from ..stacks import ROOT, unavailable, wait_until
 from .conftest import PROJECT
 
-MODEL = "models/staging/stg_released.sql"
+MODEL = "models/released.sql"
 CONFIG = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -58,7 +59,7 @@ def registry(tmp_path_factory) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def shop_again(stack) -> Iterator[None]:
+def again(stack) -> Iterator[None]:
     """The stack as it was: what is built here, mounted, on its own history."""
     commit = stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
     yield
@@ -69,62 +70,81 @@ def shop_again(stack) -> Iterator[None]:
     stack.invoke("up", "--orch", "dagster")
 
 
-def commit(stack, path: str, text: str) -> None:
-    """Commit a file of the dbt project."""
-    (stack.dbt / path).write_text(text)
-    stack.run(["git", "add", "."])
-    stack.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", path])
+@pytest.fixture
+def small(stack, again, tmp_path) -> Path:
+    """The small project, in a repository of its own, in use."""
+    folder = tmp_path / "small"
+    shutil.copytree(ROOT / "tests" / "projects" / "small", folder)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    stack.invoke("down")
+    stack.invoke("use", str(folder))
+    return folder
 
 
-def release(stack, registry: Registry, tag: str, code: int = 0, orch: str = "dagster") -> subprocess.CompletedProcess[str]:
+def commit(folder: Path, path: str, text: str) -> str:
+    """Commit a file of a dbt project; returns the commit."""
+    (folder / path).write_text(text)
+    for words in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", path]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
+
+
+def release(
+    stack, registry: Registry, tag: str, code: int = 0, orch: str = "dagster", out: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Type `invoke release`."""
-    return stack.invoke("release", "--registry", f"{registry.address}/shop", "--tag", tag, "--orch", orch, code=code)
+    words = ["--registry", f"{registry.address}/shop", "--tag", tag, "--orch", orch, *(["--out", out] if out else [])]
+    return stack.invoke("release", *words, code=code)
 
 
-def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, shop_again) -> None:
-    commit(stack, MODEL, "select 1 as released\n")
+def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, small) -> None:
+    (small / "new.sql").write_text("select 1")
+    assert "new.sql" in release(stack, registry, "dirty", code=2).stderr
+    (small / "new.sql").unlink()
+    own = commit(small, MODEL, "select 1 as released\n")
     first = release(stack, registry, "1")
     assert "daily and smoke succeeded on the images" in first.stdout
     made = json.loads((stack.folder / "releases" / "1" / "release.json").read_text())
     assert made["commit"] == stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
+    assert made["project"]["commit"] == own
     assert made["images"].keys() == {"postgres", "dagster"}
     assert registry.tags("dagster") == registry.tags("postgres") == ["1"]
     manifest = json.loads((stack.folder / "releases" / "1" / "manifest.json").read_text())
-    assert "model.shop.stg_released" in manifest["nodes"]
+    assert "model.small.released" in manifest["nodes"]
+    assert "has localhost" in release(stack, registry, "1", code=2, out="elsewhere").stderr
 
     # A machine that has nothing of it but the file: no image, no project.
-    stack.invoke("down", "--force")
     for image in made["images"].values():
         subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
-    commit(stack, MODEL, "this is no SQL\n")
-    shutil.rmtree(stack.folder / ".stack" / "build")
-    up = stack.invoke("up", "--release", "releases/1/release.json")
+    shutil.rmtree(small)
+    up = stack.invoke("up", "--release", "releases/1/release.json", "--orch", "dagster")
     assert "Image for dagster pulled" in up.stdout
     container = stack.container("dagster-code")
     assert container["Config"]["Image"] == made["images"]["dagster"]
     assert [mount["Destination"] for mount in container["Mounts"] if mount["Destination"].startswith("/opt/dbt")] == []
-    assert "release" in stack.invoke("status").stdout
-    stack.invoke("run", "--select", "stg_released")
-    assert stack.sql("select released from staging.stg_released") == "1"
+    assert "release 1" in stack.invoke("status").stdout
+    stack.invoke("run")
+    assert stack.sql("select released from released") == "1"
     assert "whose images are never built here" in stack.invoke("build", code=2).stderr
     assert "has no image for prefect" in stack.invoke("switch", "prefect", code=2).stderr
     assert stack.status()["orchestrator"] == "dagster"
 
 
 @pytest.mark.long
-def test_the_older_release_is_what_there_was_before(stack, registry, shop_again) -> None:
+def test_the_older_release_is_what_there_was_before(stack, registry, small) -> None:
     for tag, value in (("one", 1), ("two", 2)):
-        commit(stack, MODEL, f"select {value} as released\n")
+        commit(small, MODEL, f"select {value} as released\n")
         release(stack, registry, tag)
     for tag, value in (("two", 2), ("one", 1)):
-        stack.invoke("up", "--release", f"releases/{tag}/release.json")
-        stack.invoke("run", "--select", "stg_released")
-        assert stack.sql("select released from staging.stg_released") == str(value)
+        stack.invoke("up", "--release", f"releases/{tag}/release.json", "--orch", "dagster")
+        stack.invoke("run")
+        assert stack.sql("select released from released") == str(value)
 
 
 @pytest.mark.long
-def test_what_fails_on_its_images_is_not_pushed(stack, registry, shop_again) -> None:
-    commit(stack, "tests/never.sql", "select 1 as found\n")
+def test_what_fails_on_its_images_is_not_pushed(stack, registry, small) -> None:
+    (small / "tests").mkdir(exist_ok=True)
+    commit(small, "tests/never.sql", "select 1 as found\n")
     failed = release(stack, registry, "broken", code=1)
     assert "nothing was pushed" in failed.stderr
     assert "never" in failed.stderr
@@ -132,16 +152,9 @@ def test_what_fails_on_its_images_is_not_pushed(stack, registry, shop_again) -> 
     assert not (stack.folder / "releases" / "broken").exists()
 
 
-def test_what_is_not_committed_is_not_released(stack, registry) -> None:
-    with stack.edited(MODEL, "select 1 as released\n"):
-        refused = release(stack, registry, "dirty", code=2)
-    assert "stg_released" in refused.stderr
-    assert "dirty" not in registry.tags("dagster")
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dagster", "prefect", "airflow"])
-def test_every_orchestrator_is_released_and_runs_without_this_checkout(stack, registry, shop_again, tmp_path, name) -> None:
+def test_every_orchestrator_is_released_and_runs_without_this_checkout(stack, registry, again, tmp_path, name) -> None:
     stack.invoke("down", "--force")
     release(stack, registry, name, orch=name)
     file = f"releases/{name}/release.json"
