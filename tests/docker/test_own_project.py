@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from .. import own
-from ..stacks import DAGSTER
 
 
-# Each builds an image of its own; one shows that the project, its package and its variables reach containers.
-@pytest.mark.parametrize("name", DAGSTER)
+# Each builds an image of its own, with an adapter; test_release.py has a project of a person's own in containers every day.
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
 def test_a_project_on_duckdb_with_jobs_of_its_own(stack, reference, tmp_path, name) -> None:
     projects = own.place(tmp_path)
     before = own.listing(projects)

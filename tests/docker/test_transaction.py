@@ -41,6 +41,7 @@ def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
     interruptions.run_in_progress(stack, busy)
 
 
+@pytest.mark.long
 def test_what_a_killed_command_was_stopping_is_stopped_before_it_is_started_again(stack) -> None:
     stack.on("airflow")
     stack.kill_in_the_middle("down", when=lambda: not stack.started("airflow-dag-processor"))

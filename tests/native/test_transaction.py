@@ -21,10 +21,12 @@ def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 
 
+@pytest.mark.long
 def test_a_switch_is_undone_when_its_terminal_is_closed(stack, reference) -> None:
     interruptions.switch_without_a_terminal(stack, reference)
 
 
+@pytest.mark.long
 def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
     interruptions.switch_that_takes_too_long(stack)
 
@@ -33,6 +35,7 @@ def test_a_second_up_goes_on_with_what_is_starting(stack) -> None:
     interruptions.second_up_goes_on(stack)
 
 
+@pytest.mark.long
 def test_a_second_command_waits_for_the_first(stack) -> None:
     interruptions.second_command_waits(stack)
 
