@@ -98,10 +98,10 @@ def release(
 
 
 def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, small) -> None:
+    own = commit(small, MODEL, "select 1 as released\n")
     (small / "new.sql").write_text("select 1")
     assert "new.sql" in release(stack, registry, "dirty", code=2).stderr
     (small / "new.sql").unlink()
-    own = commit(small, MODEL, "select 1 as released\n")
     first = release(stack, registry, "1")
     assert "daily and smoke succeeded on the images" in first.stdout
     made = json.loads((stack.folder / "releases" / "1" / "release.json").read_text())
