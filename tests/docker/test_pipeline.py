@@ -36,7 +36,7 @@ def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job)
     assert clean(stack)
 
 
-@pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
+@pytest.mark.long  # tests/native/test_projects.py breaks more, every day
 def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
     with stack.edited("models/marts/dim_products.sql", "select * from {{ ref('nowhere') }}\n"):
         done = stack.invoke("run", code=1)

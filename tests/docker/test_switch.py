@@ -116,6 +116,7 @@ def test_a_broken_compose_file_leaves_the_old_one_running(stack) -> None:
     assert stack.status()["orchestrator"] == "dagster"
 
 
+@pytest.mark.long
 def test_dbt_can_read_none_of_airflows_tables_beside_its_own_schemas(stack) -> None:
     stack.on("airflow")
     counted = "select count(*) > 10, count(*) filter (where has_table_privilege('dbt', oid, 'select'))"

@@ -16,7 +16,8 @@ def busy() -> bool:
     return subprocess.check_output(argv, text=True).strip() != "0"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 

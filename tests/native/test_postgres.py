@@ -74,6 +74,7 @@ def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, refe
     assert stack.hashes() == reference
 
 
+@pytest.mark.long
 def test_no_variable_of_the_callers_leads_to_another_server(stack, reference, tmp_path) -> None:
     stack.invoke("down")
     stack.invoke("up", "--orch", "prefect", **POISON)  # whose driver reads these variables by itself
@@ -122,6 +123,7 @@ def test_a_wrong_folder_is_named(stack, tmp_path) -> None:
     assert f"{tmp_path / 'postgres'}: No such file" in refused
 
 
+@pytest.mark.long
 def test_the_programs_of_the_users_own_choice_are_taken(stack, reference) -> None:
     stack.invoke("down")
     own = stack.programs.parent

@@ -107,6 +107,7 @@ def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
     assert set(stack.states().values()) == {("running", "healthy")}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another time of boot needs a mount namespace of Linux")
 @pytest.mark.parametrize("seconds", mostly_long([-7200, 60], 60))
 def test_a_clock_that_was_set_changes_nothing(stack, tmp_path, seconds) -> None:

@@ -40,6 +40,7 @@ def test_the_doctor_tells_leftovers_of_a_crash(stack) -> None:
     stack.invoke("up", "--orch", "dagster")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can make a small disk")
 def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference) -> None:
     """In Airflow, which has no task for the unit test."""

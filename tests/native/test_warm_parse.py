@@ -243,6 +243,7 @@ def pair(stack, tmp_path, root) -> Iterator[Pair]:
     pair.close()
 
 
+@pytest.mark.long
 def test_it_never_serves_a_stale_parse(pair) -> None:
     project, rand = pair.project, pair.project.rand
     codes = []

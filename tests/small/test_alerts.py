@@ -54,7 +54,7 @@ def receiver(stack, reference, name) -> Iterator[Receiver]:
             stack.invoke("up", "--orch", name)
 
 
-@pytest.mark.parametrize("name", NAMES, indirect=True, scope="module")
+@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")
 def test_a_run_that_fails_sends_one_message(stack, receiver, name) -> None:
     with stack.edited("models/last.sql", BROKEN_MODEL):
         said = stack.invoke("run", code=1)
@@ -81,7 +81,7 @@ def test_freshness_that_fails_sends_one_message(stack, receiver) -> None:
     receiver.messages.clear()
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow"), indirect=True, scope="module")
+@pytest.mark.parametrize("name", mostly_long(NAMES), indirect=True, scope="module")
 def test_a_cancelled_run_sends_nothing(stack, receiver) -> None:
     with stack.edited("models/slow.sql", runs.SLOW_MODEL):
         command = typed(stack, "run")
@@ -113,7 +113,7 @@ def test_a_webhook_that_never_answers_harms_no_run(stack, receiver, reference) -
         receiver.messages.clear()
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "prefect"), indirect=True, scope="module")
+@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")
 def test_nobody_sees_the_address(stack, receiver, name) -> None:
     with stack.edited("models/seen.sql", SEEN):
         stack.invoke("run", "--select", "seen")

@@ -13,10 +13,12 @@ from stack import ports
 
 from .. import runs
 from ..interruptions import ended, typed
-from ..stacks import DAGSTER, slow_model, wait_until
+from ..stacks import DAGSTER, mostly_long, slow_model, wait_until
+
+NAMES = ["dagster", "airflow", "prefect"]
 
 
-@pytest.fixture(scope="module", params=["dagster", "airflow", "prefect"])
+@pytest.fixture(scope="module", params=NAMES)
 def name(request) -> str:
     """An orchestrator. All tests of one follow one another, which spares switches."""
     return request.param
@@ -35,10 +37,12 @@ def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
     runs.edits_at_any_time(stack, name, reference)
 
 
+@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster", "airflow"), indirect=True, scope="module")  # test_flow_runs.py is Prefect's
 def test_what_failed_runs_again(stack, reference, name) -> None:
     runs.failed_again(stack, name, reference)
 
 
+@pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
     runs.options_of_a_run(stack, name)
     assert stack.hashes() == reference
@@ -57,7 +61,7 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the variables are taken away by what exists on Linux alone")
-@pytest.mark.parametrize("name", ["dagster", "airflow"])
+@pytest.mark.parametrize("name", mostly_long(["dagster", "airflow"], "dagster"))
 def test_dbt_gets_no_secret_of_its_orchestrator(stack, reference, name) -> None:
     stack.on(name)
     found = "{% for name in env_var('SWITCHYARD_SECRETS').split() if env_var(name, '') %}{{ name }} {% endfor %}"
