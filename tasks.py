@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from invoke.tasks import Task
 
     from stack.lifecycle import Runs
+    from stack.release import Release
     from stack.runtime import Runtime
     from stack.settings import Settings
 
@@ -256,16 +257,17 @@ def up(
         if integration not in ("vendor", "lean"):
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
         os.environ["INTEGRATION"] = integration  # as if it were typed before the command
-    if release is not None:
-        os.environ["RELEASE_FILE"] = str(releases.read(Path(release).resolve()).file)
+    new = None if release is None else releases.read(Path(release).resolve())
+    if new:
+        os.environ["RELEASE_FILE"] = str(new.file)  # as above
     with changing(c, "up", runtime, starting=True, new_ports=True) as chosen:
         target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"], "ORCHESTRATOR")
 
-        def deploy() -> None:
+        def deploy(new: Release) -> None:
             if not console.dry:
-                settings.assign(ROOT, "RELEASE_FILE", releases.read(Path(os.environ["RELEASE_FILE"])).keep(ROOT))
+                settings.assign(ROOT, "RELEASE_FILE", new.keep(ROOT))
 
-        lifecycle.up(chosen, target, baked=baked, timeout=seconds, deploy=deploy if release is not None else None)
+        lifecycle.up(chosen, target, baked=baked, timeout=seconds, deploy=functools.partial(deploy, new) if new else None)
     if not console.dry:
         console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
 

@@ -33,8 +33,8 @@ DOING = {
     "read": "Reading",
     "restore": "Restoring",
     "start": "Starting",
-    "test": "Testing",
     "stop": "Stopping",
+    "test": "Testing",
     "vacuum": "Vacuuming",
     "wait for": "Waiting for",
 }

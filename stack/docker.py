@@ -94,21 +94,15 @@ def build_argv(
     return compose(settings, file, "--progress", "plain", "build", *options, service)
 
 
+def _up_argv(settings: Settings, file: Path, timeout: int, *args: str, override: Path | None = None) -> list[str]:
+    """Start what a file names, and wait until it is healthy; what it needs was built, or pulled, before."""
+    waiting = ["--wait", "--wait-timeout", str(timeout)]
+    return compose(settings, file, "--progress", "plain", "up", "-d", "--no-build", *waiting, *args, override=override)
+
+
 def up_postgres_argv(settings: Settings, timeout: int) -> list[str]:
     """Start PostgreSQL alone and wait until it is healthy; an orchestrator that runs stays untouched."""
-    return compose(
-        settings,
-        postgres_file(settings),
-        "--progress",
-        "plain",
-        "up",
-        "-d",
-        "--no-build",
-        "--wait",
-        "--wait-timeout",
-        str(timeout),
-        POSTGRES,
-    )
+    return _up_argv(settings, postgres_file(settings), timeout, POSTGRES)
 
 
 def up_argv(settings: Settings, orchestrator: Orchestrator, timeout: int, override: Path | None = None) -> list[str]:
@@ -117,10 +111,7 @@ def up_argv(settings: Settings, orchestrator: Orchestrator, timeout: int, overri
     ``--remove-orphans`` is what makes it a switch: Compose stops and removes the services that this file does not name,
     the other orchestrator's, before it creates the new ones. PostgreSQL, which the file includes, keeps its container.
     """
-    return compose(
-        settings, orchestrator.file, "--progress", "plain",
-        "up", "-d", "--no-build", "--wait", "--wait-timeout", str(timeout), "--remove-orphans", override=override,
-    )  # fmt: skip
+    return _up_argv(settings, orchestrator.file, timeout, "--remove-orphans", override=override)
 
 
 def down_argv(settings: Settings, file: Path) -> list[str]:
@@ -383,7 +374,6 @@ class Docker:
 
     def _pull(self, names: Iterable[str], on_line: OnLine) -> None:
         """Pull the images of a release, and unpack the project that they hold, for the commands to read."""
-        place = projects.folder(self.settings)
         for name in names:
             image = image_name(self.settings, name)
             if not self._there(image):
@@ -394,8 +384,13 @@ class Docker:
                         done.stderr.strip(),
                         "docker login, or ask who made the release",
                     )
-            if name != POSTGRES and not (place / projects.FILE).exists() and not self.runner.dry:
-                self.unpack(image, place)
+            if name != POSTGRES and not self._unpacked and not self.runner.dry:
+                self.unpack(image, projects.folder(self.settings))
+
+    @property
+    def _unpacked(self) -> bool:
+        """Whether the project of the release is there for the commands to read."""
+        return (projects.folder(self.settings) / projects.FILE).exists()
 
     def unpack(self, image: str, place: Path) -> None:
         """Copy the dbt project of an image, with its profile, into a folder that there is not yet."""
@@ -445,8 +440,7 @@ class Docker:
         outdated only where it is not here yet.
         """
         if self.settings["RELEASE_FILE"]:
-            unpacked = (projects.folder(self.settings) / projects.FILE).exists()
-            return [name for name in names if not self._there(image_name(self.settings, name)) or not (unpacked or name == POSTGRES)]
+            return [name for name in names if not self._there(image_name(self.settings, name)) or not (self._unpacked or name == POSTGRES)]
         return [name for name in names if not self._current(name, baked)]
 
     def _current(self, name: str, baked: bool) -> bool:

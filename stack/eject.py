@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from stack import bootstrap, docker
 from stack.errors import BadUsage
 from stack.orchestrators import PROJECT_MOUNT, Orchestrator
+from stack.plan import SETTING
 from stack.project import Project
 from stack.release import Release
 from stack.runtime import POSTGRES
@@ -23,7 +24,6 @@ from switchyard import jobs
 INIT = "postgres-init.sql"
 OF_PROJECT = "PROJECT_"  # before a variable of the project's in `.env`
 OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::([-?])([^}]*))?\}")
 _MISSING = "set it in .env"
 
 
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: f"${{{match[1]}:?{_MISSING}}}" if match[2] == "?" else match[0], value)
+        return SETTING.sub(lambda match: f"${{{match[2]}:?{_MISSING}}}" if match[3] == ":?" else match[0], value)
     return value
 
 
@@ -118,9 +118,9 @@ def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
         text: the compose file.
         makers: what stands for each secret.
     """
-    found = _VARIABLE.findall(text)
-    needed = {name for name, kind, _ in found if kind == "?"}
-    defaults = {name: default for name, kind, default in found if kind == "-" and name not in needed}
+    found = [match.groups()[1:] for match in SETTING.finditer(text) if match[2]]
+    needed = {name for name, kind, _ in found if kind == ":?"}
+    defaults = {name: default for name, kind, default in found if kind == ":-" and name not in needed}
     asked = {name for name, _, _ in found} - needed - defaults.keys()
     lines = ["# Secrets; README.md has a command that makes them.", *(f"{name}={makers.get(name) or ''}" for name in sorted(needed))]
     lines += ["", "# What the project asks for.", *(f"{name}=" for name in sorted(asked))] if asked else []
@@ -130,8 +130,7 @@ def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
 
 def readme(target: Orchestrator, project: Project, release: Release, port: str) -> str:
     """How to start it, what to change, and what it costs."""
-    known = jobs.read(project.folder)
-    name = "daily" if "daily" in known else next(iter(known), "daily")
+    name = jobs.first(jobs.read(project.folder)) or "daily"
     job = shlex.join((*target.run, name))
     return f"""# {project.name} on {target.title}
 

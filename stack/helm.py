@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from stack import docker, eject, environments
 from stack.errors import BadUsage
 from stack.orchestrators import Orchestrator
+from stack.plan import SETTING
 from stack.project import Project
 from stack.release import Release
 from stack.settings import Settings
@@ -27,7 +28,6 @@ from stack.settings import Settings
 FOLDER = "helm"
 _WORD = re.compile(r"@\{([\w -]+)\}")
 _LINES = re.compile(r"^( *)# @(environment|variables|secrets) (.+?)(?: without (.+))?$", re.M)
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::[-?]([^}]*))?\}")
 # Whatever address PostgreSQL has, dbt finds it under the name that is in the images: another one would have it parse everything again.
 POSTGRES = """# The name under which all of it finds PostgreSQL.
 apiVersion: v1
@@ -107,10 +107,10 @@ def variables(services: list[Mapping[str, Any]], defaults: Mapping[str, str]) ->
         environment = {key: str(value) for key, value in body["environment"].items()}
         kept = environment.get("SWITCHYARD_SECRETS", "").split()
         for key, value in environment.items():
-            if key in kept or any(defaults.get(match[1], "").startswith("<") for match in _VARIABLE.finditer(value)):
+            if key in kept or any(defaults.get(match[2], "").startswith("<") for match in SETTING.finditer(value)):
                 secret[key] = None
             else:
-                plain[key] = _VARIABLE.sub(lambda match: defaults.get(match[1]) or match[2] or "", value)
+                plain[key] = SETTING.sub(lambda match: match[1] or defaults.get(match[2]) or match[4] or "", value)
     return plain, list(secret)
 
 

@@ -126,7 +126,7 @@ def known_job(settings: Settings, name: str | None) -> str:
         known = jobs.read(projects.folder(settings))
     except jobs.JobsError as error:
         raise BadConfiguration(f"{jobs.FILE} of the dbt project has a mistake.", str(error), "Correct it, then try again.") from None
-    first = "daily" if "daily" in known else next(iter(known), "")
+    first = jobs.first(known)
     if name is None and first:
         return first
     if name not in known:

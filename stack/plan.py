@@ -23,7 +23,7 @@ _INHERITED = re.compile(
     r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|PROGRAMDATA|USERPROFILE",
     re.I,
 )
-_SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?])([^}]*))?\})")
+SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?])([^}]*))?\})")
 _PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
 
 
@@ -169,11 +169,11 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
         )
 
     def filled(match: re.Match[str]) -> str:
-        found = _SETTING.fullmatch(match[0])
+        found = SETTING.fullmatch(match[0])
         return setting(found) if found else _PLACE.sub(place, match[0])
 
     # One pass, so that a password with braces is left alone.
-    return re.sub(f"{_SETTING.pattern}|{_PLACE.pattern}", filled, text)
+    return re.sub(f"{SETTING.pattern}|{_PLACE.pattern}", filled, text)
 
 
 def port_names(orchestrator: Orchestrator) -> list[str]:

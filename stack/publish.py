@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from bench.stand import CHECKOUT as HASH
-from bench.stand import Stand, stand
+from bench.stand import stand
 from stack import console, environments, fingerprints, lifecycle, release
 from stack import project as projects
 from stack.docker import Docker, image_name
@@ -180,8 +180,7 @@ def tried(runtime: Docker, project: Project, content: Mapping[str, object], name
         RunFailed: it does not run.
     """
     known = jobs.read(project.folder)
-    first = "daily" if "daily" in known else next(iter(known), "")
-    wanted = [job for job in dict.fromkeys((first, SMOKE)) if job in known] if project.shared else []
+    wanted = [job for job in dict.fromkeys((jobs.first(known), SMOKE)) if job in known] if project.shared else []
 
     def prepare(copy: Path) -> dict[str, str]:
         draft = copy / ".stack" / "draft.json"
@@ -195,29 +194,17 @@ def tried(runtime: Docker, project: Project, content: Mapping[str, object], name
         for name in names:
             title = made.orchestrators[name].title
             with console.Waiting("test", f"the images of {title}") as waiting:
-                waiting.detail("start")
-                attempt(made, title, "switch" if made.driver.active() else "up", name)
-                for words in commands or [("dbt", "parse")]:
-                    waiting.detail(f"invoke {' '.join(words)}")
-                    attempt(made, title, *words)
+                step = "the start"
+                try:
+                    made.on(name)
+                    for words in commands or [("dbt", "parse")]:
+                        step = f"invoke {' '.join(words)}"
+                        waiting.detail(step)
+                        made.invoke(*words)
+                except StackError as error:
+                    what = f"On the images of {title}, {step} failed; nothing was pushed."
+                    raise RunFailed(what, error.why, "Mend that, commit, then try again.") from None
             console.ok(f"{title}: {done} on the images after {waiting.seconds:.0f} s")
-
-
-def attempt(made: Stand, title: str, *words: str) -> None:
-    """Type a command on the stand.
-
-    Raises:
-        RunFailed: it does not end well.
-    """
-    argv = ("up", "--orch", words[1]) if words[0] == "up" else words
-    try:
-        made.invoke(*argv)
-    except StackError as error:
-        raise RunFailed(
-            f"On the images of {title}, invoke {' '.join(argv)} failed; nothing was pushed.",
-            error.why,
-            "Mend that, commit, then try again.",
-        ) from None
 
 
 def push(runtime: Docker, image: str) -> str:

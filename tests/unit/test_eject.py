@@ -17,15 +17,10 @@ import yaml
 from stack import eject, helm, orchestrators, project, release, settings
 from stack.errors import BadUsage
 
+from .test_release import DIGEST, GOOD
+
 NAMES = ("airflow", "dagster", "prefect")
-DIGEST = "sha256:" + "a1" * 32
-CONTENT = {
-    "schema": 1,
-    "tag": "2026.11.1",
-    "commit": "c" * 40,
-    "project": {"name": "shop", "target": "dev", "shared": True, "shop": True},
-    "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)},
-}
+CONTENT = {**GOOD, "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)}}
 # Of the vendors', which the charts bring along.
 VENDORS = ("docker.io/busybox:1.28", "prefecthq/prefect:3.8.8-python3.12-kubernetes")
 CHARTS = {  # chart, and the values' file

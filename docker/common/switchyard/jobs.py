@@ -206,6 +206,11 @@ def load() -> dict[str, Job]:
     return read(project.source_dir())
 
 
+def first(known: Mapping[str, Job]) -> str:
+    """The job that is meant where nobody names one: ``daily``, or else the first; empty where there is none."""
+    return "daily" if "daily" in known else next(iter(known), "")
+
+
 def read(folder: Path) -> dict[str, Job]:
     """The jobs of the project in ``folder``, by name, in the file's order.
 
