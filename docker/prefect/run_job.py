@@ -25,7 +25,7 @@ PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?(Failed to inv
 def request(method: str, path: str, body: Any = None) -> Any:
     """Ask Prefect's REST API."""
     url, headers = f"{os.environ['PREFECT_API_URL']}/{path}", api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"])
-    return api.request(method, url, body, headers, tries=api.TRIES, reads=path.endswith(("/filter", "/count")))
+    return api.request(method, url, body, headers, tries=api.TRIES, twice=path.endswith(("/filter", "/count")))
 
 
 def run(job: str, options: jobs.Options) -> bool:

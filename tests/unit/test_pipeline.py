@@ -188,8 +188,10 @@ def test_a_seed_that_is_kept_back_is_no_success_and_nothing_to_run_again() -> No
     assert results.failures([kept]) == []
 
 
-@pytest.mark.parametrize(("tries", "answers"), [(5, True), (1, False)])
-def test_a_question_is_asked_again_where_the_server_has_an_error_of_its_own(monkeypatch, tries, answers) -> None:
+@pytest.mark.parametrize(
+    ("method", "tries", "answers"), [("GET", 5, True), ("PATCH", 5, True), ("POST", 5, False), ("DELETE", 5, False), ("GET", 1, False)]
+)
+def test_what_may_be_sent_twice_is_where_the_server_has_an_error_of_its_own(monkeypatch, method, tries, answers) -> None:
     class Server(http.server.BaseHTTPRequestHandler):
         asked = 0
 
@@ -198,6 +200,8 @@ def test_a_question_is_asked_again_where_the_server_has_an_error_of_its_own(monk
             self.send_response(500 if self.asked < 3 else 200)
             self.end_headers()
             self.wfile.write(b"{}")
+
+        do_PATCH = do_POST = do_DELETE = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -208,10 +212,10 @@ def test_a_question_is_asked_again_where_the_server_has_an_error_of_its_own(monk
         url = f"http://127.0.0.1:{server.server_address[1]}/"
         try:
             if answers:
-                assert api.request("GET", url, tries=tries) == {}
+                assert api.request(method, url, tries=tries) == {}
             else:
                 with pytest.raises(api.ApiError, match="HTTP 500"):
-                    api.request("GET", url, tries=tries)
+                    api.request(method, url, tries=tries)
         finally:
             server.shutdown()
 

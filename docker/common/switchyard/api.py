@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-TRIES = 5  # of a question, where the server answers with its own error
+TRIES = 5  # of what may be sent twice, where the server answers with its own error
 PAUSE = 2.0  # seconds between them
 
 SUCCESS, FAILED, UNKNOWN_JOB, UNREACHABLE = 0, 1, 2, 3
@@ -37,7 +37,7 @@ def basic_auth(credentials: str) -> dict[str, str]:
 
 
 def request(
-    method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60, tries: int = 1, reads: bool = False
+    method: str, url: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60, tries: int = 1, twice: bool = False
 ) -> Any:
     """Send one JSON request and return the decoded answer (None for an empty one).
 
@@ -47,9 +47,9 @@ def request(
         body: what is sent as JSON; None for nothing.
         headers: besides the content's type.
         timeout: seconds.
-        tries: how often what only reads is sent where the server answers with its own error (500 and above), or not in time: it may be
-            short of time just now, or the machine has slept.
-        reads: whether it does, though it is no GET.
+        tries: how often what may be sent twice is sent, where the server answers with its own error (500 and above), or not in time: it
+            may be short of time just now, two of its processes may have met a deadlock, or the machine has slept.
+        twice: whether it may, though it is neither a GET nor a PATCH, which have the same effect however often they are sent.
 
     Raises:
         ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
@@ -57,7 +57,7 @@ def request(
     data = None if body is None else json.dumps(body).encode()
     message = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
     # The orchestrator is always a neighbour: a company proxy set for the build must not be asked for it.
-    again = tries > 1 and (reads or method == "GET")
+    again = tries > 1 and (twice or method in ("GET", "PATCH"))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(message, timeout=timeout) as answer:
@@ -65,13 +65,13 @@ def request(
     except urllib.error.HTTPError as error:
         if error.code >= 500 and again:
             time.sleep(PAUSE)
-            return request(method, url, body, headers, timeout, tries - 1, reads)
+            return request(method, url, body, headers, timeout, tries - 1, twice)
         detail = error.read().decode(errors="replace")[:500]
         raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
     except OSError as error:  # URLError, time-outs and resets alike
         if again and isinstance(getattr(error, "reason", error), TimeoutError | ConnectionResetError):
             time.sleep(PAUSE)
-            return request(method, url, body, headers, timeout, tries - 1, reads)
+            return request(method, url, body, headers, timeout, tries - 1, twice)
         raise ApiError(f"{method} {url}: {error}") from None
     return json.loads(text) if text.strip() else None
 
