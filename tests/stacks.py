@@ -31,7 +31,8 @@ TOUR = ["dagster", "airflow", "dagster", "prefect", "airflow", "prefect", "dagst
 DAGSTER = ["dagster", *(pytest.param(name, marks=pytest.mark.long) for name in ("airflow", "prefect"))]
 # Those of every day, in which each is entered and left once; the long form has all six.
 SHORT = [("dagster", "airflow"), ("airflow", "prefect"), ("prefect", "dagster")]
-SWITCHES = [pytest.param(*pair, marks=() if pair in SHORT else pytest.mark.long) for pair in itertools.pairwise(TOUR)]
+PAIRS = list(itertools.pairwise(TOUR))
+SWITCHES = [pytest.param(*pair, marks=() if pair in SHORT else pytest.mark.long) for pair in PAIRS]
 
 # A table's rows as text, in an order that no server's locale changes: equal hashes mean equal content, whoever built it.
 HASHES = """

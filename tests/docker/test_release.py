@@ -97,6 +97,7 @@ def release(
     return stack.invoke("release", *words, code=code)
 
 
+@pytest.mark.long
 def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, small) -> None:
     own = commit(small, MODEL, "select 1 as released\n")
     (small / "new.sql").write_text("select 1")

@@ -152,6 +152,7 @@ def test_compose_typed_by_hand_changes_nothing_and_starts_no_second_orchestrator
     assert {service["state"] for service in stack.status()["services"]} == {"running"}
 
 
+@pytest.mark.long
 def test_images_of_a_project_with_a_longer_name_are_not_this_stacks(tmp_path, root) -> None:
     name = f"{PROJECT}-pre"
     subprocess.check_output(["docker", "tag", python_image(), f"{name}-two-dagster:local"])

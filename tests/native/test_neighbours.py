@@ -12,7 +12,7 @@ import pytest
 from ..stacks import POISON, account_group, copy_checkout, mostly_long, unavailable, wait_until
 from .conftest import NativeStack
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform == "win32", reason="the command is for a POSIX shell")]
 
 
 def ordinary_account() -> str | None:

@@ -61,7 +61,7 @@ def tutorial(stack, projects) -> Iterator[None]:
     assert own.listing(projects) == before
 
 
-@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "airflow"))
+@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "dagster"))
 def test_a_project_on_duckdb_with_jobs_of_its_own(stack, duck, name) -> None:
     own.duck_runs(stack, name)
 
@@ -101,7 +101,7 @@ def test_another_project_while_one_is_up_is_refused(stack, duck, projects) -> No
     assert "invoke down" in stack.invoke("use", str(projects / "plain"), code=4).stderr
 
 
-@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "prefect"))
+@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "airflow"))
 def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) -> None:
     """With a model that prints 50,000 lines, one whose name begins as an orchestrator's own task does, and none for the job smoke."""
     stack.on(name)
@@ -136,6 +136,7 @@ def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial
     assert {f"model.tutorial.{model}" for model in (*odd, "a_b")} <= set(outcome)
 
 
+@pytest.mark.long
 def test_prefect_has_the_jobs_of_the_project_in_use_alone(stack, tutorial) -> None:
     """Or else a schedule of another project would go on."""
     stack.on("prefect")

@@ -39,6 +39,7 @@ def test_killed_processes_are_told_and_the_next_command_recovers(stack, referenc
     assert stack.processes() == []
 
 
+@pytest.mark.long  # tests/small restarts it every day
 def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
     stack.on("dagster")
     stack.root("postgres").kill()

@@ -7,26 +7,29 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ..pages_of_reports import Reader
 
 
-def test_a_quick_comparison(stack, reference, tmp_path) -> None:
+@pytest.mark.parametrize("names", ["dagster,prefect", pytest.param("airflow,dagster,prefect", marks=pytest.mark.long)])
+def test_a_quick_comparison(stack, reference, tmp_path, names) -> None:
     stack.on("dagster")
     before = [service["id"] for service in stack.status()["services"]]
-    shown = stack.invoke("compare", "--quick", "--runtime", "native", "--out", str(tmp_path / "report")).stdout
-    assert "step 1 of 15: " in shown
+    shown = stack.invoke("compare", "--quick", "--orch", names, "--runtime", "native", "--out", str(tmp_path / "report")).stdout
+    assert f"step 1 of {5 * len(names.split(','))}: " in shown
     assert "left" in shown
     assert [service["id"] for service in stack.status()["services"]] == before
     assert stack.hashes() == reference
-    complete(tmp_path / "report")
+    complete(tmp_path / "report", set(names.split(",")))
 
 
-def complete(folder: Path) -> None:
+def complete(folder: Path, names: set[str]) -> None:
     """Each cell of the report has a measured value, each verdict is good, and the page asks nobody for anything."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert report["complete"]
     cells = {(row["id"], name): cell for row in report["rows"].values() for name, cell in row["cells"].items()}
-    assert {name for _, name in cells} == {"airflow", "dagster", "prefect"}
+    assert {name for _, name in cells} == names
     assert {key: cell for key, cell in cells.items() if [one["why"] for one in cell] != [""] or cell[0]["value"] is None} == {}
     verdicts = {key: one["verdict"] for key, (one,) in cells.items() if one["good"] is False}
     assert verdicts == {}

@@ -24,10 +24,12 @@ def name(request) -> str:
     return request.param
 
 
+@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster", "airflow"), indirect=True, scope="module")  # test_flow_runs.py is Prefect's
 def test_a_run_is_shown_and_canceled(stack, reference, name) -> None:
     runs.canceled_run(stack, name, reference)
 
 
+@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow"), indirect=True, scope="module")  # test_schedules.py has Dagster's
 def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 
@@ -82,6 +84,7 @@ def test_a_run_waits_for_services_that_are_starting(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 def test_a_command_in_a_scripts_background_can_be_stopped(stack, reference) -> None:
     """A shell has it ignore Ctrl-C there."""
@@ -109,6 +112,7 @@ def test_docs_are_refused_a_port_that_is_taken(stack) -> None:
         assert f"Port {port} cannot be used." in stack.invoke("docs", "--port", port, code=9).stderr
 
 
+@pytest.mark.long
 def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
     stack.on("dagster")
     with stack.edited("models/slow.sql", slow_model(10, ["last"])):
