@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import NamedTuple
 
 from bench.run import Typed
-from compare.failures import ENDS, PATIENCE
+from compare.failures import ENDS, RUN_END_TIMEOUT_S
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import AT_WORK, Trial
@@ -77,8 +77,8 @@ def killed(trial: Trial) -> Iterator[Found]:
             struck_at = time.time()
             trial.kill_dbt()
             with contextlib.suppress(TimeoutError):  # then it is cancelled
-                run = future.result(PATIENCE)
-            deadline = struck_at + PATIENCE
+                run = future.result(RUN_END_TIMEOUT_S)
+            deadline = struck_at + RUN_END_TIMEOUT_S
             ended = (run.ended if run else None, trial.idle_at(deadline), at_rest(trial, deadline))
         before = rows(trial)
         verdict, good = struck(run, ended, before)

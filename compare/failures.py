@@ -118,7 +118,7 @@ LEFT = Row(
 )
 
 ENDS = {0: "the run succeeds", 1: "the run fails"}  # by exit code
-PATIENCE = 300  # seconds in which a run must end that was disturbed
+RUN_END_TIMEOUT_S = 300  # seconds in which a run must end that was disturbed
 NO_JINJA = "\n{{ this is no Jinja\n"
 TEST = "compare_failing_test"
 FUNCTION = "compare_missing_function"
@@ -259,7 +259,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
     with trial.under_way() as future:
         cancel = typed(trial.stand, "run", "--cancel")
         left = trial.stand.superuser(AT_WORK).strip() != "0|0"
-        run = future.result(PATIENCE)
+        run = future.result(RUN_END_TIMEOUT_S)
         trial.note_left(CANCEL.title)
     if cancel.code or not run.code:
         verdict = "the run does not end" if cancel.code else "ends as if all were well"
@@ -310,9 +310,9 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
         began = time.time()
         began = strike() or began
         with contextlib.suppress(TimeoutError):  # then it is cancelled
-            run = future.result(PATIENCE)
+            run = future.result(RUN_END_TIMEOUT_S)
         left = ", its query still runs" if trial.stand.superuser(AT_WORK).strip() != "0|0" else ""
-        over = trial.idle_at(began + PATIENCE)
+        over = trial.idle_at(began + RUN_END_TIMEOUT_S)
         trial.note_left(row.title)
     if over is None:
         trial.stand.invoke("run", "--cancel")

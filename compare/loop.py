@@ -45,7 +45,7 @@ BOX = Row(
 )
 NEW = "compare_new_model"
 NEW_MODEL = "select 1 as one\n"
-PATIENCE = 180  # seconds
+SHOWN_TIMEOUT_S = 180  # seconds
 
 
 def edit(trial: Trial) -> Iterator[Found]:
@@ -101,8 +101,8 @@ def new_model(trial: Trial) -> Iterator[Found]:
         if not shown.reload():
             run = stack.enter_context(ThreadPoolExecutor(1)).submit(trial.run, "--select", NEW)
         while NEW not in shown.boxes():
-            if time.time() > began + PATIENCE:
-                raise StackError(f"Its API did not return the new model within {PATIENCE} s.")
+            if time.time() > began + SHOWN_TIMEOUT_S:
+                raise StackError(f"Its API did not return the new model within {SHOWN_TIMEOUT_S} s.")
             time.sleep(0.5)
         seconds = time.time() - began
     if run and run.result().code:

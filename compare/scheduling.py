@@ -20,7 +20,7 @@ DUE = 10  # minutes of which the lag is measured
 MISSED = 3  # that pass while the stack is down
 SLEEP = 3  # seconds that the model sleeps
 START = 75  # seconds that a start and a first run may take; a minute that they take more is one lag less
-PATIENCE = 180  # seconds in which what is due must have ended
+DUE_TIMEOUT_S = 180  # seconds in which what is due must have ended
 MINUTE = 60
 
 LAG = Row(
@@ -82,7 +82,7 @@ def schedules(trial: Trial) -> Iterator[Found]:
         yield Found(LAG.id, median(found), parts=parts)
         yield Found(WORST.id, max(found), parts=parts)
         until(together)
-        yield turns([awaited(trial, job, together, together + PATIENCE) for job in ("each", "once")], together)
+        yield turns([awaited(trial, job, together, together + DUE_TIMEOUT_S) for job in ("each", "once")], together)
         yield made_up(trial)
 
 
@@ -141,7 +141,7 @@ def settled(trial: Trial) -> float:
     Raises:
         StackError: runs follow one another without a pause.
     """
-    deadline = time.time() + PATIENCE
+    deadline = time.time() + DUE_TIMEOUT_S
     while idle := trial.idle_at(deadline):
         if idle % MINUTE < MINUTE - 20:
             return idle

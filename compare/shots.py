@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwrigh
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "microsoft-edge-stable", "msedge")
 CHANNELS = ("chrome", "msedge")  # where these are installed outside of PATH, as on macOS and Windows
 SIZE = {"width": 1280, "height": 800}
-PATIENCE = 120  # seconds until a page shows what it is to show
+PAGE_TIMEOUT_S = 120  # seconds until a page shows what it is to show
 MISSING = "no Chromium, Chrome or Edge on this machine"
 
 
@@ -52,7 +52,7 @@ def take(page: Page, asked: dict[str, Any]) -> None:
             found.click()
         else:
             found.wait_for()
-    before, deadline = b"", time.monotonic() + PATIENCE
+    before, deadline = b"", time.monotonic() + PAGE_TIMEOUT_S
     while (now := page.screenshot(animations="disabled")) != before and time.monotonic() < deadline:
         before = now
         page.wait_for_timeout(1000)  # between two looks
@@ -68,7 +68,7 @@ def main(asked: dict[str, Any]) -> list[str]:
             return [MISSING] * len(asked["pictures"])
         context = started.new_context(viewport=SIZE, http_credentials=asked["basic"], color_scheme="light", reduced_motion="reduce")
         page = context.new_page()
-        page.set_default_timeout(PATIENCE * 1000)
+        page.set_default_timeout(PAGE_TIMEOUT_S * 1000)
         try:
             if asked["fields"]:
                 sign_in(page, asked["url"], asked["fields"])

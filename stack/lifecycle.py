@@ -15,7 +15,7 @@ from stack.orchestrators import Orchestrator
 from stack.release import TAG_KEY, image_key
 from stack.runtime import POSTGRES, Runtime
 
-PATIENCE = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
+ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
 
 
 class Runs(Enum):
@@ -186,8 +186,8 @@ def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
             if runtime.active() != old.name:
                 with console.Waiting("stop", "what was started") as waiting:
                     runtime.stop_orchestrator(waiting.detail)
-            _start_postgres(runtime, PATIENCE)
-            _start(runtime, old, baked, PATIENCE)
+            _start_postgres(runtime, ROLLBACK_TIMEOUT_S)
+            _start(runtime, old, baked, ROLLBACK_TIMEOUT_S)
         except (StackError, OSError) as error:
             what = error.what if isinstance(error, StackError) else error
             return f"{old.title} could not be brought back either: {what} Next: invoke up --orch {old.name}"

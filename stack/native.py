@@ -27,7 +27,7 @@ from stack.runner import Result, Runner
 from stack.runtime import POSTGRES, OnLine, Runtime, Service, require_service
 from stack.settings import Settings
 
-PATIENCE = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
+FIRST_ANSWER_TIMEOUT_S = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
 MORE_MEMORY = "Close other programs, then: invoke up"
 
 
@@ -371,7 +371,7 @@ class Native:
     def _young(self, record: Record) -> bool:
         """Whether the record's process is still in the time that its first good answer may take."""
         root = self.processes.root(record)
-        return root is not None and age(root) < PATIENCE
+        return root is not None and age(root) < FIRST_ANSWER_TIMEOUT_S
 
     def _mark(self, service: str) -> Path:
         """A file that says that the service, since it was started, was healthy once: one that is not any more is sick."""

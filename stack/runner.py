@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO
 
 from stack import console
 
-PATIENCE = 10  # seconds that a program gets to end after each signal
+SIGNAL_TIMEOUT_S = 10  # seconds that a program gets to end after each signal
 
 # Variables with which a person's shell would lead PostgreSQL's programs to another server or role, have Compose take other files
 # or the builder that knows no secrets, or uv other packages. Where uv finds its index and its cache is the person's to say, as is
@@ -62,7 +62,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for number in numbers:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.send_signal(number)
-            process.wait(PATIENCE)
+            process.wait(SIGNAL_TIMEOUT_S)
             break
     if sys.platform != "win32" and own_group:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses it for a group of ended processes

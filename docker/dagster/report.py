@@ -19,7 +19,7 @@ from switchyard import results
 RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
 # Whether dagster-dbt has dbt beside it (start.py), and asks the warehouse about each table.
 TABLE_METADATA = os.environ.get("DAGSTER_TABLE_METADATA") == "true"
-PATIENCE = 20  # seconds that dbt has to cancel its queries
+CANCEL_TIMEOUT_S = 20  # seconds that dbt has to cancel its queries
 
 
 def folder(run_id: str) -> Path:
@@ -78,7 +78,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         else:
             process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(CANCEL_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -87,7 +87,7 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
 }"""
 
 EVERY = 3  # seconds between two words on how far a run is
-PATIENCE = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries
+CANCEL_TIMEOUT_S = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries
 
 PLANNED = ("AssetMaterializationPlannedEvent", "AssetCheckEvaluationPlannedEvent")
 DONE = ("MaterializationEvent", "AssetCheckEvaluationEvent")
@@ -223,7 +223,7 @@ def cancel() -> list[dict[str, Any]]:
     """Cancel the runs in progress, and return them when they have ended."""
     runs = active()
     try:
-        api.wait_for_end(runs, active_and_asked_to_end, PATIENCE)
+        api.wait_for_end(runs, active_and_asked_to_end, CANCEL_TIMEOUT_S)
     except api.ApiError:  # its process is gone, for which Dagster would wait for ever
         terminate(runs, "MARK_AS_CANCELED_IMMEDIATELY")
         api.wait_for_end(runs, active)

@@ -15,7 +15,7 @@ from switchyard import api, jobs
 Run = dict[str, Any]
 FLOW = "dbt"
 # Seconds. The worker kills the process of a flow run that has not ended by itself after thirty, and then loads the flow for its hooks.
-PATIENCE = 60
+CANCEL_TIMEOUT_S = 60
 IN_PROGRESS = ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]
 FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
 # What Prefect and prefect-dbt write before dbt's own words.
@@ -155,7 +155,7 @@ def cancel() -> list[dict[str, Any]]:
         # The worker ends the process of one that has a process; to one that has none, the server gives the state Cancelled.
         request("POST", f"flow_runs/{flow_run['run_id']}/set_state", {"state": {"type": "CANCELLING"}})
     try:
-        api.wait_for_end(flow_runs, active, PATIENCE)
+        api.wait_for_end(flow_runs, active, CANCEL_TIMEOUT_S)
     except api.ApiError:  # no worker is there to end it
         for run_id in {flow_run["run_id"] for flow_run in flow_runs} & {flow_run["run_id"] for flow_run in active()}:
             take_back(run_id)

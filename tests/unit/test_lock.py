@@ -119,7 +119,7 @@ def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
     ids=["as Ctrl-C does", "harder", "at last for certain"],
 )
 def test_a_program_that_takes_too_long_is_ended(monkeypatch, deaf, ends) -> None:
-    monkeypatch.setattr(runner, "PATIENCE", 0.5)
+    monkeypatch.setattr(runner, "SIGNAL_TIMEOUT_S", 0.5)
     script = f"""
 import subprocess
 import sys
