@@ -28,7 +28,11 @@ START = Row("start", "Start", "From the command to all services healthy; Postgre
 RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it must succeed.", "s")
 SERVICES = Row("services", "Services", "Processes or containers that stay up, without PostgreSQL.", better=None)
 SIZE = Row("size", "Size on disk", "The image, base image included; without Docker the environments, dbt's included.", "MB")
-CODE = Row("code_lines", "Lines of the integration", "Lines with something on them in docker/<name>/, without the locked packages.")
+CODE = Row(
+    "code_lines",
+    "Lines of the integration",
+    "Lines with something on them in docker/<name>/, without the locked packages and what `invoke eject` takes.",
+)
 COMPOSE = Row("compose_lines", "Lines of the compose file", "Lines with something on them in compose/docker-compose-<name>.yaml.")
 SETTINGS = Row(
     "settings",
@@ -96,8 +100,8 @@ def folder_size(folder: Path) -> int:
 
 
 def is_code(path: Path) -> bool:
-    """Whether a person wrote the file."""
-    return path.is_file() and not path.name.startswith("requirements") and "__pycache__" not in path.parts
+    """Whether a person wrote the file, and for what runs here; `helm` is for `invoke eject`."""
+    return path.is_file() and not path.name.startswith("requirements") and not {"__pycache__", "helm"}.intersection(path.parts)
 
 
 def lines(path: Path) -> int:
