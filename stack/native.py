@@ -19,7 +19,7 @@ from stack import bootstrap, certificates, checks, console, diagnosis, environme
 from stack import project as projects
 from stack.checks import Check
 from stack.errors import BadConfiguration, BadUsage, EngineMissing, NotHealthy, NothingActive, StackError, still_starting
-from stack.orchestrators import Orchestrator, Process, stop_order
+from stack.orchestrators import NATIVE, Orchestrator, Process, stop_order
 from stack.postgres import Postgres
 from stack.processes import Processes, Record, age
 from stack.project import Project
@@ -103,7 +103,7 @@ class Native:
         if self.settings["RELEASE_FILE"]:
             return "A release is images, which run in Docker alone."
         if target.native is None:
-            return f"{target.file.name} has no native block."
+            return f"There is no docker/{target.name}/{NATIVE}."
         return target.native.unsupported.get(sys.platform, "")
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:

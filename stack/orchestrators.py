@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from stack.errors import BadConfiguration, BadUsage
 
 PROJECT_MOUNT = ":/opt/dbt/project:ro"  # how the volume ends that is the dbt project; a service that has it runs dbt, or shows it
+NATIVE = "native.yaml"  # in docker/<name>: what the native runtime starts
 _PREFIX = "docker-compose-"
 # libyaml's where PyYAML was built with it, as its wheels are: every command reads these files first, and it is ten times faster.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,7 +43,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Native:
-    """How the orchestrator runs without Docker: the ``native`` block of its compose file, see docs/native.md.
+    """How the orchestrator runs without Docker: its ``docker/<name>/native.yaml``, see docs/native.md.
 
     Attributes:
         requirements: locked sets in ``docker/<name>``, each an environment of its own; the first one's programs win.
@@ -72,7 +74,7 @@ class Orchestrator:
         ui_path: the path of the start page.
         login_user: who signs in, or None where the product has no sign-in.
         login_key: the ``.env`` key of the password, or None.
-        database: the metadata database, and the role that owns it.
+        database: the metadata database, and the role that owns it; None for a product that keeps its own elsewhere.
         service: the service in which ``run`` is executed.
         dbt: the service in which `invoke dbt` runs a command.
         run: the command that triggers and follows a job; the job's name is appended.
@@ -92,7 +94,7 @@ class Orchestrator:
     ui_path: str
     login_user: str | None
     login_key: str | None
-    database: str
+    database: str | None
     service: str
     dbt: str
     run: tuple[str, ...]
@@ -106,20 +108,24 @@ class Orchestrator:
 
     @property
     def database_key(self) -> str:
-        """The ``.env`` key of the metadata role's password."""
+        """The ``.env`` key of the metadata role's password, where it has a database."""
         return f"{self.name.upper()}_DB_PASSWORD"
+
+    @property
+    def keys(self) -> list[str]:
+        """The ``.env`` keys without which it cannot start."""
+        return [key for key in (self.ui_port, self.login_key, self.database and self.database_key) if key]
 
     @property
     def native_block(self) -> Native:
         """How it runs without Docker, for what needs that.
 
         Raises:
-            BadConfiguration: its compose file does not say.
+            BadConfiguration: it has no such file.
         """
         if self.native is None:
-            name = self.file.name
             raise BadConfiguration(
-                f"{self.title} cannot run without Docker.", f"{name} has no native block.", f"git diff -- compose/{name}"
+                f"{self.title} cannot run without Docker.", f"There is no docker/{self.name}/{NATIVE}.", f"git status -- docker/{self.name}"
             )
         return self.native
 
@@ -154,21 +160,57 @@ def load_all(root: Path) -> dict[str, Orchestrator]:
     return {orchestrator.name: orchestrator for orchestrator in found if orchestrator}
 
 
+def require_keys(orchestrators: Mapping[str, Orchestrator], settings: Collection[str]) -> None:
+    """Make sure that each orchestrator's `keys` are among the ``settings``.
+
+    Raises:
+        BadConfiguration: one is not; the message has the line that is missing.
+    """
+    for orchestrator in orchestrators.values():
+        for key in orchestrator.keys:
+            if key not in settings:
+                line = f"{key}=" + ("1234" if key == orchestrator.ui_port else "<password>")
+                raise BadConfiguration(
+                    f"{orchestrator.title} needs the setting {key}, which .env.example does not have.",
+                    f"compose/{orchestrator.file.name} asks for it.",
+                    f"Add a line to .env.example: {line}",
+                )
+
+
 def files(root: Path) -> list[Path]:
     """The compose files of the checkout, PostgreSQL's included."""
     return sorted((root / "compose").glob(f"{_PREFIX}*.yaml"))
 
 
 def load(root: Path, file: Path) -> Orchestrator | None:
-    """What one compose file describes; None without an ``x-orchestrator`` block.
+    """What one compose file describes, and the ``native.yaml`` beside its image; None without an ``x-orchestrator`` block.
 
     Raises:
-        BadConfiguration: the file is not YAML, or its block lacks something.
+        BadConfiguration: a file is not YAML, or lacks something.
+    """
+    name = file.stem.removeprefix(_PREFIX)
+    with _read(root, file) as content:
+        block = content.get("x-orchestrator")
+        if block is None:
+            return None
+        services = content["services"]
+        found = _orchestrator(name, file, block, services)
+    native = root / "docker" / name / NATIVE
+    if not native.exists():
+        return found
+    with _read(root, native) as content:
+        return replace(found, native=_native(content, services))
+
+
+@contextmanager
+def _read(root: Path, file: Path) -> Iterator[dict[str, Any]]:
+    """The content of a file, for whoever looks for what it must have.
+
+    Raises:
+        BadConfiguration: it is not YAML, or lacks something.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}
-        block = content.get("x-orchestrator")
-        return None if block is None else _orchestrator(file.stem.removeprefix(_PREFIX), file, block, content["services"])
+        yield yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         reason = f"it lacks the key {error}" if isinstance(error, KeyError) else str(error)
         name = file.relative_to(root).as_posix()
@@ -180,6 +222,8 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
     mounts = {}
     for service, body in services.items():
         volumes = body.get("volumes", [])
+        if not all(isinstance(volume, str) for volume in volumes):
+            raise ValueError(f"{service} has a volume in Compose's long form; write it as source:target")
         others = tuple(volume for volume in volumes if not volume.endswith(PROJECT_MOUNT))
         if len(others) < len(volumes):
             mounts[service] = others
@@ -195,13 +239,12 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         login_user=login.get("user"),
         login_key=login.get("password"),
         login_in_one=login.get("in_one_field", False),
-        database=block["database"],
+        database=block.get("database"),
         service=block["service"],
         dbt=block["dbt"],
         run=tuple(block["run"]),
         built=built[0],
         mounts=mounts,
-        native=_native(block["native"], services) if "native" in block else None,
         services=tuple(services),
         memory=int(block.get("memory", 0)),
         after={name: tuple(other for other in body.get("depends_on", {}) if other in services) for name, body in services.items()},

@@ -1,4 +1,4 @@
-"""What the Docker-free runtime starts, as values: folders, environments and argv lists made from a ``native`` block."""
+"""What the Docker-free runtime starts, as values: folders, environments and argv lists made from a ``native.yaml``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stack import bootstrap, certificates
 from stack.errors import BadConfiguration
-from stack.orchestrators import Orchestrator, Process
+from stack.orchestrators import NATIVE, Orchestrator, Process
 from stack.project import Project
 from stack.settings import Settings
 
@@ -145,7 +145,7 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
 
     ``${KEY}``, ``${KEY:-default}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``, ``{code}``,
     ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one wherever
-    the block says that name.
+    the file says that name.
 
     Raises:
         BadConfiguration: there is no such placeholder.
@@ -163,9 +163,9 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
         if name in places and not port:
             return str(places[name])
         raise BadConfiguration(
-            f"The native block of {folders.name} says {match[0]}, which stands for nothing.",
+            f"docker/{folders.name}/{NATIVE} has {match[0]}, which is no placeholder.",
             f"Known are {{port:name}}, {', '.join(f'{{{key}}}' for key in places)}.",
-            f"git diff -- compose/docker-compose-{folders.name}.yaml",
+            f"git diff -- docker/{folders.name}/{NATIVE}",
         )
 
     def filled(match: re.Match[str]) -> str:
@@ -204,7 +204,7 @@ def environment(
 
 
 def argv(settings: Settings, orchestrator: Orchestrator, command: Sequence[str], ports: Mapping[str, int]) -> list[str]:
-    """A command of the native block, filled in."""
+    """A command of `native.yaml`, filled in."""
     folders = Folders(settings.root, orchestrator.name)
     return [expand(word, settings, folders, ports) for word in command]
 

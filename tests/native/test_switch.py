@@ -61,7 +61,7 @@ def test_a_changed_setting_takes_effect_at_the_next_up(stack) -> None:
 
 def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
     stack.on("dagster")
-    file = stack.folder / "compose" / "docker-compose-prefect.yaml"
+    file = stack.folder / "docker" / "prefect" / "native.yaml"
     good = file.read_text()
     file.write_text(good.replace("command: [prefect, server", "command: [python, -c, 'import sys; sys.exit(\"it breaks here\")'"))
     try:

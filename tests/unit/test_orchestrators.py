@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from stack import orchestrators
+from stack import bootstrap, orchestrators
 from stack.errors import BadConfiguration, BadUsage, name_the_shell
+from stack.settings import Settings
 
 FOURTH = """\
 name: switchyard
@@ -74,6 +75,9 @@ def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -
         pytest.param("services: [}", "line 1", id="not YAML"),
         pytest.param(FOURTH.replace("  title: Fourth\n", ""), "title", id="a key is missing"),
         pytest.param(FOURTH.replace("    build: ..\n", ""), "build", id="nothing builds the image"),
+        pytest.param(
+            FOURTH.replace('"cache:/cache"', "{type: volume, source: cache, target: /cache}"), "source:target", id="a long volume"
+        ),
     ],
 )
 def test_a_broken_file_is_named_with_the_reason(folder, text, reason) -> None:
@@ -81,6 +85,38 @@ def test_a_broken_file_is_named_with_the_reason(folder, text, reason) -> None:
     with pytest.raises(BadConfiguration, match="docker-compose-fourth") as caught:
         orchestrators.load_all(folder)
     assert reason in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("services: [}", "line 1"), ("run: [python]", "requirements")], ids=["not YAML", "a key is missing"]
+)
+def test_a_broken_native_file_is_named_with_the_reason(folder, text, reason) -> None:
+    write(folder, "fourth", FOURTH)
+    assert orchestrators.load_all(folder)["fourth"].native is None
+    (folder / "docker" / "fourth").mkdir(parents=True)
+    (folder / "docker" / "fourth" / "native.yaml").write_text(text)
+    with pytest.raises(BadConfiguration, match=r"docker/fourth/native\.yaml") as caught:
+        orchestrators.load_all(folder)
+    assert reason in caught.value.why
+
+
+@pytest.mark.parametrize("missing", ["FOURTH_PORT", "FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD"])
+def test_a_setting_that_is_nowhere_is_named(folder, missing) -> None:
+    write(folder, "fourth", FOURTH)
+    known = orchestrators.load_all(folder)
+    keys = {"FOURTH_PORT", "FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD"}
+    orchestrators.require_keys(known, keys)
+    with pytest.raises(BadConfiguration, match=missing) as caught:
+        orchestrators.require_keys(known, keys - {missing})
+    assert f".env.example: {missing}=" in caught.value.next
+
+
+def test_a_product_needs_no_database(folder) -> None:
+    write(folder, "fourth", FOURTH.replace("  database: fourth\n", ""))
+    fourth = orchestrators.load_all(folder)["fourth"]
+    assert fourth.keys == ["FOURTH_PORT", "FOURTH_ADMIN_PASSWORD"]
+    script = bootstrap.sql(Settings(folder, {"POSTGRES_PASSWORD": "a", "DBT_PASSWORD": "b", "LOCK_TIMEOUT": "0"}, "p"), [fourth])
+    assert "fourth" not in script
 
 
 def test_every_secret_of_an_orchestrator_is_kept_from_dbt(root) -> None:

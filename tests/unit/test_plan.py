@@ -68,7 +68,7 @@ def test_a_placeholder_is_filled_in(text, expected) -> None:
 
 @pytest.mark.parametrize("text", ["{hom}", "{root:x}", "{port}"])
 def test_an_unknown_placeholder_is_named(text) -> None:
-    with pytest.raises(BadConfiguration, match="native block of shop says") as caught:
+    with pytest.raises(BadConfiguration, match=r"docker/shop/native\.yaml has ") as caught:
         plan.expand(f"a{text}b", SETTINGS, FOLDERS, {})
     assert text in caught.value.what
 
@@ -228,9 +228,9 @@ def test_an_unknown_runtime_is_refused() -> None:
         runtime.choose(*machine(engine=True), "podman")
 
 
-def test_an_orchestrator_whose_native_block_was_deleted_while_it_ran_is_not_well() -> None:
+def test_an_orchestrator_whose_native_file_was_deleted_while_it_ran_is_not_well() -> None:
     gone = replace(SHOP, native=None)
     record = Record("shop-api", "shop", 1, 0.0, {}, "")
     assert not native.Native(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)
-    with pytest.raises(BadConfiguration, match="has no native block"):
+    with pytest.raises(BadConfiguration, match=r"There is no docker/shop/native\.yaml"):
         plan.port_names(gone)
