@@ -148,6 +148,7 @@ def runtime_of(
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ, released=released)
+    orchestrators.require_keys(known, loaded.values)
 
     def choose(loaded: Settings) -> tuple[Runtime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}

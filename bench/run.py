@@ -205,7 +205,8 @@ def server_log(stand: Stand) -> list[str]:
 
 def _timestamps(stand: Stand, name: str) -> tuple[float, float, float] | None:
     """What the product noted of the newest run; None for one that this file does not know."""
-    if name not in TIMESTAMPS:
+    database = stand.orchestrators[name].database
+    if name not in TIMESTAMPS or database is None:
         return None
-    created, handed, begun = stand.superuser(TIMESTAMPS[name], stand.orchestrators[name].database).strip().split("|")
+    created, handed, begun = stand.superuser(TIMESTAMPS[name], database).strip().split("|")
     return float(created), float(handed), float(begun)

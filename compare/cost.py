@@ -84,10 +84,13 @@ def taken(trial: Trial, row: Row, found: dict[str, float]) -> Found:
 
 def metadata(trial: Trial) -> Iterator[Found]:
     """Run some more times, and see what is kept of that."""
+    database = trial.stand.orchestrators[trial.name].database
+    if database is None:
+        raise StackError("It keeps nothing in PostgreSQL.")
 
     def counted() -> tuple[int, int, int]:
         time.sleep(SETTLED)
-        rows, size = trial.stand.superuser(METADATA, trial.stand.orchestrators[trial.name].database).strip().split("|")
+        rows, size = trial.stand.superuser(METADATA, database).strip().split("|")
         return int(rows), int(size), kept(trial)
 
     before = counted()

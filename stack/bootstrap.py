@@ -99,6 +99,8 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
     ]
     for orchestrator in orchestrators:
         name = orchestrator.database
+        if not name:
+            continue
         random = len(settings[orchestrator.database_key]) >= RANDOM
         parts += [
             _SCRAM.format(1 if random else 4096),

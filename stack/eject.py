@@ -52,7 +52,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     for name, body in own["services"].items():
         services[name] = _service(body, release.images[target.name], variables)
     postgres = services[POSTGRES]
-    postgres["environment"] |= {key: f"${{{key}:?{_MISSING}}}" for key in ("DBT_PASSWORD", target.database_key)}
+    postgres["environment"] |= {key: f"${{{key}:?{_MISSING}}}" for key in passwords(target)}
     postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro")
     content: dict[str, Any] = {"name": f"{plain_name(project)}-{target.name}", "services": services}
     content["volumes"] = {**shared.get("volumes", {}), **own.get("volumes", {})}
@@ -67,6 +67,11 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         ".env.example": to_fill_in(text, makers),
         "README.md": readme(target, project, release, makers[target.ui_port] or ""),
     }
+
+
+def passwords(target: Orchestrator) -> list[str]:
+    """The keys of the passwords of the roles that PostgreSQL has for it."""
+    return ["DBT_PASSWORD", *([target.database_key] if target.database else [])]
 
 
 def asked(project: Project) -> list[str]:
@@ -103,7 +108,7 @@ def _plain(value: Any) -> Any:
 
 def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
     """What a new PostgreSQL does once: roles, databases and rights, with the passwords of its environment."""
-    keys = ("DBT_PASSWORD", target.database_key)
+    keys = passwords(target)
     marked = Settings(settings.root, {**settings.values, **{key: f"@{key}@" for key in keys}}, settings.project)
     script = bootstrap.sql(marked, [target], project.database if project.shared else bootstrap.WAREHOUSE, alone=True)
     for key in keys:
