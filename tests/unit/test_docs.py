@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from stack import orchestrators
 
 from ..stacks import ROOT
 
@@ -28,6 +31,16 @@ def test_a_comparison_is_what_its_figures_are(folder) -> None:
     argv = [sys.executable, "-m", "compare.glance", str(folder)]
     made = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
     assert (folder / "README.md").read_text(encoding="utf-8") == made.stdout
+
+
+def test_every_key_of_an_orchestrator_is_described() -> None:
+    page, native = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("orchestrator.md", "native.md"))
+    for orchestrator in orchestrators.load_all(ROOT).values():
+        block = yaml.safe_load(orchestrator.file.read_text(encoding="utf-8"))["x-orchestrator"]
+        keys = [*block, *block.get("login", {})]
+        assert [key for key in keys if f"`{key}`" not in page and f"`{key}: " not in page] == []
+        beside = yaml.safe_load((ROOT / "docker" / orchestrator.name / orchestrators.NATIVE).read_text(encoding="utf-8"))
+        assert [key for key in beside if f"\n{key}: " not in native] == []
 
 
 def anchors(page: Path) -> set[str]:
