@@ -613,6 +613,26 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
 
 
 @command(
+    optional=["upgrade"],
+    help={"upgrade": "Take the newest versions: of all packages, of the one that is named, or the version that NAME==VERSION asks for."},
+)
+def lock(c: Context, upgrade: str | bool | None = None) -> None:
+    """Make every lock again from the requirements*.in beside it, for people who work on this checkout."""
+    from stack import console, environments, locks, settings
+    from stack.runner import Runner
+
+    console.dry = c.config.run.dry
+    own, _ = settings.load(ROOT, os.environ, write=False)
+    runner = environments.trusting(Runner({}, echo=c.config.run.echo, dry=console.dry), own)
+    with console.Waiting("lock", "packages") as waiting:
+        changed = locks.make(ROOT, runner, "" if upgrade is True else upgrade or None, waiting.detail)
+    for path in changed:
+        console.ok(f"{path.relative_to(ROOT).as_posix()} has changed")
+    if not changed and not console.dry:
+        console.ok("Every lock is as its requirements have it")
+
+
+@command(
     help={
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",
