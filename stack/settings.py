@@ -206,18 +206,29 @@ def _for_compose(value: str) -> str:
 
 
 def assign(root: Path, key: str, value: str) -> None:
-    """Give ``key`` another value in ``.env``, in its own line or a new one; everything else stays as it is."""
+    """Give ``key`` another value in ``.env``: in its own line, where its default stands, or in a new one; all else stays as it is."""
     path = root / ".env"
     _check_control(key, value)
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
     line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
     lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
     places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
+    places += [number for number, old in enumerate(lines) if old.startswith(f"#{key}=")]
     if places:
         lines[places[0]] = line
     else:
         lines.append(line)
     _write_private(path, "\n".join(lines) + "\n", new=False)
+
+
+def fresh(example: str) -> str:
+    """A new ``.env``: ``example`` with a # before each default. A default that moves with a later version must not stay behind in it."""
+
+    def shown(line: str) -> str:
+        match = _ASSIGNMENT.match(line)
+        return f"#{line}" if match and match[2] not in _MAKERS else line
+
+    return "\n".join(map(shown, _LINE_END.split(example)))
 
 
 def complete(text: str, example: str) -> tuple[str, list[str]]:
@@ -253,7 +264,7 @@ def _read(path: Path, example: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        return example
+        return fresh(example)
     except UnicodeDecodeError as error:
         why = f"Byte {error.start + 1} is no UTF-8."
         raise BadConfiguration(".env is not a text in UTF-8.", why, "Save it as UTF-8, without other encodings.") from None

@@ -49,7 +49,7 @@ def test_a_changed_setting_takes_effect_at_the_next_up(stack) -> None:
     before = stack.root("dagster-code")
     env = stack.folder / ".env"
     text = env.read_text()
-    env.write_text(text.replace("SCHEDULES_ENABLED=false", "SCHEDULES_ENABLED=true"))
+    env.write_text(text + "SCHEDULES_ENABLED=true\n")
     try:
         stack.invoke("up", "--orch", "dagster")
         after = stack.root("dagster-code")

@@ -414,7 +414,9 @@ def test_use_notes_the_project_and_says_what_it_found(checkout, jaffle, capsys) 
     for words in ("dbt project jaffle, 2 models", "the stack's own PostgreSQL, database jaffle", "dbt-labs/dbt_utils", "MISSED is not set"):
         assert words in said
     after = (checkout / ".env").read_text().splitlines()
-    assert [(old, new) for old, new in zip(lines, after) if old != new] == [("DBT_PROJECT=dbt_project", f"DBT_PROJECT={jaffle.as_posix()}")]
+    assert [(old, new) for old, new in zip(lines, after) if old != new] == [
+        ("#DBT_PROJECT=dbt_project", f"DBT_PROJECT={jaffle.as_posix()}")
+    ]
     assert project.folder(settings.load(checkout, {})[0]) == jaffle
 
 
@@ -426,7 +428,7 @@ def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
     before = (checkout / ".env").read_text()
     project.use(loaded, ENVIRON, str(jaffle), "own")
     assert "the warehouse is what the profile names" in capsys.readouterr().out
-    assert (checkout / ".env").read_text() == before.replace("WAREHOUSE=auto", "WAREHOUSE=own")
+    assert (checkout / ".env").read_text() == before.replace("#WAREHOUSE=auto", "WAREHOUSE=own")
 
 
 def test_what_only_describes_the_project_asks_for_no_variable(checkout, jaffle) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,18 @@ def test_first_use_writes_secrets_that_only_the_owner_can_read(checkout) -> None
         assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o644
         settings.load(checkout, {})
         assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o600
+
+
+def test_a_default_that_moves_is_not_kept_by_an_env_file_of_before(checkout) -> None:
+    settings.load(checkout, {})
+    secrets = {key for key, value in dotenv_values(checkout / ".env.example").items() if value.startswith("<")}
+    assert dotenv_values(checkout / ".env").keys() == secrets
+    settings.assign(checkout, "AIRFLOW_PORT", "8099")
+    example = (checkout / ".env.example").read_text()
+    assert len((checkout / ".env").read_text().splitlines()) == len(example.splitlines())  # in its place, with what is said of it
+    (checkout / ".env.example").write_text(re.sub("(?m)^AIRFLOW_(IMAGE|PORT)=.*", r"AIRFLOW_\1=8077", example))
+    found, _ = settings.load(checkout, {})
+    assert (found["AIRFLOW_IMAGE"], found["AIRFLOW_PORT"]) == ("8077", "8099")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rights follow from the folder there")

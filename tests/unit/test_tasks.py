@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from dotenv import dotenv_values
 
+from stack import settings
 from stack.ports import unused
 
 from ..stacks import PORTS
@@ -81,7 +81,7 @@ def test_a_release_that_is_gone_keeps_nobody_from_leaving_it(invoke) -> None:
     """What looks, stops or leaves needs no file of it; what runs something would run something else."""
     assert invoke("status").returncode == 0
     env = invoke.folder / ".env"
-    env.write_text(env.read_text().replace("RELEASE_FILE=", "RELEASE_FILE=.stack/gone.json"))
+    env.write_text(env.read_text() + "RELEASE_FILE=.stack/gone.json\n")
     for words in ("status",), ("down",):
         done = invoke(*words)
         assert done.returncode == 0, done.stderr
@@ -188,6 +188,21 @@ def test_doctor_works_with_nothing_set_up_and_changes_nothing(invoke, free) -> N
     assert not (invoke.folder / ".stack").exists()
 
 
+@pytest.mark.parametrize(
+    ("image", "other"),
+    [
+        ("mirror.example:5000/apache/airflow:3.0.0-python3.12", True),
+        ("mirror.example:5000/apache/airflow@sha256:0123", False),
+        ("mirror.example:5000/airflow", False),
+    ],
+)
+def test_doctor_shows_a_base_image_of_another_version(invoke, free, image, other) -> None:
+    (invoke.folder / ".env").write_text(f"AIRFLOW_IMAGE={image}\n")
+    done = invoke("doctor", **free)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("! Base images: AIRFLOW_IMAGE has the version 3.0.0-python3.12" in done.stdout) == other
+
+
 def test_doctor_goes_on_after_what_is_broken_and_ends_with_the_code_of_the_first(invoke) -> None:
     (invoke.folder / ".env").write_text("DAGSTER_PROT=3001\n")
     (invoke.folder / "compose" / "docker-compose-prefect.yaml").write_text("services: [")
@@ -240,17 +255,17 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         done = invoke("status", "--json")
         assert json.loads(done.stdout)["orchestrator"] is None
         said = done.stderr
-        chosen = dotenv_values(invoke.folder / ".env")
+        chosen = settings.load(invoke.folder, {})[0].values
         found = {int(chosen[key]) for key in PORTS}
         assert len(found) == 4
         assert taken not in found
         assert f"POSTGRES_PORT is {chosen['POSTGRES_PORT']}: {taken} is taken on this machine." in said
         invoke("status")
-        assert dotenv_values(invoke.folder / ".env") == chosen
+        assert settings.load(invoke.folder, {})[0].values == chosen
     (invoke.folder / ".env").unlink()
     (invoke.folder / ".stack" / "native").mkdir(parents=True)  # it is not new, and what holds its ports may be its own
     with socket.socket() as other:
         other.bind(("127.0.0.1", taken))
         other.listen()
         invoke("status")
-        assert dotenv_values(invoke.folder / ".env")["POSTGRES_PORT"] == str(taken)
+        assert settings.load(invoke.folder, {})[0]["POSTGRES_PORT"] == str(taken)
