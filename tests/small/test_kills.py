@@ -48,10 +48,10 @@ def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) 
         find(stack, name, victim).kill()
         watch(stack, SECONDS)  # what was being built at the time would end in this
         stack.invoke("up", "--orch", name)  # which Docker does by itself
-        watch(stack, 240, until=lambda: run.poll() is not None)
+        watch(stack, 150, until=lambda: run.poll() is not None)  # Airflow by itself would leave a killed scheduler's tasks alone for 300 s
         assert run.poll() is not None, "the run neither ended nor went on"
         code, out = ended(run)
-        wait_until(lambda: runs.ask_runs(stack, "active_runs") == [] or int(stack.sql(SLOW)) > 1, 240)
+        wait_until(lambda: runs.ask_runs(stack, "active_runs") == [] or int(stack.sql(SLOW)) > 1, 150)
         assert int(stack.sql(SLOW)) <= 1
     # 10: the service that `invoke run` asks is the one that was killed.
     assert code in (0, 1, 10), out
