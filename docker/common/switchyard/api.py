@@ -57,23 +57,22 @@ def request(
     data = None if body is None else json.dumps(body).encode()
     message = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
     # The orchestrator is always a neighbour: a company proxy set for the build must not be asked for it.
-    again = tries > 1 and (twice or method in ("GET", "PATCH"))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(message, timeout=timeout) as answer:
-            text = answer.read()
-    except urllib.error.HTTPError as error:
-        if error.code >= 500 and again:
-            time.sleep(PAUSE)
-            return request(method, url, body, headers, timeout, tries - 1, twice)
-        detail = error.read().decode(errors="replace")[:500]
-        raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
-    except OSError as error:  # URLError, time-outs and resets alike
-        if again and isinstance(getattr(error, "reason", error), TimeoutError | ConnectionResetError):
-            time.sleep(PAUSE)
-            return request(method, url, body, headers, timeout, tries - 1, twice)
-        raise ApiError(f"{method} {url}: {error}") from None
-    return json.loads(text) if text.strip() else None
+    left = tries if twice or method in ("GET", "PATCH") else 1
+    while True:
+        left -= 1
+        try:
+            with opener.open(message, timeout=timeout) as answer:
+                text = answer.read()
+            return json.loads(text) if text.strip() else None
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or not left:
+                detail = error.read().decode(errors="replace")[:500]
+                raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
+        except OSError as error:  # URLError, time-outs and resets alike
+            if not left or not isinstance(getattr(error, "reason", error), TimeoutError | ConnectionResetError):
+                raise ApiError(f"{method} {url}: {error}") from None
+        time.sleep(PAUSE)
 
 
 def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: float = 0.5) -> T:
