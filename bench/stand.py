@@ -29,6 +29,7 @@ from stack.runtime import POSTGRES
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 PROJECT = f"switchyard-bench-{CHECKOUT}"
 RUNTIMES = ("docker", "native")
+COMMAND_TIMEOUT_S = 3600  # a build at ten million orders takes a part of it
 
 
 class Stand:
@@ -89,10 +90,14 @@ class Stand:
         """Run any program in the copy, or in ``folder``, and return what it prints; ``env``, when given, is all of its environment.
 
         Raises:
-            StackError: it does not end well.
+            StackError: it does not end well, or not within `COMMAND_TIMEOUT_S`.
         """
-        place = folder or self.folder
-        done = subprocess.run(argv, cwd=place, env=env or self.env, input=stdin, capture_output=True, text=True, encoding="utf-8")
+        place, env = folder or self.folder, env or self.env
+        limit = COMMAND_TIMEOUT_S
+        try:
+            done = subprocess.run(argv, cwd=place, env=env, input=stdin, timeout=limit, capture_output=True, text=True, encoding="utf-8")
+        except subprocess.TimeoutExpired:
+            raise StackError(f"What was to be measured has not ended after {limit} s: {' '.join(argv[-3:])}") from None
         if done.returncode:
             said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
             raise StackError(f"What was to be measured fails with {done.returncode}: {' '.join(argv[-3:])}", said, "invoke doctor")
