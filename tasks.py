@@ -478,7 +478,7 @@ def generate(
     c: Context, orders: str | None = None, seed: str = "1", days: str | None = None, yes: bool = False, runtime: str | None = None
 ) -> None:
     """Fill the raw tables with a made-up shop of any size, or add days to it; `invoke run` then builds the marts from it."""
-    from stack import shop
+    from stack import generate as generated
     from stack.errors import BadUsage
 
     if (orders is None) == (days is None):
@@ -486,7 +486,7 @@ def generate(
     count = whole("--orders", orders) if orders is not None else whole("--days", days or "")
     chosen_seed = whole("--seed", seed)
     with changing(c, "generate", runtime, starting=True) as chosen:
-        shop.new(chosen, count, chosen_seed, yes=yes) if orders is not None else shop.append(chosen, count)
+        generated.new(chosen, count, chosen_seed, yes=yes) if orders is not None else generated.append(chosen, count)
 
 
 @command(

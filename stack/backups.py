@@ -107,7 +107,7 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
         RunInProgress: something works on the data.
     """
     warehouse.require_shared(runtime, "restore")
-    with _told_apart(Path(file)):
+    with _explained(Path(file)):
         if not stat.S_ISREG(os.stat(file).st_mode):  # it is read twice
             raise BadUsage(f"{file} is no ordinary file.", "", ANOTHER)
         archive = open(file, "rb", buffering=0)  # what is read from here, the programs read from there
@@ -130,7 +130,7 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
 def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool = False) -> Path | None:
     root = runtime.settings.root
     target = Path(file) if file else default_file(root, datetime.now(timezone.utc), database)
-    with _told_apart(target):
+    with _explained(target):
         if not runtime.runner.dry:
             if not file:
                 target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -144,7 +144,7 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
             if empty_is_fine:
                 return None
             raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
-        with _told_apart(target), console.Waiting("back up", "the warehouse"):
+        with _explained(target), console.Waiting("back up", "the warehouse"):
             _dump(runtime, database, schemas, partial_file(root, target), target)
     return target
 
@@ -202,7 +202,7 @@ def _failed(what: str, said: str, next: str, folder: Path | None = None) -> Stac
 
 
 @contextmanager
-def _told_apart(file: Path) -> Iterator[None]:
+def _explained(file: Path) -> Iterator[None]:
     """Turn what the file system refuses into an error for the user.
 
     Raises:

@@ -675,8 +675,8 @@ class Docker:
     def stop_orchestrator(self, on_line: OnLine) -> None:
         """Stop and remove the orchestrator's containers; PostgreSQL's stays as it is."""
         found = [service for service in self.services() if service.orchestrator]
-        waves = stop_order([service.name for service in found], self.orchestrators.values())
-        argvs = [["docker", "stop", *(service.container for service in found if service.name in wave)] for wave in waves]
+        groups = stop_order([service.name for service in found], self.orchestrators.values())
+        argvs = [["docker", "stop", *(service.container for service in found if service.name in group)] for group in groups]
         if found:
             argvs.append(["docker", "rm", "--force", *(service.container for service in found)])
         for argv in argvs:

@@ -205,8 +205,8 @@ class Native:
         on_line("stopping what runs")
         if not self.runner.dry:
             records = self.processes.records()
-            for wave in stop_order([record.service for record in records], self.orchestrators.values()):
-                self.processes.stop([record for record in records if record.service in wave])
+            for group in stop_order([record.service for record in records], self.orchestrators.values()):
+                self.processes.stop([record for record in records if record.service in group])
 
     def down(self, on_line: OnLine) -> None:
         """End everything; the data stays."""

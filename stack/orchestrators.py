@@ -287,13 +287,13 @@ def stop_order(services: Sequence[str], known: Iterable[Orchestrator]) -> list[l
         known: every known orchestrator.
     """
     after = {service: others for orchestrator in known for service, others in orchestrator.after.items()}
-    waves, left = [], list(services)
+    groups, left = [], list(services)
     while left:
         needed = {other for service in left for other in after.get(service, ())}
-        wave = [service for service in left if service not in needed] or left
-        waves.append(wave)
-        left = [service for service in left if service not in wave]
-    return waves
+        group = [service for service in left if service not in needed] or left
+        groups.append(group)
+        left = [service for service in left if service not in group]
+    return groups
 
 
 def find(orchestrators: Mapping[str, Orchestrator], name: str, setting: str = "") -> Orchestrator:

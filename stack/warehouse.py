@@ -50,16 +50,16 @@ and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now
 @contextmanager
 def watched(runtime: Runtime) -> Iterator[None]:
     """Show who waits for whose lock: a node of a run that is followed, or a backup. Both would stand still without a word."""
-    over = threading.Event()
+    ended = threading.Event()
 
     def watch() -> None:
         shown: set[str] = set()
-        while not over.wait(LOOK):
+        while not ended.wait(LOOK):
             with suppress(StackError, OSError):  # the project may just be edited, and who asked for the run may have gone
                 if not runtime.project.shared:
                     return
                 for line in query(runtime, _WAITING):
-                    if line not in shown and not over.is_set():
+                    if line not in shown and not ended.is_set():
                         console.advice(line)
                         shown.add(line)
 
@@ -68,7 +68,7 @@ def watched(runtime: Runtime) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
 
 
 @contextmanager

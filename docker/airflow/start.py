@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg2
 from airflow.utils.db import check_migrations
 
-from switchyard import ending, project
+from switchyard import project, quick_exit
 
 RUNS = "dag_run,task_instance_history,xcom,log,job"  # not what it knows of the DAGs, as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
@@ -90,4 +90,4 @@ if __name__ == "__main__":
         delete_old_runs()
         import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
     (command,) = entry_points(group="console_scripts", name="airflow")
-    ending.run(command.load())
+    quick_exit.run(command.load())

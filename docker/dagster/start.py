@@ -70,4 +70,4 @@ if __name__ == "__main__":
         if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
             add_dbt()
         project.share_files()
-        warm.become(sys.argv[1:])
+        warm.exec_command(sys.argv[1:])

@@ -15,7 +15,7 @@ TABLES = ("raw_customers", "raw_order_items", "raw_orders", "raw_payments", "raw
 MARTS = ("dim_customers", "dim_products", "fct_daily_sales", "fct_orders", "rpt_customer_cohorts", "rpt_sales_summary")
 ORDERS = 1500
 # Of the raw tables at this size with the seed 1, on whatever machine and runtime they were made. After a change of
-# stack/shop.sql that is meant to change them: take the new one from the failing assertion.
+# stack/generate.sql that is meant to change them: take the new one from the failing assertion.
 DIGEST = "1d3d1b49a69ec5777279814f01d60bc8"
 
 

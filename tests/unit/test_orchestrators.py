@@ -149,7 +149,7 @@ def test_what_is_no_name_is_refused(root, name) -> None:
 
 
 @pytest.mark.parametrize(
-    ("services", "waves"),
+    ("services", "groups"),
     [
         pytest.param(["prefect-server", "prefect-worker"], [["prefect-worker"], ["prefect-server"]], id="one signs off at the other"),
         pytest.param(["dagster-code", "dagster-daemon"], [["dagster-code", "dagster-daemon"]], id="those that need no other stop at once"),
@@ -157,8 +157,8 @@ def test_what_is_no_name_is_refused(root, name) -> None:
         pytest.param([], [], id="nothing runs"),
     ],
 )
-def test_a_service_is_stopped_before_those_that_it_needs(root, services, waves) -> None:
-    assert orchestrators.stop_order(services, orchestrators.load_all(root).values()) == waves
+def test_a_service_is_stopped_before_those_that_it_needs(root, services, groups) -> None:
+    assert orchestrators.stop_order(services, orchestrators.load_all(root).values()) == groups
 
 
 def test_services_that_need_each_other_are_stopped_all_the_same(folder) -> None:

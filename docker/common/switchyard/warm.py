@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from switchyard import dbt_internals, ending, project
+from switchyard import dbt_internals, project, quick_exit
 
 if sys.platform != "win32":
     import resource
@@ -61,7 +61,7 @@ def find_dbt(path: str | None) -> str | None:
     return None
 
 
-def become(command: list[str]) -> NoReturn:
+def exec_command(command: list[str]) -> NoReturn:
     """Start the server, with the Python that belongs to the dbt of PATH, and become ``command``."""
     dbt = find_dbt(os.environ.get("PATH"))
     if sys.platform == "linux" and dbt:
@@ -342,7 +342,7 @@ class Server:
         try:
             pid = os.fork()
             if pid == 0:
-                ending.run(partial(self._child, request, server))
+                quick_exit.run(partial(self._child, request, server))
             return pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -402,4 +402,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(int(sys.argv[2]), sys.argv[3], cold="cold" in sys.argv[4:])
     else:
-        become(sys.argv[1:])
+        exec_command(sys.argv[1:])

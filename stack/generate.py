@@ -115,8 +115,8 @@ def _script(new: bool) -> str:
     parts = ["\\encoding UTF8\n", f"set client_min_messages = warning;\nset application_name = '{NAME}';\n"]
     if new:
         products = (ROOT / "dbt_project" / "seeds" / "raw" / "raw_products.csv").read_text(encoding="utf-8")
-        parts += [_sql("shop_tables.sql"), products.rstrip("\n"), "\n\\.\n"]
-    return "".join([*parts, _sql("shop.sql")])
+        parts += [_sql("generate_tables.sql"), products.rstrip("\n"), "\n\\.\n"]
+    return "".join([*parts, _sql("generate.sql")])
 
 
 def _sql(name: str) -> str:

@@ -1,4 +1,4 @@
--- What psql runs for `invoke generate`; stack/shop.py says with which variables.
+-- What psql runs for `invoke generate`; stack/generate.py says with which variables.
 --
 -- A made-up shop of any size, in the server alone: what dbt_project/scripts/generate_seeds.py does for the seeds, as SQL.
 -- Every value is a hash of its row's number, of what it is, and of the seed, so that no order of execution matters, any part
