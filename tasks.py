@@ -130,6 +130,8 @@ def runtime_of(
 
     console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
+    if not leaving:  # what is up can be stopped, whatever another one lacks
+        orchestrators.require_keys(known, settings.defaults(ROOT, {}).values)
     new = neighbours.is_new(ROOT) and not console.dry
     released = True
     try:
@@ -148,7 +150,6 @@ def runtime_of(
             for line in neighbours.settle(loaded, os.environ, Runner({})):
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ, released=released)
-    orchestrators.require_keys(known, loaded.values)
 
     def choose(loaded: Settings) -> tuple[Runtime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}

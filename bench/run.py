@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import memory
 from bench.harness import Figure, ratio
-from bench.stand import Stand
+from bench.stand import COMMAND_TIMEOUT_S, Stand, kill
 from stack.errors import StackError
 
 INTEGRATIONS = {"airflow": ("vendor", "lean")}
@@ -183,13 +183,16 @@ def orchestrated(stand: Stand, name: str, seconds: float | None = None) -> Timel
 
 
 def typed(stand: Stand, *args: str, seconds: float | None = None) -> Typed:
-    """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge. It is killed after so many seconds."""
+    """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge.
+
+    It is killed after so many seconds, or `COMMAND_TIMEOUT_S`.
+    """
     lines: list[tuple[float, str]] = []
     began = time.time()
     with subprocess.Popen(
         stand.argv(*args), cwd=stand.folder, env=stand.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
     ) as process:
-        limit = threading.Timer(seconds or threading.TIMEOUT_MAX, process.kill)
+        limit = threading.Timer(seconds or COMMAND_TIMEOUT_S, kill, [process.pid])
         limit.daemon = True
         limit.start()
         for line in process.stdout or ():

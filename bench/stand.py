@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 PROJECT = f"switchyard-bench-{CHECKOUT}"
 RUNTIMES = ("docker", "native")
 COMMAND_TIMEOUT_S = 3600  # a build at ten million orders takes a part of it
+
+
+def kill(pid: int) -> None:
+    """Kill a process and all that it has started: what a command leaves would hold the stack's lock."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 class Stand:
@@ -92,16 +101,18 @@ class Stand:
         Raises:
             StackError: it does not end well, or not within `COMMAND_TIMEOUT_S`.
         """
+        pipe = subprocess.PIPE
         place, env = folder or self.folder, env or self.env
-        limit = COMMAND_TIMEOUT_S
-        try:
-            done = subprocess.run(argv, cwd=place, env=env, input=stdin, timeout=limit, capture_output=True, text=True, encoding="utf-8")
-        except subprocess.TimeoutExpired:
-            raise StackError(f"What was to be measured has not ended after {limit} s: {' '.join(argv[-3:])}") from None
-        if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-            raise StackError(f"What was to be measured fails with {done.returncode}: {' '.join(argv[-3:])}", said, "invoke doctor")
-        return done.stdout
+        with subprocess.Popen(argv, cwd=place, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:
+            try:
+                out, errors = process.communicate(stdin, COMMAND_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                kill(process.pid)
+                raise StackError(f"What was to be measured has not ended after {COMMAND_TIMEOUT_S} s: {' '.join(argv[-3:])}") from None
+        if process.returncode:
+            said = "\n".join((out + errors).splitlines()[-15:])
+            raise StackError(f"What was to be measured fails with {process.returncode}: {' '.join(argv[-3:])}", said, "invoke doctor")
+        return out
 
     def on(self, name: str | None) -> None:
         """Make ``name`` the active orchestrator; with None, PostgreSQL alone is left."""

@@ -199,5 +199,6 @@ def _base_images(root: Path, loaded: Settings) -> str:
 def _compose_file(root: Path, file: Path, known: dict[str, Orchestrator]) -> str:
     found = orchestrators.load(root, file)
     if found:
+        orchestrators.require_keys({found.name: found}, settings.defaults(root, {}).values)
         known[found.name] = found
     return found.title if found else "no orchestrator"

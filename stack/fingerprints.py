@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from stack import certificates
+from stack.orchestrators import NATIVE
 from stack.project import Project
 from stack.settings import Settings
 from switchyard import project as files
@@ -27,7 +28,10 @@ def environment(settings: Settings, image: str, project: Project | None) -> str:
     """
     digest = hashlib.sha256()
     for folder in (settings.root / "docker" / "common", settings.root / "docker" / image):
-        digest.update(files.fingerprint(folder).encode())
+        for path in files.files(folder):
+            name = path.relative_to(folder).as_posix()
+            if name != NATIVE and not name.startswith("helm/"):  # no image has them
+                digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
     digest.update("\n".join(settings[key] for key in BASE_IMAGE_KEYS).encode())

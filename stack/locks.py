@@ -16,6 +16,7 @@ ALWAYS = ("--quiet", "--no-emit-index-url", "--no-annotate", "--no-header")
 # What a file has that does not name others: its lock is for every platform and every Python that can run Invoke.
 OPTIONS = "--universal --python-version 3.10 --generate-hashes"
 _OWN = re.compile(r"^# lock: (.*)$", re.M)
+_ASKED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==([\w.+!-]+))?", re.A)
 
 
 def sources(root: Path) -> list[Path]:
@@ -38,11 +39,6 @@ def argv(source: Path, upgrade: str | None) -> list[str]:
     return [*environments.UV, "pip", "compile", *ALWAYS, *options, *moving, "--output-file", str(lock), str(source)]
 
 
-def pinned(source: Path, name: str) -> Iterator[re.Match[str]]:
-    """The lines of a file that pin the package ``name`` to a version."""
-    return re.finditer(rf"^({re.escape(name)}==)(\S+)", source.read_text(encoding="utf-8"), re.M | re.I)
-
-
 def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> list[Path]:
     """Make every lock, and return those that have changed.
 
@@ -54,27 +50,45 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
         on_line: called with each lock that is made.
 
     Raises:
-        BadUsage: no lock has the package.
-        BuildFailed: the requirements of a file contradict each other; with uv's own words.
+        BadUsage: no lock has the package, or it is none.
+        BuildFailed: the requirements of a file contradict each other; with uv's own words. No file is pinned otherwise than before.
     """
-    name, _, version = (upgrade or "").partition("==")
-    if upgrade and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
+    asked = _ASKED.fullmatch(upgrade) if upgrade else None
+    if upgrade and not asked:
+        raise BadUsage(f"{upgrade!r} is no package, nor a package and its version.", "", "invoke lock --upgrade dbt-core==1.11.16")
+    name, version = asked.groups() if asked else ("", None)
+    if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
+    pinned = _pin(root, name, version) if version and not runner.dry else {}
     changed = []
-    for source in sources(root):
-        if version and next(pinned(source, name), None) and not runner.dry:
-            text = source.read_text(encoding="utf-8")
-            source.write_text(re.sub(rf"^({re.escape(name)}==)\S+", rf"\g<1>{version}", text, flags=re.M | re.I), encoding="utf-8")
-        lock = source.with_suffix(".txt")
-        on_line(lock.relative_to(root).as_posix())
-        before = lock.read_bytes() if lock.exists() else b""
-        done = runner.follow(argv(source, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
-        if done.code:
-            where = source.relative_to(root).as_posix()
-            raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), f"Change {where}, then: invoke lock")
-        if lock.exists() and lock.read_bytes() != before:
-            changed.append(lock)
+    try:
+        for source in sources(root):
+            lock = source.with_suffix(".txt")
+            on_line(lock.relative_to(root).as_posix())
+            before = lock.read_bytes() if lock.exists() else b""
+            done = runner.follow(argv(source, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
+            if done.code:
+                where = source.relative_to(root).as_posix()
+                raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), f"Change {where}, then: invoke lock")
+            if lock.exists() and lock.read_bytes() != before:
+                changed.append(lock)
+    except BaseException:
+        for source, text in pinned.items():
+            source.write_bytes(text)
+        raise
     return changed
+
+
+def _pin(root: Path, name: str, version: str) -> dict[Path, bytes]:
+    """Write a version into each file that pins the package; returns those files as they were."""
+    before = {}
+    for source in sources(root):
+        old = source.read_bytes()
+        new = re.sub(rf"^({re.escape(name)}==)\S+".encode(), lambda match: match[1] + version.encode(), old, flags=re.M | re.I)
+        if new != old:
+            before[source] = old
+            source.write_bytes(new)
+    return before
 
 
 def _texts(root: Path) -> Iterator[str]:

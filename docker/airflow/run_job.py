@@ -122,7 +122,11 @@ def rerun() -> bool:
     forget(airflow, path, nodes)
     if len(again) < len(tasks):
         # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
-        airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
+        try:
+            airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
+        except api.ApiError as error:
+            if error.status != 409:  # it is skipped already: the answer to a first request was lost
+                raise
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": again, "only_failed": True, "run_on_latest_version": True}
     airflow.request("POST", f"dags/{dag}/clearTaskInstances", body)
     url = page(dag, run_id)

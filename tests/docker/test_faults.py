@@ -6,7 +6,7 @@ import pytest
 
 from ..faults import STEPS, recovers, waits
 
-SHORT = [("restore", "restored")]  # tests/small has one of each command every day
+SHORT = [("restore", "restored")]  # tests/small has others every day, natively
 CASES = [
     pytest.param(command, point, marks=() if (command, point) in SHORT else pytest.mark.long)
     for command, points in STEPS.items()

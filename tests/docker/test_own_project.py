@@ -7,7 +7,7 @@ import pytest
 from .. import own
 
 
-# Each builds an image of its own, with an adapter; test_release.py has a project of a person's own in containers every day.
+# Each builds an image of its own, with an adapter; tests/small has a project of a person's own, natively, every day.
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
 def test_a_project_on_duckdb_with_jobs_of_its_own(stack, reference, tmp_path, name) -> None:

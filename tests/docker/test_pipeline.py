@@ -86,7 +86,7 @@ def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) ->
     assert clean(stack)
 
 
-@pytest.mark.long  # test_release.py has this every day
+@pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
 def test_the_baked_image_runs_without_any_mount(stack, orchestrator, reference) -> None:
     stack.invoke("up", "--orch", orchestrator, "--baked")
     status = stack.status()

@@ -12,7 +12,7 @@ from switchyard import api
 from .. import pages
 from ..certificates import company
 from ..stacks import Arguments
-from .conftest import PROJECT
+from .conftest import PROJECT, python_image
 
 OWN = {("airflow", "airflow"), ("dagster", "dagster"), ("prefect", "prefect"), ("dbt", "airflow")}
 
@@ -178,7 +178,7 @@ def test_an_image_trusts_the_companys_certificates(stack, tmp_path) -> None:
     folder = tmp_path / "checkout"
     for name in ("certs", "docker", "dbt_project"):
         shutil.copytree(stack.folder / name, folder / name)
-    base = stack.env.get("PYTHON_IMAGE") or stack.secrets()["PYTHON_IMAGE"]
+    base = python_image()
 
     def answer(tag: str) -> str:
         """The last words of an image's Python that asks the company's server; `invoke clean --images` knows the tag."""

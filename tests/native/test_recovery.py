@@ -49,7 +49,7 @@ def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
     stack.invoke("run", "--job", "smoke")
 
 
-@pytest.mark.long  # tests/small kills commands at each of their steps
+@pytest.mark.long
 def test_up_killed_in_the_middle(stack, reference) -> None:
     stack.invoke("down")
     stack.kill_in_the_middle("up", "--orch", "dagster", when=lambda: stack.started("dagster-code"))

@@ -24,12 +24,12 @@ def name(request) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster", "airflow"), indirect=True, scope="module")  # test_flow_runs.py is Prefect's
+@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow", "prefect"), indirect=True, scope="module")
 def test_a_run_is_shown_and_canceled(stack, reference, name) -> None:
     runs.canceled_run(stack, name, reference)
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow"), indirect=True, scope="module")  # test_schedules.py has Dagster's
+@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow", "prefect"), indirect=True, scope="module")  # test_schedules.py has Dagster's
 def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 

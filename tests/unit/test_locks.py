@@ -80,6 +80,13 @@ def test_what_cannot_be_locked_is_named(checkout) -> None:
     with pytest.raises(BuildFailed, match=r"docker/one/requirements\.in") as caught:
         made(checkout, "pinned==3.0")
     assert "pinned==3.0" in caught.value.why
+    assert "\npinned==1.0\n" in (checkout / "docker" / "one" / "requirements.in").read_text()
+
+
+@pytest.mark.parametrize("upgrade", ["pinned==", "pinned==\\q", "pinned==1.0\nother==2", "pinned>=2", "-r x", "pinned [x]"])
+def test_what_is_no_package_is_refused(checkout, upgrade) -> None:
+    with pytest.raises(BadUsage, match="is no package"):
+        made(checkout, upgrade)
 
 
 def test_a_dry_run_changes_nothing(checkout) -> None:

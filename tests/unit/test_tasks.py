@@ -57,6 +57,7 @@ TASKS = (
     "compare",
     "release",
     "eject",
+    "lock",
 )
 
 
@@ -91,7 +92,7 @@ def test_a_release_that_is_gone_keeps_nobody_from_leaving_it(invoke) -> None:
         assert done.returncode == 5
         assert "empty RELEASE_FILE in .env" in done.stderr
     assert invoke("use", "shop").returncode == 0
-    assert "RELEASE_FILE=\n" in env.read_text()
+    assert "\nRELEASE_FILE=\n" in env.read_text()
     assert "is no release" not in invoke("status").stderr
 
 
@@ -109,7 +110,9 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
     done = invoke(name, "--help") if after else invoke("--help", name)
     assert done.returncode == 0, done.stderr
     for option in re.split(r"^  (?=-)", done.stdout.split("Options:")[1], flags=re.M)[1:]:
-        assert re.fullmatch(r"(-\w( STRING| INT)?, )?--[\w\[\]-]+(=STRING|=INT)?\s+[A-Z][^.]+\..*", option, flags=re.S), option
+        assert re.fullmatch(r"(-\w( STRING| INT| \[STRING\])?, )?--[\w\[\]-]+(=STRING\]?|=INT)?\s+[A-Z][^.]+\..*", option, flags=re.S), (
+            option
+        )
     assert not (invoke.folder / ".env").exists()
 
 

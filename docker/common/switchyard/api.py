@@ -49,7 +49,7 @@ def request(
         timeout: seconds.
         tries: how often what may be sent twice is sent, where the server answers with its own error (500 and above), or not in time: it
             may be short of time just now, two of its processes may have met a deadlock, or the machine has slept.
-        twice: whether it may, though it is neither a GET nor a PATCH, which have the same effect however often they are sent.
+        twice: whether it may, though it is neither a GET nor a PATCH, which set a state and have no other effect the second time.
 
     Raises:
         ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
