@@ -58,7 +58,11 @@ def run(job: str, options: jobs.Options) -> bool:
     here = folder(run_id)
     here.mkdir(parents=True)
     (here / "job").write_text(json.dumps([job, asdict(options)]))
-    project.ensure_manifest()
+    try:
+        project.ensure_manifest()
+    except project.ParseFailed as error:
+        api.emit("finished", state="failure", seconds=round(time.monotonic() - began, 1), message=str(error))
+        return False
     words = ["--job", job, "--options", json.dumps(asdict(options)), "--run-id", run_id]
     with open(here / "log", "wb") as log:
         argv = [sys.executable, "-m", "luigi", "--module", "flow", "Dbt", *words, "--scheduler-url", os.environ["LUIGI_URL"]]
