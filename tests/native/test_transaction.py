@@ -40,5 +40,6 @@ def test_a_second_command_waits_for_the_first(stack) -> None:
     interruptions.second_command_waits(stack)
 
 
+@pytest.mark.long  # tests/small has a refused switch every day
 def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
     interruptions.run_in_progress(stack, lambda: busy(stack))

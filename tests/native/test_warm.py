@@ -178,6 +178,7 @@ def test_its_files_have_its_callers_umask(stack, server, environ, tmp_path) -> N
     assert (tmp_path / "t" / "manifest.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.long
 def test_a_slow_reader_gets_every_line(typed, server) -> None:
     lines = "{% for i in range(50000) %}{{ print(i) }}{% endfor %}"
     dbt = typed("--quiet", "--log-format", "json", "compile", "--no-populate-cache", "--inline", lines)

@@ -29,17 +29,20 @@ def test_a_run_is_shown_and_canceled(stack, reference, name) -> None:
     runs.canceled_run(stack, name, reference)
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow", "prefect"), indirect=True, scope="module")  # test_schedules.py has Dagster's
+@pytest.mark.parametrize("name", mostly_long(NAMES, "prefect"), indirect=True, scope="module")  # test_schedules.py has Dagster's
 def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 
 
+@pytest.mark.long  # tests/docker has an edit between two runs every day
 @pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
     runs.edits_at_any_time(stack, name, reference)
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster", "airflow"), indirect=True, scope="module")  # test_flow_runs.py is Prefect's
+@pytest.mark.parametrize(
+    "name", mostly_long(NAMES, "dagster"), indirect=True, scope="module"
+)  # as test_airflow.py and test_flow_runs.py
 def test_what_failed_runs_again(stack, reference, name) -> None:
     runs.failed_again(stack, name, reference)
 
