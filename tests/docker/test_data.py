@@ -73,6 +73,7 @@ def test_a_run_needs_an_active_orchestrator(stack) -> None:
     assert "invoke up" in stack.invoke("sql", "select 1", code=8).stderr
 
 
+@pytest.mark.long  # tests/small has a deletion every day
 def test_clean_makes_a_backup_asks_and_deletes_only_ours(stack, reference) -> None:
     stack.on("dagster")
     subprocess.run(["docker", "volume", "create", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)

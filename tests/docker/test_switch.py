@@ -43,7 +43,7 @@ class Watch:
             self.polls += 1
 
 
-@pytest.mark.parametrize("pair", mostly_long(PAIRS, ("dagster", "airflow")), ids="-".join)  # tests/native has a tour of all three every day
+@pytest.mark.parametrize("pair", mostly_long(PAIRS, ("prefect", "dagster")), ids="-".join)  # tests/native has a tour of all three every day
 def test_a_switch_keeps_postgres_and_shows_one_orchestrator_at_a_time(stack, reference, pair) -> None:
     old, new = pair
     stack.on(old)

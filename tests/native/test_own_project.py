@@ -101,7 +101,7 @@ def test_another_project_while_one_is_up_is_refused(stack, duck, projects) -> No
     assert "invoke down" in stack.invoke("use", str(projects / "plain"), code=4).stderr
 
 
-@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "airflow"))
+@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "dagster"))
 def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) -> None:
     """With a model that prints 50,000 lines, one whose name begins as an orchestrator's own task does, and none for the job smoke."""
     stack.on(name)
@@ -118,7 +118,8 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
     assert stack.sql("select current_database(), count(*) from public.chatty") == "tutorial\t2"
 
 
-@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "airflow"))
+@pytest.mark.long
+@pytest.mark.parametrize("name", ORCHESTRATORS)
 def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial, projects, name) -> None:
     """Two that differ by a dot alone, one with other letters than a to z, one of 200 characters. (dbt itself refuses a space.)"""
     stack.on(name)

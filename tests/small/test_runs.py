@@ -144,6 +144,7 @@ def test_a_switch_sees_a_run_that_is_about_to_begin(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
+@pytest.mark.long
 def test_what_is_wrong_with_a_seed_is_said_with_what_helps(stack, reference) -> None:
     stack.on("dagster")
     with stack.edited("seeds/towns.csv", b"id,name\n1,a\n"):
