@@ -40,9 +40,7 @@ def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
     runs.edits_at_any_time(stack, name, reference)
 
 
-@pytest.mark.parametrize(
-    "name", mostly_long(NAMES, "dagster"), indirect=True, scope="module"
-)  # as test_airflow.py and test_flow_runs.py
+@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")  # as test_airflow.py and test_flow_runs.py
 def test_what_failed_runs_again(stack, reference, name) -> None:
     runs.failed_again(stack, name, reference)
 
