@@ -27,6 +27,7 @@ DOING = {
     "cancel": "Cancelling",
     "compare": "Comparing",
     "generate": "Generating",
+    "lock": "Locking",
     "look at": "Looking at",
     "pull": "Pulling",
     "push": "Pushing",

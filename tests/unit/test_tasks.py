@@ -193,6 +193,18 @@ def test_doctor_works_with_nothing_set_up_and_changes_nothing(invoke, free) -> N
 
 
 @pytest.mark.parametrize(
+    ("words", "moving"), [((), ""), (("--upgrade",), "--upgrade"), (("--upgrade", "dbt-core"), "--upgrade-package dbt-core")]
+)
+def test_a_dry_lock_shows_what_it_would_type(invoke, words, moving) -> None:
+    done = invoke("--dry", "lock", *words)
+    assert done.returncode == 0, done.stderr
+    typed = [line for line in done.stdout.splitlines() if "uv" in line and "pip compile" in line]
+    assert any("docker/prefect/requirements.in" in line.replace(os.sep, "/") for line in typed)
+    assert all((moving in line) and (bool(moving) == ("--upgrade" in line)) for line in typed)
+    assert invoke("lock", "--upgrade", "no-such-package").returncode == 2
+
+
+@pytest.mark.parametrize(
     ("image", "other"),
     [
         ("mirror.example:5000/apache/airflow:3.0.0-python3.12", True),
