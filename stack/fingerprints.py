@@ -28,10 +28,9 @@ def environment(settings: Settings, image: str, project: Project | None) -> str:
     """
     digest = hashlib.sha256()
     for folder in (settings.root / "docker" / "common", settings.root / "docker" / image):
-        for path in files.files(folder):
-            name = path.relative_to(folder).as_posix()
-            if name != NATIVE and not name.startswith("helm/"):  # no image has them
-                digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        # No image has native.yaml, nor what is for `invoke eject`.
+        built = (path for path in files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents)
+        digest.update(files.digest(folder, built).encode())
     for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
     digest.update("\n".join(settings[key] for key in BASE_IMAGE_KEYS).encode())

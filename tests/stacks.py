@@ -32,7 +32,6 @@ DAGSTER = ["dagster", *(pytest.param(name, marks=pytest.mark.long) for name in (
 # Those of every day; the long form has all six.
 SHORT = [("dagster", "airflow"), ("airflow", "prefect")]
 PAIRS = list(itertools.pairwise(TOUR))
-SWITCHES = [pytest.param(*pair, marks=() if pair in SHORT else pytest.mark.long) for pair in PAIRS]
 
 # A table's rows as text, in an order that no server's locale changes: equal hashes mean equal content, whoever built it.
 HASHES = """

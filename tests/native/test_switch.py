@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ..stacks import SWITCHES, Arguments
+from ..stacks import PAIRS, SHORT, Arguments, mostly_long
 
 
-@pytest.mark.parametrize(("old", "new"), SWITCHES, ids=lambda name: name)
-def test_a_switch_keeps_postgres_and_builds_the_same_marts(stack, reference, old, new) -> None:
+@pytest.mark.parametrize("pair", mostly_long(PAIRS, *SHORT), ids="-".join)
+def test_a_switch_keeps_postgres_and_builds_the_same_marts(stack, reference, pair) -> None:
+    old, new = pair
     stack.on(old)
     server = stack.root("postgres")
     old_roots = [stack.root(name) for name in stack.states() if name != "postgres"]

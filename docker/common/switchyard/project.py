@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -198,11 +198,16 @@ def fingerprint(project: Path | None = None) -> str:
     neither a profile of the project's own, nor a database or an environment that lies in it.
     """
     root = project or source_dir()
-    digest = hashlib.sha256()
-    for path in files(root):
+    return digest(root, files(root))
+
+
+def digest(root: Path, paths: Iterable[Path]) -> str:
+    """Sixteen hex digits of the names, below ``root``, and the content of files."""
+    found = hashlib.sha256()
+    for path in paths:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()[:16]
+        found.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return found.hexdigest()[:16]
 
 
 def files(root: Path) -> Iterator[Path]:
