@@ -86,15 +86,15 @@ CANCEL = Row(
 KILLED = Row(
     "killed",
     "The service that runs dbt is killed",
-    "kill -9 at the same moment; Docker starts it again, natively `invoke up` does. From then until the command and the run have"
-    " ended, well or not; the next run must succeed.",
+    "kill -9 at the same moment. Docker starts it again; natively, `invoke up` starts all services again. From then until the command and"
+    " the run have ended, well or not; the next run must succeed.",
     "s",
 )
 BESIDE = Row(
     "beside_killed",
     "The other services are killed",
     "kill -9 of every service but that one, at the same moment: the servers of pages and APIs, the daemon. Of Airflow, the scheduler is"
-    " the service that runs dbt. Started again, and judged, as above; natively, `invoke up` starts all services again.",
+    " the service that runs dbt. Started again, and judged, as above.",
     "s",
 )
 RESTARTED = Row(

@@ -134,6 +134,9 @@ class Product(ABC):
         """
 
 
+PRODUCER = "dbt.dbt_producer_watcher"  # Cosmos' task that runs dbt
+
+
 class Airflow(Product):
     """Its REST API: the tasks of the DAG and of its newest run."""
 
@@ -149,7 +152,10 @@ class Airflow(Product):
 
     def things(self) -> list[Thing]:
         """Each task that is one dbt node's own; those of its tests are one task together, and lead on to the next nodes."""
-        tasks = self.tasks()
+        return airflow_things(self.tasks(), self.instances())
+
+    def instances(self) -> dict[str, Any]:
+        """The task instances of the newest run, by the task's id."""
         (run,) = self.request("GET", f"dags/{self.job}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
         path = f"dags/{self.job}/dagRuns/{quote(run['dag_run_id'], safe='')}/taskInstances"
         instances: list[Any] = []
@@ -158,8 +164,7 @@ class Airflow(Product):
             instances += page["task_instances"]
             if not page["task_instances"] or len(instances) >= page["total_entries"]:
                 break
-        done = {one["task_id"]: one for one in instances}
-        return airflow_things(tasks, done)
+        return {one["task_id"]: one for one in instances}
 
     def tasks(self) -> list[Any]:
         """The DAG's."""
@@ -190,12 +195,15 @@ class Airflow(Product):
         if task is None:
             raise StackError(f"Airflow has no task of the model {name}.")
         page, node = f"{run}/tasks/{quote(task, safe='')}", ("see", f".react-flow >> text={name}")
+        # The task of a model never runs where one before it failed; the task that runs dbt has the words of all nodes.
+        failed = self.instances()[task]["state"] == "failed"
+        log = page if failed else f"{run}/tasks/{quote(PRODUCER, safe='')}"
         opened = ("click", "[aria-label^='Show Graph']"), ("click", "[data-testid=expand-all-button]"), node
         alone = ("click", "[aria-label='Collapse Details Panel']"), ("click", ".react-flow__controls-fitview"), node
         return [
             Picture("graph", run, (*opened, *alone)),
             Picture("node", f"{page}/details", (("see", f"h2:has-text('{name}')"), ("see", "text=Failed"))),
-            Picture("log", page, (("see", "text=Post Execute"), ("press", "f"), ("see", "text=Post Execute"))),
+            Picture("log", log, (("see", "text=Post Execute"), ("press", "f"), ("see", "text=Post Execute"))),
         ]
 
 

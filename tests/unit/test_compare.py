@@ -233,8 +233,12 @@ GRAPH = Graph(
             "package_name": "p" if name != "model.q.other" else "q",
             "original_file_path": f"models/{name.split('.')[2]}.sql",
             "materialized": "ephemeral" if name == "model.p.between" else "table",
+            "access": "private" if name == "model.p.hidden" else "protected",
         }
-        for name in ("model.p.first", "model.p.between", "model.p.middle", "model.p.last", "model.q.other", "test.p.t")
+        for name in (
+            *("model.p.first", "model.p.between", "model.p.middle", "model.p.last", "model.p.hidden", "model.q.other"),
+            *("test.p.t", "seed.p.alone"),
+        )
     },
     {
         "model.p.first": ["model.p.middle", "model.p.between"],
@@ -248,6 +252,11 @@ def test_the_model_that_is_broken_has_some_before_it_and_most_after_it() -> None
     assert GRAPH.middle(frozenset(GRAPH.nodes)).id == "model.p.middle"
     assert GRAPH.downstream("model.p.middle") == {"model.p.last", "test.p.t"}
     assert replace(GRAPH, children={}).middle(frozenset(GRAPH.nodes)).id == "model.p.first"
+
+
+def test_the_slow_model_comes_after_all_that_nothing_needs() -> None:
+    assert GRAPH.last(frozenset(GRAPH.nodes)) == ["alone", "between", "last"]
+    assert GRAPH.last(frozenset(GRAPH.nodes) - {"model.p.between", "seed.p.alone"}) == ["last"]
 
 
 def test_what_postgresql_did_for_a_node_is_read_from_its_log() -> None:
