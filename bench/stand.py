@@ -72,7 +72,7 @@ class Stand:
         """The runtime itself, for what no command does."""
         runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": self.name})
         if self.runtime == "docker":
-            return docker.Docker(self.settings, self.orchestrators, runner)
+            return docker.Docker(self.settings, self.orchestrators, runner, self.env)
         return Native(self.settings, self.orchestrators, runner, self.env)
 
     def possible(self) -> list[str]:

@@ -185,7 +185,7 @@ def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Fil
 def sentence(report: Report) -> str:
     """The section's first."""
     return (
-        f"Killed half way through {DAYS} days, a backfill is complete again {report.ranking(COMPLETE)} later, and the days that were filled"
+        f"Killed half way through {DAYS} days, a backfill is complete again after {report.ranking(COMPLETE)}, and the days that were filled"
         f" a second time are {report.ranking(AGAIN)}."
     )
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from bench.run import Typed, typed
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import AT_WORK, FILLING, ROOM, Trial
+from compare.trial import AT_WORK, FILLING, ROOM, SLEPT, Trial
 
 BROKEN = Row(
     "broken_model",
@@ -137,7 +137,7 @@ def broken_model(trial: Trial) -> Iterator[Found]:
     needing = trial.graph.downstream(victim.id) & trial.green
     # Its unit tests need it and yet come before it.
     skipped = needing - trial.graph.before(victim.id)
-    yield spoiled(trial, BROKEN, victim.id, trial.edited(victim.path, NO_SQL), lambda text: mentions(text, victim.name), needing, skipped)
+    yield spoiled(trial, BROKEN, victim.id, trial.edited(victim.path, NO_SQL), lambda text: mentions(text, victim.name), skipped)
     yield from recovered(trial, needing | {victim.id})
 
 
@@ -146,10 +146,12 @@ def recovered(trial: Trial, needed: set[str]) -> Iterator[Found]:
     run = trial.run("--failed")
     executed = trial.spans(run.began, run.ended).keys()
     left = needed - executed
-    verdict = f"ends with exit code {run.code}" if run.code else f"{len(left)} of {len(needed)} left out" if left else "green, all of them"
+    short = f"{len(left)} of {len(needed)} left out" if left else ""
+    verdict = f"ends with exit code {run.code}" if run.code else short or "green, all of them"
     parts = {"needed": sorted(needed), "executed": sorted(executed)}
     yield Found(RECOVERY.id, len(executed) / len(needed), verdict, not run.code and not left, parts)
-    yield Found(GREEN.id, why="the run after the fix failed") if run.code else Found(GREEN.id, run.seconds)
+    short = f"{len(left)} of {len(needed)} left out" if left else ""
+    yield Found(GREEN.id, why="the run after the fix failed") if run.code else Found(GREEN.id, run.seconds, short, False if left else None)
     tests = {node for node in needed if node.startswith(("test.", "unit_test."))}
     if tests:
         yield Found(TESTS.id, len(tests & executed) / len(tests), f"{len(tests & executed)} of {len(tests)}", tests <= executed)
@@ -172,7 +174,7 @@ def failing_test(trial: Trial) -> Iterator[Found]:
     victim = trial.graph.middle(trial.green)
     blocked = trial.graph.blocked(victim.id) & trial.green
     test = trial.added("tests", f"{TEST}.sql", f"select 1 as found from (select 1) as one -- {{{{ ref('{victim.name}') }}}}\n")
-    yield spoiled(trial, FAILING, victim.id, test, lambda text: TEST in text, blocked, blocked)
+    yield spoiled(trial, FAILING, victim.id, test, lambda text: TEST in text, blocked)
 
 
 def failing_hook(trial: Trial) -> Iterator[Found]:
@@ -192,7 +194,7 @@ def hooked(trial: Trial, row: Row, line: str, said: str) -> Found:
     victim = trial.graph.middle(trial.green)
     needing = (trial.graph.downstream(victim.id) - trial.graph.before(victim.id)) & trial.green
     edited = trial.edited(victim.path, line)
-    return spoiled(trial, row, victim.id, edited, lambda text: said in text and mentions(text, victim.name), needing, needing)
+    return spoiled(trial, row, victim.id, edited, lambda text: said in text and mentions(text, victim.name), needing)
 
 
 def spoiled(
@@ -201,7 +203,6 @@ def spoiled(
     model: str,
     change: AbstractContextManager[None],
     named: Callable[[str], bool],
-    downstream: AbstractSet[str],
     skipped: AbstractSet[str],
 ) -> Found:
     """Run with something broken, and see whether that is named, and what is executed all the same.
@@ -212,15 +213,14 @@ def spoiled(
         model: the id of the one that is broken, or tested.
         change: breaks it.
         named: whether the command has printed what is broken.
-        downstream: the nodes that need it.
-        skipped: those of them that must not be executed.
+        skipped: the nodes that need it, and so must not be executed.
     """
     with change:
         run = trial.run()
         ran = skipped & trial.spans(run.began, run.ended).keys()
         trial.note_left(row.title)
-    verdict, good = judged(run.code, named(run.text), len(downstream), len(ran))
-    return Found(row.id, run.seconds, verdict, good, {"model": model, "downstream": sorted(downstream), "ran": sorted(ran)})
+    verdict, good = judged(run.code, named(run.text), len(skipped), len(ran))
+    return Found(row.id, run.seconds, verdict, good, {"model": model, "downstream": sorted(skipped), "ran": sorted(ran)})
 
 
 def no_parse(trial: Trial) -> Iterator[Found]:
@@ -259,13 +259,17 @@ def cancelled(trial: Trial) -> Iterator[Found]:
     with trial.under_way() as future:
         cancel = typed(trial.stand, "run", "--cancel")
         left = trial.stand.superuser(AT_WORK).strip() != "0|0"
-        run = future.result(RUN_END_TIMEOUT_S)
+        run: Typed | None = None
+        with contextlib.suppress(TimeoutError):
+            run = future.result(RUN_END_TIMEOUT_S)
         trial.note_left(CANCEL.title)
-    if cancel.code or not run.code:
-        verdict = "the run does not end" if cancel.code else "ends as if all were well"
+    if cancel.code or run is None:
+        verdict = "the run does not end"
+    elif not run.code:
+        verdict = "ends as if all were well"
     else:
         verdict = "the query still runs" if left else "run and query have ended"
-    yield Found(CANCEL.id, cancel.seconds, verdict, not cancel.code and bool(run.code) and not left)
+    yield Found(CANCEL.id, cancel.seconds, verdict, not cancel.code and run is not None and bool(run.code) and not left)
 
 
 def killed(trial: Trial) -> Iterator[Found]:
@@ -311,17 +315,21 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
         began = strike() or began
         with contextlib.suppress(TimeoutError):  # then it is cancelled
             run = future.result(RUN_END_TIMEOUT_S)
+        over = trial.idle_at(began + RUN_END_TIMEOUT_S)  # in Docker the command may have ended with a service, and the run continues
         left = ", its query still runs" if trial.stand.superuser(AT_WORK).strip() != "0|0" else ""
-        over = trial.idle_at(began + RUN_END_TIMEOUT_S)
+        built = bool(trial.tables(SLEPT))
         trial.note_left(row.title)
     if over is None:
         trial.stand.invoke("run", "--cancel")
     again = trial.run()
     ended = ENDS.get(run.code, f"the command ends with exit code {run.code}") if run and over else "the run does not end"
+    lost = run is not None and not run.code and not built
+    if lost:
+        ended = "ends as if all were well, without its last model"
     verdict = f"{what}{ended}{left}; the next one {'fails' if again.code else 'succeeds'}"
     parts = {"code": run and run.code, "said": run and run.text[-500:], "next_code": again.code, "next_said": again.text[-500:]}
     seconds = max(run.ended, over) - began if run and over else None
-    return Found(row.id, seconds, verdict, seconds is not None and not again.code, parts)
+    return Found(row.id, seconds, verdict, seconds is not None and not again.code and not lost, parts)
 
 
 def leftovers(trial: Trial) -> Iterator[Found]:
@@ -363,10 +371,8 @@ def judged(code: int, named: bool, needing: int, ran: int) -> tuple[str, bool]:
 def sentence(report: Report) -> str:
     """The section's first."""
     good, all_ = report.judged(BROKEN)
-    return (
-        f"{good} of {all_} orchestrators named the broken model and skipped everything downstream; after the fix, the nodes that were"
-        f" executed divided by those that had to be are {report.ranking(RECOVERY)}."
-    )
+    named = f"{good} of {all_} orchestrators named the broken model and skipped everything downstream; " if all_ else ""
+    return f"{named}after the fix, the nodes that were executed divided by those that had to be are {report.ranking(RECOVERY)}."
 
 
 SECTION = Section(

@@ -45,13 +45,20 @@ def cell(one: dict[str, Any]) -> str:
     value = f"**{one['value']}**" if one["best"] else one["value"]
     spread = f"({one['spread']})" if one["spread"] and one["spread"] != "n = 1" else ""
     verdicts = "; ".join(verdict["text"] + ("" if verdict["good"] in (True, None) else " ✗") for verdict in one["verdicts"])
-    return " ".join(filter(None, (value, spread, verdicts, f"*{one['why']}*" if one["why"] else "")))
+    return " ".join(filter(None, (value, spread, verdicts, f"*{one['why'].replace('*', '')}*" if one["why"] else "")))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(literal, line)) + " |" for line in lines)
+
+
+def literal(text: str) -> str:
+    """A text for a cell, in which nothing but what this module puts there is Markdown or HTML."""
+    for mark, written in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
+        text = text.replace(mark, written)
+    return text
 
 
 if __name__ == "__main__":

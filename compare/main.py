@@ -108,7 +108,8 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         for section in sections:
             report.declare(section, scenarios.get(section.id, ()))
         try:
-            measure(made, report, folder / "report.json", [one for found in scenarios.values() for one in found], depth)
+            subject = Subject(made, depth, folder, environment(), first_steps(project))
+            measure(subject, report, folder / "report.json", [one for found in scenarios.values() for one in found])
             report.content["complete"] = True
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
@@ -147,8 +148,7 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     # Ports and secrets are its own, and nothing runs that was not asked for.
     kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not (value or "").startswith("<")}
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
-    if not project.shop:
-        Path(copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
+    Path(copy, copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
     # The images that are compared are built from the checkout, also where a release is in use.
     return {**kept, **DEFAULTS, **copied, "RELEASE_FILE": ""}
 
@@ -187,9 +187,16 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: st
     )
 
 
-def measure(stand: Stand, report: Report, path: Path, scenarios: Sequence[Scenario], depth: str) -> None:
+def first_steps(project: Project) -> Sequence[Sequence[str]]:
+    """The dbt commands with which the project's first job begins, before it builds: without them, there may be nothing to build from."""
+    known = jobs.read(project.folder)
+    name = jobs.first(known)
+    return known[name].before if name else ()
+
+
+def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Scenario]) -> None:
     """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
-    subject = Subject(stand, depth, path.parent, environment())
+    stand = subject.stand
     names = stand.names()
     broken: dict[str, str] = {}  # why there is no environment, or image
     for name, orchestrator in stand.orchestrators.items():

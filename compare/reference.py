@@ -22,7 +22,7 @@ def text() -> str:
     ]
     for section in SECTIONS:
         rows = [
-            f"| {row.title} | {row.what} | {row.unit or 'count'} | {needs(scenario)} |"
+            f"| {row.title} | {row.what.replace('<', '&lt;')} | {row.unit or 'count'} | {needs(scenario)} |"
             for scenario in section.scenarios
             for row in scenario.rows
         ]

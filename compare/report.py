@@ -115,7 +115,8 @@ class Report:
     def best(self, row: str) -> str | None:
         """The orchestrator whose every value is better than every value of each other one.
 
-        None where spreads overlap, something was measured once or for one alone, there is no better, or its verdict is not good.
+        None where spreads overlap, something was measured once, for one alone or not each time, there is no better, or its verdict is not
+        good.
         """
         better, found = self.content["rows"][row]["better"], self.measured(row)
         if better is None or len(found) < 2 or any(len(one.values) < 2 for one in found.values()):
@@ -123,7 +124,8 @@ class Report:
         name = next(iter(found)) if better == "low" else next(reversed(found))
         first, others = found[name], [one for other, one in found.items() if other != name]
         apart = all(first.high < one.low if better == "low" else first.low > one.high for one in others)
-        return name if apart and all(good is not False for _, good, _ in first.verdicts) else None
+        complete = not any(one.why for one in found.values())
+        return name if apart and complete and all(good is not False for _, good, _ in first.verdicts) else None
 
     def ranking(self, row: Row) -> str:
         """The medians of a row in words, the lowest first, and between which of them no order is claimed."""
@@ -131,7 +133,7 @@ class Report:
         shown = {name: text(one.median, row.unit) for name, one in found.items()}
         if not found:
             return "(not measured)"
-        if len(found) > 1 and len(set(shown.values())) == 1:
+        if 1 < len(found) == len(self.titles) and len(set(shown.values())) == 1:
             return f"{next(iter(shown.values()))} with each"
         said = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
         if len(found) == 1:
@@ -184,7 +186,7 @@ class Report:
             ("Project", f"{project['name']}: {project['counts'] or 'nodes not counted'}, {project['threads']} threads"),
             ("Machine", f"{machine['system']}, {machine['cores']} cores, {machine['memory_mib']:,} MiB of memory"),
             ("Runtime", content["runtime"]),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items() if version) or "not known"),
             ("Base images", images),
             ("Commit", content["commit"]),
         ]

@@ -190,8 +190,11 @@ def made_up(trial: Trial) -> Found:
         StackError: the start took so long that it missed one more, or the runs do not come to an end.
     """
     settled(trial)
+    asked = time.time()
     trial.stand.invoke("down", "--force")
     down = time.time()
+    if following(asked) != following(down):
+        raise StackError("A minute ended during the stop, so it is not known how many were missed.")
     last = following(down) + (MISSED - 1) * MINUTE
     until(last + 1)
     trial.stand.invoke("up", "--orch", trial.name)

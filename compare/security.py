@@ -326,8 +326,8 @@ def roles(trial: Trial) -> Iterator[Found]:
 def sentence(report: Report) -> str:
     """The section's first."""
     rows = (NO_PASSWORD, WRONG_PASSWORD)
-    asked = " and ".join(f"{good} of {all_} {what}" for row, what in zip(rows, DENIED) for good, all_ in (report.judged(row),))
-    return f"{asked}; the sockets that ask for no password are {report.ranking(OPEN)}."
+    asked = " and ".join(f"{good} of {all_} {what}" for row, what in zip(rows, DENIED) for good, all_ in (report.judged(row),) if all_)
+    return f"{asked or 'No request was made'}; the sockets that ask for no password are {report.ranking(OPEN)}."
 
 
 DENIED = ("refused a request without a password", "one with a wrong password")

@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 
 from bench import images
 from bench import start as starts
+from bench.run import bare
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import LOG_STATEMENTS, Trial
@@ -50,6 +51,8 @@ def first(trial: Trial) -> Iterator[Found]:
     start = starts.first(stand, trial.name)
     yield Found(START.id, start)
     stand.superuser(LOG_STATEMENTS)
+    for args in trial.subject.before:
+        bare(stand, trial.name, *args)
     run = trial.run()
     if run.code:
         raise StackError(f"The project's first run ended with exit code {run.code}.", "\n".join(run.text.splitlines()[-15:]))

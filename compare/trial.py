@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +38,8 @@ STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstateme
 LONGEST = 1800  # seconds of a run, after which its command is killed
 SLOW = "compare_slow"
 SLEEPING = "pg_sleep(30)"
-SLOW_MODEL = f"{{{{{{{{ config(materialized='table') }}}}}}}}\n{{before}}select {SLEEPING}::text as slept\n"
+SLEPT = "compare_slept"  # its column
+SLOW_MODEL = f"{{{{{{{{ config(materialized='table') }}}}}}}}\n{{before}}select {SLEEPING}::text as {SLEPT}\n"
 # How many queries of dbt's are at work on the slow model, and on anything.
 AT_WORK = (
     f"select count(*) filter (where query like '%{SLEEPING}%'), count(*) from pg_stat_activity"
@@ -166,6 +167,8 @@ class Graph:
             and node["package_name"] == self.project
             and node["materialized"] != "ephemeral"
             and node["original_file_path"].endswith(".sql")
+            and node["access"] != "private"  # no test without its group may refer to it
+            and id.split(".", 2)[2] == node["name"]  # it has no versions, to which other nodes may refer in its place
         }
         after = {child for id in own for child in self.children.get(id, ())} & own
         before = {id for id in own if own.intersection(self.children.get(id, ()))}
@@ -185,6 +188,7 @@ class Subject:
         depth: how much is measured, one of `compare.model.DEPTHS`.
         folder: where pictures are written to.
         python: of the environment that takes them.
+        before: dbt commands without which the project cannot be built.
         graphs: the project's, once it is known.
     """
 
@@ -192,6 +196,7 @@ class Subject:
     depth: str
     folder: Path
     python: Path
+    before: Sequence[Sequence[str]] = ()
     graphs: list[Graph] = field(default_factory=list)
 
     def graph(self, name: str) -> Graph:
@@ -315,6 +320,7 @@ class Trial:
             looks.append(self.stand.superuser(AT_WORK).strip() == "1|1")
             return sum(looks) == looks.maxlen
 
+        self.drop(SLEPT)  # that of the fault before
         # It needs all that nothing else needs, and so comes after everything, and after all tests.
         before = "".join(f"-- depends_on: {{{{ ref('{name}') }}}}\n" for name in self.graph.last(self.green))
         with self.added("models", f"{SLOW}.sql", SLOW_MODEL.format(before=before)), self.started(reached) as run:
@@ -352,7 +358,7 @@ class Trial:
                     process.kill()
             return
         container = next(one.container for one in driver.services() if one.name == service)
-        # Not by `docker kill`, after which the engine would not start it again. The shell, too, is among those that it ends.
+        # Not by `docker kill`, after which the engine would not start it again. The container ends with its only service.
         driver.runner.ask(["docker", "exec", container, "sh", "-c", "kill -9 -1"])
 
     def kill_dbt(self) -> None:

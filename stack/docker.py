@@ -231,6 +231,7 @@ class Docker:
         settings: the checkout's settings.
         orchestrators: every known orchestrator.
         runner: what starts programs.
+        environ: where the project's variables are looked for.
     """
 
     name = "docker"
@@ -239,15 +240,17 @@ class Docker:
     cache_note = "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
     project_place = "mounted read-only"
 
-    def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner) -> None:
+    def __init__(
+        self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str] = os.environ
+    ) -> None:
         if not plan.has_home():  # buildx writes into it
             runner = replace(runner, env={**runner.env, "HOME": str(settings.root / ".stack" / "home")})
-        self.settings, self.orchestrators, self.runner = settings, orchestrators, runner
+        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
 
     @cached_property
     def project(self) -> Project:
         """The dbt project."""
-        return projects.load(self.settings, os.environ)
+        return projects.load(self.settings, self.environ)
 
     def require(self, *, starting: bool = True) -> str:
         """Make sure that an engine answers.
