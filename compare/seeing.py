@@ -63,10 +63,10 @@ PICTURES = Row(
     "pictures",
     "Pictures",
     "A model is broken, as in Failures; how many of three pictures of the product's page could be taken in headless Chromium: the graph,"
-    " the model that failed, the log.",
+    " what failed, the log.",
     better=None,
 )
-SHOWN = {"graph": "The graph of a run with a broken model", "node": "The model that failed", "log": "The log"}
+SHOWN = {"graph": "The graph of a run with a broken model", "node": "What failed", "log": "The log"}
 SETTLING = 60  # seconds in which a product has written down a run
 LONGEST = 600  # seconds for the pictures
 
