@@ -43,7 +43,7 @@ def markdown(report: Report, pictures: list[str]) -> str:
 def cell(one: dict[str, Any]) -> str:
     """A cell: value, spread, verdicts, or why there is none."""
     value = f"**{one['value']}**" if one["best"] else one["value"]
-    spread = f"({one['spread']})" if one["spread"] and one["spread"] != "n = 1" else ""
+    spread = f"({one['spread']})" if "to" in one["spread"] else ""
     verdicts = "; ".join(verdict["text"] + ("" if verdict["good"] in (True, None) else " ✗") for verdict in one["verdicts"])
     return " ".join(filter(None, (value, spread, verdicts, f"*{one['why'].replace('*', '')}*" if one["why"] else "")))
 

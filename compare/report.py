@@ -234,7 +234,7 @@ class Report:
 
     def _cell(self, one: Summary, unit: str, best: bool) -> dict[str, Any]:
         values, count = one.values, len(one.values)
-        spread = f"{number(one.low)} to {number(one.high)}, n = {count}" if count > 1 else "n = 1"
+        spread = f"{plain(one.low, unit)} to {plain(one.high, unit)}, n = {count}" if count > 1 and one.low != one.high else f"n = {count}"
         verdicts = [
             {"text": text + (f" ({times} of {sum(t for *_, t in one.verdicts)})" if len(one.verdicts) > 1 else ""), "good": good}
             for text, good, times in one.verdicts
@@ -257,7 +257,12 @@ def number(value: float) -> str:
 
 def text(value: float, unit: str) -> str:
     """A figure with its unit; a count has none."""
-    return f"{number(value)} {unit}" if unit else f"{value:,.0f}"
+    return f"{plain(value, unit)} {unit}".rstrip()
+
+
+def plain(value: float, unit: str) -> str:
+    """A figure without its unit; a count has no decimals."""
+    return number(value) if unit else f"{value:,.0f}"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Playwright, TimeoutError, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "microsoft-edge-stable", "msedge")
 CHANNELS = ("chrome", "msedge")  # where these are installed outside of PATH, as on macOS and Windows
@@ -79,6 +79,8 @@ def main(asked: dict[str, Any]) -> list[str]:
             try:
                 take(page, picture)
                 why.append("")
+            except TimeoutError:
+                why.append(f"the page has not shown it within {PAGE_TIMEOUT_S} s")
             except Error as error:
                 why.append(error.message.splitlines()[0])
         started.close()

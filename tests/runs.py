@@ -158,12 +158,15 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         stack.edited("models/last.sql", "select no_such_column from {{ ref('first') }}\n"),
         stack.edited("models/never_three.sql", "select 3 as three\n"),
         stack.edited("tests/three.sql", "select * from {{ ref('never_three') }} where three <> 4\n"),
+        stack.edited("models/alone.sql", "select 1 as one\n"),
+        stack.edited("tests/of_two.sql", "select one from {{ ref('alone') }} where one <> (select min(1) from {{ ref('last') }})\n"),
     ):
         failed = record(stack)
         assert failed["state"] == "failure"
         left = {node["unique_id"] for node in failed["nodes"] if node["status"] in ("error", "fail", "skipped")}
         assert "model.small.last" in left
-        assert "test.small.three" in {unique_id.removesuffix(".sql") for unique_id in left}
+        # of_two reads two models of which neither needs the other.
+        assert {"test.small.three", "test.small.of_two"} <= {unique_id.removesuffix(".sql") for unique_id in left}
         assert any(unique_id.startswith("test.small.unique_last") for unique_id in left)
         again = record(stack, "--failed")  # it is not mended yet
         assert again["state"] == "failure"
@@ -177,7 +180,7 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         assert "model.small.first" not in ran
         assert {node["status"] for node in mended["nodes"]} <= {"success", "pass"}
     assert "Nothing to run again" in stack.invoke("run", "--failed").stdout
-    stack.invoke("sql", "drop view never_three")
+    stack.invoke("sql", "drop view never_three, alone")
     assert stack.hashes() == reference
 
 
