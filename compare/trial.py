@@ -37,7 +37,7 @@ STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstateme
 
 LONGEST = 1800  # seconds of a run, after which its command is killed
 SLOW = "compare_slow"
-SLEEPING = "pg_sleep(30)"
+SLEEPING = "pg_sleep(15)"
 SLEPT = "compare_slept"  # its column
 SLOW_MODEL = f"{{{{{{{{ config(materialized='table') }}}}}}}}\n{{before}}select {SLEEPING}::text as {SLEPT}\n"
 # How many queries of dbt's are at work on the slow model, and on anything.
