@@ -139,9 +139,9 @@ SECTION = Section(
     "cost",
     "Cost",
     (
-        Scenario("idle", idle, (MEMORY, CPU), 12),
-        Scenario("peak of a run", peak, (PEAK_MEMORY, PEAK_CPU), 10, "default"),
-        Scenario("metadata of two runs", metadata, (ROWS, SPACE, FILES), 50, "default", once=True),
+        Scenario("idle", idle, (MEMORY, CPU), 40),
+        Scenario("peak of a run", peak, (PEAK_MEMORY, PEAK_CPU), 25, "default"),
+        Scenario("metadata of two runs", metadata, (ROWS, SPACE, FILES), 60, "default", once=True),
     ),
     sentence,
     pictures,

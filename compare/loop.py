@@ -119,9 +119,9 @@ SECTION = Section(
     "loop",
     "The day-to-day loop",
     (
-        Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 12, "default"),
-        Scenario("an edited model, the product's own way", own_way, (OWN,), 15, "default"),
-        Scenario("a new model", new_model, (BOX,), 10, "default"),
+        Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 11, "default"),
+        Scenario("an edited model, the product's own way", own_way, (OWN,), 8, "default"),
+        Scenario("a new model", new_model, (BOX,), 5, "default"),
     ),
     sentence,
 )

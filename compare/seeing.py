@@ -272,8 +272,8 @@ SECTION = Section(
     "seeing",
     "Seeing",
     (
-        Scenario("what the API shows", counts, ROWS, 20, "default", once=True),
-        Scenario("pictures of the page", pictures, (PICTURES,), 40, "default", once=True),
+        Scenario("what the API shows", counts, ROWS, 40, "default", once=True),
+        Scenario("pictures of the page", pictures, (PICTURES,), 70, "default", once=True),
     ),
     sentence,
     drawn,
