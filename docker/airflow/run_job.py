@@ -62,8 +62,8 @@ def custom_dag(job: str) -> str:
     return job + CUSTOM
 
 
-def run(job: str, options: jobs.Options) -> bool:
-    """Run ``job``, emit its events, and return whether it succeeded."""
+def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
+    """Run ``job``, emit its events, and return whether it succeeded; ``earlier`` are the seconds of a run that this one completes."""
     airflow = Airflow()
     dag, problem = job, make_current(airflow, job)
     if not problem and options and airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # it has a task for each node
@@ -80,7 +80,7 @@ def run(job: str, options: jobs.Options) -> bool:
     path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
     url = page(dag, run_id)
     start(job, run_id, url, others)
-    return conclude(airflow, path, url)
+    return report(airflow, path, url, follow(airflow, path), read_results(airflow, path), earlier)
 
 
 def rerun() -> bool:
@@ -142,7 +142,7 @@ def rerun() -> bool:
         # A test of two models, neither of which needs the other, is in no task that was cleared.
         for record in found["nodes"]:
             api.emit("node", **record)
-        return run(job, replace(options, select=missing))
+        return run(job, replace(options, select=missing), ended["duration"] or 0.0)
     return report(airflow, path, url, ended, found)
 
 
@@ -170,12 +170,7 @@ def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None
         api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
 
 
-def conclude(airflow: Airflow, path: str, url: str, since: datetime | None = None) -> bool:
-    """Follow the run to its end, emit the nodes of dbt, only those after ``since`` where given, and return whether the run succeeded."""
-    return report(airflow, path, url, follow(airflow, path), read_results(airflow, path, since))
-
-
-def report(airflow: Airflow, path: str, url: str, dag_run: dict[str, Any], results: dict[str, Any]) -> bool:
+def report(airflow: Airflow, path: str, url: str, dag_run: dict[str, Any], results: dict[str, Any], earlier: float = 0.0) -> bool:
     """Emit the nodes of a run that has ended, and its end, and return whether it succeeded."""
     for record in results["nodes"]:
         api.emit("node", **record)
@@ -184,7 +179,7 @@ def report(airflow: Airflow, path: str, url: str, dag_run: dict[str, Any], resul
     api.emit(
         "finished",
         state="success" if good else "canceled" if canceled else "failure",
-        seconds=round(dag_run["duration"] or 0.0, 1),
+        seconds=round(earlier + (dag_run["duration"] or 0.0), 1),
         message=None if good or canceled else why(airflow, path, results, url),
     )
     return good
