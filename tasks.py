@@ -366,7 +366,7 @@ def run(
             pipeline.run(runtime, name, options, begun=held.close)
 
 
-@task(help={"args": "The words after dbt."})
+@task(help={"args": "The dbt command and its flags."})
 def dbt(c: Context, args: str = "") -> None:
     """Run any dbt command where the active orchestrator runs dbt: invoke dbt ls --select tag:smoke."""
     # `run_dbt`, below, has done it: Invoke takes dbt's flags for its own.
@@ -412,7 +412,7 @@ def status(c: Context, json: bool = False) -> None:
 
 @command(
     help={
-        "follow": "Go on until Ctrl-C.",
+        "follow": "Follow new lines until Ctrl-C.",
         "service": "Only this service (see `invoke status`).",
         "tail": "Lines of each service to begin with.",
     }
@@ -470,7 +470,7 @@ def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None
     help={
         "orders": "How many orders the new shop has in its two years; it replaces all data of the warehouse.",
         "seed": "Another whole number gives another shop of the same size.",
-        "days": "Let the generated shop go on for so many days, instead.",
+        "days": "Add this many days to the generated shop, instead of making a new one.",
         "yes": "Do not ask before data is replaced.",
         "runtime": RUNTIME,
     }
@@ -638,7 +638,7 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",
         "quick": "Measure once, and leave out what takes long.",
-        "full": "Measure everything, which takes an hour or two.",
+        "full": "Measure everything, which takes about three hours.",
         "only": "Some of the sections, separated by commas (see docs/compare.md). Without it: all.",
         "rounds": "How often everything is measured. Without it: twice, once with --quick, three times with --full.",
         "out": "The folder to write to. Without it: reports/<time> in the checkout.",

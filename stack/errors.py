@@ -40,7 +40,7 @@ def name_the_shell(error: StackError, environ: Mapping[str, str]) -> None:
 
 
 class RunFailed(StackError):
-    """The pipeline ran and a dbt node failed, or an SQL statement failed."""
+    """A dbt node or an SQL statement failed, or something failed that has no code of its own."""
 
     code = 1
 
@@ -58,7 +58,7 @@ class EngineMissing(StackError):
 
 
 class AlreadyActive(StackError):
-    """Another orchestrator is active, or the other runtime is up, and only one runs at a time."""
+    """An orchestrator is up that the command would have to replace, or the other runtime is up."""
 
     code = 4
 
@@ -100,7 +100,7 @@ class ApiUnusable(StackError):
 
 
 class Locked(StackError):
-    """Another command is changing the stack at this moment."""
+    """Another command was still changing the stack after five minutes of waiting."""
 
     code = 11
 
@@ -121,7 +121,7 @@ def still_starting(title: str, seconds: float) -> StillStarting:
 
 
 class RunInProgress(StackError):
-    """A run is in progress, which the command would end: ``--wait`` for its end, or ``--force`` to cancel it."""
+    """A run is in progress that the command would end or disturb: wait for its end (``switch`` and ``down``: ``--wait``), or cancel it."""
 
     code = 13
 

@@ -17,8 +17,8 @@ HEAD = """\
 
 `python -m stack.reference > docs/commands.md` makes this page out of the code; a test compares the two.
 
-`invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that is started, `invoke --dry COMMAND`
-what would be changed, and changes nothing.
+`invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that it starts. `invoke --dry COMMAND`
+shows what it would change, and changes nothing. Neither works with `invoke dbt`.
 """
 OTHERS = {0: "All is well.", 130: "The command was interrupted."}
 
@@ -47,7 +47,7 @@ def text() -> str:
 def command(name: str, task: Task[Any]) -> Iterator[str]:
     """The lines on one command."""
     arguments = task.get_arguments()
-    words = [_name(argument).upper() for argument in arguments if argument.positional]
+    words = [_name(argument).upper() for argument in arguments if argument.positional or _name(argument) == "args"]
     yield from (f"## invoke {' '.join([name, *words])}", "", (task.__doc__ or "").splitlines()[0], "")
     if arguments:
         yield from ("| | |", "|---|---|", *map(row, arguments), "")
@@ -56,7 +56,7 @@ def command(name: str, task: Task[Any]) -> Iterator[str]:
 def row(argument: Argument) -> str:
     """The row of one argument."""
     name = _name(argument)
-    if argument.positional:
+    if argument.positional or name == "args":  # of `invoke dbt`, for which Invoke has no kind
         shown = name.upper()
     else:
         flag = f"--[no-]{name}" if argument.kind is bool and argument.default else f"--{name}"
@@ -66,8 +66,8 @@ def row(argument: Argument) -> str:
 
 
 def _name(argument: Argument) -> str:
-    """Its name; by Invoke's types there may be none."""
-    return argument.name or ""
+    """Its name, as it is typed."""
+    return str(argument.names[0])
 
 
 if __name__ == "__main__":
