@@ -45,7 +45,10 @@ def cell(one: dict[str, Any]) -> str:
     value = f"**{one['value']}**" if one["best"] else one["value"]
     spread = f"({one['spread']})" if "to" in one["spread"] else ""
     verdicts = "; ".join(verdict["text"] + ("" if verdict["good"] in (True, None) else " ✗") for verdict in one["verdicts"])
-    return " ".join(filter(None, (value, spread, verdicts, f"*{one['why'].replace('*', '')}*" if one["why"] else "")))
+    measured = " ".join(filter(None, (value, spread)))
+    if measured and verdicts and not verdicts.startswith("of "):
+        measured += ";"
+    return " ".join(filter(None, (measured, verdicts, f"*{one['why'].replace('*', '')}*" if one["why"] else "")))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
