@@ -150,7 +150,6 @@ def recovered(trial: Trial, needed: set[str]) -> Iterator[Found]:
     verdict = f"ends with exit code {run.code}" if run.code else short or "green, all of them"
     parts = {"needed": sorted(needed), "executed": sorted(executed)}
     yield Found(RECOVERY.id, len(executed) / len(needed), verdict, not run.code and not left, parts)
-    short = f"{len(left)} of {len(needed)} left out" if left else ""
     yield Found(GREEN.id, why="the run after the fix failed") if run.code else Found(GREEN.id, run.seconds, short, False if left else None)
     tests = {node for node in needed if node.startswith(("test.", "unit_test."))}
     if tests:

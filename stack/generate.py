@@ -51,7 +51,7 @@ def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
 
 
 def append(runtime: Runtime, days: int) -> None:
-    """Add days to the generated shop for so many days: new orders, and what becomes of those before.
+    """Add so many days to the generated shop: new orders, and what becomes of those before.
 
     Raises:
         BadUsage: there is no generated shop, or its days would be in the future.
