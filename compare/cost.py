@@ -34,16 +34,14 @@ PEAK_CPU = Row(
 ROWS = Row(
     "metadata_rows",
     "Rows of metadata per 100 runs",
-    "Rows that two runs add to the orchestrator's database, less those that they delete, by PostgreSQL's own count; times 50.",
+    "Rows that the same run adds to the orchestrator's database, less those that it deletes, by PostgreSQL's own count; times 100.",
 )
-SPACE = Row(
-    "metadata_size", "Metadata per 100 runs", "By how much the tables and indexes of that database grow with two runs; times 50.", "MB"
-)
+SPACE = Row("metadata_size", "Metadata per 100 runs", "By how much the tables and indexes of that database grow with it; times 100.", "MB")
 FILES = Row(
     "metadata_files",
     "Files per 100 runs",
-    "By how much the files grow that the service which runs dbt keeps (in Docker its volumes, natively its home folder) with two runs;"
-    " times 50.",
+    "By how much the files grow with it that the service which runs dbt keeps (in Docker its volumes, natively its home folder);"
+    " times 100.",
     "MB",
 )
 
@@ -54,7 +52,6 @@ from pg_stat_user_tables where schemaname = 'public'
 """
 SETTLED = 3  # seconds after which a session has handed in what it counted
 WINDOW = 20  # seconds; with --quick a quarter of it, as of the seconds before
-RUNS = 2  # whose metadata are measured
 
 
 def idle(trial: Trial) -> Iterator[Found]:
@@ -66,13 +63,18 @@ def idle(trial: Trial) -> Iterator[Found]:
     yield taken(trial, CPU, {name: one.processor for name, one in found.items()})
 
 
-def peak(trial: Trial) -> Iterator[Found]:
-    """Run, and look at what is taken meanwhile."""
+def one_run(trial: Trial) -> Iterator[Found]:
+    """Run, look at what is taken meanwhile, and see what is kept of that."""
+    before = metadata(trial)
     run, found = memory.at_most(trial.stand, trial.run)
     if run.code:
         raise StackError(f"The run ended with exit code {run.code}.")
     yield taken(trial, PEAK_MEMORY, found.memory)
     yield taken(trial, PEAK_CPU, found.load)
+    for row, unit, earlier, after in zip((FILES, ROWS, SPACE), (1e6, 1, 1e6), before, metadata(trial)):
+        yield Found(row.id, 100 * (after - earlier) / unit, parts={"of one run": after - earlier})
+    if trial.stand.orchestrators[trial.name].database is None:
+        yield from (Found(row.id, why="it keeps nothing in PostgreSQL") for row in (ROWS, SPACE))
 
 
 def taken(trial: Trial, row: Row, found: dict[str, float]) -> Found:
@@ -82,26 +84,13 @@ def taken(trial: Trial, row: Row, found: dict[str, float]) -> Found:
     return Found(row.id, sum(found.values()), parts={"services": {name: found[name] for name in names}})
 
 
-def metadata(trial: Trial) -> Iterator[Found]:
-    """Run some more times, and see what is kept of that."""
+def metadata(trial: Trial) -> list[int]:
+    """The bytes of what is kept of runs in files; and in PostgreSQL, where it is: rows so far, and bytes."""
     database = trial.stand.orchestrators[trial.name].database
     if database is None:
-        raise StackError("It keeps nothing in PostgreSQL.")
-
-    def counted() -> tuple[int, int, int]:
-        time.sleep(SETTLED)
-        rows, size = trial.stand.superuser(METADATA, database).strip().split("|")
-        return int(rows), int(size), kept(trial)
-
-    before = counted()
-    for _ in range(RUNS):
-        run = trial.run()
-        if run.code:
-            raise StackError(f"The run ended with exit code {run.code}.")
-    rows, size, files = (after - earlier for after, earlier in zip(counted(), before))
-    yield Found(ROWS.id, rows * 100 / RUNS, parts={"runs": RUNS, "rows": rows})
-    yield Found(SPACE.id, size * 100 / RUNS / 1e6, parts={"runs": RUNS, "bytes": size})
-    yield Found(FILES.id, files * 100 / RUNS / 1e6, parts={"runs": RUNS, "bytes": files})
+        return [kept(trial)]
+    time.sleep(SETTLED)
+    return [kept(trial), *map(int, trial.stand.superuser(METADATA, database).strip().split("|"))]
 
 
 def kept(trial: Trial) -> int:
@@ -140,8 +129,7 @@ SECTION = Section(
     "Cost",
     (
         Scenario("idle", idle, (MEMORY, CPU), 40),
-        Scenario("peak of a run", peak, (PEAK_MEMORY, PEAK_CPU), 25, "default"),
-        Scenario("metadata of two runs", metadata, (ROWS, SPACE, FILES), 60, "default", once=True),
+        Scenario("a run", one_run, (PEAK_MEMORY, PEAK_CPU, ROWS, SPACE, FILES), 32, "default"),
     ),
     sentence,
     pictures,

@@ -161,7 +161,10 @@ def picture(spec: dict[str, Any], key: str) -> Markup:
 
 
 def shots(spec: dict[str, Any], folder: Path) -> list[dict[str, str]]:
-    """The pictures of pages, each with its orchestrator, a text alternative and its bytes: a tenth of the file's, as a page has many."""
+    """The pictures of pages, each with its orchestrator, a text alternative and its bytes.
+
+    A page has areas of one colour, and letters. With 256 colours and no loss it takes a third of a JPEG, whose letters are blurred.
+    """
     found = []
     for one in spec["shots"]:
         path = folder / Path(one["file"]).name
@@ -169,8 +172,8 @@ def shots(spec: dict[str, Any], folder: Path) -> list[dict[str, str]]:
         if path.exists():
             buffer = io.BytesIO()
             with Image.open(path) as image:
-                image.convert("RGB").save(buffer, "JPEG", quality=72, optimize=True, progressive=True)
-            data = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+                image.convert("RGB").quantize(256).save(buffer, "WEBP", lossless=True, method=6)
+            data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
             found.append({"name": one["name"], "said": said, "data": data})
         else:
             found.append({"name": one["name"], "said": said, "data": "", "why": f"{path.name} is not beside the figures"})

@@ -176,7 +176,7 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     assert len(page.ids) == len(set(page.ids))
     drawn = [section for section in main.SECTIONS if any(row.unit for scenario in section.scenarios for row in scenario.rows)]
     assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(drawn)
-    assert page.tags.count("img") == text.count("data:image/jpeg") == 1
+    assert page.tags.count("img") == text.count("data:image/webp") == 1
     assert "is not beside the figures" in text
     assert "ended before it was complete" in text
     assert '<span class="keyword">def</span> <span class="name">run</span>' in text
