@@ -425,23 +425,30 @@ def logs(c: Context, follow: bool = False, service: str | None = None, tail: str
         raise Exit(code=1)
 
 
-# Invoke knows no optional positional argument: the query is one exactly when something follows the task's name.
-@command(positional=[] if sys.argv[-1] == "sql" else ["query"], help={"query": "One SQL statement; without it, an interactive psql."})
-def sql(c: Context, query: str | None = None) -> None:
-    """Ask the warehouse, as the role dbt: one statement, or an interactive psql."""
-    if asked_for_help("sql", query):
-        return
+@command(positional=["query"], help={"query": "One SQL statement."})
+def sql(c: Context, query: str) -> None:
+    """Run one statement in the warehouse, as the role dbt."""
+    if not asked_for_help("sql", query):
+        ask_warehouse(c, "sql", query)
+
+
+@command()
+def psql(c: Context) -> None:
+    """Open psql on the warehouse, as the role dbt; it also reads statements from a pipe."""
+    ask_warehouse(c, "psql", None)
+
+
+def ask_warehouse(c: Context, name: str, query: str | None) -> None:
+    """Have psql run a statement, or read some."""
     from stack import warehouse
 
     runtime = runtime_of(c)
-    warehouse.require_shared(runtime, "sql")
+    warehouse.require_shared(runtime, name)
     if runtime.sql(query, tty=query is None and sys.stdin.isatty()):
         raise Exit(code=1)
 
 
-# As with `sql`, but there are flags as well.
 @command(
-    positional=["file"] if any(word == "backup" and after[:1] != "-" for word, after in zip(sys.argv, sys.argv[1:])) else [],
     help={"file": "Where to; without it: backups/switchyard-<time>.dump in the checkout.", "runtime": RUNTIME},
 )
 def backup(c: Context, file: str | None = None, runtime: str | None = None) -> None:

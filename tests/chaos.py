@@ -92,7 +92,7 @@ def many_people(stack: Stack, reference: object) -> None:
         return dice.choice([("up", "--orch", name), ("switch", name), ("switch", name), ("switch", name, "--force"), ("down",)])
 
     def save(dice: random.Random) -> tuple[str, ...]:
-        return "backup", f"backups/chaos-{dice.randrange(10**9)}.dump"
+        return "backup", "--file", f"backups/chaos-{dice.randrange(10**9)}.dump"
 
     def person(choose: Callable[[random.Random], tuple[str, ...]], number: int) -> list[Event]:
         dice, history = random.Random(SEED + number), []
@@ -118,7 +118,7 @@ def many_people(stack: Stack, reference: object) -> None:
     stack.invoke("up", "--orch", stack.status()["orchestrator"] or "dagster")
     for place, event in enumerate(history):
         if event.verb == "backup" and event.code == 0:
-            done = stack.invoke("restore", event.words[1], "--yes", code=None)
+            done = stack.invoke("restore", event.words[-1], "--yes", code=None)
             history[place] = replace(event, readable=done.returncode == 0)
     print("\n".join(map(str, sorted(history, key=lambda event: event.began))))
     found = violations(history)

@@ -27,10 +27,10 @@ def recovers(stack: Stack, reference: object, folder: Path, command: str, point:
     stack.on("dagster")
     dump, again = folder / "before.dump", folder / "again.dump"
     if command == "restore":
-        stack.invoke("backup", str(dump))
+        stack.invoke("backup", "--file", str(dump))
     if command == "up":
         stack.invoke("down")
-    words = {"up": ["--orch", "dagster"], "switch": ["prefect"], "backup": [str(again)], "restore": [str(dump), "--yes"]}
+    words = {"up": ["--orch", "dagster"], "switch": ["prefect"], "backup": ["--file", str(again)], "restore": [str(dump), "--yes"]}
     done = stack.invoke(command, *words.get(command, []), code=None, SWITCHYARD_FAULT=f"{action}@{point}")
     assert done.returncode == CODES[action], done.stdout + done.stderr
 
@@ -42,7 +42,7 @@ def recovers(stack: Stack, reference: object, folder: Path, command: str, point:
     stack.invoke("up", "--orch", active)
     assert healthy(stack) == active
     if command == "backup" and point != "named":
-        stack.invoke("backup", str(again))
+        stack.invoke("backup", "--file", str(again))
         assert [path.name for path in folder.iterdir()] == [again.name]
     if command == "run":
         stack.invoke("run")

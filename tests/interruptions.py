@@ -124,7 +124,7 @@ def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
         busy: whether the slow model's query runs in the warehouse.
     """
     stack.on("dagster")
-    stack.invoke("backup", "before.dump")
+    stack.invoke("backup", "--file", "before.dump")
     with stack.edited("models/intermediate/slow.sql", slow_model(20)):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or busy(), 120)

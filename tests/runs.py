@@ -35,7 +35,7 @@ def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
 def kept_waiting(stack: Stack, *args: str) -> Iterator[str]:
     """Type `invoke ARGS` while a session has a lock on the table `last`; yield what it prints until it waits for that. It then succeeds."""
     locks = "select count(*) from pg_locks where relation = 'last'::regclass and mode = 'AccessExclusiveLock' and granted"
-    argv = [stack.python, "-m", "invoke", "sql"]
+    argv = [stack.python, "-m", "invoke", "psql"]
     with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as session:
         session.stdin.write("begin; lock table last; select 'mine';\n")
         session.stdin.flush()

@@ -207,7 +207,7 @@ class Stack:
 
     def hashes(self) -> dict[str, tuple[int, str]]:
         """Rows and content hash of every mart."""
-        out = self.invoke("sql", stdin=HASHES).stdout
+        out = self.invoke("psql", stdin=HASHES).stdout
         found = {name: (int(rows), digest) for name, rows, digest in re.findall(r"^ (\w+)\s*\|\s*(\d+) \| (\w{32})", out, re.M)}
         assert found.keys() == MARTS.keys(), out
         return found

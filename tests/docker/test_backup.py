@@ -12,14 +12,14 @@ from .conftest import PROJECT
 def test_a_backup_moves_between_the_runtimes_in_both_directions(stack, reference, root, tmp_path) -> None:
     stack.on("dagster")
     ours, theirs = tmp_path / "docker.dump", tmp_path / "native.dump"
-    stack.invoke("backup", str(ours))
+    stack.invoke("backup", "--file", str(ours))
 
     folder = (tmp_path / "native").resolve()
     copy_checkout(root, folder)
     native = NativeStack(folder, COMPOSE_PROJECT_NAME=f"{PROJECT}-native")
     try:
         native.invoke("restore", str(ours), "--runtime", "native")  # nothing is there to ask about
-        native.invoke("backup", str(theirs), "--runtime", "native")
+        native.invoke("backup", "--file", str(theirs), "--runtime", "native")
         assert native.processes() == []
     finally:
         native.invoke("clean", "--volumes", "--images", "--no-backup", "--yes", "--runtime", "native", code=None)
@@ -35,7 +35,7 @@ def test_a_backup_moves_between_the_runtimes_in_both_directions(stack, reference
 def test_a_killed_restore_changes_nothing(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     file = tmp_path / "x.dump"
-    stack.invoke("backup", str(file))
+    stack.invoke("backup", "--file", str(file))
     psql = ["docker", "exec", f"{PROJECT}-postgres-1", "psql", "-U", "postgres", "-d", "airflow", "-Atc"]
 
     def ask(query: str) -> str:
@@ -62,7 +62,7 @@ def test_no_room_on_the_disk(stack, tmp_path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], capture_output=True).returncode:
         unavailable("no disk can be mounted")
     try:
-        stack.invoke("backup", str(tmp_path / "full.dump"), code=17)
+        stack.invoke("backup", "--file", str(tmp_path / "full.dump"), code=17)
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

@@ -23,7 +23,7 @@ def dump(stack, reference, tmp_path_factory) -> Path:
     """A backup of the marts as the first run built them."""
     stack.on("dagster")
     file = tmp_path_factory.mktemp("dumps") / "reference.dump"
-    stack.invoke("backup", str(file))
+    stack.invoke("backup", "--file", str(file))
     return file
 
 
@@ -77,7 +77,8 @@ def kill_while_it_waits(stack, program: str, *args: str) -> None:
 
 def test_everything_is_as_it_was_when_the_backup_was_made(stack, reference) -> None:
     stack.on("dagster")
-    said = stack.invoke("backup").stdout
+    said = stack.invoke("backup", "status").stdout  # two commands
+    assert "Dagster" in said
     file = Path(re.search(r"written to (\S+\.dump)", said)[1])
     assert file.parent == stack.folder / "backups"
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -102,7 +103,7 @@ def test_everything_is_as_it_was_when_the_backup_was_made(stack, reference) -> N
 
 def test_what_is_down_is_down_afterwards(stack, reference, dump, tmp_path) -> None:
     stack.invoke("down")
-    stack.invoke("backup", str(tmp_path / "down.dump"))
+    stack.invoke("backup", "--file", str(tmp_path / "down.dump"))
     assert stack.processes() == []
     stack.invoke("restore", "--yes", str(tmp_path / "down.dump"))
     assert stack.processes() == []
@@ -144,7 +145,7 @@ def test_a_file_that_is_no_whole_backup_changes_nothing(stack, reference, dump, 
 
 def test_a_file_that_is_not_there(stack, tmp_path) -> None:
     assert "No such file" in stack.invoke("restore", str(tmp_path / "x.dump"), code=2).stderr
-    assert "There is no folder" in stack.invoke("backup", str(tmp_path / "x" / "y.dump"), code=2).stderr
+    assert "There is no folder" in stack.invoke("backup", "--file", str(tmp_path / "x" / "y.dump"), code=2).stderr
 
 
 def test_restore_waits_for_nobodys_work_to_be_lost(stack, reference, dump) -> None:
@@ -169,9 +170,9 @@ def test_a_killed_restore_changes_nothing(stack, reference, dump) -> None:
 
 def test_a_killed_backup_leaves_nothing_that_looks_like_one(stack, dump, tmp_path) -> None:
     with marts_held(stack):
-        kill_while_it_waits(stack, "pg_dump", "backup", str(tmp_path / "first.dump"))
+        kill_while_it_waits(stack, "pg_dump", "backup", "--file", str(tmp_path / "first.dump"))
     assert not list(tmp_path.glob("*.dump"))
-    stack.invoke("backup", str(tmp_path / "second.dump"))
+    stack.invoke("backup", "--file", str(tmp_path / "second.dump"))
     assert [file.name for file in tmp_path.iterdir()] == ["second.dump"]
 
 
@@ -189,7 +190,7 @@ def test_a_hostile_file_can_do_no_more_than_a_model(stack, reference, dump, tmp_
     room = "room " * 30
     stack.invoke("sql", f"comment on schema marts is '{room}'")
     file = tmp_path / "hostile.dump"
-    stack.invoke("backup", str(file))
+    stack.invoke("backup", "--file", str(file))
     honest = f"COMMENT ON SCHEMA marts IS '{room}';".encode()
     content = file.read_bytes()
     assert honest in content
@@ -206,17 +207,17 @@ def test_no_room_on_the_disk(stack, dump, tmp_path) -> None:
     if subprocess.run(mount, capture_output=True).returncode:
         unavailable("no disk can be mounted")
     try:
-        assert "No space left" in stack.invoke("backup", str(tmp_path / "full.dump"), code=17).stderr
+        assert "No space left" in stack.invoke("backup", "--file", str(tmp_path / "full.dump"), code=17).stderr
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_nothing_secret_is_shown_and_a_dry_run_writes_nothing(stack, dump, tmp_path) -> None:
-    dry = stack.invoke("--dry", "backup", str(tmp_path / "x.dump")).stdout
+    dry = stack.invoke("--dry", "backup", "--file", str(tmp_path / "x.dump")).stdout
     assert "pg_dump" in dry
     assert list(tmp_path.iterdir()) == []
-    shown = dry + stack.invoke("--echo", "backup", str(tmp_path / "x.dump")).stdout
+    shown = dry + stack.invoke("--echo", "backup", "--file", str(tmp_path / "x.dump")).stdout
     shown += stack.invoke("--echo", "restore", "--yes", str(tmp_path / "x.dump")).stdout
     assert "pg_restore" in shown
     for key, value in stack.secrets().items():
@@ -256,5 +257,5 @@ def test_a_strict_umask_is_no_obstacle(dump, root, bare_path, tmp_path) -> None:
     strict.as_account = {"umask": 0o077}
     with removed(strict):
         strict.invoke("restore", str(dump))
-        strict.invoke("backup", str(tmp_path / "again.dump"))
+        strict.invoke("backup", "--file", str(tmp_path / "again.dump"))
         assert (tmp_path / "again.dump").stat().st_mode & 0o77 == 0

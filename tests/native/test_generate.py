@@ -27,7 +27,7 @@ def digest(stack) -> str:
 
 def differing(stack) -> dict[str, str]:
     """How many rows of each mart are not those that `bench/scale.sql` makes of the same raw tables, or the other way round."""
-    stack.invoke("sql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
+    stack.invoke("psql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
     pairs = (("marts", "floor"), ("floor", "marts"))
     counts = {}
     for mart in MARTS:

@@ -82,7 +82,7 @@ def test_no_variable_of_the_callers_leads_to_another_server(stack, reference, tm
     assert '"unhealthy"' not in stack.invoke("status", "--json", **POISON).stdout
     assert "succeeded on" in stack.invoke("run", "--job", "smoke", **POISON).stdout
     assert "300" in stack.invoke("sql", "select count(*) from marts.dim_customers", **POISON).stdout
-    stack.invoke("backup", str(tmp_path / "a.dump"), **POISON)
+    stack.invoke("backup", "--file", str(tmp_path / "a.dump"), **POISON)
     stack.invoke("restore", "--yes", str(tmp_path / "a.dump"), **POISON)
     assert stack.hashes() == reference
 

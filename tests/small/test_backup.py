@@ -8,7 +8,7 @@ from .. import runs
 def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     file = tmp_path / "public.dump"
-    stack.invoke("backup", str(file))
+    stack.invoke("backup", "--file", str(file))
     for change in ("drop table last cascade", "create table extra (a int)", "create function more() returns int return 1"):
         stack.invoke("sql", change)
     assert "Replace all data in the schemas public by" in stack.invoke("restore", str(file), code=2, stdin="n\n").stdout
@@ -22,10 +22,10 @@ def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_pa
 
 def test_a_backup_that_waits_for_a_lock_shows_who_has_it(stack, reference, tmp_path) -> None:
     stack.on("dagster")
-    with runs.kept_waiting(stack, "backup", str(tmp_path / "locked.dump")) as said:
+    with runs.kept_waiting(stack, "backup", "--file", str(tmp_path / "locked.dump")) as said:
         assert "pg_dump waits for a lock that process" in said
         assert "select 'mine'" in said
-    refused = stack.invoke("backup", str(tmp_path / "locked.dump"), code=2)
+    refused = stack.invoke("backup", "--file", str(tmp_path / "locked.dump"), code=2)
     assert "exists already" in refused.stderr
 
 

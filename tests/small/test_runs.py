@@ -171,7 +171,7 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
         assert all(f"{key} is {port} by now" in shown.stderr for key, port in new.items())
         stack.invoke("run", **new)
         stack.invoke("sql", "select 1", **new)
-        stack.invoke("backup", str(tmp_path / "a.dump"), **new)
+        stack.invoke("backup", "--file", str(tmp_path / "a.dump"), **new)
         stack.invoke("restore", "--yes", str(tmp_path / "a.dump"), **new)
         assert server.is_running()
         stack.invoke("up", "--orch", "dagster", **new)

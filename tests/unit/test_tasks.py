@@ -47,6 +47,7 @@ TASKS = (
     "status",
     "logs",
     "sql",
+    "psql",
     "backup",
     "restore",
     "use",
