@@ -11,7 +11,7 @@ from stack.errors import BadUsage, BuildFailed
 from stack.runner import Runner
 from stack.runtime import OnLine
 
-FOLDERS = (".", "docker/*", "compare", "tests/standins/*")
+FOLDERS = (".", "docker/*", "compare", "tests/standins/*", "tests/fourth/files/docker/*")
 ALWAYS = ("--quiet", "--no-emit-index-url", "--no-annotate", "--no-header")
 # What a file has that does not name others: its lock is for every platform and every Python that can run Invoke.
 OPTIONS = "--universal --python-version 3.10 --generate-hashes"

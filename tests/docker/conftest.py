@@ -31,38 +31,37 @@ class DockerStack(Stack):
 
     def container(self, service: str) -> dict:
         """`docker inspect` of a service's container."""
-        (name,) = ours("ps", "{{.Names}}", "--all", "--filter", f"label=com.docker.compose.service={service}")
+        (name,) = self.ours("ps", "{{.Names}}", "--all", "--filter", f"label=com.docker.compose.service={service}")
         return json.loads(subprocess.check_output(["docker", "inspect", name]))[0]
 
     def started(self, service: str) -> bool:
         """Whether the service's container runs."""
-        return service in ours("ps", '{{.Label "com.docker.compose.service"}}')
+        return service in self.ours("ps", '{{.Label "com.docker.compose.service"}}')
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Every container of the stack stands still."""
-        with paused(ours("ps", "{{.Names}}")):
+        with paused(self.ours("ps", "{{.Names}}")):
             yield
 
     def orchestrators(self) -> set[str]:
         """Whose containers run at this moment."""
-        return set(ours("ps", '{{.Label "switchyard.orchestrator"}}')) - {""}
+        return set(self.ours("ps", '{{.Label "switchyard.orchestrator"}}')) - {""}
 
     def leftovers(self) -> list[str]:
         """Every container and network of the stack."""
-        return ours("ps", "{{.Names}}", "--all") + ours("network ls", "{{.Name}}")
+        return self.ours("ps", "{{.Names}}", "--all") + self.ours("network ls", "{{.Name}}")
+
+    def ours(self, what: str, column: str, *args: str) -> list[str]:
+        """A column of `docker ps` or `docker network ls`, for what belongs to this stack."""
+        project = f"label=com.docker.compose.project={self.env['COMPOSE_PROJECT_NAME']}"
+        return subprocess.check_output(["docker", *what.split(), *args, "--filter", project, "--format", column], text=True).splitlines()
 
 
 def python_image() -> str:
     """A small image that is there, or can be pulled."""
     known = {**dotenv_values(ROOT / ".env.example"), **stand_ins(), **os.environ}
     return known["PYTHON_IMAGE"]
-
-
-def ours(what: str, column: str, *args: str) -> list[str]:
-    """A column of `docker ps` or `docker network ls`, for what belongs to this stack."""
-    project = f"label=com.docker.compose.project={PROJECT}"
-    return subprocess.check_output(["docker", *what.split(), *args, "--filter", project, "--format", column], text=True).splitlines()
 
 
 def stand_ins() -> dict[str, str]:

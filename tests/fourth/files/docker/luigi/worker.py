@@ -1,0 +1,64 @@
+"""``worker.py [--alive]``: run what is asked for, one run after the other, each as a `luigi` of its own; or see whether another one does.
+
+A run is a folder in LUIGI_RUNS: ``job`` is what is asked for, ``begun`` and ``ended`` are how far it is, ``canceled`` ends it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from switchyard import api, project
+
+RUNS = Path(os.environ["LUIGI_RUNS"])
+ALIVE = RUNS / ".alive"
+SILENCE_S = 30  # after which a worker counts as one that hangs
+
+
+def waiting() -> list[Path]:
+    """The runs that have not begun, the oldest first."""
+    return [file.parent for file in sorted(RUNS.glob("*/job"), key=os.path.getmtime) if not (file.parent / "begun").exists()]
+
+
+def end(run: Path, code: int, message: str = "") -> None:
+    """Note how a run has ended: all at once, as somebody waits for it."""
+    (run / "ending").write_text(json.dumps({"code": code, "message": message}))
+    (run / "ending").rename(run / "ended")
+
+
+def work(run: Path) -> None:
+    """Run one."""
+    (run / "begun").touch()
+    if (run / "canceled").exists():
+        return end(run, 1)
+    job, options = json.loads((run / "job").read_text())
+    try:
+        project.ensure_manifest()
+    except project.ParseFailed as error:
+        return end(run, 1, str(error))
+    words = ["--job", job, "--options", json.dumps(options), "--run-id", run.name, "--scheduler-url", os.environ["LUIGI_URL"]]
+    with open(run / "log", "wb") as log:
+        luigi = subprocess.Popen([sys.executable, "-m", "luigi", "--module", "flow", "Dbt", *words], stdout=log, stderr=subprocess.STDOUT)
+        while luigi.poll() is None:
+            ALIVE.touch()
+            time.sleep(0.2)
+    said = (run / "log").read_text(errors="replace").strip().splitlines()[-5:]
+    return end(run, luigi.returncode, "\n".join(said))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--alive"]:
+        sys.exit(not ALIVE.exists() or time.time() - ALIVE.stat().st_mtime > SILENCE_S)
+    project.share_files()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    api.wait_for_answer(f"{os.environ['LUIGI_URL']}/static/visualiser/index.html", 60, "Luigi's scheduler")
+    for begun in RUNS.glob("*/begun"):
+        if not (begun.parent / "ended").exists():
+            end(begun.parent, 1, "The worker that it ran on was killed, or stopped.")
+    while True:
+        ALIVE.touch()
+        for run in waiting()[:1]:
+            work(run)
+        time.sleep(0.2)
