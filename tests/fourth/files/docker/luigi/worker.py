@@ -53,7 +53,7 @@ if __name__ == "__main__":
         sys.exit(not ALIVE.exists() or time.time() - ALIVE.stat().st_mtime > SILENCE_S)
     project.share_files()
     RUNS.mkdir(parents=True, exist_ok=True)
-    api.wait_for_answer(f"{os.environ['LUIGI_URL']}/static/visualiser/index.html", 60, "Luigi's scheduler")
+    api.wait_for_answer(f"{os.environ['LUIGI_URL']}/api/worker_list", 60, "Luigi's scheduler")
     for begun in RUNS.glob("*/begun"):
         if not (begun.parent / "ended").exists():
             end(begun.parent, 1, "The worker that it ran on was killed, or stopped.")
