@@ -199,6 +199,23 @@ def whole(flag: str, value: str) -> int:
     return int(value)
 
 
+def several(typed: str, value: str) -> str:
+    """A number of workers, which may be 0."""
+    from stack.errors import BadUsage
+
+    if not re.fullmatch("0|[1-9][0-9]?", value):
+        raise BadUsage(f"{typed} {value!r} is no number of workers.", "It is a number from 0 to 99.", f"{typed} 2")
+    return value
+
+
+def keep_workers(number: str | None) -> None:
+    """Write how many workers there are to ``.env``, where that was asked for: later commands have the same number."""
+    from stack import console, settings
+
+    if number is not None and not console.dry:
+        settings.assign(ROOT, "WORKERS", number)
+
+
 def asked_for_help(name: str, value: str | None) -> bool:
     """Whether a positional value is really a request for help, which Invoke does not see; if so, show it."""
     if value not in ("-h", "--help"):
@@ -233,6 +250,7 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
         "orch": ORCH + " Without it: ORCHESTRATOR in .env.",
         "baked": BAKED,
         "integration": "How Airflow builds: vendor (a task per dbt node) or lean (one task). Without it: INTEGRATION in .env.",
+        "workers": "How many workers run dbt, in Docker; 0 for none. It is kept in .env. Without it: WORKERS in .env.",
         "timeout": TIMEOUT,
         "runtime": RUNTIME,
         "release": "Run the images of a release, which this file of invoke release names, until invoke use; nothing is built or mounted.",
@@ -243,6 +261,7 @@ def up(
     orch: str | None = None,
     baked: bool = False,
     integration: str | None = None,
+    workers: str | None = None,
     timeout: str = "300",
     runtime: str | None = None,
     release: str | None = None,
@@ -259,6 +278,8 @@ def up(
         if integration not in ("vendor", "lean"):
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
         os.environ["INTEGRATION"] = integration  # as if it were typed before the command
+    if workers is not None:
+        os.environ["WORKERS"] = several("--workers", workers)  # as above
     new = None if release is None else releases.read(Path(release).resolve())
     if new:
         os.environ["RELEASE_FILE"] = str(new.file)  # as above
@@ -269,7 +290,8 @@ def up(
             if not console.dry:
                 settings.assign(ROOT, "RELEASE_FILE", new.keep(ROOT))
 
-        lifecycle.up(chosen, target, baked=baked, timeout=seconds, deploy=functools.partial(deploy, new) if new else None)
+        deploying = functools.partial(deploy, new) if new else None
+        lifecycle.up(chosen, target, baked=baked, timeout=seconds, deploy=deploying, keep=functools.partial(keep_workers, workers))
     if not console.dry:
         console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
 
@@ -287,6 +309,19 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
         lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
     if not console.dry:
         console.facts(target.access(runtime.settings.values, project.database(runtime.settings)))
+
+
+@command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
+def scale(c: Context, workers: str, timeout: str = "300") -> None:
+    """Change how many workers run dbt while everything else continues; a run on one that is taken away fails."""
+    if asked_for_help("scale", workers):
+        return
+    from stack import lifecycle
+
+    seconds = whole("--timeout", timeout)
+    os.environ["WORKERS"] = several("invoke scale", workers)  # as if it were typed before the command
+    with changing(c, "scale") as runtime:
+        lifecycle.scale(runtime, timeout=seconds, keep=functools.partial(keep_workers, workers))
 
 
 @command(help={"wait": WAIT, "force": FORCE})

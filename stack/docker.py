@@ -45,6 +45,7 @@ LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
 DATA_VOLUME = "postgres-db-volume"
+BROKER = "redis"  # the service between an orchestrator and its workers
 
 WAREHOUSE_VOLUME = "warehouse-volume"
 VALUE = "SWITCHYARD_VALUE_"  # before the name of a project's variable where Compose reads it, which may be one of `.env` as well
@@ -355,6 +356,10 @@ class Docker:
             BadConfiguration: a file in ``certs/`` is no certificate.
         """
         self._own()
+        names = list(names)
+        for name in names:
+            if image := self._missing_broker(name):
+                self._pull_image(image, "", on_line)
         if self.settings["RELEASE_FILE"]:
             self._pull(names, on_line)
             return
@@ -380,15 +385,21 @@ class Docker:
         for name in names:
             image = image_name(self.settings, name)
             if not self._there(image):
-                done = self.runner.follow(["docker", "pull", image], on_line)
-                if done.code:
-                    raise ImageUnavailable(
-                        f"The image {image} of the release cannot be pulled.",
-                        done.stderr.strip(),
-                        "docker login, or ask who made the release",
-                    )
+                self._pull_image(image, "docker login, or ask who made the release", on_line)
             if name != POSTGRES and not self._unpacked and not self.runner.dry:
                 self.unpack(image, projects.folder(self.settings))
+
+    def _pull_image(self, image: str, hint: str, on_line: OnLine) -> None:
+        done = self.runner.follow(["docker", "pull", image], on_line)
+        if done.code:
+            hint = hint or "Name an image in .env that can be had: REDIS_IMAGE=…; or do without workers: WORKERS=0"
+            raise ImageUnavailable(f"The image {image} cannot be pulled.", done.stderr.strip(), hint)
+
+    def _missing_broker(self, name: str) -> str:
+        """The image of the broker, where the orchestrator needs one for its workers, and it is not here; else an empty text."""
+        image = self.settings["REDIS_IMAGE"]
+        needed = self.settings["WORKERS"] and name in self.orchestrators and BROKER in self.orchestrators[name].scaled
+        return image if needed and not self._there(image) else ""
 
     @property
     def _unpacked(self) -> bool:
@@ -443,10 +454,16 @@ class Docker:
         outdated only where it is not here yet.
         """
         if self.settings["RELEASE_FILE"]:
-            return [name for name in names if not self._there(image_name(self.settings, name)) or not (self._unpacked or name == POSTGRES)]
+            return [
+                name
+                for name in names
+                if not self._there(image_name(self.settings, name)) or not (self._unpacked or name == POSTGRES) or self._missing_broker(name)
+            ]
         return [name for name in names if not self._current(name, baked)]
 
     def _current(self, name: str, baked: bool) -> bool:
+        if self._missing_broker(name):
+            return False
         image = image_name(self.settings, name)
         found = self.runner.ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", image])
         if found.code:
@@ -541,7 +558,8 @@ class Docker:
         active = self.orchestrators[name] if name else None
         available = psutil.virtual_memory().available if here else total
         freed = active.memory if active and here else 0
-        return checks.memory(target.title, target.memory, freed, available // checks.MIB)
+        needed = target.memory + target.worker_memory * int(self.settings["WORKERS"] or 0)
+        return checks.memory(target.title, needed, freed, available // checks.MIB)
 
     def _disk(self) -> str:
         _, folder, here = self._machine
@@ -753,7 +771,8 @@ class Docker:
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
         self._own()
-        require_service(service, [POSTGRES, *(self.orchestrators[active].services if active else [])])
+        known = self.orchestrators[active] if active else None
+        require_service(service, [POSTGRES, *(known.services if known else []), *(known.scaled if known else [])])
         file = self._file(active or POSTGRES)
         argv = logs_argv(self.settings, file, follow=follow, tail=tail, service=service)
         code = self.runner.hand_over(argv) if sys.stdout.isatty() else self.runner.follow(argv, console.plain).code

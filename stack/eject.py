@@ -50,7 +50,14 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     if docker.embedded(project):
         variables["volumes"] = [f"{docker.WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
     for name, body in own["services"].items():
-        services[name] = _service(body, release.images[target.name], variables)
+        if "extends" in body:
+            file = target.file.with_name(body["extends"]["file"])
+            base = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][body["extends"]["service"]]
+            services[name] = _service({**base, "deploy": body["deploy"]}, base["image"], {})
+        else:
+            services[name] = _service(body, release.images[target.name], variables)
+        if name in target.scaled:  # so that Compose pulls no broker where there are no workers
+            services[name]["profiles"] = ["workers"]
     postgres = services[POSTGRES]
     postgres["environment"] |= {key: f"${{{key}:?{_MISSING}}}" for key in passwords(target)}
     postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro")
@@ -126,6 +133,7 @@ def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
     found = [match.groups()[1:] for match in SETTING.finditer(text) if match[2]]
     needed = {name for name, kind, _ in found if kind == ":?"}
     defaults = {name: default for name, kind, default in found if kind == ":-" and name not in needed}
+    defaults |= {name: "" for name, kind, _ in found if kind == ":+"}  # where anything, 0 as well, is something
     asked = {name for name, _, _ in found} - needed - defaults.keys()
     lines = ["# Secrets; README.md has a command that makes them.", *(f"{name}={makers.get(name) or ''}" for name in sorted(needed))]
     lines += ["", "# What the project asks for.", *(f"{name}=" for name in sorted(asked))] if asked else []
@@ -161,6 +169,7 @@ The page is http://localhost:{port}{target.ui_path}, user admin, password {targe
 | to change | where |
 |---|---|
 | a newer release of the project | the digests in `compose.yaml`, from its `release.json`; then `docker compose up -d --wait` |
+| workers | `WORKERS=2` and `COMPOSE_PROFILES=workers` in `.env` |
 | ports, schedules, retention | `.env`; `SCHEDULES_ENABLED=true` turns the schedules of the jobs on |
 | a password of the database | also in PostgreSQL, by hand: `{INIT}` runs once, on an empty volume |
 | a PostgreSQL elsewhere | run `{INIT}` there by psql; replace the service `postgres`, and its name and port in the environments |

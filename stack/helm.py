@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -110,8 +111,13 @@ def variables(services: list[Mapping[str, Any]], defaults: Mapping[str, str]) ->
             if key in kept or any(defaults.get(match[2], "").startswith("<") for match in SETTING.finditer(value)):
                 secret[key] = None
             else:
-                plain[key] = SETTING.sub(lambda match: match[1] or defaults.get(match[2]) or match[4] or "", value)
+                plain[key] = SETTING.sub(partial(_set, defaults), value)
     return plain, list(secret)
+
+
+def _set(defaults: Mapping[str, str], match: re.Match[str]) -> str:
+    """What stands for a variable of the compose file; those that add something where another one is set, as WORKERS, add nothing."""
+    return match[1] or ("" if match[3] == ":+" else defaults.get(match[2]) or match[4] or "")
 
 
 def commands(made: Mapping[str, str]) -> Iterator[str]:

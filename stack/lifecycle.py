@@ -63,7 +63,15 @@ def pull(runtime: Runtime, target: Orchestrator) -> None:
             runtime.build([name], on_line=waiting.detail)
 
 
-def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, deploy: Callable[[], None] | None = None) -> None:
+def up(
+    runtime: Runtime,
+    target: Orchestrator,
+    *,
+    baked: bool,
+    timeout: int,
+    deploy: Callable[[], None] | None = None,
+    keep: Callable[[], None] = lambda: None,
+) -> None:
     """Bring PostgreSQL and ``target`` up, building what is missing or out of date.
 
     Args:
@@ -72,6 +80,7 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, dep
         baked: whether the project of the image runs, and not the mounted one.
         timeout: seconds for all to become healthy.
         deploy: where another release is to run: called when all is checked and pulled, before anything is started.
+        keep: called then, whatever is to run; not where nothing is started.
 
     Raises:
         AlreadyActive: another orchestrator is active; nothing was touched.
@@ -92,6 +101,7 @@ def up(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, dep
     _prepare(runtime, target, baked)
     if deploy:
         deploy()
+    keep()
     try:
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
@@ -168,6 +178,32 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     except KeyboardInterrupt:
         console.fail(f"Interrupted; bringing {old.title} back")
         raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
+
+
+def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
+    """Bring the active orchestrator to as many workers as the settings have.
+
+    Args:
+        runtime: where.
+        timeout: seconds for new ones to become healthy.
+        keep: called when all is checked, before anything is started: writes the number to ``.env``.
+
+    Raises:
+        NothingActive: none is up.
+        RunInProgress: a run is, and the services are to be others: with workers in place of none, or the reverse.
+    """
+    active = runtime.active()
+    workers = runtime.settings["WORKERS"]
+    if active is None:
+        raise NothingActive("No orchestrator is active.", "", f"invoke up --workers {workers or 0}")
+    target = runtime.orchestrators[active]
+    if why := runtime.unsupported(target):
+        raise EngineMissing(why, "", "invoke down, then: invoke up --runtime docker")
+    _prepare(runtime, target, runtime.baked())
+    if target.scaled and bool(workers) != any(service.name in target.scaled for service in runtime.services()):
+        _settle(runtime, Runs.REFUSE, "", "Wait for its end, or: invoke run --cancel")
+    keep()
+    _start(runtime, target, runtime.baked(), timeout)
 
 
 def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:

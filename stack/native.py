@@ -102,6 +102,8 @@ class Native:
         """Why ``target`` cannot run here without Docker; empty where it can."""
         if self.settings["RELEASE_FILE"]:
             return "A release is images, which run in Docker alone."
+        if self.settings["WORKERS"]:
+            return "Workers (WORKERS in .env) run in Docker alone."
         if target.native is None:
             return f"There is no docker/{target.name}/{NATIVE}."
         return target.native.unsupported.get(sys.platform, "")

@@ -82,7 +82,9 @@ class Orchestrator:
         mounts: per service that mounts the dbt project, its *other* volumes.
         native: how it runs without Docker, or None where it cannot.
         services: the names of its services.
+        scaled: of those that WORKERS in ``.env`` adds to them.
         memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
+        worker_memory: MiB that each worker takes.
         after: by service, its other services that must be healthy before that one starts.
         login_in_one: whether the sign-in page has one field, for ``user:password``.
     """
@@ -102,7 +104,9 @@ class Orchestrator:
     mounts: Mapping[str, tuple[str, ...]]
     native: Native | None = None
     services: tuple[str, ...] = ()
+    scaled: tuple[str, ...] = ()
     memory: int = 0
+    worker_memory: int = 0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     login_in_one: bool = False
 
@@ -227,6 +231,7 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         others = tuple(volume for volume in volumes if not volume.endswith(PROJECT_MOUNT))
         if len(others) < len(volumes):
             mounts[service] = others
+    scaled = [name for name, body in services.items() if name != block["dbt"] and "deploy" in body]
     built = [service for service, body in services.items() if "build" in body]
     if len(built) != 1:
         raise KeyError("build (in exactly one service)")
@@ -245,8 +250,10 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         run=tuple(block["run"]),
         built=built[0],
         mounts=mounts,
-        services=tuple(services),
+        services=tuple(service for service in services if service not in scaled),
+        scaled=tuple(scaled),
         memory=int(block.get("memory", 0)),
+        worker_memory=int(block.get("worker_memory", 0)),
         after={name: tuple(other for other in body.get("depends_on", {}) if other in services) for name, body in services.items()},
     )
 

@@ -65,12 +65,16 @@ class ActiveRun:
         job: the job's name.
         url: the run's page.
         state: the orchestrator's own word, such as running or queued.
+        worker: the host name of the worker that runs dbt for it; empty where that is none, or not known.
+        since: the time at which it began, in ISO 8601; empty where it has not.
     """
 
     run_id: str
     job: str
     url: str
     state: str
+    worker: str = ""
+    since: str = ""
 
     def __str__(self) -> str:
         return f"{self.job}, {self.state}: {self.url}"

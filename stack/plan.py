@@ -23,7 +23,7 @@ _INHERITED = re.compile(
     r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|PROGRAMDATA|USERPROFILE",
     re.I,
 )
-SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?])([^}]*))?\})")
+SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?+])([^}]*))?\})")
 _PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
 
 
@@ -143,7 +143,7 @@ def warehouse(root: Path) -> Path:
 def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, int]) -> str:
     """Fill in both kinds of placeholders.
 
-    ``${KEY}``, ``${KEY:-default}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``, ``{code}``,
+    ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``, ``{code}``,
     ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one wherever
     the file says that name.
 
@@ -154,7 +154,10 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
 
     def setting(match: re.Match[str]) -> str:
         dollar, key, kind, rest = match.groups()
-        return dollar or settings.values.get(key) or (rest if kind == ":-" else "")
+        value = "" if dollar else settings.values.get(key)
+        if kind == ":+":
+            return rest if value else ""
+        return dollar or value or (rest if kind == ":-" else "")
 
     def place(match: re.Match[str]) -> str:
         name, port = match.groups()

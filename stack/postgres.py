@@ -246,8 +246,9 @@ class Postgres:
         """The server's arguments: its port, and what the compose file gives to its container's server."""
         file = self.settings.root / "compose" / "docker-compose-postgres.yaml"
         words = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][POSTGRES]["command"][1:]
-        # On Windows a server does not learn that a client has gone, and the server refuses to start when it is to look.
-        unknown = "--client_connection_check_interval" if os.name == "nt" else " "
+        # On Windows a server does not learn that a client has gone, and the server refuses to start when it is to look. All clients of
+        # this one are on its machine, which no network cuts off.
+        unknown = ("--tcp_", *(["--client_connection_check_interval"] if os.name == "nt" else []))
         words = [plan.expand(word, self.settings, self.folders, {}) for word in words if not word.startswith(unknown)]
         return ["-p", self.settings["POSTGRES_PORT"], *words]
 

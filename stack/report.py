@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from stack import console, release
+from stack import console, pipeline, release
 from stack import project as projects
-from stack.errors import BadConfiguration
+from stack.errors import ApiUnusable, BadConfiguration
 from stack.runtime import Runtime
 
 
@@ -17,6 +21,10 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
     services = runtime.services()
     name = runtime.active(services)
     active = runtime.orchestrators[name] if name else None
+    runs: list[pipeline.ActiveRun] = []
+    if active and runtime.settings["WORKERS"]:
+        with contextlib.suppress(ApiUnusable):
+            runs = pipeline.active_runs(runtime)
     return {
         "runtime": runtime.name,
         "orchestrator": name,
@@ -31,6 +39,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
                 "container": service.container or None,
                 "id": service.id,
                 "status": service.status,
+                "runs": [{"job": run.job, "run_id": run.run_id, "since": run.since} for run in runs if run.worker == service.id],
             }
             for service in services
         ],
@@ -70,7 +79,22 @@ def _print(runtime: Runtime, now: dict[str, Any]) -> None:
     else:
         console.say("  No orchestrator is active. Next: invoke up")
     console.say()
+    count = Counter(service["name"] for service in now["services"])
     console.table(
-        ("SERVICE", "STATE", "HEALTH", "STATUS"),
-        [(s["name"], s["state"], s["health"] or "-", re.sub(r" \((health: )?\w+\)$", "", s["status"])) for s in now["services"]],
+        ("SERVICE", "STATE", "HEALTH", "STATUS", "RUNS")[: 5 if runtime.settings["WORKERS"] else 4],
+        [
+            (
+                s["name"] + (f" {s['container'].rpartition('-')[2]}" if count[s["name"]] > 1 else ""),
+                s["state"],
+                s["health"] or "-",
+                re.sub(r" \((health: )?\w+\)$", "", s["status"]),
+                *([", ".join(map(_since, s["runs"]))] if runtime.settings["WORKERS"] else []),
+            )
+            for s in now["services"]
+        ],
     )
+
+
+def _since(run: Mapping[str, str]) -> str:
+    began = datetime.fromisoformat(run["since"].replace("Z", "+00:00")).astimezone() if run["since"] else None
+    return run["job"] + (f" since {began:%H:%M:%S}" if began else "")

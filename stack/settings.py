@@ -40,6 +40,7 @@ _WORDS = (
     ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
     ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
     ("LOCK_TIMEOUT", re.compile("0|[1-9][0-9]{0,5}"), "a number of seconds, or 0 for no end"),
+    ("WORKERS", re.compile("|0|[1-9][0-9]?"), "a number from 0 to 99"),
     ("RETENTION_DAYS", re.compile("[1-9][0-9]{0,3}"), "a number of days"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
     ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
@@ -137,6 +138,7 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
     except BadConfiguration:
         wanted = values
     project = wanted.pop(_PROJECT_NAME_KEY)
+    wanted["WORKERS"] = wanted["WORKERS"].lstrip("0")  # as in `load`
     return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, project, saved=False)
 
 
@@ -175,6 +177,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
+    values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files distinguish some from nothing
     values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # as Prefect wants it
     if not released:
         values["RELEASE_FILE"] = ""
@@ -330,7 +333,7 @@ def _check_values(values: Mapping[str, str]) -> None:
     for key, value in values.items():
         _check_control(key, value)
         # The password is a part of a connection URL.
-        if key.endswith("_DB_PASSWORD") and not _URL_SAFE.fullmatch(value):
+        if key.endswith(("_DB_PASSWORD", "REDIS_PASSWORD")) and not _URL_SAFE.fullmatch(value):
             raise BadConfiguration(
                 f"{key} has a character that means something in a connection URL.",
                 "Letters, digits and - . _ ~ are allowed.",

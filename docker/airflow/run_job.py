@@ -222,12 +222,16 @@ def cancel() -> list[dict[str, Any]]:
 def find_active(airflow: Airflow) -> list[dict[str, Any]]:
     """See `active`."""
     dag_runs = airflow.request("GET", "dags/~/dagRuns?state=running&state=queued")["dag_runs"]
+    running = airflow.request("GET", "dags/~/dagRuns/~/taskInstances?state=running&pool=dbt")["task_instances"] if dag_runs else []
+    hosts = {(task["dag_id"], task["dag_run_id"]): task["hostname"] for task in running}
     return [
         {
             "run_id": dag_run["dag_run_id"],
             "job": dag_run["dag_id"],
             "url": page(dag_run["dag_id"], dag_run["dag_run_id"]),
             "state": dag_run["state"],
+            "worker": hosts.get((dag_run["dag_id"], dag_run["dag_run_id"]), ""),
+            "since": dag_run["start_date"] or "",
         }
         for dag_run in dag_runs
     ]

@@ -1,4 +1,4 @@
-"""``start.py api-server|scheduler|dag-processor``: become that Airflow component, once the metadata database is ready for it.
+"""``start.py api-server|scheduler|dag-processor|celery worker``: become that Airflow component, once the metadata database is ready for it.
 
 The api-server prepares the database and the password file; the others wait for the database.
 """
@@ -22,7 +22,7 @@ from airflow.utils.db import check_migrations
 
 from switchyard import project, quick_exit
 
-RUNS = "dag_run,task_instance_history,xcom,log,job"  # not what it knows of the DAGs, as which schedules are on
+RUNS = "dag_run,task_instance_history,xcom,log,job,celery_taskmeta"  # not what it knows of the DAGs, as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
 
 
@@ -88,6 +88,7 @@ if __name__ == "__main__":
     gc.set_threshold(10_000)
     if sys.argv[1] == "scheduler":
         delete_old_runs()
+    if sys.argv[1] in ("scheduler", "celery"):
         import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
     (command,) = entry_points(group="console_scripts", name="airflow")
     quick_exit.run(command.load())

@@ -25,6 +25,7 @@ from dagster import (
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
 
 import report
+import workers
 from alert import alert
 from switchyard import alerts, jobs, project
 
@@ -110,6 +111,7 @@ try:
     )
     def dbt_models(context: AssetExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
         """Build what is selected; in a re-execution from failure, what failed and what was skipped."""
+        workers.note(context.instance, context.run_id)
         target = report.folder(context.run_id)
         if failed := report.failed_before(context):
             invocation = dbt.cli(["retry", "--state", failed], manifest=MANIFEST, target_path=target, raise_on_error=False)
@@ -130,6 +132,7 @@ def dbt_job(job: jobs.Job) -> Any:
 
     @op(name=f"dbt_{job.name}", out={})
     def dbt_commands(context: OpExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
+        workers.note(context.instance, context.run_id)
         failed = report.failed_before(context)
         to_run = [["retry", "--state", failed]] if failed else commands(job, config)
         for args in to_run:
@@ -166,7 +169,7 @@ defs = Definitions(
         for job in jobs.load().values()
         if job.cron
     ],
-    sensors=[alert] if alerts.wanted() else [],
+    sensors=[*([alert] if alerts.wanted() else []), *([workers.watch] if os.environ.get("WORKERS") else [])],
     # Hard-coded: as a resource that can be configured, it would take another executable from the page.
     resources={"dbt": ResourceDefinition.hardcoded_resource(DBT)},
     executor=in_process_executor,  # a run is one op: a process for it would import all of Dagster a second time

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import asdict
+from datetime import datetime, timezone
 from typing import Any
 
 from switchyard import api, jobs, project, results
@@ -76,7 +77,7 @@ query {
 ACTIVE = """
 query {
   runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
-    ... on Runs {results {runId jobName status}}
+    ... on Runs {results {runId jobName status startTime tags {key value}}}
     ... on Error {message}
   }
 }"""
@@ -86,6 +87,7 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
   terminateRuns(runIds: $runs, terminatePolicy: $policy) {__typename}
 }"""
 
+WORKER = "switchyard/worker"  # the tag of workers.py, which imports Dagster
 EVERY = 3  # seconds between two words on how far a run is
 CANCEL_TIMEOUT_S = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries
 
@@ -214,7 +216,14 @@ def active() -> list[dict[str, Any]]:
     if "results" not in answer:
         raise api.ApiError(answer["message"])
     return [
-        {"run_id": run["runId"], "job": run["jobName"], "url": page(run["runId"]), "state": run["status"].lower()}
+        {
+            "run_id": run["runId"],
+            "job": run["jobName"],
+            "url": page(run["runId"]),
+            "state": run["status"].lower(),
+            "worker": next((tag["value"] for tag in run["tags"] if tag["key"] == WORKER), ""),
+            "since": datetime.fromtimestamp(run["startTime"], timezone.utc).isoformat() if run["startTime"] else "",
+        }
         for run in answer["results"]
     ]
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 from prefect import get_client
 from prefect.automations import Automation
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.events import EventTrigger, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Posture
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron
 from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
@@ -53,7 +56,8 @@ def make_pool() -> None:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=TYPE, base_job_template=TEMPLATE))
+            with suppress(ObjectAlreadyExists):  # another worker was first
+                client.create_work_pool(WorkPoolCreate(name=POOL, type=TYPE, base_job_template=TEMPLATE))
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=ONE_RUN_AT_A_TIME, base_job_template=TEMPLATE))
 
 
@@ -108,12 +112,26 @@ def watch_for_zombies() -> None:
         ).create()
 
 
+def forget_workers() -> None:
+    """Have the server forget the workers that are gone: each container has a name of its own."""
+    headers = api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"])
+    with get_client(sync_client=True) as client:
+        gone = [worker.name for worker in client.read_workers_for_work_pool(POOL) if worker.status == WorkerStatus.OFFLINE]
+    for name in gone:
+        with suppress(api.ApiError):  # another worker has done it
+            api.request("DELETE", f"{os.environ['PREFECT_API_URL']}/work_pools/{POOL}/workers/{quote(name)}", headers=headers)
+
+
 if __name__ == "__main__":
     project.share_files()
     api.wait_for_answer(f"{os.environ['PREFECT_API_URL']}/health", 120, "Prefect's server")
     make_pool()
     deploy()
     watch_for_zombies()
+    forget_workers()
+    command = sys.argv[1:]
+    if "--name" not in command:
+        command += ["--name", socket.gethostname()]
     if os.name == "nt":  # where exec ends the process that others wait for
-        sys.exit(subprocess.call(sys.argv[1:]))
-    os.execvp(sys.argv[1], sys.argv[1:])
+        sys.exit(subprocess.call(command))
+    os.execvp(command[0], command)

@@ -143,6 +143,8 @@ def active() -> list[dict[str, Any]]:
             "job": job_of(flow_run),
             "url": page(flow_run),
             "state": flow_run["state_name"].lower(),
+            "worker": flow_run["labels"].get("prefect.worker.name", ""),
+            "since": flow_run["start_time"] or "",
         }
         for flow_run in found
     ]

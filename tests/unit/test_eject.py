@@ -51,10 +51,12 @@ def test_the_compose_file_needs_nothing_of_the_checkout(ejected, root, name) -> 
     folder = ejected(name, API_KEY="secret of mine")
     text = (folder / "compose.yaml").read_text()
     content = yaml.safe_load(text)
-    assert content["services"].keys() == {"postgres", *orchestrators.load_all(root)[name].services}
+    known = orchestrators.load_all(root)[name]
+    assert content["services"].keys() == {"postgres", *known.services, *known.scaled}
     for service, body in content["services"].items():
-        assert body["image"] == CONTENT["images"]["postgres" if service == "postgres" else name]
-        assert not body.keys() & {"build", "pull_policy", "container_name", "labels"}
+        if service != "redis":
+            assert body["image"] == CONTENT["images"]["postgres" if service == "postgres" else name]
+        assert not body.keys() & {"build", "pull_policy", "container_name", "labels", "extends"}
         for volume in body.get("volumes", []):
             assert volume.partition(":")[0] in (*content["volumes"], f"./{eject.INIT}")
         assert all(port.startswith("127.0.0.1:") for port in body.get("ports", []))

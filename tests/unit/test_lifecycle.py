@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -93,6 +94,9 @@ class Fake:
         self._do("down")
         self._active = None
 
+    def unsupported(self, target) -> str:
+        return ""
+
     def volumes(self) -> list[str]:
         return ["data"]
 
@@ -128,6 +132,32 @@ def test_up_checks_and_builds_before_it_starts(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, outdated=[POSTGRES, "new", "old"])
     up(runtime)
     assert runtime.did == ["check new", "build postgres", "build new", "start postgres", "start new"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "there", "refused"),
+    [
+        pytest.param("2", False, True, id="with workers, the services are others"),
+        pytest.param("", True, True, id="without workers, too"),
+        pytest.param("5", True, False, id="more workers disturb nobody"),
+    ],
+)
+def test_scale_waits_for_no_run_where_the_services_stay(tmp_path, runs, workers, there, refused) -> None:
+    runtime = Fake(tmp_path, active="old")
+    runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": workers})
+    runtime.orchestrators["old"] = replace(OLD, scaled=("shop-api" if there else "shop-worker",))
+    runs.append(RUN)
+    with pytest.raises(RunInProgress) if refused else contextlib.nullcontext():
+        lifecycle.scale(runtime, timeout=5, keep=lambda: runtime.did.append("kept"))
+    assert runtime.did == ["check old", *([] if refused else ["kept", "start old"])]
+
+
+def test_scale_without_an_orchestrator_says_what_to_type(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path)
+    runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": "3"})
+    with pytest.raises(NothingActive) as caught:
+        lifecycle.scale(runtime, timeout=5, keep=lambda: None)
+    assert caught.value.next == "invoke up --workers 3"
 
 
 def test_up_refuses_a_second_orchestrator(tmp_path, runs) -> None:

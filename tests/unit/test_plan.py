@@ -52,6 +52,8 @@ PROJECT = Project(Path("/checkout/dbt_project"), {"name": "shop"}, "shop", "dev"
         ("${MISSING:-80}", "80"),
         ("${EMPTY:-80}", "80"),
         ("${MISSING}", ""),
+        ("a${SHOP_PORT:+-b,}c", "a-b,c"),
+        ("a${EMPTY:+-b,}c${MISSING:+-b}", "ac"),
         ("$$HOME", "$HOME"),
         ("--port={port:code}", "--port=4266"),
         ("{root}", str(Path("/checkout"))),

@@ -105,6 +105,7 @@ def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
         pytest.param("DAGSTER_PORT=70000", "DAGSTER_PORT", id="a port out of range"),
         pytest.param("DAGSTER_PORT=4200", "PREFECT_PORT", id="two services on one port"),
         pytest.param("RETENTION_DAYS=0", "RETENTION_DAYS", id="nothing is kept"),
+        pytest.param("WORKERS=two", "WORKERS", id="a number of workers in words"),
         pytest.param("LOCK_TIMEOUT=-1", "LOCK_TIMEOUT", id="a wait below nothing"),
         pytest.param("SCHEDULES_ENABLED=maybe", "SCHEDULES_ENABLED", id="neither true nor false"),
         pytest.param("INTEGRATION=fat", "INTEGRATION", id="no such integration"),

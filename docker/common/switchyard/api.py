@@ -146,7 +146,8 @@ def main(run: Callable[[str, Any], bool], rerun: Callable[[], bool], active: Ask
         run: triggers and follows the job with the `switchyard.jobs.Options`, emits its events, and returns whether it succeeded. They
             stand after the job's name, as JSON.
         rerun: for ``--failed``: runs what failed and what was skipped in the newest run, in the same way; see `nothing_failed`.
-        active: for ``--active``: the runs in progress, each with ``run_id``, ``job``, ``url`` and ``state``.
+        active: for ``--active``: the runs in progress, each with ``run_id``, ``job``, ``url``, ``state``, and for `invoke status` the host
+            ``worker`` that it is on and ``since`` when, in ISO 8601.
         cancel: for ``--cancel``: cancels them, waits until they have ended, and returns them as they were.
     """
     name, *given = sys.argv[1:] or [""]

@@ -1,0 +1,48 @@
+"""Runs on workers (WORKERS in .env): where each is, and what becomes of it when its worker is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from dagster import DagsterInstance, DagsterRunStatus, DefaultSensorStatus, RunsFilter, SensorEvaluationContext, SensorResult, sensor
+
+WORKER = "switchyard/worker"  # the tag of a run with the host name of the worker that it is on
+TASK = "dagster-celery/task_id"  # and that of its Celery task
+EVERY = 15  # seconds between two looks
+ANSWER = 3  # seconds that workers have to answer
+LOOKS = 2  # in a row at which no worker has the run, before it counts as lost
+SILENCE = 4  # the same, where no worker answers at all: the broker may be on its way up
+LOST = "No worker has it any more: the one that it ran on was killed, or is cut off from the others."
+
+
+def note(instance: DagsterInstance, run_id: str) -> None:
+    """Tag a run with the worker that this process is on, where there are workers."""
+    if os.environ.get("WORKERS"):
+        instance.add_run_tags(run_id, {WORKER: socket.gethostname()})
+
+
+@sensor(
+    name="workers",
+    description="Fails a run that no worker has any more.",
+    minimum_interval_seconds=EVERY,
+    default_status=DefaultSensorStatus.RUNNING,
+)
+def watch(context: SensorEvaluationContext) -> SensorResult:
+    """Ask the workers for what they do; the cursor has at how many looks nobody had a run, by its id."""
+    before = json.loads(context.cursor or "{}")
+    lost: dict[str, int] = {}
+    instance = context.instance
+    runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
+    if runs:
+        answers = instance.run_launcher.celery.control.inspect(timeout=ANSWER).active() or {}
+        there = {task["id"] for tasks in answers.values() for task in tasks}
+        for run in runs:
+            if run.tags.get(TASK) not in there:
+                lost[run.run_id] = before.get(run.run_id, 0) + 1
+                if lost[run.run_id] >= (LOOKS if answers else SILENCE):
+                    if TASK in run.tags:
+                        instance.run_launcher.terminate(run.run_id)  # should its worker come back
+                    instance.report_run_failed(run, LOST)
+    return SensorResult(cursor=json.dumps(lost))

@@ -1,0 +1,139 @@
+"""Workers: the same DAGs, assets and flows on any number of them; one that is killed or cut off leaves no run hanging."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from .. import runs
+from ..interruptions import ended, typed
+from ..stacks import slow_model, wait_until
+from .conftest import ours
+
+SECONDS = 20  # that the model takes which is being built at the time
+SLOW = runs.SLOW.format(SECONDS)
+WORKER = {"airflow": "airflow-worker", "dagster": "dagster-worker", "prefect": "prefect-worker"}
+# What an orchestrator may take to see that a worker is gone: Prefect's shortest heartbeat is 30 s, and a run may miss two.
+NOTICED = {"airflow": 90, "dagster": 90, "prefect": 150}
+VICTIMS = {
+    "airflow": ["redis", "airflow-scheduler"],
+    "dagster": ["redis", "dagster-daemon"],
+    "prefect": ["prefect-server"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(stack) -> Iterator[None]:
+    """The other tests have no workers."""
+    yield
+    stack.invoke("down")
+    stack.set("WORKERS", "0")
+
+
+def workers(name: str) -> list[str]:
+    """The containers of the workers."""
+    return sorted(ours("ps", "{{.Names}}", "--filter", f"label=com.docker.compose.service={WORKER[name]}"))
+
+
+def on(stack, name: str, number: int) -> None:
+    """Have an orchestrator up with so many workers."""
+    if stack.active() not in (name, None):
+        stack.invoke("down")
+    stack.invoke("up", "--orch", name, "--workers", str(number))
+    assert len(workers(name)) == number
+
+
+@contextmanager
+def under_way(stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A run at whose last model PostgreSQL is at work, and the container that its dbt is in."""
+    with stack.edited("models/marts/slow.sql", slow_model(SECONDS)):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 180)
+        assert run.poll() is None, ended(run)
+        (found,) = [service for service in stack.status()["services"] if service["runs"]]
+        yield run, found["container"]
+
+
+def ends(stack, run: subprocess.Popen[str], name: str) -> int:
+    """Watch that no second dbt begins, until the run has ended; returns the command's exit code."""
+    deadline = time.monotonic() + SECONDS + NOTICED[name]
+    while run.poll() is None and time.monotonic() < deadline:
+        assert int(stack.sql(SLOW)) <= 1
+        time.sleep(0.5)  # each look is a command
+    assert run.poll() is not None, "the run neither ended nor went on"
+    code, out = ended(run)
+    wait_until(lambda: runs.ask_runs(stack, "active_runs") == [], 60)
+    assert code in (0, 1, 10), out
+    return code
+
+
+@pytest.mark.parametrize("name", WORKER)
+def test_a_run_on_two_workers_is_the_run_of_one_machine(stack, reference, name) -> None:
+    on(stack, name, 2)
+    shown = stack.invoke("status").stdout
+    assert {f"{WORKER[name]} {number}" for number in (1, 2)} <= set(re.findall(r"[\w-]+-worker \d", shown)), shown
+    with under_way(stack) as (run, container):
+        assert container in workers(name)
+        assert ended(run)[0] == 0
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WORKER)
+def test_a_killed_worker_leaves_no_run_hanging(stack, reference, name) -> None:
+    on(stack, name, 2)
+    with under_way(stack) as (run, container):
+        subprocess.run(["docker", "kill", container], check=True)
+        ends(stack, run, name)
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WORKER)
+def test_a_worker_that_is_cut_off_for_a_while_leaves_no_run_hanging(stack, reference, name) -> None:
+    on(stack, name, 2)
+    (network,) = ours("network ls", "{{.Name}}")
+    with under_way(stack) as (run, container):
+        subprocess.run(["docker", "network", "disconnect", network, container], check=True)
+        try:
+            ends(stack, run, name)
+            stack.invoke("run")  # on the other one
+        finally:
+            subprocess.run(["docker", "network", "connect", "--alias", WORKER[name], network, container], check=True)
+    wait_until(lambda: {service["health"] for service in stack.status()["services"]} == {"healthy"}, 180)
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "victim"), [(name, victim) for name, victims in VICTIMS.items() for victim in victims])
+def test_a_killed_broker_scheduler_or_server_leaves_no_run_hanging(stack, reference, name, victim) -> None:
+    on(stack, name, 2)
+    with under_way(stack) as (run, _):
+        subprocess.run(["docker", "exec", stack.container(victim)["Name"].strip("/"), "sh", "-c", "kill -9 -1"])
+        ends(stack, run, name)
+    wait_until(lambda: {service["health"] for service in stack.status()["services"]} == {"healthy"}, 180)
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WORKER)
+def test_workers_come_and_go_during_a_run(stack, reference, name) -> None:
+    on(stack, name, 2)
+    with under_way(stack) as (run, container):
+        stack.invoke("scale", "5")
+        assert len(workers(name)) == 5
+        assert container in workers(name)
+        stack.invoke("scale", "1")
+        assert len(workers(name)) == 1
+        ends(stack, run, name)
+    stack.invoke("run")
+    assert stack.hashes() == reference
