@@ -324,6 +324,31 @@ def scale(c: Context, workers: str, timeout: str = "300") -> None:
         lifecycle.scale(runtime, timeout=seconds, keep=functools.partial(keep_workers, workers))
 
 
+@command(
+    name="worker-env",
+    help={"out": "The folder to write to, which must be new or empty. Without it: ejected/<name>-workers in the checkout."},
+)
+def worker_env(c: Context, out: str | None = None) -> None:
+    """Write what another machine needs for workers of the active orchestrator: one Compose file, and an .env with secrets."""
+    from stack import console, machines
+    from stack import release as releases
+    from stack.errors import NothingActive
+
+    with changing(c, "worker-env") as runtime:
+        machines.check(runtime.settings)
+        active = runtime.active()
+        if active is None:
+            raise NothingActive("No orchestrator is active.", "", "invoke up")
+        made = releases.read(releases.noted(ROOT, runtime.settings["RELEASE_FILE"]))
+        files = machines.files(runtime.settings, runtime.orchestrators[active], runtime.project, made)
+    folder = Path(out) if out else ROOT / "ejected" / f"{active}-workers"
+    if console.dry:
+        console.say(f"Would write {', '.join(files)} to {folder}.")
+        return
+    machines.write(folder, files)
+    console.ok(f"Wrote {', '.join(files)} to {folder}. Copy it. On the other machine, in that folder: docker compose up -d --wait")
+
+
 @command(help={"wait": WAIT, "force": FORCE})
 def down(c: Context, wait: bool = False, force: bool = False) -> None:
     """Stop the orchestrator and PostgreSQL; the data stays."""

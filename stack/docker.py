@@ -45,6 +45,7 @@ LABEL_BAKED = "switchyard.baked"
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
 DATA_VOLUME = "postgres-db-volume"
+OVERLAY = "overlay"  # the driver of a network that spans machines
 BROKER = "redis"  # the service between an orchestrator and its workers
 
 WAREHOUSE_VOLUME = "warehouse-volume"
@@ -457,7 +458,9 @@ class Docker:
             return [
                 name
                 for name in names
-                if not self._there(image_name(self.settings, name)) or not (self._unpacked or name == POSTGRES) or self._missing_broker(name)
+                if not self._there(image_name(self.settings, name))
+                or not (self._unpacked or name == POSTGRES)
+                or self._missing_broker(name)
             ]
         return [name for name in names if not self._current(name, baked)]
 
@@ -487,6 +490,7 @@ class Docker:
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
             *(Check("Memory", partial(self._memory, target)) for target in targets),
             Check("Disk", self._disk),
+            Check("Network", self._network),
             Check("Data", self._data),
             Check("Sizes", self._sizes, advice=True),
             Check("Images", partial(self._images, targets), advice=True),
@@ -560,6 +564,25 @@ class Docker:
         freed = active.memory if active and here else 0
         needed = target.memory + target.worker_memory * int(self.settings["WORKERS"] or 0)
         return checks.memory(target.title, needed, freed, available // checks.MIB)
+
+    def _network(self) -> str:
+        """Whether the stack's network is, or can be made, as NETWORK in ``.env`` asks for."""
+        name, driver = f"{self.settings.project}_default", self.settings["NETWORK"]
+        if driver != OVERLAY:
+            return driver
+        there = self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
+        if there and there != driver:
+            raise BadConfiguration(
+                f"The stack's network {name} is still a {there}.", f"NETWORK in .env is {driver}.", "invoke down, then the same command"
+            )
+        swarm = self.runner.ask(["docker", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}"])
+        if swarm.stdout.strip() != "active true":
+            raise BadConfiguration(
+                "An overlay network needs a Docker swarm, and this machine is not a manager of one.",
+                f"NETWORK in .env is {driver}.",
+                "docker swarm init, or NETWORK=bridge in .env",
+            )
+        return driver
 
     def _disk(self) -> str:
         _, folder, here = self._machine

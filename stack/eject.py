@@ -27,7 +27,7 @@ OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of 
 _MISSING = "set it in .env"
 
 
-class _Plain(yaml.SafeDumper):
+class Plain(yaml.SafeDumper):
     """YAML without anchors: each service stands by itself."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -44,7 +44,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         release: whose images run.
     """
     own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, docker.postgres_file(settings)))
-    services = {POSTGRES: _service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
+    services = {POSTGRES: service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
     # Under another name in `.env`, where the stack may have one of the same.
     variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}}}" for key in asked(project)}, "volumes": []}
     if docker.embedded(project):
@@ -53,9 +53,9 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         if "extends" in body:
             file = target.file.with_name(body["extends"]["file"])
             base = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][body["extends"]["service"]]
-            services[name] = _service({**base, "deploy": body["deploy"]}, base["image"], {})
+            services[name] = service({**base, "deploy": body["deploy"]}, base["image"], {})
         else:
-            services[name] = _service(body, release.images[target.name], variables)
+            services[name] = service(body, release.images[target.name], variables)
         if name in target.scaled:  # so that Compose pulls no broker where there are no workers
             services[name]["profiles"] = ["workers"]
     postgres = services[POSTGRES]
@@ -67,7 +67,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         content["volumes"][docker.WAREHOUSE_VOLUME] = None
     makers = dotenv_values(settings.root / ".env.example", interpolate=False)
     text = f"# {project.name} on {target.title}, release {release.tag}. Yours from now on; README.md says how to start it.\n"
-    text += yaml.dump(content, Dumper=_Plain, sort_keys=False, width=1000)
+    text += yaml.dump(content, Dumper=Plain, sort_keys=False, width=1000)
     return {
         "compose.yaml": text,
         INIT: initial(settings, target, project),
@@ -91,7 +91,7 @@ def plain_name(project: Project) -> str:
     return re.sub("[^a-z0-9]+", "-", project.name.lower()).strip("-") or "dbt"
 
 
-def _service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> dict[str, Any]:
+def service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> dict[str, Any]:
     """A service without what needs this checkout; where it has the dbt project, with what that needs."""
     found: dict[str, Any] = {"image": image, **{key: _plain(value) for key, value in body.items() if key not in OURS}}
     volumes = found.pop("volumes", [])

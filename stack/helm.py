@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import yaml

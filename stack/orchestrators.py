@@ -83,6 +83,7 @@ class Orchestrator:
         native: how it runs without Docker, or None where it cannot.
         services: the names of its services.
         scaled: of those that WORKERS in ``.env`` adds to them.
+        worker: the service of which it is the number; empty where there is none.
         memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
         worker_memory: MiB that each worker takes.
         after: by service, its other services that must be healthy before that one starts.
@@ -105,6 +106,7 @@ class Orchestrator:
     native: Native | None = None
     services: tuple[str, ...] = ()
     scaled: tuple[str, ...] = ()
+    worker: str = ""
     memory: int = 0
     worker_memory: int = 0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -252,6 +254,7 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         mounts=mounts,
         services=tuple(service for service in services if service not in scaled),
         scaled=tuple(scaled),
+        worker=next((name for name, body in services.items() if "deploy" in body and "extends" not in body), ""),
         memory=int(block.get("memory", 0)),
         worker_memory=int(block.get("worker_memory", 0)),
         after={name: tuple(other for other in body.get("depends_on", {}) if other in services) for name, body in services.items()},

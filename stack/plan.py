@@ -143,9 +143,9 @@ def warehouse(root: Path) -> Path:
 def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, int]) -> str:
     """Fill in both kinds of placeholders.
 
-    ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``, ``{code}``,
-    ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one wherever
-    the file says that name.
+    ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``,
+    ``{code}``, ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one
+    wherever the file says that name.
 
     Raises:
         BadConfiguration: there is no such placeholder.

@@ -25,6 +25,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
     if active and runtime.settings["WORKERS"]:
         with contextlib.suppress(ApiUnusable):
             runs = pipeline.active_runs(runtime)
+    here = {service.id for service in services}
     return {
         "runtime": runtime.name,
         "orchestrator": name,
@@ -42,6 +43,11 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
                 "runs": [{"job": run.job, "run_id": run.run_id, "since": run.since} for run in runs if run.worker == service.id],
             }
             for service in services
+        ],
+        "elsewhere": [  # on workers of other machines
+            {"job": run.job, "run_id": run.run_id, "since": run.since, "worker": run.worker}
+            for run in runs
+            if run.worker and run.worker not in here
         ],
         "beside": snapshot(runtime.beside) if runtime.beside else None,
     }
@@ -93,6 +99,8 @@ def _print(runtime: Runtime, now: dict[str, Any]) -> None:
             for s in now["services"]
         ],
     )
+    for run in now["elsewhere"]:
+        console.say(f"  On another machine: {_since(run)}, worker {run['worker']}")
 
 
 def _since(run: Mapping[str, str]) -> str:

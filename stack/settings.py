@@ -41,6 +41,7 @@ _WORDS = (
     ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
     ("LOCK_TIMEOUT", re.compile("0|[1-9][0-9]{0,5}"), "a number of seconds, or 0 for no end"),
     ("WORKERS", re.compile("|0|[1-9][0-9]?"), "a number from 0 to 99"),
+    ("NETWORK", re.compile("bridge|overlay"), "either bridge or overlay"),
     ("RETENTION_DAYS", re.compile("[1-9][0-9]{0,3}"), "a number of days"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
     ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
@@ -93,7 +94,7 @@ class Settings:
         """Write every value where Compose finds it, those that follow from others as well, for `docker compose` typed by hand."""
         own = dotenv_values(self.env_file, interpolate=False)
         values = {**own, **self.values, _PROJECT_NAME_KEY: self.project}
-        lines = [f"{key}={_for_compose(value or '')}" for key, value in sorted(values.items())]
+        lines = [f"{key}={for_compose(value or '')}" for key, value in sorted(values.items())]
         text = "\n".join(["# Written by invoke; .env in the folder above is the one to edit.", *lines, ""])
         path = self.root / "compose" / ".env"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -200,7 +201,7 @@ def _source(root: Path, values: Mapping[str, str]) -> str:
     return os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
 
 
-def _for_compose(value: str) -> str:
+def for_compose(value: str) -> str:
     """A value for a file that only Compose reads: it takes what is in single quotes as it is, and has no way to put one there."""
     if "'" not in value:
         return f"'{value}'"

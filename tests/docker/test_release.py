@@ -27,9 +27,10 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 
 class Registry(NamedTuple):
-    """A registry on this machine."""
+    """A registry on this machine, and where it keeps what it has."""
 
     address: str
+    folder: Path
 
     def tags(self, image: str) -> list[str]:
         """Those of an image; none where there is no such image."""
@@ -53,7 +54,7 @@ def registry(tmp_path_factory) -> Iterator[Registry]:
     ) as process:
         try:
             wait_until(lambda: not ports.free(port))
-            yield Registry(f"localhost:{port}")
+            yield Registry(f"localhost:{port}", folder / "data")
         finally:
             process.terminate()
 

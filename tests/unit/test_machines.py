@@ -1,0 +1,79 @@
+"""What another machine gets for its workers."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from dataclasses import replace
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from stack import machines, orchestrators, project, release, settings
+from stack.errors import BadUsage
+
+from .test_eject import CONTENT, NAMES
+
+READY = {"RELEASE_FILE": "release.json", "WORKERS": "1", "NETWORK": "overlay"}
+
+
+@pytest.fixture
+def written(root, tmp_path):
+    """Writes the files for an orchestrator whose project has a variable and a file, and returns their folder."""
+
+    def write(name: str):
+        (tmp_path / "release.json").write_text(json.dumps(CONTENT))
+        (tmp_path / "key.p8").write_text("a key of mine")
+        loaded, _ = settings.load(root, {}, write=False)
+        loaded = replace(loaded, values={**loaded.values, "REDIS_PASSWORD": "of-redis"})
+        found = replace(project.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
+        target = orchestrators.load_all(root)[name]
+        machines.write(tmp_path / name, machines.files(loaded, target, found, release.read(tmp_path / "release.json")))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_the_worker_alone_and_joins_the_stacks_network(written, root, name) -> None:
+    folder = written(name)
+    content = yaml.safe_load((folder / "compose.yaml").read_text())
+    known = orchestrators.load_all(root)[name]
+    ((service, body),) = content["services"].items()
+    assert service == known.worker
+    assert body["image"] == CONTENT["images"][name]
+    assert not body.keys() & {"build", "pull_policy", "container_name", "ports", "depends_on"}
+    assert content["networks"] == {"default": {"name": "switchyard_default", "external": True}}
+    assert "./KEY_FILE:/opt/dbt/files/KEY_FILE:ro" in body["volumes"]
+    assert (folder / "KEY_FILE").read_text() == "a key of mine"
+    own = yaml.safe_load(known.file.read_text())["services"][known.worker]
+    assert body["environment"].keys() == {*own["environment"], "API_KEY", "KEY_FILE"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_env_has_each_variable_and_is_for_the_owner_alone(written, name) -> None:
+    folder = written(name)
+    asked = set(re.findall(r"\$\{(\w+)", (folder / "compose.yaml").read_text()))
+    found = dotenv_values(folder / ".env", interpolate=False)
+    assert found.keys() == asked
+    assert found["PROJECT_API_KEY"] == "it's \\$mine"  # as Compose, which reads it, writes a $ in double quotes
+    assert "mine" not in (folder / "compose.yaml").read_text().replace("API_KEY: ${PROJECT_API_KEY}", "")
+    assert not stat.S_IMODE((folder / ".env").stat().st_mode) & 0o77
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        pytest.param({"RELEASE_FILE": ""}, "No release", id="without a release"),
+        pytest.param({"WORKERS": ""}, "no workers", id="without workers"),
+        pytest.param({"NETWORK": "bridge"}, "this machine alone", id="without a network for it"),
+    ],
+)
+def test_it_is_refused_where_the_other_machine_could_not_join(root, changed, says) -> None:
+    loaded, _ = settings.load(root, {}, write=False)
+    machines.check(replace(loaded, values={**loaded.values, **READY}))
+    with pytest.raises(BadUsage, match=says) as caught:
+        machines.check(replace(loaded, values={**loaded.values, **READY, **changed}))
+    assert caught.value.next
