@@ -16,7 +16,6 @@ import pytest
 from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import slow_model, unavailable, wait_until
-from .conftest import ours
 from .test_release import CONFIG, again, registry, release  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.long
@@ -96,7 +95,7 @@ def test_a_run_on_another_machine_is_the_run_of_this_one(stack, reference, regis
         stack.invoke("up", "--release", f"releases/far-{name}/release.json", "--orch", name, "--workers", "1")
         assert "docker compose up -d --wait" in stack.invoke("worker-env", "--out", str(folder)).stdout
         machine.run("docker", "compose", "up", "-d", "--wait", cwd=folder)
-        (local,) = ours("ps", "{{.Names}}", "--filter", f"label=com.docker.compose.service={WORKER[name]}")
+        (local,) = stack.ours("ps", "{{.Names}}", "--filter", f"label=com.docker.compose.service={WORKER[name]}")
         root("docker", "stop", local)  # the other machine's is the only one
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 240)

@@ -13,7 +13,6 @@ import pytest
 from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import slow_model, wait_until
-from .conftest import ours
 
 SECONDS = 20  # that the model takes which is being built at the time
 SLOW = runs.SLOW.format(SECONDS)
@@ -35,9 +34,9 @@ def alone(stack) -> Iterator[None]:
     stack.set("WORKERS", "0")
 
 
-def workers(name: str) -> list[str]:
+def workers(stack, name: str) -> list[str]:
     """The containers of the workers."""
-    return sorted(ours("ps", "{{.Names}}", "--filter", f"label=com.docker.compose.service={WORKER[name]}"))
+    return sorted(stack.ours("ps", "{{.Names}}", "--filter", f"label=com.docker.compose.service={WORKER[name]}"))
 
 
 def on(stack, name: str, number: int) -> None:
@@ -45,7 +44,7 @@ def on(stack, name: str, number: int) -> None:
     if stack.active() not in (name, None):
         stack.invoke("down")
     stack.invoke("up", "--orch", name, "--workers", str(number))
-    assert len(workers(name)) == number
+    assert len(workers(stack, name)) == number
 
 
 @contextmanager
@@ -78,7 +77,7 @@ def test_a_run_on_two_workers_is_the_run_of_one_machine(stack, reference, name) 
     shown = stack.invoke("status").stdout
     assert {f"{WORKER[name]} {number}" for number in (1, 2)} <= set(re.findall(r"[\w-]+-worker \d", shown)), shown
     with under_way(stack) as (run, container):
-        assert container in workers(name)
+        assert container in workers(stack, name)
         assert ended(run)[0] == 0
     stack.invoke("run")
     assert stack.hashes() == reference
@@ -99,7 +98,7 @@ def test_a_killed_worker_leaves_no_run_hanging(stack, reference, name) -> None:
 @pytest.mark.parametrize("name", WORKER)
 def test_a_worker_that_is_cut_off_for_a_while_leaves_no_run_hanging(stack, reference, name) -> None:
     on(stack, name, 2)
-    (network,) = ours("network ls", "{{.Name}}")
+    (network,) = stack.ours("network ls", "{{.Name}}")
     with under_way(stack) as (run, container):
         subprocess.run(["docker", "network", "disconnect", network, container], check=True)
         try:
@@ -130,10 +129,10 @@ def test_workers_come_and_go_during_a_run(stack, reference, name) -> None:
     on(stack, name, 2)
     with under_way(stack) as (run, container):
         stack.invoke("scale", "5")
-        assert len(workers(name)) == 5
-        assert container in workers(name)
+        assert len(workers(stack, name)) == 5
+        assert container in workers(stack, name)
         stack.invoke("scale", "1")
-        assert len(workers(name)) == 1
+        assert len(workers(stack, name)) == 1
         ends(stack, run, name)
     stack.invoke("run")
     assert stack.hashes() == reference

@@ -43,6 +43,8 @@ TASKS = (
     "up",
     "down",
     "switch",
+    "scale",
+    "worker-env",
     "run",
     "status",
     "logs",
