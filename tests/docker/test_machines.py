@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from stack.settings import assign
+
 from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import slow_model, unavailable, wait_until
@@ -89,7 +91,7 @@ def test_a_run_on_another_machine_is_the_run_of_this_one(stack, reference, regis
     stack.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "slow"])
     stack.invoke("down", "--force")
     release(stack, registry, f"far-{name}", orch=name)
-    stack.set("NETWORK", "overlay")
+    assign(stack.folder, "NETWORK", "overlay")
     folder = tmp_path / "workers"
     try:
         stack.invoke("up", "--release", f"releases/far-{name}/release.json", "--orch", name, "--workers", "1")
@@ -109,5 +111,5 @@ def test_a_run_on_another_machine_is_the_run_of_this_one(stack, reference, regis
         if folder.exists():
             machine.run("docker", "compose", "down", "--volumes", cwd=folder, code=None)
         stack.invoke("down", "--force")
-        stack.set("NETWORK", "bridge")
-        stack.set("WORKERS", "0")
+        assign(stack.folder, "NETWORK", "bridge")
+        assign(stack.folder, "WORKERS", "0")

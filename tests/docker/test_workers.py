@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from stack.settings import assign
+
 from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import slow_model, wait_until
@@ -31,7 +33,7 @@ def alone(stack) -> Iterator[None]:
     """The other tests have no workers."""
     yield
     stack.invoke("down")
-    stack.set("WORKERS", "0")
+    assign(stack.folder, "WORKERS", "0")
 
 
 def workers(stack, name: str) -> list[str]:
@@ -41,7 +43,7 @@ def workers(stack, name: str) -> list[str]:
 
 def on(stack, name: str, number: int) -> None:
     """Have an orchestrator up with so many workers."""
-    if stack.active() not in (name, None):
+    if stack.status()["orchestrator"] not in (name, None):
         stack.invoke("down")
     stack.invoke("up", "--orch", name, "--workers", str(number))
     assert len(workers(stack, name)) == number

@@ -22,9 +22,10 @@ from switchyard import project
 KNOWN = ((1, 11), (1, 12))  # the first and the last minor version of dbt-core that were tried
 
 
-# Read when Python, dbt or a library starts, or kept with what is compiled: they must be the server's own.
+# Read when Python, dbt or a library starts, or kept with what is compiled: they must be the server's own. The one for Windows, where
+# there is no server, is set by Celery everywhere.
 FIXED = re.compile(
-    r"PYTHON(?!UNBUFFERED|DONTWRITEBYTECODE)[A-Z0-9]+|LANG|LANGUAGE|(LC|LD|MALLOC|GLIBC|OPENSSL)_.*"
+    r"PYTHON(?!UNBUFFERED|DONTWRITEBYTECODE|LEGACYWINDOWSSTDIO)[A-Z0-9]+|LANG|LANGUAGE|(LC|LD|MALLOC|GLIBC|OPENSSL)_.*"
     r"|DBT_(ENGINE_)?(PACKAGE_HUB_URL|MACRO_DEBUGGING|RECORDER_.*)"
 )
 
