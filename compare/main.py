@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 
 from bench import harness
 from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
-from compare import alerting, backfill, cost, failures, loop, scheduling, security, seeing, speed, start
+from compare import alerting, backfill, cost, failures, loop, scaling, scheduling, security, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
@@ -42,6 +42,7 @@ SECTIONS = (
     cost.SECTION,
     security.SECTION,
     alerting.SECTION,
+    scaling.SECTION,
 )
 NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": 2, "full": 3}

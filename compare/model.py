@@ -91,7 +91,7 @@ class Section:
         scenarios: in the order in which they are done.
         sentence: what the figures say, in one sentence.
         pictures: besides those of all rows; see `compare.page`.
-        code: whether the files of the integrations are shown with it.
+        code: files that are shown with it: ``title``, ``lead``, and ``columns`` of a ``title`` and ``files`` with ``path`` and ``text``.
     """
 
     id: str
@@ -99,4 +99,4 @@ class Section:
     scenarios: tuple[Scenario, ...]
     sentence: Callable[[Report], str]
     pictures: Callable[[Report], list[dict[str, Any]]] = lambda _: []
-    code: bool = False
+    code: Callable[[Report], dict[str, Any]] | None = None

@@ -217,11 +217,7 @@ class Report:
                 *section.pictures(self),
                 *([{"kind": "dots", "title": "Every measurement", "rows": dots}] if dots else []),
             ],
-            "code": [
-                {"title": facts["title"], "files": [{"path": path, "text": text} for path, text in facts.get("files", {}).items()]}
-                for facts in self.content["orchestrators"].values()
-                if section.code
-            ],
+            "code": section.code(self) if section.code else None,
         }
 
     def _row(self, id: str, row: dict[str, Any]) -> dict[str, Any]:

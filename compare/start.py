@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from dotenv import dotenv_values
@@ -117,6 +118,18 @@ def sentence(report: Report) -> str:
     return f"From an empty database, the first green run came after {report.ranking(FIRST)}."
 
 
+def integrations(report: Report) -> dict[str, Any]:
+    """The files of each integration."""
+    return {
+        "title": "The code of the integrations",
+        "lead": "All files that a person wrote for each orchestrator, and its compose file; not docker/common, which all three share.",
+        "columns": [
+            {"title": facts["title"], "files": [{"path": path, "text": text} for path, text in facts.get("files", {}).items()]}
+            for facts in report.content["orchestrators"].values()
+        ],
+    }
+
+
 UP = Scenario("start and first run", first, (FIRST, START, RUN), 46)  # from which every other begins
 SIZES = Scenario("size", counted, (SERVICES, SIZE, CODE, COMPOSE, SETTINGS), 1)
-SECTION = Section("start", "To the first green run", (UP, SIZES), sentence, code=True)
+SECTION = Section("start", "To the first green run", (UP, SIZES), sentence, code=integrations)

@@ -32,7 +32,7 @@ VICTIMS = {
 def alone(stack) -> Iterator[None]:
     """The other tests have no workers."""
     yield
-    stack.invoke("down")
+    stack.invoke("down", "--force")
     assign(stack.folder, "WORKERS", "0")
 
 
@@ -44,7 +44,7 @@ def workers(stack, name: str) -> list[str]:
 def on(stack, name: str, number: int) -> None:
     """Have an orchestrator up with so many workers."""
     if stack.status()["orchestrator"] not in (name, None):
-        stack.invoke("down")
+        stack.invoke("down", "--force")
     stack.invoke("up", "--orch", name, "--workers", str(number))
     assert len(workers(stack, name)) == number
 

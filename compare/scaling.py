@@ -1,0 +1,100 @@
+"""Scaling: what changes for two workers, in services and settings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compare.model import Found, Row, Scenario, Section
+from compare.report import Report
+from compare.trial import Trial
+from stack.eject import Plain
+from stack.plan import SETTING
+
+LINES = Row(
+    "worker_lines",
+    "Lines that change for two workers",
+    "The services of the orchestrator's compose file with `WORKERS=2`, against those with `WORKERS=0`: lines that are added or removed,"
+    " with what several services share written out for each. No other file differs: the DAGs, assets and flows are the same.",
+)
+SERVICES = Row(
+    "worker_services", "Containers more for two workers", "Of the same file: the workers, and a broker where the product has one between."
+)
+WORKERS = "2"
+
+
+def changed(trial: Trial) -> Iterator[Found]:
+    """Compare the services with and without workers."""
+    file = trial.stand.orchestrators[trial.name].file
+    before, after = services(file, ""), services(file, WORKERS)
+    one, two = (yaml.dump(found, Dumper=Plain, sort_keys=False, width=1000).splitlines() for found in (before, after))
+    diff = list(difflib.unified_diff(one, two, "WORKERS=0", f"WORKERS={WORKERS}", n=1, lineterm=""))
+    yield Found(LINES.id, sum(line[0] in "+-" for line in diff[2:]), parts={"diff": diff})
+    yield Found(SERVICES.id, containers(after) - containers(before))
+
+
+def services(file: Path, workers: str) -> dict[str, Any]:
+    """The services that a compose file starts with so many workers; all other variables stay as they stand there.
+
+    Args:
+        file: the compose file.
+        workers: their number; empty for none.
+    """
+    found = {}
+    for name, body in yaml.safe_load(filled(file.read_text(encoding="utf-8"), workers))["services"].items():
+        if "extends" in body:
+            base = file.with_name(body["extends"]["file"]).read_text(encoding="utf-8")
+            body = {**yaml.safe_load(filled(base, workers))["services"][body["extends"]["service"]], "deploy": body["deploy"]}
+        if int(body.get("deploy", {}).get("replicas", 1)):
+            found[name] = body
+    return found
+
+
+def filled(text: str, workers: str) -> str:
+    """A text in which `WORKERS` has its value, as Compose would fill it in."""
+
+    def value(match: re.Match[str]) -> str:
+        _, key, kind, rest = match.groups()
+        if key != "WORKERS":
+            return match[0]
+        return str(rest if workers else "") if kind == ":+" else workers or str(rest)
+
+    return SETTING.sub(value, text)
+
+
+def containers(found: dict[str, Any]) -> int:
+    """How many containers some services have."""
+    return sum(int(body.get("deploy", {}).get("replicas", 1)) for body in found.values())
+
+
+def sentence(report: Report) -> str:
+    """The section's first."""
+    return f"For two workers, the services and their settings change by {report.ranking(LINES)} lines; the code does not change."
+
+
+def diffs(report: Report) -> dict[str, Any]:
+    """What changes, of each orchestrator."""
+    found = {title: report.typical(LINES, name) for name, title in report.titles.items()}
+    return {
+        "title": "What changes for two workers",
+        "lead": "The services, with everything that they share filled in. Nothing else changes.",
+        "columns": [
+            {"title": title, "files": [{"path": "WORKERS=2.diff", "text": "\n".join(one["parts"]["diff"])}]}
+            for title, one in found.items()
+            if one
+        ],
+    }
+
+
+SECTION = Section(
+    "scaling",
+    "Scaling",
+    (Scenario("two workers", changed, (LINES, SERVICES), 1, "default", once=True),),
+    sentence,
+    code=diffs,
+)
