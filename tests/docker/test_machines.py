@@ -85,7 +85,7 @@ def machine(tmp_path_factory, registry) -> Iterator[Machine]:  # noqa: F811
 
 @pytest.mark.parametrize("name", WORKER)
 def test_a_run_on_another_machine_is_the_run_of_this_one(stack, reference, registry, machine, again, tmp_path, name) -> None:  # noqa: F811
-    model = stack.folder / "dbt_project" / "models" / "marts" / "slow.sql"
+    model = stack.folder / "dbt_project" / "models" / "slow.sql"
     model.write_text(slow_model(SECONDS))
     stack.run(["git", "add", "."])
     stack.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message", "slow"])

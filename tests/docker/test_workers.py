@@ -52,9 +52,9 @@ def on(stack, name: str, number: int) -> None:
 @contextmanager
 def under_way(stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A run at whose last model PostgreSQL is at work, and the container that its dbt is in."""
-    with stack.edited("models/marts/slow.sql", slow_model(SECONDS)):
+    with stack.edited("models/slow.sql", slow_model(SECONDS)):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 180)
+        wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 300)
         assert run.poll() is None, ended(run)
         (found,) = [service for service in stack.status()["services"] if service["runs"]]
         yield run, found["container"]
