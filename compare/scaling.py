@@ -86,7 +86,7 @@ def diffs(report: Report) -> dict[str, Any]:
         "columns": [
             {"title": title, "files": [{"path": "WORKERS=2.diff", "text": "\n".join(one["parts"]["diff"])}]}
             for title, one in found.items()
-            if one
+            if one and "diff" in one["parts"]
         ],
     }
 
