@@ -88,6 +88,8 @@ if __name__ == "__main__":
     gc.set_threshold(10_000)
     if sys.argv[1] == "scheduler":
         delete_old_runs()
+    if sys.argv[1] == "celery":
+        import switchyard.celery_alive  # noqa: F401  (for the health check)
     if sys.argv[1] in ("scheduler", "celery"):
         import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
     (command,) = entry_points(group="console_scripts", name="airflow")

@@ -2,6 +2,8 @@
 
 import os
 
+import switchyard.celery_alive  # noqa: F401  (for the health check)
+
 broker_url = os.environ["DAGSTER_CELERY_BROKER"]
 result_backend = os.environ["DAGSTER_CELERY_BACKEND"]
 broker_connection_retry_on_startup = True
