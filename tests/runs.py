@@ -24,11 +24,24 @@ from stack import pipeline
 runs = getattr(pipeline, sys.argv[1])(tasks.runtime_of(invoke.Context()))
 print(json.dumps([dataclasses.asdict(run) for run in runs]))
 """
+COUNT_RUNS = """
+import invoke, tasks
+from stack import errors, pipeline
+try:
+    print(len(pipeline.active_runs(tasks.runtime_of(invoke.Context()))))
+except errors.ApiUnusable:
+    print("no answer")
+"""
 
 
 def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
     """What a function of `stack.pipeline` says of the runs in progress."""
     return json.loads(stack.run([stack.python, "-c", ASK_RUNS, function]).stdout)
+
+
+def idle(stack: Stack) -> bool:
+    """Whether no run is in progress; not while the orchestrator does not answer."""
+    return stack.run([stack.python, "-c", COUNT_RUNS]).stdout.strip() == "0"
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def ends(stack, run: subprocess.Popen[str], name: str) -> int:
         time.sleep(0.5)  # each look is a command
     assert run.poll() is not None, "the run neither ended nor went on"
     code, out = ended(run)
-    wait_until(lambda: runs.ask_runs(stack, "active_runs") == [], 60)
+    wait_until(lambda: runs.idle(stack), NOTICED[name])
     assert code in (0, 1, 10), out
     return code
 
