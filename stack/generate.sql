@@ -335,8 +335,4 @@ create unique index if not exists raw_order_items_id on raw.raw_order_items (id)
 create index if not exists raw_order_items_order on raw.raw_order_items (order_id);
 create index if not exists raw_payments_order on raw.raw_payments (order_id);
 create index if not exists raw_returns_item on raw.raw_returns (order_item_id);
-create index if not exists raw_orders_time on raw.raw_orders ((updated_at at time zone 'UTC'));
--- Rows that never change stand nearly in the order of their times: an entry for some pages finds what is new.
-create index if not exists raw_payments_time on raw.raw_payments using brin ((paid_at at time zone 'UTC')) with (pages_per_range = 32);
-create index if not exists raw_returns_time on raw.raw_returns using brin ((returned_at at time zone 'UTC')) with (pages_per_range = 32);
 analyze raw.raw_customers, raw.raw_products, raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns;

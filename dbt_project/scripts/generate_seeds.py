@@ -16,7 +16,7 @@ SEEDS = Path(__file__).resolve().parent.parent / "seeds" / "raw"
 START = datetime(2024, 7, 1)
 END = datetime(2026, 6, 30, 23, 59, 59)
 CUSTOMERS = 300
-ORDERS = 2000
+ORDERS = 1000
 
 rng = random.Random(20240701)
 

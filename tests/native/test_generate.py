@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 
 import psutil
 import pytest
 
+from bench.scale import MARTS
+
 from ..stacks import ROOT, wait_until
 
 TABLES = ("raw_customers", "raw_order_items", "raw_orders", "raw_payments", "raw_products", "raw_returns")
-MARTS = ("dim_customers", "dim_products", "fct_daily_sales", "fct_orders", "rpt_customer_cohorts", "rpt_sales_summary")
 ORDERS = 1500
 # Of the raw tables at this size with the seed 1, on whatever machine and runtime they were made. After a change of
 # stack/generate.sql that is meant to change them: take the new one from the failing assertion.
-DIGEST = "1d3d1b49a69ec5777279814f01d60bc8"
+DIGEST = "9d44f436f77b74da1b6924fbc7de828c"
 
 
 def digest(stack) -> str:
@@ -75,11 +75,11 @@ def test_the_marts_are_those_of_the_sql_by_hand_also_after_another_day(shop) -> 
     assert differing(shop) == dict.fromkeys(MARTS, "0")
 
 
-def test_a_seed_of_a_persons_own_is_loaded_and_the_shops_are_shown_as_skipped(shop) -> None:
+def test_seeds_leave_the_generated_tables_alone_and_one_of_a_persons_own_is_loaded(shop) -> None:
+    before = digest(shop)
     with shop.edited("seeds/mine.csv", "id\n1\n"):
-        said = shop.invoke("run", "--select", "resource_type:seed").stdout
-    assert re.search(r"success +seed +mine ", said)
-    assert len(re.findall(r"skipped +seed +raw_\w+ .*its table is that of invoke generate", said)) == len(TABLES)
+        shop.invoke("run", "--select", "resource_type:seed")
+    assert digest(shop) == before
     assert shop.sql("select count(*) from raw.mine") == "1"
     shop.invoke("sql", "drop table raw.mine")
 

@@ -179,15 +179,6 @@ def test_both_artifacts_of_a_command_are_read(tmp_path) -> None:
     assert [record["kind"] for record in results.read(tmp_path)] == ["model", "source"]
 
 
-def test_a_seed_that_is_kept_back_is_no_success_and_nothing_to_run_again() -> None:
-    answer = {"_message": "KEPT", "code": "KEPT", "rows_affected": None}
-    kept = results.node_record({"unique_id": "seed.shop.raw_orders", "status": "success", "adapter_response": answer})
-    failed = results.node_record({"unique_id": "model.shop.a", "status": "skipped"})
-    assert (kept["status"], "invoke generate" in kept["message"]) == ("skipped", True)
-    assert results.left([kept, failed]) == [failed]
-    assert results.failures([kept]) == []
-
-
 @pytest.mark.parametrize(
     ("method", "tries", "answers"), [("GET", 5, True), ("PATCH", 5, True), ("POST", 5, False), ("DELETE", 5, False), ("GET", 1, False)]
 )

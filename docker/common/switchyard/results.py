@@ -10,8 +10,6 @@ from typing import Any
 # dbt's own list of the statuses that make a run fail (dbt.task.runnable and dbt.task.printer of dbt-core 1.11).
 FAILED = {"error", "fail", "runtime error", "partial success"}
 
-KEPT = "its table is that of invoke generate"
-
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # and all else that a terminal takes for a command, such as "erase the line"
 
 
@@ -52,15 +50,11 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
         name = name.rsplit(".", 1)[0]  # a generic test's id ends in a hash, which means nothing to a reader
     elif kind == "unit_test":
         name = name.replace(".", "::", 1)
-    # What the shop's own seed materialization answers (dbt_project/macros/seed.sql), and dbt calls a success.
-    kept = (result.get("adapter_response") or {}).get("code") == "KEPT"
-    status = "skipped" if kept else result["status"]
+    status = result["status"]
     rows = result.get("failures")
     if rows is None and kind != "source":  # of a source dbt counts the one row that it asked for
         rows = (result.get("adapter_response") or {}).get("rows_affected")
     message = None if status in ("success", "pass") else result.get("message") or result.get("error")
-    if kept:
-        message = KEPT
     return {
         "unique_id": unique_id,
         "name": name,
@@ -74,7 +68,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
 
 def left(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records of what is still to be done: what failed, and what was skipped for it."""
-    return [record for record in records if record["status"] in (*FAILED, "skipped") and record["message"] != KEPT]
+    return [record for record in records if record["status"] in (*FAILED, "skipped")]
 
 
 def failures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
