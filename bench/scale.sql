@@ -22,44 +22,61 @@ create table floor.fct_orders as
 with items as (
     select
         order_id, count(*)::integer as line_count, sum(quantity)::integer as unit_count,
-        sum(quantity * unit_price) as gross_amount, sum(discount_amount) as discount_amount, sum(quantity * unit_cost) as cost
+        sum(quantity * unit_price) as gross_amount, sum(discount_amount) as discount_amount, sum(quantity * unit_cost) as cost,
+        sum(extract(epoch from _loaded_at)) as loads
     from raw.raw_order_items
     group by order_id
 ),
 payments as (
     select
-        order_id, sum(amount) filter (where succeeded) as paid, max(paid_at) filter (where succeeded) as paid_at, max(paid_at) as tried_at
+        order_id, sum(amount) filter (where succeeded) as paid, max(paid_at) filter (where succeeded) as paid_at,
+        max(paid_at) as tried_at, sum(extract(epoch from _loaded_at)) as loads
     from (
         select
-            order_id, paid_at, regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) as amount,
+            order_id, paid_at, _loaded_at, regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) as amount,
             lower(trim(status)) = 'succeeded' as succeeded
         from raw.raw_payments
     ) as payments
     group by order_id
 ),
 returns as (
-    select order_id, sum(refund_amount) as refund_amount, max(returned_at) as returned_at
+    select
+        order_id, sum(refund_amount) as refund_amount, max(returned_at) as returned_at,
+        sum(extract(epoch from returns._loaded_at)) as loads
     from raw.raw_returns as returns
     inner join raw.raw_order_items as items on items.id = returns.order_item_id
     group by order_id
 ),
 orders as (
-    select distinct on (id) id, customer_id, ordered_at, updated_at, replace(lower(trim(status)), 'canceled', 'cancelled') as order_status
-    from raw.raw_orders
-    order by id asc, updated_at desc
+    select
+        id, customer_id, ordered_at, updated_at, replace(lower(trim(status)), 'canceled', 'cancelled') as order_status, loads
+    from (
+        select
+            *, sum(extract(epoch from _loaded_at)) over (partition by id) as loads,
+            row_number() over (
+                partition by id
+                order by
+                    updated_at desc nulls last, _loaded_at desc, replace(lower(trim(status)), 'canceled', 'cancelled'), customer_id,
+                    ordered_at
+            ) as version
+        from raw.raw_orders
+    ) as versions
+    where version = 1
 )
 select
     orders.id as order_id, customer_id, (ordered_at at time zone 'UTC')::date as order_date, ordered_at at time zone 'UTC' as ordered_at,
     order_status, order_status in ('shipped', 'completed', 'returned') as is_sale,
-    line_count, unit_count, gross_amount::numeric(12, 2) as gross_amount, discount_amount::numeric(12, 2) as discount_amount,
-    (gross_amount - discount_amount)::numeric(12, 2) as revenue, cost::numeric(12, 2) as cost,
-    (gross_amount - discount_amount - cost)::numeric(12, 2) as margin, coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
-    (gross_amount - discount_amount - coalesce(refund_amount, 0))::numeric(12, 2) as net_revenue,
-    coalesce(paid, 0)::numeric(12, 2) as amount_paid, coalesce(paid, 0) = gross_amount - discount_amount as is_fully_paid,
+    coalesce(line_count, 0) as line_count, coalesce(unit_count, 0) as unit_count,
+    coalesce(gross_amount, 0)::numeric(12, 2) as gross_amount, coalesce(discount_amount, 0)::numeric(12, 2) as discount_amount,
+    coalesce(gross_amount - discount_amount, 0)::numeric(12, 2) as revenue, coalesce(cost, 0)::numeric(12, 2) as cost,
+    coalesce(gross_amount - discount_amount - cost, 0)::numeric(12, 2) as margin, coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
+    (coalesce(gross_amount - discount_amount, 0) - coalesce(refund_amount, 0))::numeric(12, 2) as net_revenue,
+    coalesce(paid, 0)::numeric(12, 2) as amount_paid, coalesce(paid, 0) = coalesce(gross_amount - discount_amount, 0) as is_fully_paid,
     (paid_at at time zone 'UTC')::date - (ordered_at at time zone 'UTC')::date as days_to_pay,
-    greatest(updated_at, tried_at, returned_at) at time zone 'UTC' as last_activity_at
+    greatest(updated_at, tried_at, returned_at) at time zone 'UTC' as last_activity_at,
+    (orders.loads + coalesce(items.loads, 0) + coalesce(payments.loads, 0) + coalesce(returns.loads, 0))::numeric(24, 6) as load_fingerprint
 from orders
-inner join items on items.order_id = orders.id
+left join items on items.order_id = orders.id
 left join payments on payments.order_id = orders.id
 left join returns on returns.order_id = orders.id;
 
@@ -94,25 +111,41 @@ left join (
     group by customer_id
 ) as orders on orders.customer_id = raw_customers.id;
 
-create table floor.rpt_sales_summary as
+create table floor.fct_daily_category_sales as
 select
-    date_trunc('month', order_date)::date as sales_month, category, count(distinct order_id)::integer as orders_sold,
+    order_date, coalesce(category, 'unknown') as category, count(distinct order_id)::integer as orders_sold,
     sum(quantity)::integer as units_sold, sum(items.discount_amount)::numeric(12, 2) as discount_amount,
     sum(quantity * items.unit_price - items.discount_amount)::numeric(12, 2) as revenue,
     coalesce(sum(returns.refund_amount), 0)::numeric(12, 2) as refund_amount,
     (sum(quantity * items.unit_price - items.discount_amount) - coalesce(sum(returns.refund_amount), 0))::numeric(12, 2) as net_revenue,
-    sum(quantity * items.unit_price - items.discount_amount - quantity * items.unit_cost)::numeric(12, 2) as margin,
-    round(
-        sum(quantity * items.unit_price - items.discount_amount - quantity * items.unit_cost)
-        / nullif(sum(quantity * items.unit_price - items.discount_amount), 0), 4
-    )::numeric(6, 4) as margin_rate
+    sum(quantity * items.unit_price - items.discount_amount - quantity * items.unit_cost)::numeric(12, 2) as margin
 from floor.fct_orders
 inner join raw.raw_order_items as items using (order_id)
-inner join floor.dim_products using (product_id)
+left join floor.dim_products using (product_id)
 left join (
     select order_item_id, sum(refund_amount) as refund_amount from raw.raw_returns group by 1
 ) as returns on returns.order_item_id = items.id
 where is_sale
+group by 1, 2;
+
+create table floor.rpt_sales_summary as
+select
+    date_trunc('month', order_date)::date as sales_month, category, sum(orders_sold)::integer as orders_sold,
+    sum(units_sold)::integer as units_sold, sum(discount_amount)::numeric(12, 2) as discount_amount, sum(revenue)::numeric(12, 2) as revenue,
+    sum(refund_amount)::numeric(12, 2) as refund_amount, sum(net_revenue)::numeric(12, 2) as net_revenue,
+    sum(margin)::numeric(12, 2) as margin, round(sum(margin) / nullif(sum(revenue), 0), 4)::numeric(6, 4) as margin_rate
+from floor.fct_daily_category_sales
+group by 1, 2;
+
+create table floor.fct_daily_payments as
+select
+    (paid_at at time zone 'UTC')::date as payment_date, replace(lower(trim(method)), ' ', '_') as payment_method, count(*)::integer as attempts,
+    (count(*) filter (where lower(trim(status)) = 'failed'))::integer as failed_attempts,
+    coalesce(sum(amount) filter (where lower(trim(status)) = 'succeeded'), 0)::numeric(12, 2) as amount_received,
+    coalesce(sum(amount) filter (where lower(trim(status)) = 'refunded'), 0)::numeric(12, 2) as amount_paid_back
+from (
+    select paid_at, method, status, regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) as amount from raw.raw_payments
+) as payments
 group by 1, 2;
 
 create table floor.rpt_customer_cohorts as

@@ -3,5 +3,5 @@ select
     revenue,
     cost,
     margin
-from {{ ref('int_order_items') }}
+from {{ ref('int_order_items_priced') }}
 where margin < -1 * {{ var('negative_margin_tolerance') }} * revenue

@@ -1,7 +1,7 @@
 with
 
 order_items as (
-    select * from {{ ref('int_order_items') }}
+    select * from {{ ref('int_order_items_priced') }}
 ),
 
 returned as (
@@ -9,7 +9,7 @@ returned as (
         order_item_id,
         min(quantity) as least_returned,
         sum(quantity) as returned_quantity
-    from {{ ref('int_returns') }}
+    from {{ ref('int_returns_joined_to_order_items') }}
     group by order_item_id
 )
 

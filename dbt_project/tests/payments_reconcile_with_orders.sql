@@ -5,7 +5,7 @@ orders as (
 ),
 
 payments as (
-    select * from {{ ref('int_order_payments') }}
+    select * from {{ ref('int_payments_summed_to_orders') }}
 ),
 
 compared as (

@@ -3,32 +3,42 @@
 with
 
 reported as (
+
     select
         order_date,
         revenue
+
     from {{ ref('fct_daily_sales') }}
+
 ),
 
 order_items as (
+
     select
         order_id,
         quantity * unit_price - discount_amount as revenue
-    from {{ ref('stg_order_items') }}
+
+    from {{ ref('stg_shop__order_items') }}
+
 ),
 
 calculated as (
+
     select
         orders.ordered_at::date as order_date,
-        sum(case when orders.is_sale then order_items.revenue else 0 end) as revenue
-    from {{ ref('stg_orders') }} as orders
-    inner join order_items on orders.order_id = order_items.order_id
+        coalesce(sum(order_items.revenue) filter (where orders.is_sale), 0) as revenue
+
+    from {{ ref('stg_shop__orders') }} as orders
+    left join order_items on orders.order_id = order_items.order_id
     group by orders.ordered_at::date
+
 )
 
 select
     coalesce(reported.order_date, calculated.order_date) as order_date,
     reported.revenue as reported_revenue,
     calculated.revenue as calculated_revenue
+
 from reported
 full join calculated on reported.order_date = calculated.order_date
 where reported.revenue is distinct from calculated.revenue

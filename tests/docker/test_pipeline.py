@@ -38,7 +38,7 @@ def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job)
 
 @pytest.mark.long  # tests/native/test_projects.py breaks more, every day
 def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
-    with stack.edited("models/marts/dim_products.sql", "select * from {{ ref('nowhere') }}\n"):
+    with stack.edited("models/marts/dim_products_v2.sql", "select * from {{ ref('nowhere') }}\n"):
         done = stack.invoke("run", code=1)
     assert "dim_products" in done.stderr
     assert "nowhere" in done.stderr

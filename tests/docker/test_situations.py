@@ -243,7 +243,7 @@ def test_a_file_that_compose_rejects_is_told_before_anything_is_touched(stack) -
 
 def test_a_project_that_containers_cannot_read_is_told_before_anything_is_touched(stack) -> None:
     stack.on("dagster")
-    model = stack.dbt / "models" / "marts" / "dim_products.sql"
+    model = stack.dbt / "models" / "marts" / "dim_products_v2.sql"
     before = model.stat().st_mode
     model.chmod(0o600)
     try:

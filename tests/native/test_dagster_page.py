@@ -69,18 +69,18 @@ def test_the_graph_leads_from_the_seeds_to_the_marts(stack) -> None:
     above = ["marts/rpt_sales_summary"]
     for key in above:
         above += ["/".join(parent["path"]) for parent in nodes[key]["dependencyKeys"]]
-    assert {"raw/raw_orders", "raw/raw_returns", "source/raw_orders"} <= set(above)
+    assert {"raw/raw_orders", "raw/raw_returns", "shop/raw_orders"} <= set(above)
 
 
 def test_a_chosen_asset_is_built_with_its_tests_alone(stack) -> None:
     stack.on("dagster")
     selector = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": "__ASSET_JOB"}
-    selector["assetSelection"] = [{"path": ["staging", "stg_orders"]}]
+    selector["assetSelection"] = [{"path": ["staging", "stg_shop__orders"]}]
     answer = ask(stack, LAUNCH, params={"selector": selector, "runConfigData": {}})["launchRun"]
     state, nodes, _ = outcome(stack, answer["run"]["runId"])
     assert state == "SUCCESS"
-    assert nodes["stg_orders"] == "success"
-    assert nodes["unique_stg_orders_order_id"] == "pass"
+    assert nodes["stg_shop__orders"] == "success"
+    assert nodes["unique_stg_shop__orders_order_id"] == "pass"
     assert "fct_orders" not in nodes
 
 

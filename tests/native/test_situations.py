@@ -45,11 +45,11 @@ def test_the_doctor_tells_leftovers_of_a_crash(stack) -> None:
 def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference) -> None:
     """In Airflow, which has no task for the unit test."""
     stack.on("airflow")
-    path = "models/intermediate/int_order_items.sql"
+    path = "models/intermediate/int_order_items_priced.sql"
     with stack.edited(path, (stack.dbt / path).read_text() + "\nthis line is no SQL\n"):
-        assert "unit_test int_order_items" in stack.invoke("run", code=1).stderr
+        assert "unit_test int_order_items_priced" in stack.invoke("run", code=1).stderr
     again = stack.invoke("run", "--failed").stdout
-    assert "success  model     int_order_items " in again
+    assert "success  model     int_order_items_priced " in again
     assert stack.hashes() == reference
 
 

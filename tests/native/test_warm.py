@@ -146,8 +146,8 @@ def test_silent_callers_hold_up_nobody(typed, server, environ) -> None:
             client.connect(f"/proc/self/fd/{folder}/warm.sock")
         silent[0].send(b"garbage")
         handled = sum(server.cpu_times()[2:4])
-        dbt = typed("--quiet", "ls", "--select", "stg_orders", "--resource-type", "model")
-        assert said(dbt) == ("shop.staging.stg_orders\n", "", 0)
+        dbt = typed("--quiet", "ls", "--select", "stg_shop__orders", "--resource-type", "model")
+        assert said(dbt) == ("shop.staging.shop.stg_shop__orders\n", "", 0)
         assert sum(server.cpu_times()[2:4]) > handled  # it was the server's child
     finally:
         for client in silent:

@@ -33,7 +33,7 @@ def test_a_copy_elsewhere_is_the_same(copy, root) -> None:
 
 def test_an_edited_model_matters_to_a_baked_run_only(copy) -> None:
     environment, models = both(copy)
-    with open(copy / "dbt_project" / "models" / "marts" / "dim_products.sql", "a") as file:
+    with open(copy / "dbt_project" / "models" / "marts" / "dim_products_v2.sql", "a") as file:
         file.write("\n")
     assert environment_of(copy) == environment
     assert both(copy)[1] != models

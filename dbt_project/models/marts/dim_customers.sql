@@ -1,15 +1,20 @@
 with
 
 customers as (
-    select * from {{ ref('stg_customers') }}
+
+    select * from {{ ref('stg_shop__customers') }}
+
 ),
 
 orders as (
+
     select * from {{ ref('fct_orders') }}
     where is_sale
+
 ),
 
 customer_orders as (
+
     select
         customer_id,
         count(*)::integer as order_count,
@@ -18,9 +23,11 @@ customer_orders as (
         sum(net_revenue) as lifetime_value
     from orders
     group by customer_id
+
 ),
 
 joined as (
+
     select
         customers.*,
         customer_orders.first_ordered_at,
@@ -29,9 +36,11 @@ joined as (
         coalesce(customer_orders.lifetime_value, 0)::numeric(12, 2) as lifetime_value
     from customers
     left join customer_orders on customers.customer_id = customer_orders.customer_id
+
 ),
 
 final as (
+
     select
         customer_id,
         first_name,
@@ -49,6 +58,7 @@ final as (
             else 'low_value'
         end as customer_segment
     from joined
+
 )
 
 select * from final

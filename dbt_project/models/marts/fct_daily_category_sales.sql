@@ -1,72 +1,87 @@
--- depends_on: {{ ref('fct_daily_sales') }}
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='delete+insert',
-        unique_key='order_date',
-        on_schema_change='fail',
-    )
-}}
-
 with
 
-{% if is_incremental() %}
-    -- A day is computed again, as a whole, when its sums are not those of fct_daily_sales. What is sold is settled within
-    -- days; what is sent back changes for months, and so is in fct_daily_category_refunds.
-    changed_days as (
-        select
-            order_date,
-            units_sold,
-            revenue,
-            margin
-        from {{ ref('fct_daily_sales') }}
-        except
-        select
-            order_date,
-            sum(units_sold) as units_sold,
-            sum(revenue) as revenue,
-            sum(margin) as margin
-        from {{ this }}
-        group by order_date
-    ),
-{% endif %}
-
 orders as (
-    select
-        order_id,
-        order_date
-    from {{ ref('fct_orders') }}
-    where
-        is_sale
-        {% if is_incremental() %}
-            and order_date = any(array(select changed_days.order_date from changed_days))
-        {% endif %}
+
+    select * from {{ ref('fct_orders') }}
+    where is_sale
+
 ),
 
 order_items as (
-    select * from {{ ref('int_order_items') }}
+
+    select * from {{ ref('int_order_items_priced') }}
+
 ),
 
 products as (
+
     select * from {{ ref('dim_products') }}
+
+),
+
+refunds as (
+
+    select
+        order_item_id,
+        sum(refund_amount) as refund_amount
+
+    from {{ ref('stg_shop__returns') }}
+    group by order_item_id
+
+),
+
+joined as (
+
+    select
+        orders.order_id,
+        orders.order_date,
+        order_items.quantity,
+        order_items.gross_amount,
+        order_items.discount_amount,
+        order_items.cost,
+        refunds.refund_amount,
+        -- A line stays a line, also of a product that is not there.
+        coalesce(products.category, 'unknown') as category
+
+    from orders
+    inner join order_items on orders.order_id = order_items.order_id
+    left join products on order_items.product_id = products.product_id
+    left join refunds on order_items.order_item_id = refunds.order_item_id
+
+),
+
+summed as (
+
+    select
+        order_date,
+        category,
+        count(distinct order_id) as orders_sold,
+        sum(quantity) as units_sold,
+        sum(discount_amount) as discount_amount,
+        sum(gross_amount) - sum(discount_amount) as revenue,
+        sum(cost) as cost,
+        coalesce(sum(refund_amount), 0) as refund_amount
+
+    from joined
+    group by order_date, category
+
 ),
 
 final as (
+
     select
-        orders.order_date,
-        products.category,
-        count(distinct orders.order_id)::integer as orders_sold,
-        sum(order_items.quantity)::integer as units_sold,
-        sum(order_items.discount_amount)::numeric(12, 2) as discount_amount,
-        -- Sums are subtracted, not what goes into them: that is a third less of arithmetic for each line.
-        (sum(order_items.gross_amount) - sum(order_items.discount_amount))::numeric(12, 2) as revenue,
-        (
-            sum(order_items.gross_amount) - sum(order_items.discount_amount) - sum(order_items.cost)
-        )::numeric(12, 2) as margin
-    from orders
-    inner join order_items on orders.order_id = order_items.order_id
-    inner join products on order_items.product_id = products.product_id
-    group by orders.order_date, products.category
+        order_date,
+        category,
+        orders_sold::integer as orders_sold,
+        units_sold::integer as units_sold,
+        discount_amount::numeric(12, 2) as discount_amount,
+        revenue::numeric(12, 2) as revenue,
+        refund_amount::numeric(12, 2) as refund_amount,
+        (revenue - refund_amount)::numeric(12, 2) as net_revenue,
+        (revenue - cost)::numeric(12, 2) as margin
+
+    from summed
+
 )
 
 select * from final

@@ -1,31 +1,13 @@
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='delete+insert',
-        unique_key='order_date',
-        on_schema_change='fail',
-    )
-}}
-
 with
 
 orders as (
+
     select * from {{ ref('fct_orders') }}
-    {% if is_incremental() %}
-        -- A day is computed again, as a whole, as long as any of its orders still changes. The range has two ends for the
-        -- reason that fct_orders gives.
-        where order_date = any(array(
-            select distinct changed.order_date
-            from {{ ref('fct_orders') }} as changed
-            where changed.last_activity_at between (
-                select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
-                from {{ this }} as known
-            ) and 'infinity'
-        ))
-    {% endif %}
+
 ),
 
 final as (
+
     select
         order_date,
         count(*)::integer as orders_placed,
@@ -38,8 +20,10 @@ final as (
         coalesce(sum(refund_amount) filter (where is_sale), 0)::numeric(12, 2) as refund_amount,
         coalesce(sum(net_revenue) filter (where is_sale), 0)::numeric(12, 2) as net_revenue,
         max(last_activity_at) as last_activity_at
+
     from orders
     group by order_date
+
 )
 
 select * from final

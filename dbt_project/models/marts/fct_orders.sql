@@ -1,106 +1,91 @@
--- depends_on: {{ ref('int_order_activity') }}
 {{
     config(
         materialized='incremental',
         incremental_strategy='merge',
         unique_key='order_id',
         on_schema_change='fail',
-        indexes=[
-            {'columns': ['order_id'], 'unique': true},
-            {'columns': ['last_activity_at']},
-            {'columns': ['order_date']},
-        ],
-        post_hook="{% if not is_incremental() %}analyze {{ this }}{% endif %}",
+        pre_hook="{{ delete_orders_that_are_gone() }}",
     )
 }}
 
-{#- As an array, which every view below hands on to an index. -#}
-{% set only_changed -%}
-    {% if is_incremental() %}where order_id = any((select order_ids from changed)::integer []){% endif %}
-{%- endset %}
-
 with
 
-{% if is_incremental() %}
-    changed as (
-        select
-            array(
-                select distinct activity.order_id
-                from {{ ref('int_order_activity') }} as activity
-                -- A range with two ends, of which PostgreSQL expects few rows, and so goes by the indexes.
-                where activity.activity_at between (
-                    select max(known.last_activity_at) - interval '{{ var("incremental_lookback_days") }} days'
-                    from {{ this }} as known
-                ) and 'infinity'
-            ) as order_ids
-    ),
-{% endif %}
-
 orders as (
-    select * from {{ ref('stg_orders') }}
-    {{ only_changed }}
+
+    select * from {{ ref('stg_shop__orders') }}
+
 ),
 
 order_items as (
+
     select
         order_id,
-        count(*) as line_count,
-        sum(quantity) as unit_count,
+        count(*)::integer as line_count,
+        sum(quantity)::integer as unit_count,
         sum(gross_amount) as gross_amount,
         sum(discount_amount) as discount_amount,
-        sum(gross_amount) - sum(discount_amount) as revenue,
         sum(cost) as cost,
-        sum(gross_amount) - sum(discount_amount) - sum(cost) as margin
-    from {{ ref('int_order_items') }}
-    {{ only_changed }}
+        sum(extract(epoch from loaded_at)) as load_fingerprint
+
+    from {{ ref('int_order_items_priced') }}
     group by order_id
+
 ),
 
 order_payments as (
-    select * from {{ ref('int_order_payments') }}
-    {{ only_changed }}
+
+    select * from {{ ref('int_payments_summed_to_orders') }}
+
 ),
 
 order_returns as (
+
     select
         order_id,
         sum(refund_amount) as refund_amount,
-        max(returned_at) as last_returned_at
-    from {{ ref('int_returns') }}
-    {{ only_changed }}
+        max(returned_at) as last_returned_at,
+        sum(extract(epoch from loaded_at)) as load_fingerprint
+
+    from {{ ref('int_returns_joined_to_order_items') }}
     group by order_id
+
 ),
 
--- Full joins, because PostgreSQL never compares each row with each other one for them. For others it would:
--- however many orders have changed, it expects ten. Where a whole table is made nothing is materialized, and
--- it takes these for the plain joins that they are.
-joined as {% if is_incremental() %}materialized {% endif %}(
+-- An order without lines stays an order: of zero lines, at no price.
+joined as (
+
     select
         orders.order_id,
         orders.customer_id,
+        orders.ordered_at,
         orders.order_status,
         orders.is_sale,
-        orders.ordered_at,
-        order_items.line_count,
-        order_items.unit_count,
-        order_items.gross_amount,
-        order_items.discount_amount,
-        order_items.revenue,
-        order_items.cost,
-        order_items.margin,
-        order_payments.amount_paid,
         order_payments.last_paid_at,
-        order_returns.refund_amount,
+        coalesce(order_items.line_count, 0) as line_count,
+        coalesce(order_items.unit_count, 0) as unit_count,
+        coalesce(order_items.gross_amount, 0) as gross_amount,
+        coalesce(order_items.discount_amount, 0) as discount_amount,
+        coalesce(order_items.gross_amount - order_items.discount_amount, 0) as revenue,
+        coalesce(order_items.cost, 0) as cost,
+        coalesce(order_returns.refund_amount, 0) as refund_amount,
+        coalesce(order_payments.amount_paid, 0) as amount_paid,
         greatest(
             orders.updated_at, order_payments.last_payment_activity_at, order_returns.last_returned_at
-        ) as last_activity_at
+        ) as last_activity_at,
+        orders.load_fingerprint
+        + coalesce(order_items.load_fingerprint, 0)
+        + coalesce(order_payments.load_fingerprint, 0)
+        + coalesce(order_returns.load_fingerprint, 0) as load_fingerprint
+
     from orders
-    full join order_items on orders.order_id = order_items.order_id
-    full join order_payments on orders.order_id = order_payments.order_id
-    full join order_returns on orders.order_id = order_returns.order_id
+    left join order_items on orders.order_id = order_items.order_id
+    left join order_payments on orders.order_id = order_payments.order_id
+    left join order_returns on orders.order_id = order_returns.order_id
+
 ),
 
 final as (
+
     select
         order_id,
         customer_id,
@@ -108,29 +93,29 @@ final as (
         ordered_at,
         order_status,
         is_sale,
-        line_count::integer as line_count,
-        unit_count::integer as unit_count,
+        line_count,
+        unit_count,
         gross_amount::numeric(12, 2) as gross_amount,
         discount_amount::numeric(12, 2) as discount_amount,
         revenue::numeric(12, 2) as revenue,
         cost::numeric(12, 2) as cost,
-        margin::numeric(12, 2) as margin,
-        coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
-        (revenue - coalesce(refund_amount, 0))::numeric(12, 2) as net_revenue,
-        coalesce(amount_paid, 0)::numeric(12, 2) as amount_paid,
-        coalesce(amount_paid, 0) = revenue as is_fully_paid,
+        (revenue - cost)::numeric(12, 2) as margin,
+        refund_amount::numeric(12, 2) as refund_amount,
+        (revenue - refund_amount)::numeric(12, 2) as net_revenue,
+        amount_paid::numeric(12, 2) as amount_paid,
+        amount_paid = revenue as is_fully_paid,
         last_paid_at::date - ordered_at::date as days_to_pay,
-        last_activity_at
+        last_activity_at,
+        load_fingerprint::numeric(24, 6) as load_fingerprint
+
     from joined
-    where
-        order_id is not null
-        and line_count is not null
+
 )
 
-select * from final
+select final.* from final
 {% if is_incremental() %}
-    -- A row that is as it was is not written again. Both have their columns in the order of the contract.
-    except
-    select * from {{ this }}
-    {{ only_changed }}
+    -- Only an order of which a raw row was added, loaded again or removed is written: its fingerprint has
+    -- changed. A watermark would not see a removed row, nor one whose transaction ended late.
+    left join {{ this }} as known on final.order_id = known.order_id
+    where final.load_fingerprint is distinct from known.load_fingerprint
 {% endif %}

@@ -1,10 +1,13 @@
 with
 
 products as (
-    select * from {{ ref('stg_products') }}
+
+    select * from {{ ref('dim_products', v=2) }}
+
 ),
 
 final as (
+
     select
         product_id,
         sku,
@@ -12,10 +15,12 @@ final as (
         category,
         unit_price,
         unit_cost,
-        (unit_price - unit_cost)::numeric(12, 2) as unit_margin,
-        round((unit_price - unit_cost) / nullif(unit_price, 0), 4)::numeric(6, 4) as margin_rate,
+        unit_margin,
+        (100 * margin_rate)::numeric(7, 2) as margin_percent,
         updated_at
+
     from products
+
 )
 
 select * from final

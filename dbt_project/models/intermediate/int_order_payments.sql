@@ -1,9 +1,0 @@
-select
-    order_id,
-    coalesce(
-        sum(amount) filter (where payment_status = 'succeeded'), 0
-    )::numeric(12, 2) as amount_paid,
-    max(paid_at) filter (where payment_status = 'succeeded') as last_paid_at,
-    max(paid_at) as last_payment_activity_at
-from {{ ref('stg_payments') }}
-group by order_id

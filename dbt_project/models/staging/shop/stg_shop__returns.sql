@@ -1,0 +1,25 @@
+-- depends_on: {{ ref('raw_returns') }}
+with
+
+source as (
+
+    select * from {{ source('shop', 'raw_returns') }}
+
+),
+
+renamed as (
+
+    select
+        id as return_id,
+        order_item_id,
+        quantity,
+        replace(lower(trim(reason)), ' ', '_') as return_reason,
+        refund_amount,
+        {{ to_utc('returned_at') }} as returned_at,
+        _loaded_at as loaded_at
+
+    from source
+
+)
+
+select * from renamed

@@ -1,9 +1,0 @@
--- depends_on: {{ ref('raw_payments') }}
-select
-    id as payment_id,
-    order_id,
-    replace(lower(trim(method)), ' ', '_') as payment_method,
-    lower(trim(status)) as payment_status,
-    {{ to_money('amount') }} as amount,
-    {{ to_utc('paid_at') }} as paid_at
-from {{ source('raw', 'raw_payments') }}
