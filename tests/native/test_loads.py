@@ -1,0 +1,187 @@
+"""The shop's marts after any sequence of loads are those of a full refresh, and those of the SQL by hand in `bench/scale.sql`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from bench import scale
+
+from ..stacks import ROOT
+
+# By event time, and so not what they would be after a full refresh once a year is over: docs/shop.md.
+MARTS = [mart for mart in scale.MARTS if mart != "fct_daily_payments"]
+CHANGED = "fct_orders+ --exclude fct_daily_payments"
+
+# Few keys and days, so that loads meet the rows of earlier ones.
+ORDERS = st.integers(1, 5)
+STATUSES = st.sampled_from(["pending", "Shipped ", "completed", "returned", "canceled"])
+DAYS = st.sampled_from(["2024-07-01", "2024-07-02", "2025-12-31", "2026-06-30", "2099-01-01"])
+
+EMPTY = "truncate raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns;"
+AGAIN = "".join(f"update raw.raw_{table} set _loaded_at = now();" for table in ("orders", "order_items", "payments", "returns"))
+NO_TARGET = "truncate marts.fct_orders;"
+ORDER = "insert into raw.raw_orders (id, customer_id, status, ordered_at, updated_at) values ({}, 1, '{}', '{} 12:00Z', '{} 12:00Z');"
+LINE = (
+    "insert into raw.raw_order_items (id, order_id, product_id, quantity, unit_price, unit_cost, discount_amount)"
+    " select coalesce(max(id), 0) + 1, {}, {}, {}, 10, 6, 1 from raw.raw_order_items;"
+)
+PAYMENT = (
+    "insert into raw.raw_payments (id, order_id, method, status, amount, paid_at)"
+    " select coalesce(max(id), 0) + 1, {}, 'paypal', 'succeeded', '$9.00', '{} 13:00Z' from raw.raw_payments;"
+)
+# Its transaction began before the newest load, and ended after it.
+LATE = "update raw.raw_orders set status = '{1}', _loaded_at = now() - interval '3 hours' where id = {0};"
+RETURN = (
+    "insert into raw.raw_returns (id, order_item_id, quantity, reason, refund_amount, returned_at)"
+    " select (select coalesce(max(id), 0) from raw.raw_returns) + 1, min(id), 1, 'defective', 2, '{1} 14:00Z'"
+    " from raw.raw_order_items where order_id = {0} having count(*) > 0;"
+)
+CHANGE = "update raw.raw_orders set status = '{1}', _loaded_at = now() where id = {0};"
+MOVE = "update raw.raw_orders set ordered_at = '{1} 12:00Z', _loaded_at = now() where id = {0};"
+NO_LINES = "delete from raw.raw_order_items where order_id = {0};"
+NO_RETURNS = "delete from raw.raw_returns where order_item_id in (select id from raw.raw_order_items where order_id = {0});"
+NO_VERSION = "delete from raw.raw_orders where ctid = (select ctid from raw.raw_orders where id = {0} order by updated_at desc limit 1);"
+NO_ORDER = "".join(f"delete from raw.raw_{table} where {key} = {{0}};" for table, key in (("orders", "id"), ("order_items", "order_id")))
+
+OPERATIONS = st.one_of(
+    st.builds(ORDER.format, ORDERS, STATUSES, DAYS, DAYS),
+    st.builds(LINE.format, ORDERS, st.integers(1, 3), st.integers(1, 4)),
+    st.builds(PAYMENT.format, ORDERS, DAYS),
+    st.builds(RETURN.format, ORDERS, DAYS),
+    st.builds(CHANGE.format, ORDERS, STATUSES),
+    st.builds(LATE.format, ORDERS, STATUSES),
+    st.builds(MOVE.format, ORDERS, DAYS),
+    st.builds(str.format, st.sampled_from([NO_LINES, NO_RETURNS, NO_VERSION, NO_ORDER]), ORDERS),
+    st.sampled_from([AGAIN, EMPTY, NO_TARGET]),
+)
+LOADS = st.lists(st.lists(OPERATIONS, min_size=1, max_size=12).map("".join), min_size=2, max_size=4)
+
+SHORT = not os.environ.get("CHAOS")
+
+
+def load(stack, sql: str, *args: str) -> None:
+    """What a loader does in one transaction, and then a run, incremental by default."""
+    stack.invoke("sql", stdin=f"begin;\n{sql}\ncommit;\n")
+    run(stack, *args)
+
+
+def run(stack, *args: str) -> None:
+    """The models that a load can change, without their tests."""
+    stack.invoke("dbt", "--quiet", "run", "--select", *CHANGED.split(), *args)
+
+
+def differing(stack) -> dict[str, str]:
+    """How many rows of each mart are not those of the SQL by hand; nothing where there are none."""
+    stack.invoke("sql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
+    counts = " union all ".join(
+        f"select '{mart}', count(*) from ((table marts.{mart} except all table floor.{mart})"
+        f" union all (table floor.{mart} except all table marts.{mart})) as rows"
+        for mart in MARTS
+    )
+    found = dict(line.split("\t") for line in stack.sql(counts).splitlines())
+    return {mart: rows for mart, rows in found.items() if rows != "0"}
+
+
+@pytest.fixture(scope="module")
+def shop(stack, reference):
+    """A generated shop, whose orders the tests replace; the seeds are back afterwards."""
+    stack.on("dagster")
+    stack.invoke("generate", "--orders", "10", "--yes")
+    stack.invoke("dbt", "--quiet", "build", "--exclude", *(f"resource_type:{kind}" for kind in ("seed", "test", "unit_test")))
+    yield stack
+    stack.invoke("sql", "drop table raw.generated; drop schema if exists floor cascade")
+    stack.invoke("run", "--job", "full_refresh")
+    assert stack.hashes() == reference
+
+
+@pytest.fixture
+def three_orders(shop):
+    """Two days with an order that is a sale, and a third with a pending one, all loaded and built."""
+    days = {1: "2024-07-01", 2: "2024-07-02", 3: "2026-06-30"}
+    rows = (
+        ORDER.format(order, "pending" if order == 3 else "completed", day, day) + LINE.format(order, 1, 1) for order, day in days.items()
+    )
+    load(shop, EMPTY + "".join(rows), "--full-refresh")
+    assert shop.sql("select count(*) from marts.fct_orders") == "3"
+    return shop
+
+
+def test_an_empty_target_is_filled(three_orders) -> None:
+    load(three_orders, NO_TARGET)
+    assert three_orders.sql("select count(*) from marts.fct_orders") == "3"
+
+
+def test_a_row_that_is_loaded_late_counts_however_old_it_is(three_orders) -> None:
+    load(three_orders, PAYMENT.format(1, "2024-07-01"))
+    assert three_orders.sql("select amount_paid from marts.fct_orders where order_id = 1") == "9.00"
+    load(three_orders, LATE.format(1, "cancelled"))
+    assert three_orders.sql("select order_status from marts.fct_orders where order_id = 1") == "cancelled"
+
+
+def test_a_row_dated_2099_freezes_nothing(three_orders) -> None:
+    load(three_orders, ORDER.format(4, "completed", "2026-06-30", "2099-01-01") + LINE.format(4, 1, 1))
+    load(three_orders, ORDER.format(5, "completed", "2026-06-30", "2026-06-30") + LINE.format(5, 1, 1) + CHANGE.format(3, "completed"))
+    assert three_orders.sql("select orders_sold from marts.fct_daily_sales where order_date = '2026-06-30'") == "3"
+
+
+@pytest.mark.parametrize("gone", [MOVE.format(1, "2025-12-31"), NO_ORDER.format(1)], ids=["moved", "deleted"])
+def test_a_day_whose_sales_vanish_goes(three_orders, gone) -> None:
+    rows = "select count(*) from marts.{} where order_date = '2024-07-01'"
+    assert three_orders.sql(rows.format("fct_daily_sales")) == "1"
+    load(three_orders, gone)
+    assert three_orders.sql(rows.format("fct_daily_sales")) == "0"
+    assert three_orders.sql(rows.format("fct_daily_category_sales")) == "0"
+
+
+def test_a_day_without_sales_has_none_by_category(three_orders) -> None:
+    load(three_orders, CHANGE.format(1, "canceled"))
+    assert three_orders.sql("select orders_sold from marts.fct_daily_sales where order_date = '2024-07-01'") == "0"
+    assert three_orders.sql("select count(*) from marts.fct_daily_category_sales where order_date = '2024-07-01'") == "0"
+
+
+def test_an_order_without_lines_stays_and_is_warned_of(three_orders) -> None:
+    load(three_orders, NO_LINES.format(1) + ORDER.format(4, "completed", "2024-07-01", "2024-07-01"))
+    lines = "select string_agg(order_id || ' ' || line_count || ' ' || revenue, ', ' order by order_id)"
+    assert three_orders.sql(f"{lines} from marts.fct_orders where line_count = 0") == "1 0 0.00, 4 0 0.00"
+    said = three_orders.invoke("dbt", "test", "--select", "shop_checks_at_least_fct_orders_line_count__1").stdout
+    assert "Got 2 results" in said
+    assert "WARN=1" in said
+
+
+def test_of_two_versions_with_one_time_the_same_counts_in_whatever_order_they_come(three_orders) -> None:
+    versions = [ORDER.format(4, status, "2026-06-30", "2026-06-30") for status in ("shipped", "completed")]
+    for order in (versions, versions[::-1]):
+        load(three_orders, NO_ORDER.format(4) + "".join(order))
+        assert three_orders.sql("select order_status from marts.fct_orders where order_id = 4") == "completed"
+
+
+@settings(
+    max_examples=2 if SHORT else 60,
+    derandomize=SHORT,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate] if SHORT else list(Phase),
+    suppress_health_check=list(HealthCheck),
+)
+@example(
+    loads=[
+        EMPTY
+        + ORDER.format(1, "completed", "2024-07-01", "2024-07-01")
+        + LINE.format(1, 1, 2)
+        + ORDER.format(2, "pending", "2024-07-01", "2099-01-01"),
+        MOVE.format(1, "2025-12-31") + PAYMENT.format(1, "2024-07-01") + LINE.format(2, 2, 1) + LATE.format(2, "Shipped "),
+        RETURN.format(2, "2024-07-02") + NO_LINES.format(1) + ORDER.format(3, "completed", "2024-07-02", "2024-07-02"),
+    ]
+)
+@given(loads=LOADS)
+def test_any_sequence_of_loads_ends_with_the_marts_of_a_full_refresh(shop, loads) -> None:
+    for one in loads:
+        load(shop, one)
+    assert differing(shop) == {}
+    incremental = shop.hashes()
+    run(shop, "--full-refresh")
+    assert shop.hashes() == incremental
