@@ -86,7 +86,7 @@ def test_a_chosen_asset_is_built_with_its_tests_alone(stack) -> None:
 
 def test_the_button_from_failure_runs_what_failed_and_what_was_skipped(stack) -> None:
     stack.on("dagster")
-    with stack.edited("models/marts/fct_daily_sales.sql", "select no_such_column from {{ ref('fct_orders') }}\n"):
+    with stack.edited("models/marts/fct_daily_category_sales.sql", "select no_such_column from {{ ref('fct_orders') }}\n"):
         stack.invoke("run", code=1)
         (failed,) = ask(stack, NEWEST)["runsOrError"]["results"]
         _, before, why = outcome(stack, failed["runId"])
@@ -96,7 +96,7 @@ def test_the_button_from_failure_runs_what_failed_and_what_was_skipped(stack) ->
     state, after, why = outcome(stack, answer["run"]["runId"])
     assert state == "SUCCESS", why
     assert set(after) == {name for name, status in before.items() if status in ("error", "fail", "skipped")}
-    assert {"fct_daily_sales", "rpt_sales_summary"} <= set(after)
+    assert {"fct_daily_category_sales", "rpt_sales_summary"} <= set(after)
 
 
 def test_the_page_cannot_exchange_dbt(stack) -> None:
