@@ -65,7 +65,7 @@ SHORT = not os.environ.get("CHAOS")
 
 def load(stack, sql: str, *args: str) -> None:
     """What a loader does in one transaction, and then a run, incremental by default."""
-    stack.invoke("sql", stdin=f"begin;\n{sql}\ncommit;\n")
+    stack.invoke("psql", stdin=f"begin;\n{sql}\ncommit;\n")
     run(stack, *args)
 
 
@@ -76,7 +76,7 @@ def run(stack, *args: str) -> None:
 
 def differing(stack) -> dict[str, str]:
     """How many rows of each mart are not those of the SQL by hand; nothing where there are none."""
-    stack.invoke("sql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
+    stack.invoke("psql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
     counts = " union all ".join(
         f"select '{mart}', count(*) from ((table marts.{mart} except all table floor.{mart})"
         f" union all (table floor.{mart} except all table marts.{mart})) as rows"
