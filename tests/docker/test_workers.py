@@ -73,7 +73,7 @@ def ends(stack, run: subprocess.Popen[str], name: str) -> int:
     return code
 
 
-@pytest.mark.parametrize("name", WORKER)
+@pytest.mark.parametrize("name", [name if name == "dagster" else pytest.param(name, marks=pytest.mark.long) for name in WORKER])
 def test_a_run_on_two_workers_is_the_run_of_one_machine(stack, reference, name) -> None:
     on(stack, name, 2)
     shown = stack.invoke("status").stdout
