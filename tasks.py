@@ -17,7 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from stack import ROOT
+from switchyard import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from invoke.tasks import Task
 
-    from stack.lifecycle import Runs
-    from stack.release import Release
-    from stack.runtime import Runtime
-    from stack.settings import Settings
+    from switchyard.lifecycle import Runs
+    from switchyard.release import Release
+    from switchyard.runtime import Runtime
+    from switchyard.settings import Settings
 
     P = ParamSpec("P")
 
@@ -54,7 +54,7 @@ READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 def hung_up(number: int, frame: FrameType | None) -> None:
     """The terminal is closed: what is printed from now on goes nowhere, and the rest is as for Ctrl-C."""
-    from stack import lock
+    from switchyard import lock
 
     lock.leave_terminal()
     signal.default_int_handler(number, frame)
@@ -65,7 +65,7 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(body)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        from stack.errors import EngineMissing, StackError, name_the_shell
+        from switchyard.errors import EngineMissing, StackError, name_the_shell
 
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -89,7 +89,7 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=130) from None
         except OSError as error:
-            from stack import diagnosis
+            from switchyard import diagnosis
 
             refused = diagnosis.refusal(error)
             if refused is None:
@@ -118,15 +118,15 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 def runtime_of(
     c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False, leaving: bool = False
 ) -> Runtime:
-    """The runtime that the task drives; `stack.runtime.choose` says which one that is.
+    """The runtime that the task drives; `switchyard.runtime.choose` says which one that is.
 
     ``leaving`` is for what only looks, stops, or leaves a release: it needs no file of one.
     """
-    from stack import console, neighbours, orchestrators, runtime, settings
-    from stack.docker import Docker
-    from stack.native import Native
-    from stack.release import NoRelease
-    from stack.runner import Runner
+    from switchyard import console, neighbours, orchestrators, runtime, settings
+    from switchyard.docker import Docker
+    from switchyard.native import Native
+    from switchyard.release import NoRelease
+    from switchyard.runner import Runner
 
     console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
@@ -174,7 +174,7 @@ def changing(
     c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False, leaving: bool = False
 ) -> Iterator[Runtime]:
     """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
-    from stack import lock
+    from switchyard import lock
 
     with lock.held(ROOT, command) as descriptor:
         yield runtime_of(c, asked, starting, (descriptor,), new_ports, leaving)
@@ -182,8 +182,8 @@ def changing(
 
 def runs(wait: bool, force: bool) -> Runs:
     """What is to become of a run in progress."""
-    from stack.errors import BadUsage
-    from stack.lifecycle import Runs
+    from switchyard.errors import BadUsage
+    from switchyard.lifecycle import Runs
 
     if wait and force:
         raise BadUsage("--wait and --force contradict each other.", "One waits for the run's end, the other cancels it.", "invoke status")
@@ -192,7 +192,7 @@ def runs(wait: bool, force: bool) -> Runs:
 
 def whole(flag: str, value: str) -> int:
     """The positive whole number that stands after ``flag``; Invoke itself would end with a traceback where it is none."""
-    from stack.errors import BadUsage
+    from switchyard.errors import BadUsage
 
     if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
         raise BadUsage(f"{flag} {value!r} is not a positive whole number.", "", f"{flag} 60")
@@ -201,7 +201,7 @@ def whole(flag: str, value: str) -> int:
 
 def several(typed: str, value: str) -> str:
     """A number of workers, which may be 0."""
-    from stack.errors import BadUsage
+    from switchyard.errors import BadUsage
 
     if not re.fullmatch("0|[1-9][0-9]?", value):
         raise BadUsage(f"{typed} {value!r} is no number of workers.", "It is a number from 0 to 99.", f"{typed} 2")
@@ -210,7 +210,7 @@ def several(typed: str, value: str) -> str:
 
 def keep_workers(number: str | None) -> None:
     """Write how many workers there are to ``.env``, where that was asked for: later commands have the same number."""
-    from stack import console, settings
+    from switchyard import console, settings
 
     if number is not None and not console.dry:
         settings.assign(ROOT, "WORKERS", number)
@@ -229,8 +229,8 @@ def asked_for_help(name: str, value: str | None) -> bool:
 )
 def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str | None = None) -> None:
     """Build the images, or environments: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
-    from stack import lifecycle, orchestrators
-    from stack.errors import BadUsage
+    from switchyard import lifecycle, orchestrators
+    from switchyard.errors import BadUsage
 
     known = orchestrators.load_all(ROOT)
     asked = orchestrators.find(known, orch) if orch is not None else None
@@ -267,9 +267,9 @@ def up(
     release: str | None = None,
 ) -> None:
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
-    from stack import console, lifecycle, orchestrators, project, settings
-    from stack import release as releases
-    from stack.errors import BadUsage
+    from switchyard import console, lifecycle, orchestrators, project, settings
+    from switchyard import release as releases
+    from switchyard.errors import BadUsage
 
     seconds = whole("--timeout", timeout)
     known = orchestrators.load_all(ROOT)
@@ -301,7 +301,7 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
     """Replace the active orchestrator by another one; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
-    from stack import console, lifecycle, orchestrators, project
+    from switchyard import console, lifecycle, orchestrators, project
 
     seconds = whole("--timeout", timeout)
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
@@ -316,7 +316,7 @@ def scale(c: Context, workers: str, timeout: str = "300") -> None:
     """Change how many workers run dbt while everything else continues; a run on one that is taken away fails."""
     if asked_for_help("scale", workers):
         return
-    from stack import lifecycle
+    from switchyard import lifecycle
 
     seconds = whole("--timeout", timeout)
     os.environ["WORKERS"] = several("invoke scale", workers)  # as if it were typed before the command
@@ -330,9 +330,9 @@ def scale(c: Context, workers: str, timeout: str = "300") -> None:
 )
 def worker_env(c: Context, out: str | None = None) -> None:
     """Write what another machine needs for workers of the active orchestrator: one Compose file, and an .env with secrets."""
-    from stack import console, machines
-    from stack import release as releases
-    from stack.errors import NothingActive
+    from switchyard import console, machines
+    from switchyard import release as releases
+    from switchyard.errors import NothingActive
 
     with changing(c, "worker-env") as runtime:
         machines.check(runtime.settings)
@@ -352,7 +352,7 @@ def worker_env(c: Context, out: str | None = None) -> None:
 @command(help={"wait": WAIT, "force": FORCE})
 def down(c: Context, wait: bool = False, force: bool = False) -> None:
     """Stop the orchestrator and PostgreSQL; the data stays."""
-    from stack import lifecycle
+    from switchyard import lifecycle
 
     with changing(c, "down", leaving=True) as runtime:
         lifecycle.down(runtime, runs(wait, force))
@@ -371,8 +371,8 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
     """Run a dbt project of your own: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
     if asked_for_help("use", folder):
         return
-    from stack import project
-    from stack.errors import AlreadyActive, BadUsage
+    from switchyard import project
+    from switchyard.errors import AlreadyActive, BadUsage
 
     if warehouse not in (None, project.AUTO, project.SHARED, project.OWN):
         raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", f"invoke use {folder}")
@@ -405,8 +405,8 @@ def run(
     cancel: bool = False,
 ) -> None:
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
-    from stack import lock, pipeline, warehouse
-    from stack.errors import BadUsage
+    from switchyard import lock, pipeline, warehouse
+    from switchyard.errors import BadUsage
 
     asked = job, select, vars, full_refresh or None
     if failed and (cancel or asked != (None,) * 4):
@@ -436,8 +436,8 @@ def dbt(c: Context, args: str = "") -> None:
 @guard
 def run_dbt(c: Context) -> None:
     """Run the dbt command that stands after ``invoke dbt``."""
-    from stack import pipeline
-    from stack.errors import BadUsage, NothingActive, RunInProgress
+    from switchyard import pipeline
+    from switchyard.errors import BadUsage, NothingActive, RunInProgress
 
     words = sys.argv[sys.argv.index("dbt") + 1 :]
     # Flags may stand before the command.
@@ -456,7 +456,7 @@ def run_dbt(c: Context) -> None:
 @command(help={"port": "The port on 127.0.0.1; without it, any free one."})
 def docs(c: Context, port: str | None = None) -> None:
     """Make the project's dbt docs, lineage included, and serve them on this machine until Ctrl-C."""
-    from stack import docs
+    from switchyard import docs
 
     docs.serve(runtime_of(c), 0 if port is None else whole("--port", port))
 
@@ -464,7 +464,7 @@ def docs(c: Context, port: str | None = None) -> None:
 @command(help={"json": "Print one JSON object instead of a table."})
 def status(c: Context, json: bool = False) -> None:
     """Show which orchestrator is active, where it is, and how each service does."""
-    from stack import report
+    from switchyard import report
 
     runtime = runtime_of(c, leaving=True)
     report.print_json(runtime) if json else report.print_table(runtime)
@@ -500,7 +500,7 @@ def psql(c: Context) -> None:
 
 def ask_warehouse(c: Context, name: str, query: str | None) -> None:
     """Have psql run a statement, or read some."""
-    from stack import warehouse
+    from switchyard import warehouse
 
     runtime = runtime_of(c)
     warehouse.require_shared(runtime, name)
@@ -513,7 +513,7 @@ def ask_warehouse(c: Context, name: str, query: str | None) -> None:
 )
 def backup(c: Context, file: str | None = None, runtime: str | None = None) -> None:
     """Write the warehouse's data into one file, which `invoke restore` brings back, on either runtime."""
-    from stack import backups
+    from switchyard import backups
 
     with changing(c, "backup", runtime) as chosen:
         backups.backup(chosen, file)
@@ -527,7 +527,7 @@ def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None
     """Replace the warehouse's data by that of a backup: all of it, or, when anything fails, nothing."""
     if asked_for_help("restore", file):
         return
-    from stack import backups
+    from switchyard import backups
 
     with changing(c, "restore", runtime, starting=True) as chosen:
         backups.restore(chosen, file, yes=yes)
@@ -546,8 +546,8 @@ def generate(
     c: Context, orders: str | None = None, seed: str = "1", days: str | None = None, yes: bool = False, runtime: str | None = None
 ) -> None:
     """Fill the raw tables with a made-up shop of any size, or add days to it; `invoke run` then builds the marts from it."""
-    from stack import generate as generated
-    from stack.errors import BadUsage
+    from switchyard import generate as generated
+    from switchyard.errors import BadUsage
 
     if (orders is None) == (days is None):
         raise BadUsage("Say either --orders or --days.", "One makes a new shop, the other continues it.", "invoke generate --orders 10000")
@@ -570,7 +570,7 @@ def clean(
     c: Context, volumes: bool = False, images: bool = False, yes: bool = False, backup: bool = True, runtime: str | None = None
 ) -> None:
     """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
-    from stack import backups, lifecycle
+    from switchyard import backups, lifecycle
 
     with changing(c, "clean", runtime) as chosen:
         first = backups.before_deletion if backup else None
@@ -580,8 +580,8 @@ def clean(
 @command(help={"runtime": RUNTIME, "json": "Print one JSON object, as an issue asks for it."})
 def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
     """Look at everything that a start needs, and say what to do; changes nothing, and needs nothing set up."""
-    from stack import doctor
-    from stack.runner import Runner
+    from switchyard import doctor
+    from switchyard.runner import Runner
 
     def runner(settings: Settings) -> Runner:
         return Runner({**settings.values, "COMPOSE_PROJECT_NAME": settings.project}, echo=c.config.run.echo)
@@ -605,7 +605,7 @@ def bench(
 ) -> None:  # so that -o and -r are what they are elsewhere
     """Measure what orchestration costs, as ratios, on a stack of the benchmark's own; yours is not touched."""
     from bench.__main__ import main
-    from stack import console
+    from switchyard import console
 
     if c.config.run.dry:
         console.say("Would measure on a stack of the benchmark's own.")
@@ -624,9 +624,9 @@ def bench(
 def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: str | None = None) -> None:
     """Build images that hold the project, run it on them, push them, and write a file for invoke up --release."""
     from bench import harness
-    from stack import console, orchestrators, publish
-    from stack.docker import Docker
-    from stack.errors import EngineMissing
+    from switchyard import console, orchestrators, publish
+    from switchyard.docker import Docker
+    from switchyard.errors import EngineMissing
 
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke release --orch")
     with changing(c, "release", "docker") as chosen:
@@ -651,10 +651,10 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
     """Write files that run a release without this checkout, and that are yours from then on."""
     if asked_for_help("eject", name):
         return
-    from stack import console, helm, lifecycle, orchestrators
-    from stack import eject as ejecting
-    from stack import release as releases
-    from stack.errors import BadUsage
+    from switchyard import console, helm, lifecycle, orchestrators
+    from switchyard import eject as ejecting
+    from switchyard import release as releases
+    from switchyard.errors import BadUsage
 
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     writers = {"compose": ejecting.files, "helm": helm.files}
@@ -686,8 +686,8 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
     """Make every lock again from the requirements*.in beside it, for people who work on this checkout."""
-    from stack import console, environments, locks, settings
-    from stack.runner import Runner
+    from switchyard import console, environments, locks, settings
+    from switchyard.runner import Runner
 
     console.dry = c.config.run.dry
     own, _ = settings.load(ROOT, os.environ, write=False)
@@ -725,8 +725,8 @@ def compare(
 ) -> None:
     """Compare the orchestrators on your project, in one page; on a stack and a copy of the project of its own."""
     from compare.main import again, main
-    from stack import console
-    from stack.errors import BadUsage
+    from switchyard import console
+    from switchyard.errors import BadUsage
 
     if report is not None:
         if orch or runtime or quick or full or only or rounds:

@@ -12,8 +12,8 @@ from pathlib import Path
 from bench import commands, harness, images, local, many, memory, run, scale, start, switch
 from bench.harness import HEADER, Figure, as_json, row
 from bench.stand import RUNTIMES, possible, stand, where
-from stack import ROOT, console, orchestrators
-from stack.errors import BadUsage, StackError
+from switchyard import ROOT, console, orchestrators
+from switchyard.errors import BadUsage, StackError
 
 MEASUREMENTS = {
     "commands": commands.measure,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from switchyard import project
+from rundbt import project
 
 project.adopt_baked()  # in a container where nothing has run yet
 target = os.path.join(os.environ["SWITCHYARD_TARGET_PATH"], "bench")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.stand import Stand
-from stack import docker
-from stack.errors import StackError
-from stack.native import Native
+from switchyard import docker
+from switchyard.errors import StackError
+from switchyard.native import Native
 
 EMPTY = 'from invoke import task\n\n\n@task\ndef nothing(c):\n    """Do nothing."""\n'
 TIMES = 5  # as many measurements as rounds: each takes a fraction of a second

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from stack.errors import BadUsage
+from switchyard.errors import BadUsage
 
 HEADER = ("WHAT", "MEDIAN", "SPREAD", "TARGET")
 

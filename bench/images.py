@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.stand import Stand
-from stack import docker
-from stack.fingerprints import BASE_IMAGE_KEYS
+from switchyard import docker
+from switchyard.fingerprints import BASE_IMAGE_KEYS
 
 MODEL = "models/staging/shop/stg_shop__orders.sql"
 LIST = "find / -xdev -type f -printf '%s\\t%T@\\t%p\\n'"

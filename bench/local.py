@@ -10,7 +10,7 @@ from bench import memory
 from bench.harness import Figure, ratio
 from bench.run import NO_WARM_DBT, bare
 from bench.stand import Stand
-from stack.errors import StackError
+from switchyard.errors import StackError
 
 NAME = "airflow"
 KNOWN = "select 1 from public.serialized_dag where dag_id = 'bench'"

@@ -8,7 +8,7 @@ from cosmos.airflow.dag import DbtDag
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import ExecutionMode, InvocationMode, LoadMode
 
-from switchyard import project
+from rundbt import project
 
 manifest, _ = project.ensure_manifest()
 

@@ -16,10 +16,10 @@ import psutil
 
 from bench.harness import Figure
 from bench.stand import Stand
-from stack import checks
-from stack.errors import StackError
-from stack.native import Native
-from stack.runtime import POSTGRES
+from switchyard import checks
+from switchyard.errors import StackError
+from switchyard.native import Native
+from switchyard.runtime import POSTGRES
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import memory
 from bench.harness import Figure, ratio
 from bench.stand import COMMAND_TIMEOUT_S, Stand, kill
-from stack.errors import StackError
+from switchyard.errors import StackError
 
 INTEGRATIONS = {"airflow": ("vendor", "lean")}
 TARGETS = {"dagster": 1.3, "prefect": 2.5, "airflow": 2.2, "airflow, lean": 1.0}

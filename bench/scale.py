@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.run import bare
 from bench.stand import Stand
-from stack import bootstrap
+from switchyard import bootstrap
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes half an hour
 BY_HAND = Path(__file__).with_name("scale.sql")

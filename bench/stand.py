@@ -18,12 +18,12 @@ from typing import Any
 
 import psutil
 
-from stack import ROOT, bootstrap, checks, docker, neighbours, orchestrators, plan, ports, runtime, settings
-from stack.errors import BadUsage, StackError
-from stack.native import Native, located
-from stack.orchestrators import Orchestrator
-from stack.runner import Runner
-from stack.runtime import POSTGRES
+from switchyard import ROOT, bootstrap, checks, docker, neighbours, orchestrators, plan, ports, runtime, settings
+from switchyard.errors import BadUsage, StackError
+from switchyard.native import Native, located
+from switchyard.orchestrators import Orchestrator
+from switchyard.runner import Runner
+from switchyard.runtime import POSTGRES
 
 # Of this checkout alone: another one's may be measured on at the same time.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]

@@ -17,8 +17,8 @@ from compare.products import product
 from compare.report import Report
 from compare.start import lines
 from compare.trial import Trial, afterwards
-from stack.errors import StackError
-from stack.native import Native
+from switchyard.errors import StackError
+from switchyard.native import Native
 
 WEBHOOK = Row(
     "webhook",

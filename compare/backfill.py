@@ -15,7 +15,7 @@ from compare.failures import ENDS, RUN_END_TIMEOUT_S
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import AT_WORK, Trial
-from stack.errors import StackError
+from switchyard.errors import StackError
 
 DAYS = 7
 HALF = 3  # days that are there when the service is killed

@@ -12,7 +12,7 @@ from compare.model import Found, Row, Scenario, Section
 from compare.products import product
 from compare.report import Report
 from compare.trial import LONGEST, Trial
-from stack.errors import StackError
+from switchyard.errors import StackError
 
 TABLE = Row(
     "edit_table",

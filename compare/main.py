@@ -22,14 +22,14 @@ from compare import alerting, backfill, cost, failures, loop, scaling, schedulin
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
-from stack import ROOT, console, environments, orchestrators, plan, settings
-from stack import project as projects
-from stack.errors import BadUsage, StackError
-from stack.fingerprints import BASE_IMAGE_KEYS
-from stack.project import Project
-from stack.runner import Runner
-from stack.runtime import POSTGRES
-from switchyard import jobs
+from rundbt import jobs
+from switchyard import ROOT, console, environments, orchestrators, plan, settings
+from switchyard import project as projects
+from switchyard.errors import BadUsage, StackError
+from switchyard.fingerprints import BASE_IMAGE_KEYS
+from switchyard.project import Project
+from switchyard.runner import Runner
+from switchyard.runtime import POSTGRES
 
 SECTIONS = (
     start.SECTION,

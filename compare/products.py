@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from bench.stand import Stand
-from stack import pipeline
-from stack.errors import StackError
-from switchyard import api
+from rundbt import api
+from switchyard import pipeline
+from switchyard.errors import StackError
 
 
 class Key(NamedTuple):
@@ -88,7 +88,7 @@ class Product(ABC):
         """The headers that a password gives: HTTP's own, where a product has no sign-in of its API's.
 
         Raises:
-            switchyard.api.ApiError: it is refused.
+            rundbt.api.ApiError: it is refused.
         """
         return api.basic_auth(f"admin:{password}")
 
@@ -270,7 +270,7 @@ class Dagster(Product):
         """What it answers.
 
         Raises:
-            switchyard.api.ApiError: there was no good answer.
+            rundbt.api.ApiError: there was no good answer.
         """
         answer = api.request("POST", f"{self.url}/graphql", {"query": query, "variables": variables}, self.signed_in, timeout=120)
         if answer.get("errors"):

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from compare.model import Found, Row, Scenario, Section
-from stack.errors import BadUsage
+from switchyard.errors import BadUsage
 
 SCHEMA = 1
 

@@ -13,8 +13,8 @@ import yaml
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Trial
-from stack.eject import Plain
-from stack.plan import SETTING
+from switchyard.eject import Plain
+from switchyard.plan import SETTING
 
 LINES = Row(
     "worker_lines",

@@ -13,8 +13,8 @@ from bench.run import CONNECTED, server_log
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Trial, afterwards
-from stack.errors import StackError
-from switchyard import jobs
+from rundbt import jobs
+from switchyard.errors import StackError
 
 DUE = 10  # minutes of which the lag is measured
 MISSED = 3  # that pass while the stack is down

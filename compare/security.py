@@ -19,9 +19,9 @@ from compare.model import Found, Row, Scenario, Section
 from compare.products import product
 from compare.report import Report
 from compare.trial import Trial
-from stack.errors import StackError
-from stack.native import Native
-from switchyard import api
+from rundbt import api
+from switchyard.errors import StackError
+from switchyard.native import Native
 
 NO_PASSWORD = Row(
     "no_password",

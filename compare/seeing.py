@@ -18,8 +18,8 @@ from compare.model import Found, Row, Scenario, Section
 from compare.products import Key, Product, Thing, product, texts
 from compare.report import Report
 from compare.trial import Trial, afterwards
-from stack import plan
-from stack.errors import StackError
+from switchyard import plan
+from switchyard.errors import StackError
 
 RULE = "as a thing of its own under their name: a task, an asset, an asset check, a task run, an event on an asset."
 

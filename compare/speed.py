@@ -13,7 +13,7 @@ from bench.run import INTEGRATIONS, PHASES, bare, orchestrated
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Span, Trial, afterwards
-from stack.errors import StackError
+from switchyard.errors import StackError
 
 RUN = Row("run", "A run", "`invoke run` of the whole project, from typing it to the prompt.", "s")
 RATIO = Row(

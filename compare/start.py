@@ -16,9 +16,9 @@ from bench.run import bare
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import LOG_STATEMENTS, Trial
-from stack import docker, plan
-from stack.errors import StackError
-from stack.orchestrators import Orchestrator
+from switchyard import docker, plan
+from switchyard.errors import StackError
+from switchyard.orchestrators import Orchestrator
 
 FIRST = Row(
     "first_green",
@@ -122,7 +122,7 @@ def integrations(report: Report) -> dict[str, Any]:
     """The files of each integration."""
     return {
         "title": "The code of the integrations",
-        "lead": "All files that a person wrote for each orchestrator, and its compose file; not docker/common, which all three share.",
+        "lead": "All files that a person wrote for each orchestrator, and its compose file; not rundbt/, which all three share.",
         "columns": [
             {"title": facts["title"], "files": [{"path": path, "text": text} for path, text in facts.get("files", {}).items()]}
             for facts in report.content["orchestrators"].values()

@@ -25,11 +25,11 @@ import yaml
 from bench import memory
 from bench.run import LOG_CONNECTIONS, Typed, bare, server_log, typed
 from bench.stand import Stand
-from stack import bootstrap, docker, pipeline
-from stack import project as projects
-from stack.errors import ApiUnusable, StackError
-from stack.native import Native
-from stack.runtime import POSTGRES
+from switchyard import bootstrap, docker, pipeline
+from switchyard import project as projects
+from switchyard.errors import ApiUnusable, StackError
+from switchyard.native import Native
+from switchyard.runtime import POSTGRES
 
 # dbt writes the node before each of its statements, unless the project has a query-comment of its own.
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-import stack  # noqa: F401  (puts docker/common on the path)
-
 from .stacks import ROOT
 
 # Started in a script's background, or by nohup, the tests would hand down that these are ignored; some are about them.

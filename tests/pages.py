@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 
-from switchyard import api
+from rundbt import api
 
 from .stacks import Stack
 

@@ -20,13 +20,13 @@ DBT_SESSIONS = "select count(*) from pg_stat_activity where application_name = '
 
 ASK_RUNS = """
 import dataclasses, json, sys, invoke, tasks
-from stack import pipeline
+from switchyard import pipeline
 runs = getattr(pipeline, sys.argv[1])(tasks.runtime_of(invoke.Context()))
 print(json.dumps([dataclasses.asdict(run) for run in runs]))
 """
 COUNT_RUNS = """
 import invoke, tasks
-from stack import errors, pipeline
+from switchyard import errors, pipeline
 try:
     print(len(pipeline.active_runs(tasks.runtime_of(invoke.Context()))))
 except errors.ApiUnusable:
@@ -35,7 +35,7 @@ except errors.ApiUnusable:
 
 
 def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
-    """What a function of `stack.pipeline` says of the runs in progress."""
+    """What a function of `switchyard.pipeline` says of the runs in progress."""
     return json.loads(stack.run([stack.python, "-c", ASK_RUNS, function]).stdout)
 
 
@@ -106,7 +106,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
 
 RECORD = """
 import dataclasses, json, sys, invoke, tasks
-from stack import pipeline
+from switchyard import pipeline
 runtime = tasks.runtime_of(invoke.Context())
 target = runtime.orchestrators[runtime.active()]
 run = pipeline.follow(sys.argv[1], lambda on_line: runtime.trigger(target, sys.argv[1:], on_line), lambda event: None)
@@ -115,7 +115,7 @@ print(json.dumps(dataclasses.asdict(run)))
 
 
 def record(stack: Stack, job: str = "daily") -> dict[str, Any]:
-    """Run a job, and return what `stack.pipeline` says of it (`stack.pipeline.Run`)."""
+    """Run a job, and return what `switchyard.pipeline` says of it (`switchyard.pipeline.Run`)."""
     return json.loads(stack.run([stack.python, "-c", RECORD, job]).stdout.splitlines()[-1])
 
 

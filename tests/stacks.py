@@ -20,7 +20,7 @@ import pytest
 from dotenv import dotenv_values
 
 from bench.stand import copy_checkout as copy_files
-from stack import ports
+from switchyard import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")

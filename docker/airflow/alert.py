@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 import run_job
-from switchyard import alerts, api
-from switchyard.results import failures
+from rundbt import alerts, api
+from rundbt.results import failures
 
 
 def send(context: Any) -> None:

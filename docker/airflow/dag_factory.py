@@ -28,12 +28,12 @@ from cosmos.operators import local
 import alert
 from results_xcom import push_results
 from run_job import PARSE_FAILED, custom_dag
-from switchyard import alerts, project
-from switchyard.jobs import Job, Options, schedules_enabled
+from rundbt import alerts, project
+from rundbt.jobs import Job, Options, schedules_enabled
 
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
 DBT, WATCHERS = "dbt", "watchers"
-# What a person can choose for a run, also in the page's form: see `switchyard.jobs.Options`.
+# What a person can choose for a run, also in the page's form: see `rundbt.jobs.Options`.
 OPTIONS = {
     "select": Param("", type="string", description="Nodes, as for dbt's --select, instead of those that the job selects."),
     "vars": Param({}, type="object", description="Variables for dbt."),
@@ -178,7 +178,7 @@ def dbt_flags(job: Job, manifest: Path, number: int, params: Mapping[str, Any]) 
     """The flags of a dbt command of ``job``; Airflow calls it as a macro, with the params of the run.
 
     Raises:
-        switchyard.jobs.JobsError: they are not what `Options` takes.
+        rundbt.jobs.JobsError: they are not what `Options` takes.
     """
     args = job.asked(Options.among(params)).commands[number]
     return [*args[len(operator_of(args).base_cmd) :], *common_flags(manifest)]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from switchyard import results
+from rundbt import results
 
 KEY = "dbt_results"
 

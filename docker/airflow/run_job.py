@@ -1,6 +1,6 @@
 """``run_job.py JOB``: trigger a job in Airflow and follow it to its end; ``--active`` lists and ``--cancel`` cancels what runs.
 
-What it prints is described in `switchyard.api`.
+What it prints is described in `rundbt.api`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from results_xcom import KEY
-from switchyard import api, jobs, project
-from switchyard.results import failures, left
+from rundbt import api, jobs, project
+from rundbt.results import failures, left
 
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
 PARSE_FAILED = "dbt cannot parse the project"

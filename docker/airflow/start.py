@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg2
 from airflow.utils.db import check_migrations
 
-from switchyard import project, quick_exit
+from rundbt import project, quick_exit
 
 RUNS = "dag_run,task_instance_history,xcom,log,job,celery_taskmeta"  # not what it knows of the DAGs, as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
@@ -89,7 +89,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "scheduler":
         delete_old_runs()
     if sys.argv[1] == "celery":
-        import switchyard.celery_alive  # noqa: F401  (for the health check)
+        import rundbt.celery_alive  # noqa: F401  (for the health check)
     if sys.argv[1] in ("scheduler", "celery"):
         import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
     (command,) = entry_points(group="console_scripts", name="airflow")

@@ -7,7 +7,7 @@ import os
 from dagster import DefaultSensorStatus, RunFailureSensorContext, run_failure_sensor
 
 import report
-from switchyard import alerts, results
+from rundbt import alerts, results
 
 EVERY = 10  # seconds between two looks; Dagster's own number is 30
 

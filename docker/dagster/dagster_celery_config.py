@@ -2,7 +2,7 @@
 
 import os
 
-import switchyard.celery_alive  # noqa: F401  (for the health check)
+import rundbt.celery_alive  # noqa: F401  (for the health check)
 
 broker_url = os.environ["DAGSTER_CELERY_BROKER"]
 result_backend = os.environ["DAGSTER_CELERY_BACKEND"]

@@ -27,7 +27,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 import report
 import workers
 from alert import alert
-from switchyard import alerts, jobs, project
+from rundbt import alerts, jobs, project
 
 MANIFEST_FILE, FINGERPRINT = project.ensure_manifest()
 PROJECT = DbtProject(
@@ -68,7 +68,7 @@ class Translator(DagsterDbtTranslator):
 
 
 class RunOptions(Config):
-    """What a person can choose for a run, see `switchyard.jobs.Options`.
+    """What a person can choose for a run, see `rundbt.jobs.Options`.
 
     Attributes:
         select: nodes, as for dbt's ``--select``. Where assets are picked on the page, these are built as well.

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 
-from switchyard import api
+from rundbt import api
 from webserver import ask, reload_code, unreachable
 
 NOTICED = 3  # seconds in which the webserver has seen that the code server is there: it looks every second

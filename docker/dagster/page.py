@@ -19,7 +19,7 @@ from contextlib import suppress
 from aiohttp import ClientError, ClientSession, ClientTimeout, ClientWebSocketResponse, DummyCookieJar, TCPConnector, WSMsgType, web
 from yarl import URL
 
-from switchyard import api
+from rundbt import api
 
 HOSTS = ("localhost", "127.0.0.1", "::1", "dagster-webserver")  # the last is its name among the stack's containers
 OPEN = "/server_info"  # the version, for health checks

@@ -14,7 +14,7 @@ from typing import Any
 from dagster import AssetKey, AssetObservation, Failure, MetadataValue, OpExecutionContext
 from dagster_dbt import DbtCliInvocation
 
-from switchyard import results
+from rundbt import results
 
 RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
 # Whether dagster-dbt has dbt beside it (start.py), and asks the warehouse about each table.

@@ -1,6 +1,6 @@
 """``python run_job.py JOB``: start a job over Dagster's GraphQL API, follow it, and print what happens as JSON lines.
 
-With ``--active`` or ``--cancel`` instead of the job, it lists or cancels the runs in progress; see `switchyard.api`.
+With ``--active`` or ``--cancel`` instead of the job, it lists or cancels the runs in progress; see `rundbt.api`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from switchyard import api, jobs, project, results
+from rundbt import api, jobs, project, results
 from webserver import LOCATION, ask, reload_code, unreachable
 
 LOAD = """
@@ -291,7 +291,7 @@ def loaded() -> tuple[str | None, str | None] | None:
         return None
     if "repositories" not in found:
         cause = (found["causes"] or [found])[-1]["message"].strip()
-        return None, cause.removeprefix("switchyard.project.ParseFailed: ")
+        return None, cause.removeprefix("rundbt.project.ParseFailed: ")
     tags = [tag for job in found["repositories"][0]["jobs"] for tag in job["tags"]]
     return next(tag["value"] for tag in tags if tag["key"] == "dbt/fingerprint"), None
 

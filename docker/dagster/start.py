@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from switchyard import api, project, warm
+from rundbt import api, project, warm
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from switchyard import api
+from rundbt import api
 
 LOCATION = "dbt"
 RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
@@ -15,7 +15,7 @@ def ask(query: str, timeout: float = 120, tries: int = api.TRIES, **variables: A
     """The ``data`` of the answer to one query.
 
     Raises:
-        switchyard.api.ApiError: the webserver at DAGSTER_URL did not answer, or not without errors.
+        rundbt.api.ApiError: the webserver at DAGSTER_URL did not answer, or not without errors.
     """
     url = os.environ["DAGSTER_URL"] + "/graphql"
     sign_in = api.basic_auth(f"admin:{os.environ['DAGSTER_ADMIN_PASSWORD']}")

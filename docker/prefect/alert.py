@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from switchyard import alerts, project, results
+from rundbt import alerts, project, results
 
 FAILED = "dbt reports failures: "  # how the message of a state begins whose nodes are in dbt's results
 

@@ -13,8 +13,8 @@ from prefect import get_client
 from prefect.artifacts import create_table_artifact
 from prefect.exceptions import Abort
 
-from switchyard import project, results
-from switchyard.jobs import Job
+from rundbt import project, results
+from rundbt.jobs import Job
 
 RESULTS = ("run_results.json", "sources.json")
 RETRYABLE = {"build", "run", "test", "seed", "snapshot"}  # of the commands of a job; dbt cannot retry `source freshness`
@@ -50,7 +50,7 @@ class Attempt:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What dbt has left of its nodes so far; see `switchyard.results`."""
+        """What dbt has left of its nodes so far; see `rundbt.results`."""
         return list(self._records.values())
 
     def commands(self, job: Job) -> list[list[str]]:

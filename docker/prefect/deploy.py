@@ -27,7 +27,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import flow
-from switchyard import api, jobs, project
+from rundbt import api, jobs, project
 
 POOL = "dbt"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other

@@ -11,7 +11,7 @@ from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 import alert
 from attempt import Attempt
-from switchyard import alerts, jobs
+from rundbt import alerts, jobs
 
 JOBS = jobs.load()
 HOOKS = [alert.send] if alerts.wanted() else None

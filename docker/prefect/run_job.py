@@ -1,4 +1,4 @@
-"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; `switchyard.api` describes the flags and what it prints."""
+"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; `rundbt.api` describes the flags and what it prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import Any
 
-from switchyard import api, jobs
+from rundbt import api, jobs
 
 Run = dict[str, Any]
 FLOW = "dbt"

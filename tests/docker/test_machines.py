@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.settings import assign
+from switchyard.settings import assign
 
 from .. import runs
 from ..interruptions import ended, typed

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from switchyard.jobs import DEFAULT
+from rundbt.jobs import DEFAULT
 
 from ..stacks import DAGSTER, mostly_long
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from stack import ports
+from switchyard import ports
 
 from ..stacks import ROOT, unavailable, wait_until
 from .conftest import PROJECT

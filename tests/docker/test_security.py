@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from switchyard import api
+from rundbt import api
 
 from .. import pages
 from ..certificates import company

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from stack import checks, docker, orchestrators, ports, settings
-from stack.runner import Runner
+from switchyard import checks, docker, orchestrators, ports, settings
+from switchyard.runner import Runner
 
 from ..stacks import POISON, copy_checkout, mostly_long
 from .conftest import PROJECT, DockerStack, python_image
@@ -66,7 +66,7 @@ def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> Non
     for key, port in stack.ports.items():
         text = re.sub(rf"(?m)^{key}=.*", f"{key}={port}", text)
     example.write_text(text)
-    with replaced(tmp_path / "stack" / "settings.py", 'PROJECT_NAME = "switchyard"', f'PROJECT_NAME = "{PROJECT}"'):
+    with replaced(tmp_path / "switchyard" / "settings.py", 'PROJECT_NAME = "switchyard"', f'PROJECT_NAME = "{PROJECT}"'):
         env = {key: value for key, value in os.environ.items() if key not in ("COMPOSE_PROJECT_NAME", *stack.ports)}
         argv = [sys.executable, "-m", "invoke", "status"]
         done = subprocess.run(argv, cwd=tmp_path, env={**env, "NO_COLOR": "1"}, capture_output=True, text=True, check=True)

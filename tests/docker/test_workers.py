@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from stack.settings import assign
+from switchyard.settings import assign
 
 from .. import runs
 from ..interruptions import ended, typed

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.stand import remove_leftovers
-from stack.ports import unused
+from switchyard.ports import unused
 
 from .. import runs
 from ..docker.conftest import DockerStack

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from switchyard import api
+from rundbt import api
 
 from .. import pages
 from ..stacks import wait_until

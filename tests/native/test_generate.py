@@ -15,7 +15,7 @@ from ..stacks import ROOT, wait_until
 TABLES = ("raw_customers", "raw_order_items", "raw_orders", "raw_payments", "raw_products", "raw_returns")
 ORDERS = 1500
 # Of the raw tables at this size with the seed 1, on whatever machine and runtime they were made. After a change of
-# stack/generate.sql that is meant to change them: take the new one from the failing assertion.
+# switchyard/generate.sql that is meant to change them: take the new one from the failing assertion.
 DIGEST = "9d44f436f77b74da1b6924fbc7de828c"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard import jobs
+from rundbt import jobs
 
 from .. import own, runs
 from ..small.test_flow_runs import Page

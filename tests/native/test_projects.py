@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from switchyard import results
+from rundbt import results
 
 from .. import runs
 from ..stacks import ROOT, copy_checkout

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stack import launch
+from switchyard import launch
 
 from ..interruptions import typed
 from ..stacks import DAGSTER, mostly_long, wait_until

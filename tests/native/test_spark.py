@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from stack import environments, ports
+from switchyard import environments, ports
 
 from .. import own, runs
 from ..stacks import ROOT, copy_checkout, wait_until

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from switchyard import warm
+from rundbt import warm
 
 from ..stacks import command_line, wait_until
 
@@ -41,7 +41,7 @@ def typed(stack, environ, tmp_path) -> Iterator:
     """Starts ``bin/dbt ARGS`` as Dagster does, with other variables if need be."""
     started = []
 
-    def start(*args: str, dbt: str = str(stack.folder / "docker" / "common" / "bin" / "dbt"), **other: str) -> subprocess.Popen[str]:
+    def start(*args: str, dbt: str = str(stack.folder / "rundbt" / "bin" / "dbt"), **other: str) -> subprocess.Popen[str]:
         env = {**environ, "DBT_TARGET_PATH": str(tmp_path), "DBT_LOG_PATH": str(tmp_path), **other}
         process = subprocess.Popen([dbt, *args], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
@@ -120,7 +120,7 @@ def test_a_dbt_ends_with_its_server(stack, typed, server, environ, tmp_path) -> 
     target = tmp_path / "target"
     target.mkdir()
     own = {**environ, "SWITCHYARD_TARGET_PATH": str(target)}
-    parent = psutil.Popen([sys.executable, "-m", "switchyard.warm", "sleep", "600"], env=own, cwd=tmp_path)
+    parent = psutil.Popen([sys.executable, "-m", "rundbt.warm", "sleep", "600"], env=own, cwd=tmp_path)
     try:
         wait_until(lambda: (target / "warm.sock").exists(), 60)
         caller = typed("show", "--inline", "select pg_sleep(119)", SWITCHYARD_TARGET_PATH=str(target))
@@ -169,7 +169,7 @@ def test_a_signal_ends_it_as_it_ends_dbt(stack, typed, server, environ, number) 
 
 
 def test_its_files_have_its_callers_umask(stack, server, environ, tmp_path) -> None:
-    drop_in = stack.folder / "docker" / "common" / "bin" / "dbt"
+    drop_in = stack.folder / "rundbt" / "bin" / "dbt"
     places = {"DBT_TARGET_PATH": str(tmp_path / "t"), "DBT_LOG_PATH": str(tmp_path)}
     command = 'umask 077; exec "$0" --quiet compile --no-populate-cache --inline "select 1"'
     dbt = subprocess.Popen(["sh", "-c", command, drop_in], cwd=tmp_path, env={**environ, **places}, stdout=subprocess.PIPE)

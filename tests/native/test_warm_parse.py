@@ -176,13 +176,13 @@ class Pair:
 
     def __init__(self, project: Project, environ: dict[str, str], folder: Path, root: Path) -> None:
         self.project, self.environ, self.folder = project, environ, folder
-        self.programs = {"warm": str(root / "docker" / "common" / "bin" / "dbt"), "plain": shutil.which("dbt", path=environ["PATH"])}
+        self.programs = {"warm": str(root / "rundbt" / "bin" / "dbt"), "plain": shutil.which("dbt", path=environ["PATH"])}
         for name in ("warm", "plain"):
             (folder / name).mkdir()
         self.log = folder / "server.log"
         with open(self.log, "w") as log:
             self.parent = subprocess.Popen(
-                [sys.executable, "-m", "switchyard.warm", "sleep", "3600"], env=self.env("warm"), stdout=log, stderr=log, cwd=folder
+                [sys.executable, "-m", "rundbt.warm", "sleep", "3600"], env=self.env("warm"), stdout=log, stderr=log, cwd=folder
             )
         wait_until(lambda: (folder / "warm" / "warm.sock").exists(), 60)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from switchyard import api
+from rundbt import api
 
 from .. import runs
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from stack.faults import POINTS
+from switchyard.faults import POINTS
 
 from ..faults import CODES, STEPS, recovers, waits
 

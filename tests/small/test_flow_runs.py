@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from switchyard import api
+from rundbt import api
 
 from .. import runs
 from ..interruptions import ended, typed

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from stack import ports
+from switchyard import ports
 
 from .. import runs
 from ..interruptions import ended, typed

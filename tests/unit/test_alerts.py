@@ -8,9 +8,9 @@ import pytest
 
 from compare import alerting
 from compare.alerting import Receiver
-from stack import settings
-from stack.errors import BadConfiguration
-from switchyard import alerts
+from rundbt import alerts
+from switchyard import settings
+from switchyard.errors import BadConfiguration
 
 URL = "http://localhost:1/runs/1"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stack import backups
-from stack.errors import BadBackup, IncompatibleData
+from switchyard import backups
+from switchyard.errors import BadBackup, IncompatibleData
 
 ROOT = Path("/shop")
 

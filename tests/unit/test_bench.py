@@ -6,7 +6,7 @@ import pytest
 
 from bench import harness, images, memory, run, stand
 from bench.harness import Figure, interleaved, ratio, row
-from stack.errors import BadUsage, StackError
+from switchyard.errors import BadUsage, StackError
 
 
 def test_measurements_take_turns() -> None:

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from stack import bootstrap
-from stack.settings import Settings
+from switchyard import bootstrap
+from switchyard.settings import Settings
 
 from .test_docker_argv import DAGSTER
 

@@ -10,8 +10,8 @@ import urllib.request
 
 import pytest
 
-from stack import certificates
-from stack.errors import BadConfiguration
+from switchyard import certificates
+from switchyard.errors import BadConfiguration
 
 from ..certificates import company as open_company
 

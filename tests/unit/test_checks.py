@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from stack import checks, diagnosis
-from stack.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, NotHealthy, OutOfMemory
+from switchyard import checks, diagnosis
+from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, NotHealthy, OutOfMemory
 
 from ..stacks import copy_checkout
 

@@ -17,8 +17,8 @@ from compare import cost, failures, main, products, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.report import SCHEMA, Report, number, text
 from compare.trial import Graph, Span, Subject, Trial, afterwards, spans
-from stack import ROOT, orchestrators, settings
-from stack.errors import BadUsage, StackError
+from switchyard import ROOT, orchestrators, settings
+from switchyard.errors import BadUsage, StackError
 
 from ..pages_of_reports import Reader
 

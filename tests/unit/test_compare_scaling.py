@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compare.scaling import containers, services
-from stack import orchestrators
+from switchyard import orchestrators
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from compare import probe, security
 from compare.alerting import Receiver
-from stack.errors import StackError
+from switchyard.errors import StackError
 
 PROC_NET_TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid

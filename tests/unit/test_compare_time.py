@@ -13,8 +13,8 @@ from compare.backfill import Filled
 from compare.model import Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.scheduling import Done
-from stack.errors import StackError
-from switchyard import jobs
+from rundbt import jobs
+from switchyard.errors import StackError
 
 WEEK = [Filled(f"2026-01-0{day}", "a", "t") for day in range(1, 8)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stack import diagnosis
+from switchyard import diagnosis
 
 BASES = {"POSTGRES_IMAGE": "postgres:16-bookworm", "PYTHON_IMAGE": "python:3.12-slim-bookworm"}
 METADATA = (

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stack import docker
-from stack.orchestrators import Orchestrator
-from stack.project import Project
-from stack.settings import Settings
+from switchyard import docker
+from switchyard.orchestrators import Orchestrator
+from switchyard.project import Project
+from switchyard.settings import Settings
 
 SETTINGS = Settings(Path("/shop"), {}, "switchyard")
 FILE = Path("/shop/compose/docker-compose-dagster.yaml")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stack import orchestrators
+from switchyard import orchestrators
 
 from ..stacks import ROOT
 

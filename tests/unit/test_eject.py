@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stack import eject, helm, orchestrators, project, release, settings
-from stack.errors import BadUsage
+from switchyard import eject, helm, orchestrators, project, release, settings
+from switchyard.errors import BadUsage
 
 from .test_release import DIGEST, GOOD
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stack import fingerprints, project, settings
+from switchyard import fingerprints, project, settings
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_an_edited_model_matters_to_a_baked_run_only(copy) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["docker/dagster/Dockerfile", "docker/common/switchyard/jobs.py", "dbt_project/packages.yml", "dbt_project/packages/new.sql"]
+    "path", ["docker/dagster/Dockerfile", "rundbt/jobs.py", "dbt_project/packages.yml", "dbt_project/packages/new.sql"]
 )
 def test_the_environments_files_matter(copy, path) -> None:
     environment, _ = both(copy)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from invoke import Collection, Program
 
 import tasks
-from stack import orchestrators
+from switchyard import orchestrators
 
 ENGINE = """#!/bin/sh
 printf '%s\\0' "$#" "$@" >> "$RECORD"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from switchyard import jobs
-from switchyard.jobs import Job, JobsError, Options
+from rundbt import jobs
+from rundbt.jobs import Job, JobsError, Options
 
 
 def read(folder: Path, text: str) -> dict[str, Job]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from stack import console, lifecycle, pipeline
-from stack.errors import (
+from switchyard import console, lifecycle, pipeline
+from switchyard.errors import (
     AlreadyActive,
     ApiUnusable,
     BadUsage,
@@ -21,10 +21,10 @@ from stack.errors import (
     RunInProgress,
     StillStarting,
 )
-from stack.lifecycle import Runs
-from stack.runner import Runner
-from stack.runtime import POSTGRES, Service
-from stack.settings import Settings
+from switchyard.lifecycle import Runs
+from switchyard.runner import Runner
+from switchyard.runtime import POSTGRES, Service
+from switchyard.settings import Settings
 
 from .test_plan import SETTINGS, SHOP
 

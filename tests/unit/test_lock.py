@@ -8,17 +8,17 @@ import threading
 import psutil
 import pytest
 
-from stack import lock, runner
-from stack.errors import Locked
-from stack.runner import Runner
+from switchyard import lock, runner
+from switchyard.errors import Locked
+from switchyard.runner import Runner
 
 from ..stacks import command_line, wait_until
 
 HOLDER = """
 import sys
 from pathlib import Path
-from stack import lock, runner
-from stack.runner import Runner
+from switchyard import lock, runner
+from switchyard.runner import Runner
 with lock.held(Path(sys.argv[1]), "switch") as descriptor:
     program = "import time; print('working', flush=True); time.sleep(60)"
     Runner({}, keep=(descriptor,)).follow([sys.executable, "-c", program], lambda line: print(line, flush=True))
@@ -80,7 +80,7 @@ def test_who_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, roo
     follower = f"""
 import sys
 from pathlib import Path
-from stack import lock, runner
+from switchyard import lock, runner
 with lock.following(Path({str(tmp_path)!r})):
     print("following", flush=True)
     sys.stdin.read()

@@ -10,9 +10,9 @@ import pytest
 from dotenv import dotenv_values
 from packaging.requirements import Requirement
 
-from stack import locks
-from stack.errors import BadUsage, BuildFailed
-from stack.runner import Runner
+from switchyard import locks
+from switchyard.errors import BadUsage, BuildFailed
+from switchyard.runner import Runner
 
 from ..stacks import ROOT
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from stack import machines, orchestrators, project, release, settings
-from stack.errors import BadUsage
+from switchyard import machines, orchestrators, project, release, settings
+from switchyard.errors import BadUsage
 
 from .test_eject import CONTENT, NAMES
 

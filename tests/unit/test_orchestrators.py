@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from stack import bootstrap, orchestrators
-from stack.errors import BadConfiguration, BadUsage, name_the_shell
-from stack.settings import Settings
+from switchyard import bootstrap, orchestrators
+from switchyard.errors import BadConfiguration, BadUsage, name_the_shell
+from switchyard.settings import Settings
 
 FOURTH = """\
 name: switchyard

@@ -15,10 +15,10 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import environments, project, settings
-from stack.errors import BadConfiguration
-from stack.project import Project
-from switchyard import project as files
+from rundbt import project as files
+from switchyard import environments, project, settings
+from switchyard.errors import BadConfiguration
+from switchyard.project import Project
 
 ENVIRON = {"PATH": "/bin"}  # of a person who has set nothing
 SNOWFLAKE = {"type": "snowflake", "account": "ab1", "user": "ann", "password": "hush"}

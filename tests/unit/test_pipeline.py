@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from stack import pipeline, settings
-from stack.errors import ApiUnusable, BadUsage, RunFailed
-from stack.runner import Result
-from switchyard import api, results
+from rundbt import api, results
+from switchyard import pipeline, settings
+from switchyard.errors import ApiUnusable, BadUsage, RunFailed
+from switchyard.runner import Result
 
 NODE = {
     "unique_id": "model.shop.dim_customers",

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import native, orchestrators, plan, runtime, settings
-from stack import project as projects
-from stack.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
-from stack.orchestrators import Native, Orchestrator, Process
-from stack.processes import Record
-from stack.project import Project
-from stack.runner import Runner
-from stack.settings import Settings
+from switchyard import native, orchestrators, plan, runtime, settings
+from switchyard import project as projects
+from switchyard.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
+from switchyard.orchestrators import Native, Orchestrator, Process
+from switchyard.processes import Record
+from switchyard.project import Project
+from switchyard.runner import Runner
+from switchyard.settings import Settings
 
 VALUES = {
     "POSTGRES_PORT": "15432", "SHOP_PORT": "3000", "DBT_PASSWORD": "d{root}b$t",
@@ -112,7 +112,7 @@ def test_nothing_of_the_users_own_reaches_a_process() -> None:
     own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
     env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own}, PROJECT)
     assert not (own.keys() - {"PYTHONPATH", "DBT_TARGET"}) & env.keys()
-    assert (env["PYTHONPATH"], env["DBT_TARGET"]) == (str(Path("/checkout/docker/common")), "dev")
+    assert (env["PYTHONPATH"], env["DBT_TARGET"]) == (str(Path("/checkout")), "dev")
 
 
 def test_nothing_is_written_into_the_project() -> None:

@@ -1,4 +1,4 @@
-"""Nothing in docker/ uses what a product keeps to itself, changes a product's code, or writes its database.
+"""Nothing in docker/ and rundbt/ uses what a product keeps to itself, changes a product's code, or writes its database.
 
 Modules of a product are followed through imports and plain assignments; what a function returns is not followed.
 """
@@ -6,13 +6,13 @@ Modules of a product are followed through imports and plain assignments; what a 
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 
-DOCKER = Path(__file__).parents[2] / "docker"
+from ..stacks import ROOT
+
 PRODUCTS = ("airflow", "cosmos", "dagster", "prefect", "dbt", "multiprocessing")
-EXCEPTION = DOCKER / "common" / "switchyard" / "dbt_internals.py"  # checks what it uses against the dbt that is installed
+EXCEPTION = ROOT / "rundbt" / "dbt_internals.py"  # checks what it uses against the dbt that is installed
 DATABASES = ("sqlalchemy", "psycopg", "psycopg2", "asyncpg")
 SESSIONS = ("create_session", "provide_session", "NEW_SESSION")  # Airflow's, to its metadata database
 WRITES = ("alter ", "comment on", "create ", "delete ", "drop ", "insert ", "truncate ", "update ")
@@ -116,14 +116,10 @@ def private_names(source: str) -> list[tuple[int, str]]:
     return sorted(set(walker.found))
 
 
-def test_docker_uses_no_private_names() -> None:
-    files = [path for path in sorted(DOCKER.rglob("*.py")) if path != EXCEPTION]
+def test_the_code_in_the_images_uses_no_private_names() -> None:
+    files = [path for folder in ("docker", "rundbt") for path in sorted((ROOT / folder).rglob("*.py")) if path != EXCEPTION]
     assert files
-    found = [
-        f"{path.relative_to(DOCKER.parent)}:{line} {what}"
-        for path in files
-        for line, what in private_names(path.read_text(encoding="utf-8"))
-    ]
+    found = [f"{path.relative_to(ROOT)}:{line} {what}" for path in files for line, what in private_names(path.read_text(encoding="utf-8"))]
     assert found == [], "\n" + "\n".join(found)
 
 

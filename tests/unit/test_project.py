@@ -2,7 +2,7 @@
 
 import pytest
 
-from switchyard import project
+from rundbt import project
 
 
 @pytest.fixture

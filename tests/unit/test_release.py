@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from stack import orchestrators, project, publish, release, settings
-from stack.docker import Docker
-from stack.errors import BadConfiguration, BadUsage
-from stack.runner import Runner
+from switchyard import orchestrators, project, publish, release, settings
+from switchyard.docker import Docker
+from switchyard.errors import BadConfiguration, BadUsage
+from switchyard.runner import Runner
 
 DIGEST = "sha256:" + "a1" * 32
 GOOD = {

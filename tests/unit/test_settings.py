@@ -13,8 +13,8 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack import settings
-from stack.errors import BadConfiguration
+from switchyard import settings
+from switchyard.errors import BadConfiguration
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from stack import settings
-from stack.fingerprints import BASE_IMAGE_KEYS
-from stack.ports import unused
+from switchyard import settings
+from switchyard.fingerprints import BASE_IMAGE_KEYS
+from switchyard.ports import unused
 
 from ..stacks import PORTS
 
@@ -20,7 +20,18 @@ from ..stacks import PORTS
 @pytest.fixture
 def invoke(tmp_path, root):
     """Run invoke on a copy of the checkout, with no docker to be found, and no .env."""
-    for name in ("tasks.py", "stack", "bench", "compare", "compose", "docker", "dbt_project", ".env.example", "requirements.txt"):
+    for name in (
+        "tasks.py",
+        "switchyard",
+        "rundbt",
+        "bench",
+        "compare",
+        "compose",
+        "docker",
+        "dbt_project",
+        ".env.example",
+        "requirements.txt",
+    ):
         source = root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
 

@@ -4,7 +4,7 @@ from airflow.sdk import get_parsing_context
 
 from dag_factory import by_node, make_dag
 from run_job import custom_dag
-from switchyard import jobs
+from rundbt import jobs
 
 wanted = get_parsing_context().dag_id  # a task needs no other DAG than its own
 for job in jobs.load().values():

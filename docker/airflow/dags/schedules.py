@@ -7,7 +7,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG
 
 from dag_factory import start_of
-from switchyard import jobs
+from rundbt import jobs
 
 for job in jobs.load().values():
     if job.cron and not jobs.schedules_enabled():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import luigi
 
-from switchyard import jobs, project
+from rundbt import jobs, project
 
 
 class Dbt(luigi.Task):

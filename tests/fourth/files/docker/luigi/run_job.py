@@ -1,4 +1,4 @@
-"""``run_job.py JOB``: ask the worker for a run and follow it to its end; `switchyard.api` describes the flags and what it prints."""
+"""``run_job.py JOB``: ask the worker for a run and follow it to its end; `rundbt.api` describes the flags and what it prints."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from flow import Dbt
-from switchyard import api, jobs, results
+from rundbt import api, jobs, results
 
 RUNS = Path(os.environ["LUIGI_RUNS"])
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from switchyard import api, project
+from rundbt import api, project
 
 RUNS = Path(os.environ["LUIGI_RUNS"])
 ALIVE = RUNS / ".alive"

@@ -1,0 +1,332 @@
+"""The dbt project's files: their fingerprint, its packages, and a manifest that is never older than they are.
+
+A person's folder is only read. dbt works in one beside it, which `lay_out` makes of links to what is in that folder and to the
+packages: dbt looks for them inside the project, and has no setting for another place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import yaml
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError:
+                time.sleep(0.1)
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+# dbt, by way of the warm one where there is one; see `rundbt.warm`.
+DROP_IN = Path(__file__).parent / "bin" / "dbt"
+DBT = str(DROP_IN) if sys.platform == "linux" else "dbt"
+# The same, for a run: it also ends when the process that started it is killed.
+DBT_OF_A_RUN = str(DROP_IN.with_name("dbt_of_a_run")) if sys.platform == "linux" else DBT
+
+PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
+ARTIFACTS = ("manifest.json", PARTIAL)
+DECODE, NOT_UTF8 = "codec can't decode byte", "Not in UTF-8, as dbt wants it"
+READ = {".csv", ".md", ".py", ".sql", ".yaml", ".yml"}
+IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
+
+
+class ParseFailed(Exception):
+    """dbt could not parse the project, or not install its packages; the text is dbt's own."""
+
+
+def source_dir() -> Path:
+    """The person's dbt project, from SWITCHYARD_SOURCE_PATH."""
+    return Path(os.environ["SWITCHYARD_SOURCE_PATH"])
+
+
+def project_dir() -> Path:
+    """The folder that dbt works in, from DBT_PROJECT_DIR."""
+    return Path(os.environ["DBT_PROJECT_DIR"])
+
+
+def target_dir() -> Path:
+    """Where manifests are kept, from SWITCHYARD_TARGET_PATH; always outside the project."""
+    return Path(os.environ["SWITCHYARD_TARGET_PATH"])
+
+
+def share_files() -> None:
+    """In a container, let the other orchestrators' accounts, of the same group, write to what this process makes: DuckDB's file, say."""
+    if "SWITCHYARD_BAKED_PATH" in os.environ:
+        os.umask(0o002)
+
+
+def packages_folder(project: Path) -> Path | None:
+    """Where in the project dbt looks for its packages; None where a variable, as DBT_PACKAGES_PATH, or a whole path says it."""
+    content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
+    text = str(content.get("packages-install-path") or content.get("modules-path") or "dbt_packages")
+    return None if "{{" in text or Path(text).is_absolute() else Path(text)
+
+
+def lay_out() -> None:
+    """Make, or bring up to date, the folder that dbt works in; the caller holds the lock."""
+    source, work = source_dir(), project_dir()
+    if source.resolve() == work.resolve():  # somebody runs dbt in the project itself
+        return
+    inside = packages_folder(source)
+    # The profile that counts is in DBT_PROFILES_DIR, and a lock of packages is what dbt would write through its link.
+    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in {*IGNORED, "profiles.yml", "package-lock.yml"}}
+    if inside:
+        for depth in range(1, len(inside.parts)):  # a folder on the way to the packages cannot be a link
+            above = Path(*inside.parts[:depth])
+            wanted.pop(above, None)
+            if (source / above).is_dir():
+                wanted |= {above / path.name: path for path in (source / above).iterdir()}
+        wanted[inside] = Path(os.environ["DBT_PACKAGES_PATH"])
+    for folder, folders, files in os.walk(work):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and str(wanted.get(path.relative_to(work))) != os.readlink(path):
+                path.unlink()
+    for place, target in wanted.items():
+        link = work / place
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if os.name == "nt":  # where an ordinary account makes no links
+            _mirror(target, link)
+        elif not link.is_symlink():
+            if link.is_dir():  # the way to the packages, before they were elsewhere
+                shutil.rmtree(link)
+            link.unlink(missing_ok=True)  # or what a dbt that somebody typed has written, as a lock of packages
+            link.symlink_to(target)
+
+
+def _mirror(source: Path, copy: Path) -> None:
+    """Make ``copy`` hold what ``source`` holds, and nothing else."""
+    if not source.is_dir():
+        shutil.copy2(source, copy)
+        return
+    copy.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in source.iterdir()}
+    for path in copy.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in names:
+        _mirror(source / name, copy / name)
+
+
+def install_packages(dependencies: Path) -> None:
+    """Run ``dbt deps``, and put the packages where DBT_PACKAGES_PATH says.
+
+    Args:
+        dependencies: a copy of the project's files that name packages, and of its local packages, in which dbt may write a lock.
+            The project itself is at the place that the file ``.project`` in it names.
+
+    Raises:
+        ParseFailed: dbt cannot install them.
+    """
+    project = (dependencies / (dependencies / ".project").read_text(encoding="utf-8").strip()).resolve()
+    packages = Path(os.environ["DBT_PACKAGES_PATH"])
+    packages.mkdir(parents=True, exist_ok=True)
+    if any((project / name).exists() for name in ("packages.yml", "dependencies.yml")):
+        # Not the warm dbt, which is a run's; it is not up when an image is built.
+        done = subprocess.run(
+            ["dbt", "--no-use-colors", "--quiet", "--log-level-file", "none", "deps", "--project-dir", str(project)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            said = (done.stdout + done.stderr).rpartition("Encountered an error:")[2]
+            raise ParseFailed(said.partition("Traceback (most recent call last)")[0].strip())
+    inside = packages_folder(project)
+    found = project / inside if inside else packages
+    for package in sorted(found.iterdir()) if found.is_dir() else ():
+        place = packages / package.name
+        if package.is_symlink():
+            target = package.resolve()
+            # A package inside the project is the person's own folder, where edits of it count.
+            if target.is_relative_to(project):
+                target = source_dir() / target.relative_to(project)
+            package.unlink()
+            place.symlink_to(target)
+        elif place != package:
+            shutil.move(package, place)
+
+
+@contextmanager
+def _locked() -> Iterator[Path]:
+    """The folder of the manifests, in which no other process changes anything meanwhile."""
+    target = target_dir()
+    target.mkdir(parents=True, exist_ok=True)
+    with open(target / ".lock", "wb") as lock:  # closing the file drops the lock
+        _lock(lock)
+        yield target
+
+
+def adopt_baked() -> None:
+    """Lay the project out, and begin with the parse that the image carries, at SWITCHYARD_BAKED_PATH: the target is empty there."""
+    with _locked() as target:
+        _adopt_baked(target)
+        lay_out()
+
+
+def _adopt_baked(target: Path) -> None:
+    baked = os.environ.get("SWITCHYARD_BAKED_PATH")
+    if baked and Path(baked) != target and not (target / "fingerprint").exists():
+        for name in (*ARTIFACTS, "fingerprint"):
+            if name != PARTIAL or Path(baked, name).exists():
+                shutil.copy(Path(baked, name), target)
+
+
+def fingerprint(project: Path | None = None) -> str:
+    """Sixteen hex digits that change whenever a file of the dbt project is edited, added, renamed or removed.
+
+    Content and names only, no times: the same project gives the same fingerprint on every machine, and in an image, which has
+    neither a profile of the project's own, nor a database or an environment that lies in it.
+    """
+    root = project or source_dir()
+    return digest(root, files(root))
+
+
+def digest(root: Path, paths: Iterable[Path]) -> str:
+    """Sixteen hex digits of the names, below ``root``, and the content of files."""
+    found = hashlib.sha256()
+    for path in paths:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        found.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def files(root: Path) -> Iterator[Path]:
+    """The files of a dbt project that a run reads, in a fixed order."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(
+            name for name in folders if name not in IGNORED and not name.startswith(".") and not Path(folder, name, "pyvenv.cfg").exists()
+        )
+        for name in sorted(names):
+            path = Path(folder, name)
+            hidden = name in IGNORED or name.startswith(".") or name.endswith("~")
+            if not hidden and path.suffix != ".duckdb" and path != root / "profiles.yml" and path.is_file():
+                yield path
+
+
+def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
+    """Parse the project if it changed since the last parse, and return the manifest and the fingerprint it stands for.
+
+    Safe to call from several processes at once: one parses, the others wait and use its result. The manifest of the
+    image's build serves until the first edit. A failed parse leaves the last good manifest in place.
+
+    Args:
+        dbt: the dbt executable.
+
+    Returns:
+        The path of ``manifest.json`` and the project's fingerprint.
+
+    Raises:
+        ParseFailed: dbt rejected the project.
+    """
+    with _locked() as target:
+        stamp = target / "fingerprint"
+        manifest = target / "manifest.json"
+        _adopt_baked(target)
+        lay_out()
+        wanted = fingerprint()
+        if manifest.exists() and stamp.exists() and stamp.read_text() == wanted:
+            return manifest, wanted
+        _parse(dbt, target)
+        stamp.write_text(wanted)
+        return manifest, wanted
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, without the secrets of its orchestrator: a project can read all variables that dbt has."""
+    secrets = os.environ.get("SWITCHYARD_SECRETS", "").split()
+    return {key: value for key, value in os.environ.items() if key not in secrets}
+
+
+def _parse(dbt: str, target: Path) -> None:
+    """Run ``dbt parse`` in a scratch folder and move its results into place, each atomically."""
+    with tempfile.TemporaryDirectory(dir=target, prefix="parse-") as scratch:
+        if (target / PARTIAL).exists():
+            shutil.copy(target / PARTIAL, scratch)
+        done = subprocess.run(
+            [dbt, "--no-use-colors", "--log-level", "error", "parse",
+             "--project-dir", str(project_dir()), "--target-path", scratch, "--log-path", scratch],
+            env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).strip()
+            if "Traceback" in said and __name__ != "__main__":  # in a service's log, which lasts
+                print(said, file=sys.stderr, flush=True)
+            raise ParseFailed(reason(said))
+        leave_out_disabled(Path(scratch, "manifest.json"))
+        for name in ARTIFACTS:
+            if name != PARTIAL or Path(scratch, name).exists():
+                os.replace(Path(scratch, name), target / name)
+
+
+def reason(said: str) -> str:
+    """Why dbt could not parse the project, of all that it ``said``: without a traceback, and with the files that it cannot decode."""
+    before, traceback, _ = said.partition("Traceback (most recent call last)")
+    message = re.sub(r"(^|\n)[\d:]+\s*$", "", before).strip()  # without the time before the traceback
+    if traceback:  # of which the last line has the type as well
+        last = said.splitlines()[-1].strip()
+        message = last if message.rpartition("\n")[2] in last else f"{message}\n{last}"
+    return f"{message}\n{not_utf8(source_dir())}" if DECODE in message else message
+
+
+def not_utf8(root: Path) -> str:
+    """A sentence that names the files of a dbt project which dbt reads and cannot decode."""
+    return f"{NOT_UTF8}: " + ", ".join(
+        path.relative_to(root).as_posix() for path in files(root) if path.suffix in READ and not _is_text(path)
+    )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def leave_out_disabled(manifest: Path) -> None:
+    """Take out of the manifest the nodes that are disabled.
+
+    dbt keeps a test of a disabled model that also reads an enabled one in ``nodes``, and never runs it. Cosmos' task would wait for it
+    for ever.
+
+    Args:
+        manifest: a ``manifest.json``, which is written again where it has such nodes.
+    """
+    content = json.loads(manifest.read_bytes())
+    disabled = {unique_id for unique_id, node in content["nodes"].items() if node.get("config", {}).get("enabled") is False}
+    if not disabled:
+        return
+    content["nodes"] = {key: node for key, node in content["nodes"].items() if key not in disabled}
+    for place in {"parent_map", "child_map"} & content.keys():  # dbt 2 has written manifests without
+        content[place] = {key: [one for one in near if one not in disabled] for key, near in content[place].items() if key not in disabled}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        if len(sys.argv) > 1:
+            install_packages(Path(sys.argv[1]))
+        else:
+            print(*ensure_manifest())
+    except ParseFailed as error:
+        sys.exit(str(error))

@@ -1,0 +1,237 @@
+"""The warehouse in one file, and back: pg_dump and pg_restore as the role ``dbt``, on whichever runtime."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+from switchyard import bootstrap, console, faults, warehouse
+from switchyard import project as projects
+from switchyard.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
+from switchyard.runner import shown
+from switchyard.runtime import Runtime
+from switchyard.settings import PROJECT_NAME, keep_private
+
+FOLDER = "backups"
+MAGIC = b"PGDMP"
+ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+ANOTHER = "Restore a file that `invoke backup` has written."
+_PUBLIC = "create schema if not exists public"  # a file without it leaves none
+
+
+def default_file(root: Path, now: datetime, database: str) -> Path:
+    """Where a backup goes that was given no name: into ``backups/`` of the checkout, named by the project and the time in UTC."""
+    name = PROJECT_NAME if database == bootstrap.WAREHOUSE else f"{PROJECT_NAME}-{database}"
+    return root / FOLDER / f"{name}-{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}.dump"
+
+
+def partial_file(root: Path, target: Path) -> Path:
+    """Where the backup of the checkout ``root`` grows until it is complete: beside its place, under the same name each time."""
+    return target.with_name(f".switchyard-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.partial")
+
+
+def check_header(head: bytes, name: str) -> None:
+    """Look at the first seven bytes of a file.
+
+    Raises:
+        BadBackup: it is no archive in pg_dump's custom format.
+        IncompatibleData: it is one that only a newer PostgreSQL reads.
+    """
+    if head[:5] != MAGIC or len(head) < 7:
+        raise BadBackup(f"{name} is not a backup.", "It does not begin as an archive in pg_dump's custom format does.", "invoke backup")
+    if tuple(head[5:7]) > ARCHIVE:
+        raise IncompatibleData(
+            f"{name} was made by a newer PostgreSQL, whose archives version 16 does not read.",
+            f"Its format is {head[5]}.{head[6]}; PostgreSQL 16 reads up to {ARCHIVE[0]}.{ARCHIVE[1]}.",
+            "Make the dump with the pg_dump of PostgreSQL 16.",
+        )
+
+
+def pattern(schema: str) -> str:
+    """The option of pg_dump that stands for exactly one schema, whatever its name."""
+    quoted = schema.replace('"', '""')
+    return f'--schema="{quoted}"'
+
+
+def _patience(runtime: Runtime) -> str:
+    """The option that gives pg_dump the role's limit for locks, which it sets aside; 0 is none for both."""
+    return f"--lock-wait-timeout={runtime.settings['LOCK_TIMEOUT']}s"
+
+
+def backup(runtime: Runtime, file: str | None) -> None:
+    """Write the schemas of the role ``dbt`` into ``file``, or one in ``backups/``; PostgreSQL is up or down afterwards as it was.
+
+    Raises:
+        BadUsage: ``file`` exists, or its folder does not.
+        BadBackup: there is no data, or it could not be written.
+        NoSpace: there is no room for it.
+    """
+    warehouse.require_shared(runtime, "backup")
+    _announce(_save(runtime, file, projects.database(runtime.settings)))
+
+
+def before_deletion(runtime: Runtime) -> None:
+    """Make a backup of each project's data that is about to be deleted; where there is none, do nothing.
+
+    Raises:
+        StackError: it could not be made; the next step is a deletion without one.
+    """
+    if not runtime.has_data():
+        return
+    try:
+        with warehouse.server(runtime):
+            for database in warehouse.databases(runtime) or [bootstrap.WAREHOUSE]:
+                _announce(_save(runtime, None, database, empty_is_fine=True))
+    except StackError as error:
+        error.what += " Nothing was deleted."
+        error.next = "\n".join(filter(None, [error.next, "To delete without a backup: invoke clean --volumes --no-backup"]))
+        raise
+
+
+def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
+    """Replace everything that the role ``dbt`` owns by the content of ``file``, in one transaction.
+
+    Raises:
+        BadUsage: there is no such file, or the question was not answered with yes.
+        BadBackup: it is not a complete backup, or PostgreSQL rejects it; the data is as it was.
+        IncompatibleData: a newer PostgreSQL made it.
+        RunInProgress: something works on the data.
+    """
+    warehouse.require_shared(runtime, "restore")
+    with _explained(Path(file)):
+        if not stat.S_ISREG(os.stat(file).st_mode):  # it is read twice
+            raise BadUsage(f"{file} is no ordinary file.", "", ANOTHER)
+        archive = open(file, "rb", buffering=0)  # what is read from here, the programs read from there
+    with archive:
+        check_header(archive.read(7), file)
+        with warehouse.server(runtime):
+            with console.Waiting("read", file):
+                _check(runtime, archive, file)
+            warehouse.refuse_while_busy(runtime, _restore_command(Path(file)))
+            existing = warehouse.schemas(runtime)
+            if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} by that of {file}?"):
+                raise BadUsage("Nothing was restored.", "The question was not answered with yes.", f"{_restore_command(Path(file))} --yes")
+            faults.point("read")
+            with console.Waiting("restore", file) as waiting:
+                _restore(runtime, archive, file)
+            faults.point("restored")
+            console.done(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
+
+
+def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool = False) -> Path | None:
+    root = runtime.settings.root
+    target = Path(file) if file else default_file(root, datetime.now(timezone.utc), database)
+    with _explained(target):
+        if not runtime.runner.dry:
+            if not file:
+                target.parent.mkdir(mode=0o700, exist_ok=True)
+                keep_private(target.parent)
+            _require_free(target)
+    if not runtime.has_data():
+        raise BadBackup("There is nothing to back up.", f"The runtime {runtime.name} has no data.", "invoke up run")
+    with warehouse.server(runtime):
+        schemas = warehouse.schemas(runtime, database)
+        if not schemas and not runtime.runner.dry:
+            if empty_is_fine:
+                return None
+            raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
+        with _explained(target), console.Waiting("back up", "the warehouse"):
+            _dump(runtime, database, schemas, partial_file(root, target), target)
+    return target
+
+
+def _dump(runtime: Runtime, database: str, schemas: list[str], partial: Path, target: Path) -> None:
+    """Write the archive under a name of its own, and give it the right one when it is complete."""
+    argv, env = runtime.client("pg_dump", "--format=custom", _patience(runtime), *map(pattern, schemas), database)
+    if runtime.runner.dry:
+        runtime.runner.transfer(argv, None, None, env)
+        return
+    partial.unlink(missing_ok=True)  # of a backup that was killed
+    try:
+        with open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "r+b", buffering=0) as archive:
+            done = runtime.runner.transfer(argv, None, archive, env)
+            if done.code:
+                raise _failed(f"{target} could not be written.", done.stderr, "invoke logs --service postgres", target.parent)
+            os.fsync(archive.fileno())
+            faults.point("dumped")
+            _check(runtime, archive, str(target), target.parent)
+            faults.point("checked")
+        _require_free(target)
+        partial.rename(target)
+        faults.point("named")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
+    # As dbt, and by pg_restore, which hands no line of the file to psql: a hostile one can do no more than a model can.
+    database = f"dbname={projects.database(runtime.settings)} options='-c {bootstrap.REPLACE}=on'"
+    argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
+    archive.seek(0)
+    done = runtime.runner.transfer(argv, archive, None, env)
+    if done.code:
+        raise _failed(f"{name} was not restored; the data is as it was.", done.stderr, ANOTHER)
+    if not runtime.project.shop:
+        warehouse.change(runtime, _PUBLIC)
+
+
+def _check(runtime: Runtime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:
+    """Have pg_restore read the whole archive, and do nothing with it."""
+    argv, env = runtime.client("pg_restore", "--file=-")
+    archive.seek(0)
+    done = runtime.runner.transfer(argv, archive, None, env)
+    if done.code:
+        raise _failed(f"{name} is not a complete backup.", done.stderr, ANOTHER, folder)
+
+
+def _failed(what: str, said: str, next: str, folder: Path | None = None) -> StackError:
+    """The error for what a program said; where ``folder`` is full, that is the reason, in whatever words."""
+    why = "\n".join(said.strip().splitlines()[-8:])
+    if "no space left" in said.lower() or (folder and shutil.disk_usage(folder).free < 2**16):
+        return NoSpace(what, why, "Free some space, then try again.")
+    return BadBackup(what, why, next)
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error for the user.
+
+    Raises:
+        NoSpace: the disk is full.
+        BadUsage: anything else about ``file`` or its folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise NoSpace(f"{file} could not be written.", error.strerror or str(error), "Free some space, then try again.") from None
+        raise BadUsage(f"{file} cannot be used.", error.strerror or str(error), "Name another file.") from None
+
+
+def _require_free(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise BadUsage(f"There is no folder {target.parent}.", "", f"Make it, or name a file elsewhere than {target}.")
+    if os.path.lexists(target):
+        raise BadUsage(f"{target} exists already.", "A backup never replaces a file.", "Name another file, or none: invoke backup")
+
+
+def _announce(target: Path | None) -> None:
+    if target is None:
+        console.note("There is no data of the warehouse to back up.")
+    elif not console.dry:
+        console.ok(f"Backup written to {target} ({target.stat().st_size / 1e6:.1f} MB)")
+        console.note(f"  {_restore_command(target)} brings it back.")
+
+
+def _restore_command(file: Path) -> str:
+    """What to type, from any folder and with any name."""
+    return shown(["invoke", "restore", str(file.absolute())])

@@ -1,0 +1,251 @@
+"""What can be checked beforehand: before a start, which the first problem refuses, and in `invoke doctor`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from switchyard import ports
+from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, OutOfMemory, PortInUse
+from switchyard.runner import Runner
+
+COMPOSE_NEEDED = (2, 24)  # the first with `!override` and `!reset`, which --baked uses
+# Bytes. PostgreSQL keeps up to max_wal_size of log, by default 1 GB, and stops at once when it cannot write it.
+DISK_NEEDED = 1 << 30
+MIB = 1 << 20
+
+_TEXTS = {".sh", ".py", ".sql", ".yaml", ".yml", ".toml", ".txt"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to look at.
+
+    Attributes:
+        what: what is looked at, a few words.
+        run: returns how it is, or raises a `StackError`.
+        advice: whether the problem is only worth knowing; a start continues.
+    """
+
+    what: str
+    run: Callable[[], str]
+    advice: bool = False
+
+
+def no_docker(platform: str = sys.platform) -> EngineMissing:
+    """The error where there is no ``docker`` to call."""
+    product = "Docker Engine (https://docs.docker.com/engine/install/)" if platform == "linux" else "Docker Desktop"
+    next_ = f"Install {product}, or: invoke up --runtime native"
+    return EngineMissing("There is no Docker on this machine.", "The command docker is not on the PATH.", next_)
+
+
+def no_answer(said: str, platform: str = sys.platform) -> EngineMissing:
+    """The error where the engine does not answer: not permitted, or not started."""
+    if "permission denied" in said.lower():
+        return EngineMissing(
+            "You are not permitted to use the Docker engine.",
+            said,
+            {
+                "linux": "sudo usermod -aG docker $USER   (then sign out and in again)",
+                "win32": "net localgroup docker-users %USERNAME% /add   (as administrator; then sign out and in again)",
+            }.get(platform, "Start Docker Desktop from your own account."),
+        )
+    start = {"linux": "sudo systemctl start docker   (or start Docker Desktop)", "darwin": "open -a Docker"}
+    return EngineMissing("The Docker engine does not answer.", said, start.get(platform, "Start Docker Desktop."))
+
+
+def compose_version(code: int, text: str) -> str:
+    """The version of Compose, out of what `docker compose version --short` printed.
+
+    Raises:
+        EngineMissing: there is none, or it is too old.
+    """
+    install = "Install the package docker-compose-plugin, version {}.{} or newer; or update Docker Desktop.".format(*COMPOSE_NEEDED)
+    if code:
+        raise EngineMissing("Docker has no compose plugin.", "`docker compose version` fails.", install)
+    found = re.search(r"(\d+)\.(\d+)", text)
+    if found and (int(found[1]), int(found[2])) < COMPOSE_NEEDED:
+        raise EngineMissing(f"Docker's compose plugin is too old: {text.strip()}.", "The compose files use what is newer.", install)
+    return text.strip()
+
+
+def account() -> str:
+    """The name of the account that types the command.
+
+    Raises:
+        BadConfiguration: it has none, as in a container that was given any number; PostgreSQL's programs and Airflow then refuse to start.
+    """
+    if sys.platform == "win32":
+        return os.environ.get("USERNAME", "")
+    import pwd  # which Windows does not have
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise BadConfiguration(
+            f"The account {os.geteuid()} has no name on this machine.",
+            "PostgreSQL's programs and Airflow do not start without one.",
+            "Use an account that has one, or add a line for it to /etc/passwd; with Docker it needs none.",
+        ) from None
+
+
+def folders(root: Path, project: Path, *, native: bool) -> str:
+    """The folder of the checkout, where nothing in its path, and in that of the dbt project, is in the way.
+
+    Args:
+        root: the checkout.
+        project: the dbt project.
+        native: whether programs are started from the checkout, and not in containers, which mount the project.
+
+    Raises:
+        BadConfiguration: a path has a character with which something that is started cannot be found.
+    """
+    control = (r"[\x00-\x1f]", "A line of .env cannot hold it.")
+    wrong = [(root, *control), (project, *control)]
+    if native:
+        wrong.append((root, re.escape(os.pathsep), "It parts two folders in the variable PATH, which has folders of the checkout."))
+        wrong.append((root, "%", "Dagster's and Prefect's migrations take what follows it for a placeholder."))
+        wrong += [(root, r"\$", "Airflow takes what follows it for a variable.")] if os.name != "nt" else []
+    elif os.name != "nt":
+        wrong.append((project, ":", "Compose takes what follows it for the place in the container."))
+    for path, pattern, why in wrong:
+        if found := re.search(pattern, str(path)):
+            raise BadConfiguration(f"The path {str(path)!r} has the character {found[0]!r}.", why, "Rename the folder, or move it.")
+    return str(root)
+
+
+def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
+    """Compose project and name of the containers that publish ``port``; none where no engine answers."""
+    project = '{{.Label "com.docker.compose.project"}}'
+    found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"])
+    lines = found.stdout.splitlines() if found.code == 0 else []
+    return [(project, name) for project, _, name in (line.partition("\t") for line in lines)]
+
+
+def port_in_use(key: str, port: int, publishing: Sequence[tuple[str, str]]) -> PortInUse:
+    """The error for a port that a stranger holds; with the container or the process, where the system shows it."""
+    holder = ports.holder(port)
+    if publishing:
+        who = f"The container {publishing[0][1]} publishes it."
+    elif holder:
+        who = f"{_name(holder)} (process {holder.pid}) listens on it."
+    else:
+        who = "Another program on this machine listens on it."
+    return PortInUse(f"Port {port} ({key}) is in use.", who, f"Free the port, or set {key} in .env to another one.")
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "Another program"
+
+
+def memory(title: str, needed: int, freed: int, available: int) -> str:
+    """Make sure that there is memory to start something.
+
+    Args:
+        title: what is started.
+        needed: MiB that it takes.
+        freed: MiB that what runs now, and makes way for it, takes.
+        available: MiB that could be had at this moment.
+
+    Raises:
+        OutOfMemory: there is too little.
+    """
+    if needed - freed > available:
+        raise OutOfMemory(
+            f"There is too little memory for {title}: it needs {needed:,} MiB, and {available + freed:,} MiB are there.",
+            "A service that finds none is killed by the system, at any moment.",
+            "Close other programs, or give Docker Desktop more in Settings, Resources.",
+        )
+    return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are there"
+
+
+def disk(place: Path, said: str = "") -> str:
+    """Make sure that the disk is not nearly full.
+
+    Args:
+        place: a folder on it; need not exist yet.
+        said: what to call it.
+
+    Raises:
+        NoSpace: less than `DISK_NEEDED` is free.
+    """
+    while not place.exists():
+        place = place.parent
+    free = psutil.disk_usage(str(place)).free
+    if free < DISK_NEEDED:
+        raise NoSpace(
+            f"The disk is nearly full: {free // MIB:,} MiB are free in {said or place}.",
+            f"Less than {DISK_NEEDED // MIB:,} MiB is too little for PostgreSQL's log of changes.",
+            "Delete something; of Docker's own: docker image prune, docker builder prune",
+        )
+    return f"{free // MIB:,} MiB free in {said or place}"
+
+
+def same_major(found: str, program: str, old_programs: str) -> str:
+    """Make sure that the data is of the PostgreSQL that is to open it.
+
+    Args:
+        found: the data folder's PG_VERSION; empty where there is no data yet.
+        program: the major version of the programs.
+        old_programs: how to run the old major.
+
+    Raises:
+        IncompatibleData: it is not.
+    """
+    if found and program and found != program:
+        raise incompatible(f"It was made by PostgreSQL {found}, and this is PostgreSQL {program}.", old_programs)
+    return f"of PostgreSQL {found}" if found else "none yet"
+
+
+def incompatible(why: str, old_programs: str) -> IncompatibleData:
+    """The error where PostgreSQL cannot open the data."""
+    return IncompatibleData(
+        "The data is of another PostgreSQL version.", why,
+        f"To get the data out: {old_programs}\nTo start with none: invoke clean --volumes --no-backup",
+    )  # fmt: skip
+
+
+def windows_line_ends(root: Path) -> str:
+    """Make sure that no file that a container reads has the line ends of Windows.
+
+    Raises:
+        BadConfiguration: some have.
+    """
+    found = [
+        path for folder in ("compose", "docker", "rundbt", "dbt_project") for path in _texts(root / folder) if b"\r\n" in path.read_bytes()
+    ]
+    if found:
+        raise BadConfiguration(
+            f"{len(found)} files have the line ends of Windows, such as {found[0].relative_to(root).as_posix()}.",
+            "Something has changed them after git, which leaves them as they are (.gitattributes); they make images and runs differ.",
+            "git config core.autocrlf false, then clone again; or for your own files: git add --renormalize .",
+        )
+    return "as they should be"
+
+
+def _texts(folder: Path) -> Iterable[Path]:
+    skipped = {"target", "logs", "dbt_packages"}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            if path.name not in skipped and not path.name.startswith("."):
+                yield from _texts(path)
+        elif path.is_file() and (path.suffix in _TEXTS or path.name == "Dockerfile"):
+            yield path
+
+
+def oom_kills() -> int:
+    """How many processes this machine has killed for want of memory since it started; 0 where that is not known."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))

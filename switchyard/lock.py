@@ -1,0 +1,127 @@
+"""One command at a time may change the stack, and waits for those that follow a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from switchyard import console, settings
+from switchyard.errors import Locked
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try(file: BinaryIO) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+    def _share(file: BinaryIO) -> None:
+        file.seek(os.getpid())  # there are no shared locks: each has a byte of its own
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+    def _try_all(file: BinaryIO) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 2**31 - 1)
+else:
+    import fcntl
+
+    def _try(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _share(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+    _try_all = _try
+
+
+# What ends a command gently: Ctrl-C, `kill`, a terminal that is closed.
+INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def leave_terminal() -> None:
+    """Have this process read nothing and print to nowhere: its terminal is closed, and printing there would fail."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+
+
+@contextmanager
+def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
+    """Hold the stack's lock. The operating system drops it when nobody has it open any more, however they ended.
+
+    Args:
+        root: the checkout; the lock is ``.stack/lock`` in it.
+        command: what is shown to others who want the lock meanwhile.
+        seconds: how long to wait for another command to finish.
+
+    Yields:
+        The lock's file descriptor. A program that inherits it holds the lock as well: so where a command is killed, the next
+        one waits until the programs that it had started, and that go on changing the stack, are done.
+
+    Raises:
+        Locked: another command still held it after ``seconds``; the message says which.
+    """
+    folder = _folder(root)
+    holder = folder / "lock-holder"
+    with open(folder / "lock", "ab+") as file:
+        if not _tried(file):
+            who = _holder(holder)
+            with console.Waiting("wait for", f"{who} to finish"):
+                deadline = time.monotonic() + seconds
+                while not _tried(file):
+                    if time.monotonic() > deadline:
+                        raise Locked(
+                            f"{_holder(holder)} is still changing the stack after {seconds:.0f} s.",
+                            "Two commands at once would disturb each other.",
+                            "Wait until it is done, or end it; then try again.",
+                        )
+                    time.sleep(0.2)
+        holder.write_text(f"invoke {command} (process {os.getpid()})", encoding="utf-8")
+        try:
+            yield file.fileno()
+        finally:
+            holder.unlink(missing_ok=True)
+
+
+@contextmanager
+def following(root: Path) -> Iterator[None]:
+    """Follow a run: a command that stops its orchestrator once the run is over waits until its end has been read as well."""
+    with open(_folder(root) / "following", "ab+") as file:
+        _share(file)
+        yield
+
+
+def wait_for_followers(root: Path, seconds: float = 30) -> None:
+    """Wait until nobody is `following` a run of this checkout, or ``seconds`` have passed: one may have been suspended."""
+    deadline = time.monotonic() + seconds
+    with open(_folder(root) / "following", "ab+") as file:
+        while not _tried(file, _try_all) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _folder(root: Path) -> Path:
+    folder = root / ".stack"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    settings.keep_private(folder)
+    return folder
+
+
+def _tried(file: BinaryIO, attempt: Callable[[BinaryIO], None] = _try) -> bool:
+    try:
+        attempt(file)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "another command"
+    except OSError:
+        return "another command"

@@ -1,0 +1,87 @@
+"""`invoke worker-env`: what another machine needs for workers of this stack. The machines are one Docker swarm, for its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from switchyard import eject
+from switchyard.docker import OVERLAY
+from switchyard.errors import BadUsage
+from switchyard.orchestrators import Orchestrator
+from switchyard.plan import SETTING
+from switchyard.project import FILES, Project
+from switchyard.release import Release
+from switchyard.settings import Settings, for_compose
+
+ALONE = "--skip-serve-logs"  # where all services share the volume of the logs
+
+
+def check(settings: Settings) -> None:
+    """Make sure that another machine can have workers.
+
+    Raises:
+        BadUsage: the image is on this machine only, there are no workers, or the network ends with this machine.
+    """
+    if not settings["RELEASE_FILE"]:
+        raise BadUsage(
+            "No release is in use.",
+            "Another machine runs the image of one, which it pulls from its registry.",
+            "invoke up --release releases/TAG/release.json --workers 1",
+        )
+    if not settings["WORKERS"]:
+        raise BadUsage("There are no workers.", "WORKERS in .env is 0.", "invoke up --workers 1")
+    if settings["NETWORK"] != OVERLAY:
+        raise BadUsage(
+            "The stack's network is one of this machine alone.",
+            "Services on several machines need an overlay network, and so a Docker swarm (docs/scaling.md).",
+            f"docker swarm init, NETWORK={OVERLAY} in .env, invoke down, invoke up",
+        )
+
+
+def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str]:
+    """The files by name: of the first line on, one Compose file, and one `.env` that has the secrets.
+
+    Args:
+        settings: of the checkout, with the release.
+        target: the orchestrator.
+        project: the release's project.
+        release: whose image runs.
+    """
+    own = yaml.safe_load(target.file.read_text(encoding="utf-8"))
+    variables: dict[str, Any] = {"environment": {key: f"${{{eject.OF_PROJECT}{key}}}" for key in project.in_container()}}
+    variables["volumes"] = [f"./{key}:{FILES}/{key}:ro" for key in project.files]
+    body = eject.service(own["services"][target.worker], release.images[target.name], variables)
+    body.pop("depends_on", None)  # they are on the first machine
+    body["command"] = [word for word in body["command"] if word != ALONE]
+    body["deploy"] = {"replicas": "${WORKERS:-1}"}
+    volumes = {volume.partition(":")[0] for volume in body.get("volumes", [])}
+    content: dict[str, Any] = {"name": f"{settings.project}-workers", "services": {target.worker: body}}
+    content["volumes"] = {name: None for name in own.get("volumes", {}) if name in volumes}
+    content["networks"] = {"default": {"name": f"{settings.project}_default", "external": True}}
+    text = yaml.dump(content, Dumper=eject.Plain, sort_keys=False, width=1000)
+    values = {**settings.values, **{f"{eject.OF_PROJECT}{key}": value for key, value in project.in_container().items()}, "WORKERS": "1"}
+    used = sorted({match[2] for match in SETTING.finditer(text) if match[2]})
+    return {
+        "compose.yaml": f"# Workers of {target.title}, release {release.tag}: docker compose up -d --wait\n{text}",
+        ".env": "".join(f"{key}={for_compose(values.get(key, ''))}\n" for key in used),
+        **{key: path.read_text(encoding="utf-8") for key, path in project.files.items()},
+    }
+
+
+def write(folder: Path, made: Mapping[str, str]) -> None:
+    """Write the files into a new folder, for its owner alone: there are secrets in them.
+
+    Raises:
+        BadUsage: it has some already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise BadUsage(f"{folder} is not empty.", "", "invoke worker-env --out ANOTHER_FOLDER")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, text in made.items():
+        path = folder / name
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")

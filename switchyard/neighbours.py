@@ -1,0 +1,60 @@
+"""A place of its own for a checkout that is used for the first time, beside whatever runs on the machine already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from switchyard import ports, settings
+from switchyard.runner import Runner
+from switchyard.settings import Settings
+
+PROJECT = "com.docker.compose.project"  # the label of what belongs to a compose project
+CHECKOUT = "switchyard.checkout"  # that of the data's volume and of the images: whose they are
+
+
+def is_new(root: Path) -> bool:
+    """Whether no command has made anything in the checkout yet; one that waits for the stack's lock has made ``.stack``."""
+    return not (root / ".env").exists() and not any((root / ".stack" / name).exists() for name in ("native", "build"))
+
+
+def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[str]:
+    """Write another project name, and other ports, into a new ``.env`` where somebody else has those of ``.env.example``.
+
+    Args:
+        loaded: the settings, just written.
+        environ: the caller's environment; what is set there is the caller's choice.
+        runner: what asks the engine.
+
+    Yields:
+        What was chosen and why, for a person.
+    """
+    name = loaded.project
+    if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
+        own = next((other for other in (f"{name}-{number}" for number in range(2, 10)) if not _owner(other, runner)), None)
+        if own:
+            settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
+            yield f"Docker has a stack called {name} already{owner}: this one is {own}."
+    wanted = {key: loaded.port(key) for key in loaded.values if key.endswith("_PORT")}
+    taken = set(wanted.values())
+    for key, port in wanted.items():
+        if not environ.get(key) and not ports.free(port):
+            other = next(other for other in range(port + 1, 65536) if other not in taken and ports.free(other))
+            taken.add(other)
+            settings.assign(loaded.root, key, str(other))
+            yield f"{key} is {other}: {port} is taken on this machine."
+
+
+def _owner(name: str, runner: Runner) -> str:
+    """Whose the compose project ``name`` is; empty where there is none, or no engine answers."""
+    template = f'{{{{.Label "{PROJECT}.working_dir"}}}}'
+    found = runner.ask(["docker", "ps", "--all", "--filter", f"label={PROJECT}={name}", "--format", template])
+    if found.code == 0 and found.stdout.strip():
+        return f", of {found.stdout.splitlines()[0]}"
+    volumes = runner.ask(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={name}"])
+    if volumes.code == 0 and volumes.stdout.strip():
+        return ", with data"
+    images = runner.ask(
+        ["docker", "image", "ls", "--quiet", "--filter", f"label={CHECKOUT}", "--filter", f"reference={name}-postgres:local"]
+    )
+    return ", with images" if images.code == 0 and images.stdout.strip() else ""

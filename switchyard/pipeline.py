@@ -1,0 +1,326 @@
+"""Trigger a job through the active orchestrator, follow it, and read its result."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from colorama import Fore, Style
+
+from rundbt import api, jobs, project, results
+from switchyard import console, diagnosis, faults, lock
+from switchyard import project as projects
+from switchyard.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed
+from switchyard.runner import Result
+from switchyard.runtime import Runtime
+from switchyard.settings import Settings
+
+CANCEL = "   (invoke run --cancel cancels all runs)"
+AGAIN = 5  # seconds in which a second Ctrl-C cancels the run
+START = 180  # seconds that a run waits for services that are starting
+RERUN = "--failed"  # instead of a job: what failed and what was skipped in the newest run
+
+_COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
+
+
+@dataclass
+class Run:
+    """One run of a job, as the orchestrator reports it.
+
+    Attributes:
+        job: the job's name; for a re-run, that of the run that it repeats.
+        url: the run's page; empty where there was nothing to run.
+        state: success, failure, canceled; empty until it is finished.
+        seconds: how long the orchestrator took from start to end.
+        message: why it failed, where no node shows it.
+        nodes: one record per dbt node, see `rundbt.results.node_record`.
+    """
+
+    job: str
+    url: str = ""
+    state: str = ""
+    seconds: float = 0.0
+    message: str | None = None
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The nodes that made the run fail."""
+        return results.failures(self.nodes)
+
+
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run in progress, as the orchestrator reports it.
+
+    Attributes:
+        run_id: the orchestrator's own id of the run.
+        job: the job's name.
+        url: the run's page.
+        state: the orchestrator's own word, such as running or queued.
+        worker: the host name of the worker that runs dbt for it; empty where that is none, or not known.
+        since: the time at which it began, in ISO 8601; empty where it has not.
+    """
+
+    run_id: str
+    job: str
+    url: str
+    state: str
+    worker: str = ""
+    since: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.job}, {self.state}: {self.url}"
+
+
+class Left(KeyboardInterrupt):
+    """An interrupt of a command that follows a run, which continues; the text says so."""
+
+
+def active_runs(runtime: Runtime) -> list[ActiveRun]:
+    """The runs that the active orchestrator executes or has queued; none where no orchestrator is active.
+
+    Raises:
+        ApiUnusable: the orchestrator gave no usable answer.
+    """
+    return _ask_runs(runtime, "--active")
+
+
+def cancel_runs(runtime: Runtime) -> list[ActiveRun]:
+    """Cancel every run in progress through the orchestrator, wait until each has ended, and return them.
+
+    Raises:
+        ApiUnusable: the orchestrator gave no usable answer, or a run did not end.
+    """
+    return _ask_runs(runtime, "--cancel")
+
+
+def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
+    active = runtime.active()
+    if active is None:
+        return []
+    found: list[ActiveRun] = []
+
+    def on_line(line: str) -> None:
+        event = json.loads(line)
+        if event.pop("event") == "active":
+            found.append(ActiveRun(**event))
+
+    done = runtime.trigger(runtime.orchestrators[active], [flag], on_line)
+    if done.code:
+        raise ApiUnusable(f"Could not list {runtime.orchestrators[active].title}'s runs.", done.stderr, "invoke status")
+    return [] if runtime.runner.dry else found
+
+
+def known_job(settings: Settings, name: str | None) -> str:
+    """The job called ``name``; without a name, ``daily``, or else the first of the project's own.
+
+    Raises:
+        BadUsage: there is none.
+        BadConfiguration: the project's ``orchestration.yml`` has a mistake.
+    """
+    try:
+        known = jobs.read(projects.folder(settings))
+    except jobs.JobsError as error:
+        raise BadConfiguration(f"{jobs.FILE} of the dbt project has a mistake.", str(error), "Correct it, then try again.") from None
+    first = jobs.first(known)
+    if name is None and first:
+        return first
+    if name not in known:
+        listed = f"The jobs are {', '.join(known)}." if known else f"{jobs.FILE} has none."
+        raise BadUsage(f"There is no job called {name!r}.", listed, f"invoke run --job {first}")
+    return name
+
+
+def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Callable[[dict[str, Any]], None]) -> Run:
+    """Read the run protocol until the run is over.
+
+    Args:
+        job: the job's name.
+        stream: runs the trigger, handing each line that it prints to the function it is given.
+        show: called with each event as it comes.
+
+    Raises:
+        ApiUnusable: the orchestrator gave no usable answer.
+        Left: of an interrupt, once the run has begun.
+    """
+    run = Run(job)
+
+    def on_line(line: str) -> None:
+        event = json.loads(line)
+        kind = event.pop("event")
+        if kind == "started":
+            run.job, run.url = event["job"], event["url"]
+        elif kind == "node":
+            run.nodes.append(event)
+        elif kind == "finished":
+            run.state, run.seconds, run.message = event["state"], event["seconds"], event["message"]
+        show({"event": kind, **event})
+        if kind == "started":
+            faults.point("triggered")
+
+    try:
+        done = stream(on_line)
+    except KeyboardInterrupt:
+        if run.url and not run.state:
+            raise Left(f"The run continues: {run.url}\n  next: invoke run --cancel   (to end it)") from None
+        if not run.url:  # in Docker, what asks for the run is in a container, and may have asked already
+            raise KeyboardInterrupt(f"If {job} starts all the same, cancel it: invoke run --cancel") from None
+        raise
+    if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
+        raise ApiUnusable("The orchestrator did not answer as it should.", done.stderr or f"exit code {done.code}", "invoke status")
+    return run
+
+
+def run_options(settings: Settings, job: str, select: str | None, variables: str | None, full_refresh: bool) -> jobs.Options:
+    """What is asked of a run of ``job``.
+
+    Args:
+        settings: the project's.
+        job: a job's name.
+        select: nodes, as for dbt's ``--select``.
+        variables: a mapping in YAML, as for dbt's ``--vars``.
+        full_refresh: as dbt's flag.
+
+    Raises:
+        BadUsage: the job cannot have it.
+    """
+    try:
+        options = jobs.Options(select or "", jobs.plain(yaml.safe_load(variables)) if variables else {}, full_refresh)
+        if options:
+            jobs.read(projects.folder(settings))[job].asked(options)
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise BadUsage(f"--vars {variables!r} cannot be read.", str(error), "invoke run --vars '{day: 2026-01-01}'") from None
+    except jobs.JobsError as error:
+        raise BadUsage(f"The job {job} cannot run so.", str(error), "invoke run --help") from None
+    return options
+
+
+def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callable[[], None]) -> None:
+    """Trigger ``job`` in the active orchestrator and follow it to its end.
+
+    Args:
+        runtime: what the orchestrator runs on.
+        job: a job's name, or `RERUN`.
+        options: what is asked of a job.
+        begun: called when the orchestrator has the run.
+
+    Raises:
+        NothingActive: no orchestrator is up.
+        RunFailed: the run did not succeed.
+        ApiUnusable: the orchestrator gave no usable answer.
+    """
+    active = runtime.active()
+    if active is None:
+        raise NothingActive("No orchestrator is active, so nothing can run the pipeline.", "", "invoke up")
+    orchestrator = runtime.orchestrators[active]
+    _wait_for_start(runtime)
+    console.say(f"{'What failed last' if job == RERUN else job} on {orchestrator.title}")
+    words = [job, json.dumps(asdict(options))] if options else [job]
+
+    def show(event: dict[str, Any]) -> None:
+        show_event(event)
+        if event["event"] == "started":
+            begun()
+
+    if runtime.runner.dry:
+        runtime.trigger(orchestrator, words, console.say)
+        return
+    try:
+        with lock.following(runtime.settings.root):
+            found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show)
+    except Left as left:
+        if sys.stdin.isatty():
+            try:
+                console.say(f"{left}\nCtrl-C again within {AGAIN} s cancels it.")
+                time.sleep(AGAIN)
+            except KeyboardInterrupt:
+                cancel(runtime)
+                raise KeyboardInterrupt from None
+        raise
+    conclude(found, orchestrator.title, projects.folder(runtime.settings))
+
+
+def _wait_for_start(runtime: Runtime) -> None:
+    """Wait for services that are still starting, as after a start of the machine or an `up` that ran out of time; `trigger` would fail."""
+    if runtime.runner.dry or not (waited_for := runtime.starting()):
+        return
+    deadline = time.monotonic() + START
+    with console.Waiting("wait for", "the start of the services") as waiting:
+        while waited_for and time.monotonic() < deadline:
+            waiting.detail(", ".join(waited_for))
+            time.sleep(1)
+            waited_for = runtime.starting()
+
+
+def cancel(runtime: Runtime) -> None:
+    """Cancel every run in progress, and show which there were.
+
+    Raises:
+        NothingActive: no orchestrator is up.
+        ApiUnusable: the orchestrator gave no usable answer, or a run did not end.
+    """
+    if runtime.active() is None:
+        raise NothingActive("No orchestrator is active, so there is no run to cancel.", "", "invoke up")
+    if runtime.runner.dry:
+        cancel_runs(runtime)
+        return
+    with console.Waiting("cancel", "what runs"):
+        found = cancel_runs(runtime)
+    for run in found:
+        console.ok(f"{run.job} is cancelled: {run.url}")
+    if not found:
+        console.ok("Nothing to cancel: no run is in progress.")
+
+
+def show_event(event: dict[str, Any]) -> None:
+    """Print one event of a run for a person."""
+    if event["event"] == "started":
+        console.note(f"  {event['url']}")
+    elif event["event"] == "progress":
+        console.note(f"  {event['message']}{CANCEL if event['message'].startswith('waits for ') else ''}")
+    elif event["event"] == "node":
+        rows = "" if event["rows"] is None or event["status"] == "pass" else f"{event['rows']} rows"
+        if event["status"] == "skipped" and event["message"]:
+            rows = event["message"].splitlines()[0]
+        status = console.paint(f"{event['status']:<8}", _COLOURS.get(event["status"], Fore.RED))
+        console.say(f"  {status} {event['kind']:<9} {event['name']:<58} {event['seconds']:>6.2f} s  {rows}".rstrip())
+
+
+def conclude(run: Run, title: str, folder: Path) -> None:
+    """Print how the run ended.
+
+    Args:
+        run: the run.
+        title: the orchestrator's.
+        folder: the dbt project's, in which files are looked for that dbt does not name.
+
+    Raises:
+        RunFailed: it did not succeed; names each failed node and dbt's message.
+    """
+    counts = Counter(node["status"] for node in run.nodes)
+    counted = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
+    if run.state == "success" and not run.url:
+        console.ok(f"Nothing to run again. {run.message}")
+        return
+    if run.state == "success" and not run.nodes:
+        console.advice(f"{run.job} on {title} did nothing in {run.seconds:.1f} s: no node of the project is selected.")
+        return
+    if run.state == "success":
+        console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {counted}")
+        return
+    # What fails in a canceled run, such as the query that was cut off, is not why.
+    why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed if run.state != "canceled"]
+    if run.message and not why:
+        why = [run.message]
+    what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {counted}."
+    if any(project.DECODE in said and project.NOT_UTF8 not in said for said in why):  # those of a parse say it
+        why.append(project.not_utf8(folder))
+    raise RunFailed(what, "\n".join(why), "\n".join([*diagnosis.help_for(why), run.url]))

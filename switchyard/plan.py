@@ -1,0 +1,222 @@
+"""What the Docker-free runtime starts, as values: folders, environments and argv lists made from a ``native.yaml``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from switchyard import bootstrap, certificates
+from switchyard.errors import BadConfiguration
+from switchyard.orchestrators import NATIVE, Orchestrator, Process
+from switchyard.project import Project
+from switchyard.settings import Settings
+
+# Of the caller's environment, only what a program needs to find its way on the machine: a DBT_ or PYTHON variable of the
+# user's own must reach the processes as little as it reaches a container.
+_INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|TEMP|TMP|SSL_CERT_FILE|SSL_CERT_DIR"
+    r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|PROGRAMDATA|USERPROFILE",
+    re.I,
+)
+SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?+])([^}]*))?\})")
+_PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the Docker-free runtime keeps what belongs to one orchestrator (or to PostgreSQL).
+
+    Attributes:
+        root: the checkout.
+        name: the orchestrator's name, or ``postgres``.
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def code(self) -> Path:
+        """The same files that the image carries."""
+        return self.root / "docker" / self.name
+
+    @property
+    def environment(self) -> Path:
+        """What `build` makes, as an image's layers: locked environments, dbt's packages, the parsed project."""
+        return base(self.root) / "environments" / self.name
+
+    @property
+    def home(self) -> Path:
+        """What lasts, as a volume."""
+        return base(self.root) / "data" / self.name
+
+    def virtualenv(self, requirements: str) -> Path:
+        """The environment that a locked set of requirements is installed in."""
+        return self.environment / Path(requirements).stem
+
+
+def base(root: Path) -> Path:
+    """The folder that holds everything of the Docker-free runtime."""
+    return root / ".stack" / "native"
+
+
+def has_home() -> bool:
+    """Whether the account has a home that can be written to, or needs none."""
+    return os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK)
+
+
+def with_home(root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The caller's environment, with a HOME in the checkout where there is none that can be written to, as uv, dbt and Prefect do."""
+    if has_home():
+        return environ
+    return {**environ, "HOME": str(base(root) / "home")}
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of the caller's environment that every process gets."""
+    return {key: value for key, value in environ.items() if _INHERITED.fullmatch(key)}
+
+
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of the caller's environment that names proxies: for what a build downloads, and nothing that runs later."""
+    return {key: value for key, value in environ.items() if key.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+
+
+def built(root: Path) -> Path:
+    """What `switchyard.project.stage` makes for builds."""
+    return root / ".stack" / "build"
+
+
+def contract(settings: Settings, folders: Folders, project: Project | None) -> dict[str, str]:
+    """The variables that every image sets, with this machine's values, and those that the project asks for.
+
+    Args:
+        settings: the checkout's settings.
+        folders: the orchestrator's.
+        project: the dbt project; None for what does not run dbt, as where the project cannot be read.
+    """
+    return {
+        "PYTHONPATH": str(settings.root),
+        "PYTHONUNBUFFERED": "1",
+        "SWITCHYARD_SOURCE_PATH": settings["SWITCHYARD_SOURCE_PATH"],
+        "DBT_PROJECT_DIR": str(folders.environment / "target" / "project"),
+        "DBT_PROFILES_DIR": str(built(settings.root) / "profiles"),
+        "DBT_PACKAGES_PATH": str(folders.environment / "packages"),
+        "SWITCHYARD_TARGET_PATH": str(folders.environment / "target"),
+        **(_connection(settings, project) if project else {}),
+        "SCHEDULES_ENABLED": settings["SCHEDULES_ENABLED"],
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DO_NOT_TRACK": "1",
+        "TZ": "UTC",
+        **certificates.variables(settings.root),
+    }
+
+
+def _connection(settings: Settings, project: Project) -> dict[str, str]:
+    """The variables by which the project's profile, target and connection are found."""
+    shared = {
+        "DBT_HOST": "127.0.0.1",
+        "DBT_PORT": settings["POSTGRES_PORT"],
+        "DBT_USER": bootstrap.DBT_ROLE,
+        "DBT_DBNAME": project.database,
+        "DBT_ENV_SECRET_PASSWORD": settings["DBT_PASSWORD"],
+    }
+    return {
+        "DBT_PROFILE": project.profile,
+        "DBT_TARGET": project.target,
+        "SWITCHYARD_WAREHOUSE_PATH": str(warehouse(settings.root) / project.database),
+        **(shared if project.shared else {}),
+        **{key: str(path) for key, path in project.files.items()},
+        **project.variables,
+    }
+
+
+def warehouse(root: Path) -> Path:
+    """Where embedded databases are, in a folder for each project."""
+    return base(root) / "data" / "warehouse"
+
+
+def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, int]) -> str:
+    """Fill in both kinds of placeholders.
+
+    ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``,
+    ``{code}``, ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one
+    wherever the file says that name.
+
+    Raises:
+        BadConfiguration: there is no such placeholder.
+    """
+    places = {"root": folders.root, "code": folders.code, "home": folders.home, "environment": folders.environment}
+
+    def setting(match: re.Match[str]) -> str:
+        dollar, key, kind, rest = match.groups()
+        value = "" if dollar else settings.values.get(key)
+        if kind == ":+":
+            return rest if value else ""
+        return dollar or value or (rest if kind == ":-" else "")
+
+    def place(match: re.Match[str]) -> str:
+        name, port = match.groups()
+        if name == "port" and port:
+            return str(ports.get(port, 0))
+        if name in places and not port:
+            return str(places[name])
+        raise BadConfiguration(
+            f"docker/{folders.name}/{NATIVE} has {match[0]}, which is no placeholder.",
+            f"Known are {{port:name}}, {', '.join(f'{{{key}}}' for key in places)}.",
+            f"git diff -- docker/{folders.name}/{NATIVE}",
+        )
+
+    def filled(match: re.Match[str]) -> str:
+        found = SETTING.fullmatch(match[0])
+        return setting(found) if found else _PLACE.sub(place, match[0])
+
+    # One pass, so that a password with braces is left alone.
+    return re.sub(f"{SETTING.pattern}|{_PLACE.pattern}", filled, text)
+
+
+def port_names(orchestrator: Orchestrator) -> list[str]:
+    """The names of the ports that the orchestrator's processes use among themselves."""
+    native = orchestrator.native_block
+    texts = [text for process in native.processes for text in (*process.command, *process.health, *process.environment.values())]
+    return sorted({match[2] for text in texts for match in _PLACE.finditer(text) if match[1] == "port"})
+
+
+def environment(
+    settings: Settings,
+    orchestrator: Orchestrator,
+    process: Process | None,
+    ports: Mapping[str, int],
+    environ: Mapping[str, str],
+    project: Project | None,
+) -> dict[str, str]:
+    """All of the environment of one process, or without one, of a command at build."""
+    folders = Folders(settings.root, orchestrator.name)
+
+    def filled(values: Mapping[str, str]) -> dict[str, str]:
+        return {key: expand(str(value), settings, folders, ports) for key, value in values.items()}
+
+    own = filled(process.environment if process else orchestrator.native_block.environment)
+    found = {**inherited(environ), **filled(process.container if process else {}), **contract(settings, folders, project), **own}
+    programs = [str(folders.virtualenv(requirements) / scripts()) for requirements in orchestrator.native_block.requirements]
+    return {**found, "PATH": os.pathsep.join([*programs, environ.get("PATH", os.defpath)])}
+
+
+def argv(settings: Settings, orchestrator: Orchestrator, command: Sequence[str], ports: Mapping[str, int]) -> list[str]:
+    """A command of `native.yaml`, filled in."""
+    folders = Folders(settings.root, orchestrator.name)
+    return [expand(word, settings, folders, ports) for word in command]
+
+
+def scripts() -> str:
+    """Where an environment has its programs."""
+    return "Scripts" if os.name == "nt" else "bin"
+
+
+def launch_fingerprint(argv: Sequence[str], env: Mapping[str, str], build: str) -> str:
+    """Changes whenever a process, started again, would be another one: command, environment, or what was built."""
+    return hashlib.sha256(json.dumps([argv, sorted(env.items()), build]).encode()).hexdigest()

@@ -1,0 +1,349 @@
+"""PostgreSQL 16 without Docker, driven by its own initdb, pg_ctl and psql."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from switchyard import bootstrap, checks, console, diagnosis, environments, plan
+from switchyard.errors import EngineMissing, NotHealthy, StackError, still_starting
+from switchyard.processes import alive
+from switchyard.runner import Result, Runner, shown
+from switchyard.runtime import POSTGRES, OnLine
+from switchyard.settings import Settings
+
+MAJOR = "16"
+ACCOUNTS = (POSTGRES, "_postgres", "nobody")
+SUPERUSER = "postgres"
+ZONE = "Asia/Calcutta"  # which many clients still send at login; see docker/postgres/Dockerfile
+PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql")
+# What Windows reports where its loader finds no file for a library.
+MISSING_DLL = " A DLL is missing; the bundled programs need Microsoft's Visual C++ Redistributable."
+CTYPE = {"linux": "C.UTF-8", "darwin": "en_US.UTF-8"}.get(sys.platform, "C")
+
+
+class Postgres:
+    """The stack's own server.
+
+    Args:
+        settings: the checkout's settings.
+        runner: what starts programs.
+        environ: the caller's environment.
+    """
+
+    def __init__(self, settings: Settings, runner: Runner, environ: Mapping[str, str]) -> None:
+        self.settings, self.runner = settings, runner
+        self.env = plan.inherited(environ)
+        self.folders = plan.Folders(settings.root, POSTGRES)
+        self.account = _account()
+        # PostgreSQL refuses to run as root, and the account that it runs under instead cannot look into .stack, nor
+        # perhaps into the checkout's parents. So for root, its files are where a system's services keep theirs.
+        if self.account:
+            self.place = Path("/var/lib/switchyard") / hashlib.sha256(str(settings.root).encode()).hexdigest()[:12]
+            self.home, self.programs = self.place / "data", self.place / "programs"
+        else:
+            self.place = self.home = self.folders.home
+            self.programs = self.folders.environment / "programs"
+        self.data = self.home / "cluster"
+        self.log = plan.base(settings.root) / "logs" / f"{POSTGRES}.log"
+
+    # What is built
+
+    def current(self) -> bool:
+        """Whether the programs are there."""
+        return bool(self.settings["STACK_PG_BIN"]) or (environments.current(self.settings, POSTGRES, None) and self.programs.exists())
+
+    def build(self, *, cache: bool, on_line: OnLine) -> None:
+        """Install the programs; a server that runs from older ones makes way."""
+        if self.server():
+            self.stop()
+        if self.account and not self.runner.dry:
+            for folder in (self.place.parent, self.place):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o755)  # whatever the umask
+            (self.place / "checkout").write_text(f"{self.settings.root}\n", encoding="utf-8")
+        environments.unpack_postgres(self.settings, self.programs, self.runner, cache=cache, on_line=on_line)
+
+    def tidy(self) -> None:
+        """Forget the folder outside of the checkout when neither data nor programs are left in it."""
+        if self.account and not self.home.exists() and not self.programs.exists() and self.place.exists():
+            shutil.rmtree(self.place)
+
+    def require_programs(self) -> None:
+        """Make sure that the server, and what goes with it, can be loaded.
+
+        Raises:
+            EngineMissing: one lacks a system library, or is another version.
+        """
+        if self.runner.dry:
+            return
+        for name in PROGRAMS:
+            found = self.runner.ask([self.program(name), "--version"])
+            if found.code:
+                said = found.stderr.strip() or f"{name} ends with {found.code:#x}." + (MISSING_DLL if found.code == 0xC0000135 else "")
+                raise EngineMissing(
+                    "PostgreSQL's programs cannot run on this machine.",
+                    said,
+                    "Install what is missing, or install PostgreSQL 16 (Debian, Ubuntu: postgresql-16; Homebrew: postgresql@16)\n"
+                    "and set STACK_PG_BIN in .env to the folder of its programs, such as /usr/lib/postgresql/16/bin.",
+                )
+            if f" {MAJOR}." not in found.stdout:
+                raise EngineMissing(
+                    f"The programs in STACK_PG_BIN are not PostgreSQL {MAJOR}'s.",
+                    f"{self.program(name)} is {found.stdout.strip()}.",
+                    f"Set STACK_PG_BIN in .env to the folder of PostgreSQL {MAJOR}'s programs, or to nothing.",
+                )
+
+    def require_major(self) -> str:
+        """Make sure that the data folder is of this PostgreSQL, or not made yet.
+
+        Raises:
+            IncompatibleData: it is of another major version.
+        """
+        note = self.data / "PG_VERSION"
+        found = note.read_text(encoding="ascii").strip() if note.exists() else ""
+        old = f"install PostgreSQL {found} and run its pg_dumpall on {self.data}." if found else ""
+        return checks.same_major(found, MAJOR, old)
+
+    def sizes(self) -> str:
+        """How large each database is."""
+        if not self.server() or not self.ready():
+            return "not known while PostgreSQL is down"
+        argv = self.psql(SUPERUSER, "postgres", "--port", str(self.port()), "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
+        found = self.runner.ask(argv, self.psql_env(SUPERUSER))
+        return found.stdout.strip() or f"not known: {found.stderr.strip()}"
+
+    def program(self, name: str) -> str:
+        """The path of one of PostgreSQL's programs."""
+        folder = Path(self.settings["STACK_PG_BIN"] or self.programs / "bin")
+        return str(folder / (f"{name}.exe" if os.name == "nt" else name))
+
+    # What runs
+
+    def server(self) -> psutil.Process | None:
+        """The running server, or None.
+
+        Its own note of its process id may be older than a crash, and the id another program's by now: a server of this data
+        folder works in this folder.
+        """
+        lines = self._note()
+        return _server(int(lines[0]), self.data) if lines else None
+
+    def port(self) -> int | None:
+        """The port of the running server, or None in its first moments."""
+        lines = self._note()
+        return int(lines[3]) if len(lines) > 3 else None
+
+    def crashed(self) -> bool:
+        """Whether the server ended without being asked to."""
+        return bool(self._note()) and self.server() is None
+
+    def ready(self) -> bool:
+        """Whether the running server takes connections."""
+        argv = [self.program("pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(self.port())]
+        return self.runner.ask(argv).code == 0
+
+    def start(self, script: str, timeout: int, on_line: OnLine) -> None:
+        """Start the server on the port in the settings, and run the bootstrap script.
+
+        Raises:
+            NotHealthy: it does not start, or rejects the bootstrap.
+            StillStarting: it is not ready after ``timeout`` seconds.
+        """
+        if self.server() and not self._unchanged():
+            self.stop()
+        if self.server() is None:
+            self.require_programs()
+            if not self.runner.dry:
+                self._end_leftovers()
+            if not self.data.exists():
+                on_line("making the data folder")
+                self._make_cluster()
+            self._start(timeout)
+        self._wait_until_ready(timeout)
+        on_line("roles and databases")
+        self._bootstrap(script)
+        if self._ask(f"set timezone to '{ZONE}'").code:
+            console.note(f"The system's time zones lack {ZONE}: a client that sends it is refused. Debian, Ubuntu: install tzdata-legacy.")
+
+    def stop(self) -> None:
+        """Stop the server, disconnecting its clients; nothing is lost.
+
+        Raises:
+            StackError: it does not stop.
+        """
+        if self.server():
+            done = self._control("stop", "--mode", "fast", "--wait", "--timeout", "60")
+            if done.code:
+                raise StackError("PostgreSQL does not stop.", done.stderr.strip(), "invoke logs --service postgres")
+        elif not self.runner.dry:
+            self._end_leftovers()
+
+    def client(self, program: str, role: str, *args: str) -> list[str]:
+        """A program over TCP, as everybody else; the password is in `psql_env`, where no list of processes shows it."""
+        host = ["--host", "127.0.0.1", "--port", self.settings["POSTGRES_PORT"]]
+        return [self.program(program), *host, "--username", role, *args]
+
+    def psql(self, role: str, database: str, *args: str) -> list[str]:
+        """psql in one database."""
+        return self.client("psql", role, "--no-psqlrc", "--dbname", database, *args)
+
+    def psql_env(self, role: str) -> dict[str, str]:
+        """The variables that a `client` needs, so that no setting of the user's own leads it elsewhere."""
+        key = "POSTGRES_PASSWORD" if role == SUPERUSER else "DBT_PASSWORD"
+        return {"PGPASSWORD": self.settings[key], "PGPASSFILE": os.devnull, "PGSERVICEFILE": os.devnull, "PGCONNECT_TIMEOUT": "10"}
+
+    def _note(self) -> list[str]:
+        try:
+            return (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return []
+
+    def _options(self) -> dict[str, Any]:
+        return {"cwd": self.home, **({"user": self.account, "group": _group(self.account), "extra_groups": []} if self.account else {})}
+
+    def _control(self, *args: str) -> Result:
+        argv = [self.program("pg_ctl"), "--pgdata", str(self.data), *args]
+        return self.runner.change(argv, env=self.env, **self._options())
+
+    def _make_cluster(self) -> None:
+        """Make the data folder beside its place and move it there when it is complete."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        half_made = self.home / "half-made"
+        if half_made.exists():
+            shutil.rmtree(half_made)
+        with tempfile.TemporaryDirectory(dir=self.home) as folder:
+            password = Path(folder, "password")
+            password.write_text(self.settings["POSTGRES_PASSWORD"] + "\n", encoding="utf-8")
+            if self.account:
+                for path in (self.home, folder, password):
+                    shutil.chown(path, self.account)
+            # Text is ordered by code point, which is the same on every platform; what is a letter, and its capital, by Unicode.
+            argv = [
+                self.program("initdb"), "--pgdata", str(half_made), "--username", SUPERUSER, "--pwfile", str(password),
+                "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8", "--locale", "C", "--lc-ctype", CTYPE,
+                "--set", "listen_addresses=127.0.0.1", "--set", "unix_socket_directories=",
+                "--set", "timezone=UTC", "--set", "log_timezone=UTC",
+            ]  # fmt: skip
+            done = self.runner.change(argv, env=self.env, **self._options())
+        if done.code:
+            raise NotHealthy("PostgreSQL's data folder could not be made.", done.stderr.strip(), "invoke up")
+        if not self.runner.dry:
+            half_made.rename(self.data)
+
+    def _words(self) -> list[str]:
+        """The server's arguments: its port, and what the compose file gives to its container's server."""
+        file = self.settings.root / "compose" / "docker-compose-postgres.yaml"
+        words = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][POSTGRES]["command"][1:]
+        # On Windows a server does not learn that a client has gone, and the server refuses to start when it is to look. All clients of
+        # this one are on its machine, which no network cuts off.
+        unknown = ("--tcp_", *(["--client_connection_check_interval"] if os.name == "nt" else []))
+        words = [plan.expand(word, self.settings, self.folders, {}) for word in words if not word.startswith(unknown)]
+        return ["-p", self.settings["POSTGRES_PORT"], *words]
+
+    def _unchanged(self) -> bool:
+        """Whether the running server would be started just so again; it notes how it was."""
+        note = (self.data / "postmaster.opts").read_text(encoding="utf-8")
+        return all(f'"{word}"' in note for word in self._words())
+
+    def _start(self, timeout: int) -> None:
+        if not self.runner.dry:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.log.write_bytes(b"")
+        argv = [
+            self.program("pg_ctl"), "--pgdata", str(self.data), "--wait", "--timeout", str(timeout),
+            "--options", shown(self._words()), "start",
+        ]  # fmt: skip
+        # Its streams must be a file: the server inherits them, and whoever reads a pipe would wait for the server's end.
+        process = self.runner.detach(argv, self.log, self.env, **self._options())
+        if process and process.wait():
+            if self.server():
+                raise still_starting("PostgreSQL", timeout)
+            last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+            raise diagnosis.start_failure("PostgreSQL", "\n".join(last))
+
+    def _wait_until_ready(self, timeout: int) -> None:
+        """Wait for a server that another command has started, and that may be busy recovering from a crash."""
+        deadline = time.monotonic() + timeout
+        while not self.runner.dry and not self.ready():
+            if time.monotonic() > deadline:
+                raise still_starting("PostgreSQL", timeout)
+            time.sleep(0.2)
+
+    def _bootstrap(self, script: str) -> None:
+        done = self._ask(script)
+        if "password authentication failed" in done.stderr:
+            # .env was made again, and the data folder is older.
+            self.stop()
+            self._set_password()
+            self._start(60)
+            done = self._ask(script)
+        if done.code:
+            raise NotHealthy(
+                "PostgreSQL rejected the bootstrap of roles and databases.", done.stderr.strip(), "invoke logs --service postgres"
+            )
+
+    def _ask(self, script: str) -> Result:
+        """Run the script in the warehouse, which is made first where it is missing."""
+        name = bootstrap.WAREHOUSE
+        make = f"select 'create database {name}' where not exists (select from pg_database where datname = '{name}') \\gexec"
+        argv = self.psql(SUPERUSER, "postgres", "--quiet", "--no-password")
+        return self.runner.change(argv, f"\\set ON_ERROR_STOP on\n{make}\n\\connect {name}\n{script}", self.psql_env(SUPERUSER))
+
+    def _set_password(self) -> None:
+        """Give the superuser the password of ``.env``, in the stopped server's single-user mode, which asks for none."""
+        statement = f"alter role {SUPERUSER} password {bootstrap.literal(self.settings['POSTGRES_PASSWORD'])}\n"
+        self.runner.change([self.program("postgres"), "--single", "-D", str(self.data), "postgres"], statement, self.env, **self._options())
+
+    def _end_leftovers(self) -> None:
+        """End what a killed server has left behind: processes for its connections, which work in its data folder, and its note.
+
+        With nobody in the folder, the note means nothing; but if another program has the process id by now, PostgreSQL would
+        take that one for a server and refuse to start.
+        """
+        left = [process for process in psutil.process_iter() if _server(process.pid, self.data)]
+        _, left = psutil.wait_procs(left, timeout=5)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _server(pid: int, data: Path) -> psutil.Process | None:
+    """The process ``pid`` if it is a server's that works in ``data``."""
+    try:
+        process = psutil.Process(pid)
+        ours = process.name().startswith("postgres") and os.path.realpath(process.cwd()) == os.path.realpath(data)
+        return process if ours and alive(process) else None
+    except psutil.Error:
+        return None
+
+
+def _account() -> str | None:
+    """The account for the server when root starts it; None where it runs under the caller's own."""
+    if sys.platform == "win32" or os.getuid() != 0:
+        return None
+    import pwd
+
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next((name for name in ACCOUNTS if name in known), None)
+
+
+def _group(account: str) -> int:
+    if sys.platform == "win32":  # where `_account` finds none
+        raise NotImplementedError
+    import pwd
+
+    return pwd.getpwnam(account).pw_gid

@@ -1,0 +1,211 @@
+"""The orchestrators' processes without Docker: started detached, found again, and stopped with all that they started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from switchyard import launch
+from switchyard.errors import NotHealthy, StackError
+from switchyard.runner import Runner
+
+SAME_MOMENT = 2.0  # seconds: a creation time is rounded, and a process id is not reused so soon
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was noted of a process when it was started, in ``<service>.json``.
+
+    Attributes:
+        service: the compose service that it stands for.
+        orchestrator: whose it is.
+        pid: the root of its session.
+        created: when that root was created, by the clock of that time.
+        ports: the ports that were picked for the orchestrator.
+        fingerprint: of what was started, see `switchyard.plan.launch_fingerprint`.
+        birth: on Linux, what distinguishes the root from any other process, see `switchyard.launch.birth`; elsewhere ``created`` does.
+    """
+
+    service: str
+    orchestrator: str
+    pid: int
+    created: float
+    ports: Mapping[str, int]
+    fingerprint: str
+    birth: str = ""
+
+
+class Processes:
+    """The processes whose records are in one folder.
+
+    Args:
+        folder: of the records.
+        runner: what starts programs.
+    """
+
+    def __init__(self, folder: Path, runner: Runner) -> None:
+        self.folder, self.runner = folder, runner
+
+    def records(self) -> list[Record]:
+        """Every record, the oldest process first."""
+        found = []
+        for path in self.folder.glob("*.json"):
+            try:
+                found.append(Record(**json.loads(path.read_text(encoding="utf-8"))))
+            except FileNotFoundError:
+                continue  # it was stopped this very moment
+            except (ValueError, TypeError):
+                path.unlink()  # no record of ours: nothing that it could name
+        return sorted(found, key=lambda record: record.created)
+
+    def start(
+        self, service: str, orchestrator: str, argv: Sequence[str], env: Mapping[str, str], *,
+        cwd: Path, log: Path, ports: Mapping[str, int], fingerprint: str,
+    ) -> None:  # fmt: skip
+        """Start a process in a session of its own.
+
+        Raises:
+            NotHealthy: there is no such program.
+        """
+        program = shutil.which(argv[0], path=env["PATH"])
+        if program is None and not self.runner.dry:
+            raise NotHealthy(f"{service} could not be started.", f"There is no program {argv[0]} in its environment.", "invoke build")
+        path = self.folder / f"{service}.json"
+        facts = {"service": service, "orchestrator": orchestrator, "ports": dict(ports), "fingerprint": fingerprint}
+        command = [program or argv[0], *argv[1:]]
+        if os.name == "nt":
+            process = self.runner.detach(command, log, env, cwd=cwd)
+            if process:
+                launch.write_record(path, facts, process.pid)
+            return
+        launcher = [sys.executable, "-I", launch.__file__, str(path), json.dumps(facts)]
+        process = self.runner.detach([*launcher, *command], log, env, cwd=cwd)
+        while process and process.poll() is None and not (path.exists() and json.loads(path.read_bytes())["pid"] == process.pid):
+            time.sleep(0.01)
+
+    def stop(self, records: Iterable[Record], patience: float = 15) -> None:
+        """End processes and everything that they started: gently, then firmly, then at once.
+
+        The roots get an interrupt, as from Ctrl-C, on which each of the products ends its own children: all of them at once, as
+        from `docker stop`, since most of the time that it takes them is spent waiting.
+
+        Raises:
+            StackError: a process outlives even that.
+        """
+        records = list(records)
+        for record in records:
+            self._stopping(record).touch()
+        leaving = [(record, self.members(record), self.root(record)) for record in reversed(records)]
+        _signal([root for _, _, root in leaving if root], signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        for record, members, root in leaving:
+            if root:
+                members = self._gone(record, members, patience)
+            for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+                if members:
+                    _signal(members, number)
+                    members = self._gone(record, members, 5)
+            if members:
+                left = ", ".join(f"{process.pid} ({process.name()})" for process in members)
+                raise StackError(f"Processes of {record.service} cannot be ended.", left, "invoke down")
+            (self.folder / f"{record.service}.json").unlink(missing_ok=True)
+            self._stopping(record).unlink(missing_ok=True)
+
+    def lasting(self, record: Record) -> bool:
+        """Whether the record's process runs, and nobody has begun to stop it: a killed command may have."""
+        return self.root(record) is not None and not self._stopping(record).exists()
+
+    def _stopping(self, record: Record) -> Path:
+        return self.folder / f"{record.service}.stopping"
+
+    def root(self, record: Record) -> psutil.Process | None:
+        """The process that the record is about, or None when it ended, even if another program has its id by now."""
+        try:
+            process = psutil.Process(record.pid)
+            return process if _is(process, record) and alive(process) else None
+        except psutil.Error:
+            return None
+
+    def members(self, record: Record) -> list[psutil.Process]:
+        """The process of the record, if it still runs, and all that it started and that runs still.
+
+        Without their root, its children are found by its session, whose id is no other's as long as one of them is left.
+        They rename themselves and their environment, so neither would show it.
+        """
+        root = self.root(record)
+        if root is None and (_taken(record.pid) or _of_another_boot(record)):
+            return []
+        found = {root.pid: root} if root else {}
+        with contextlib.suppress(psutil.Error):  # it may end this very moment; its session has the rest
+            found |= {child.pid: child for child in (root.children(recursive=True) if root else [])}
+        for process in psutil.process_iter():
+            if process.pid not in found and _belongs(process, record):
+                found[process.pid] = process
+        return [process for process in found.values() if alive(process)]
+
+    def _gone(self, record: Record, members: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+        """Wait until nothing is left, the processes seen before included; return what is left after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while True:
+            _, members = psutil.wait_procs(members, timeout=0.2)
+            members = [process for process in members if alive(process)]
+            if not members:
+                members = self.members(record)
+            if not members or time.monotonic() > deadline:
+                return list({process.pid: process for process in [*members, *self.members(record)]}.values())
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether the process runs: one that only waits for somebody to take note of its end does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def age(process: psutil.Process) -> float:
+    """Seconds since the process was started; on Linux whatever the clock was set to meanwhile."""
+    return time.time() - process.create_time()
+
+
+def _is(process: psutil.Process, record: Record) -> bool:
+    if record.birth:
+        return launch.birth(record.pid) == record.birth
+    return abs(process.create_time() - record.created) < SAME_MOMENT
+
+
+def _of_another_boot(record: Record) -> bool:
+    if record.birth:
+        return not record.birth.startswith(launch.boot())
+    return record.created < psutil.boot_time() - SAME_MOMENT
+
+
+def _taken(pid: int) -> bool:
+    try:
+        return alive(psutil.Process(pid))
+    except psutil.Error:
+        return False
+
+
+def _belongs(process: psutil.Process, record: Record) -> bool:
+    try:
+        if sys.platform != "win32":
+            return os.getsid(process.pid) == record.pid
+        return process.ppid() == record.pid and process.create_time() >= record.created
+    except (OSError, psutil.Error):
+        return False
+
+
+def _signal(processes: Iterable[psutil.Process], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -1,0 +1,670 @@
+"""A person's dbt project: where it is, which connection it has, and what the orchestrators get of it. It is only ever read."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dotenv import dotenv_values
+
+from rundbt import jobs
+from rundbt.project import IGNORED
+from switchyard import bootstrap, console, release
+from switchyard.errors import BadConfiguration
+from switchyard.settings import Settings, assign
+from switchyard.settings import load as load_settings
+
+FILE = "dbt_project.yml"
+SHOP = "dbt_project"  # the folder of the project that comes with the checkout
+PROFILE_SECRET = "DBT_ENV_SECRET_PROFILE_"  # before the name of a secret that stood in a profile
+TYPED = ("python", "-m", "rundbt.typed")  # what runs a dbt command that a person types
+FILES = "/opt/dbt/files"  # where a container has files that a profile names
+SHARED, OWN, AUTO = "shared", "own", "auto"
+PACKAGE_FILES = ("packages.yml", "dependencies.yml", "package-lock.yml")
+DBT_VERSION = re.compile(r"^dbt-core==(\S+)", re.M)
+LOCAL = ("", "localhost", "127.0.0.1", "::1", "host.docker.internal")
+
+# How dbt reaches the shared server, on either runtime; the values are in the environment (docker/, switchyard/plan.py).
+CONNECTION = {
+    "host": "{{ env_var('DBT_HOST') }}",
+    "port": "{{ env_var('DBT_PORT') | int }}",
+    "user": "{{ env_var('DBT_USER') }}",
+    "password": "{{ env_var('DBT_ENV_SECRET_PASSWORD') }}",
+    "dbname": "{{ env_var('DBT_DBNAME') }}",
+}
+# What a connection to another server has, and to this one must not.
+_ELSEWHERE = {
+    *("host", "port", "user", "username", "pass", "password", "dbname", "database", "role"),
+    *("sslmode", "sslcert", "sslkey", "sslrootcert"),
+}
+# Adapters of many a profile, for which another name may be a slip; any other is taken as well.
+ADAPTERS = (
+    *(
+        "athena",
+        "bigquery",
+        "clickhouse",
+        "databricks",
+        "duckdb",
+        "fabric",
+        "glue",
+        "materialize",
+        "mysql",
+        "oracle",
+        "postgres",
+        "redshift",
+    ),
+    *("snowflake", "spark", "sqlite", "sqlserver", "synapse", "teradata", "trino", "vertica"),
+)
+# Keys of profiles whose value is a secret, in whatever adapter; these values reach dbt in its environment alone.
+_SECRET = re.compile(r"pass|token|secret|private_key(?!_path)|credential|api_?key|access_?key|pwd", re.I)
+_SECRET_NUMBER = re.compile("pass|pwd|secret", re.I)  # a number elsewhere is no secret, such as the time at which a token ends
+_SECRET_VALUE = re.compile(r"(token|password|pwd|secret)=|://[^/@\s]+:[^/@\s]+@", re.I)  # in an address
+_REMOTE = re.compile(r":memory:|[a-z]\w+:", re.I)  # a DuckDB that is no file, such as MotherDuck's md:
+_ENV_VAR = re.compile(
+    r"""\{\{\s*env_var\(\s*(['"])(\w+)\1\s*(?:,\s*(['"])(.*?)\3\s*)?\)\s*(?:\|\s*(?:int|as_number|as_text|as_bool)\s*)?\}\}"""
+)
+_ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
+_READ = {".yml", ".yaml", ".sql", ".py"}
+# Set by the stack itself, in every process that runs dbt; those of the connection where that is to the stack's own server.
+OURS = {
+    *("DBT_PROFILE", "DBT_TARGET", "DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
+    *("PATH", "HOME", "PYTHONPATH", "TZ"),
+}
+OURS_WHERE_SHARED = {"DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD"}
+DBTS_OWN = ("DBT_PACKAGE_HUB_URL",)  # what dbt itself reads: a company's own hub
+_IDENTIFIER = re.compile(r"[^a-z0-9_]")
+RESERVED_DATABASES = {"postgres", "template0", "template1", bootstrap.WAREHOUSE}
+
+
+@dataclass(frozen=True)
+class Project:
+    """The dbt project that the orchestrators run.
+
+    Attributes:
+        folder: where its ``dbt_project.yml`` is.
+        content: of that file.
+        profile: the profile that it names.
+        target: the target in that profile.
+        output: the connection, as the orchestrators' ``profiles.yml`` has it; without secrets.
+        shared: whether that is the stack's own PostgreSQL.
+        variables: what dbt finds in its environment besides the stack's own variables; secrets are among them.
+        files: by variable, files of this machine that the profile names, such as a key.
+        missing: the variables that the project asks for, that nobody has set, with the file that asks.
+        notes: what a person should know, a sentence each.
+        shop: whether it is the project that comes with the checkout.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    profile: str
+    target: str
+    output: Mapping[str, Any]
+    shared: bool
+    variables: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    shop: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.content["name"])
+
+    @property
+    def adapter(self) -> str:
+        """The type of its connection, such as postgres or duckdb."""
+        return str(self.output["type"])
+
+    @cached_property
+    def database(self) -> str:
+        """Its database on the shared server."""
+        return database_of(self.name, self.shop)
+
+    @cached_property
+    def requirements(self) -> str:
+        """What the project asks of Python: the adapter, and the lines of its ``requirements.txt``."""
+        lines = list(_requirements(self.folder / "requirements.txt"))
+        # The dbt of the lock, with the adapter that fits it, is the one that runs, whatever a project's file says; but for its extras.
+        name = f"dbt-{self.adapter}"
+        extras = [match[1] for line in lines if (match := re.match(rf"{re.escape(name)}\s*(\[[^]]*\])", line, re.I))]
+        adapter = [] if self.adapter == "postgres" else [name + "".join(extras[:1])]
+        return "\n".join([*adapter, *(line for line in lines if not re.match("dbt-", line, re.I))])
+
+    @property
+    def profiles(self) -> str:
+        """The text of ``profiles.yml`` for the orchestrators."""
+        return yaml.safe_dump({self.profile: {"target": self.target, "outputs": {self.target: dict(self.output)}}}, sort_keys=False)
+
+    @property
+    def packages(self) -> list[dict[str, Any]]:
+        """What its packages file lists."""
+        return list(_packages(self.folder))
+
+    @property
+    def needs_git(self) -> bool:
+        """Whether `dbt deps` calls git."""
+        return any("git" in package for package in self.packages)
+
+    @property
+    def needs_ssh(self) -> bool:
+        """Whether `dbt deps` asks a git server by SSH."""
+        return any(re.match(r"ssh://|git@", str(package.get("git", ""))) for package in self.packages)
+
+    def environment(self) -> str:
+        """Sixteen hex digits that change whenever what is built for it, models aside, would be something else."""
+        inside = str(self.content.get("packages-install-path"))
+        digest = hashlib.sha256("\0".join((self.name, inside, self.profiles, self.requirements)).encode())
+        for path, place in sorted((place.as_posix(), path) for path, place in _dependencies(self.folder)):
+            if place == self.folder / FILE:  # of which only that counts for packages
+                continue
+            digest.update(f"{path}\0{hashlib.sha256(place.read_bytes()).hexdigest()}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def in_container(self) -> dict[str, str]:
+        """The variables of a container, with the places of files there."""
+        return {**self.variables, **{key: f"{FILES}/{key}" for key in self.files}}
+
+    def shell(self) -> str:
+        """The same as lines for a POSIX shell, for what needs them in a build; never empty, since Docker has no empty secret."""
+        return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(self.in_container().items())) or ":\n"
+
+    @property
+    def connection(self) -> str:
+        """Where its data goes, for a person."""
+        return f"profile {self.profile}, target {self.target} ({self.adapter})"
+
+    def __str__(self) -> str:
+        return f"{self.folder}: dbt project {self.name}, {self.connection}"
+
+
+def folder(settings: Settings) -> Path:
+    """The folder that DBT_PROJECT names; a relative one is relative to the checkout."""
+    return Path(settings["SWITCHYARD_SOURCE_PATH"])
+
+
+def is_shop(settings: Settings) -> bool:
+    """Whether the project is the one that comes with the checkout."""
+    return folder(settings) == settings.root / SHOP or settings.values.get(release.SHOP_KEY) == "1"
+
+
+def database_of(name: str, shop: bool) -> str:
+    """The database of a project called ``name`` on the shared server: the shop's is the shared one that is always there."""
+    if shop:
+        return bootstrap.WAREHOUSE
+    plain = _IDENTIFIER.sub("_", name.lower())[:50]
+    # An orchestrator's metadata is in a database of its name.
+    return f"{plain}_dbt" if plain in RESERVED_DATABASES or plain in ("dagster", "prefect") else plain
+
+
+def database(settings: Settings) -> str:
+    """The project's database on the shared server, without a look at its profile.
+
+    Raises:
+        BadConfiguration: there is no project.
+    """
+    return database_of(str(_content(settings)["name"]), is_shop(settings))
+
+
+def load(settings: Settings, environ: Mapping[str, str]) -> Project:
+    """Read the project and its profile.
+
+    Args:
+        settings: the checkout's settings.
+        environ: the caller's environment.
+
+    Raises:
+        BadConfiguration: there is something that no start could get over; all of it is named.
+    """
+    content = _content(settings)
+    place, shop = folder(settings), is_shop(settings)
+    lookup = _Variables(place, settings, {} if shop else environ)
+    problems: list[str] = []
+    notes: list[str] = []
+    profile = lookup.render(str(content.get("profile") or content["name"]))
+    found = _profile(place, settings, profile)
+    target, output, shared = "dev", None, True
+    wanted = AUTO if place == settings.root / SHOP else settings["WAREHOUSE"]
+    if found is None:
+        if wanted == OWN:
+            problems.append(f"There is no profile called {profile!r} in {', '.join(map(str, _profile_files(place, settings)))}.")
+        elif not shop:
+            notes.append(f"there is no profile called {profile!r}, so it gets the stack's own PostgreSQL")
+    else:
+        file, body = found
+        outputs = body.get("outputs")
+        outputs = {str(key): value for key, value in outputs.items()} if isinstance(outputs, dict) else {}
+        target = ("" if place == settings.root / SHOP else settings["DBT_TARGET"]) or lookup.render(str(body.get("target") or "default"))
+        output = outputs.get(target)
+        if target in outputs and not (isinstance(output, dict) and output.get("type")):
+            problems.append(f"The target {target} of the profile {profile} in {file} has no type, such as postgres.")
+            output = None
+        elif output is None:
+            near = difflib.get_close_matches(target, outputs, n=1)
+            problems.append(
+                f"The profile {profile} in {file} has no target {target!r} (DBT_TARGET in .env); "
+                f"its targets are {', '.join(outputs) or 'none'}." + (f" Did you mean {near[0]}?" if near else "")
+            )
+        else:
+            shared = wanted == SHARED or (wanted == AUTO and _is_local_postgres(output, lookup))
+            if shared and not shop and wanted == AUTO:
+                notes.append(f"{_why_shared(output, lookup)}, so it gets the stack's own; --warehouse own takes yours")
+    variables: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    if shared or output is None:
+        kept = {key: value for key, value in (output or {}).items() if key not in _ELSEWHERE and key != "type"}
+        if output and str(output.get("type")) != "postgres":
+            kept = {key: kept[key] for key in ("schema", "threads") if key in kept}
+        kept.setdefault("schema", "analytics")
+        kept.setdefault("threads", 4)
+        output = {"type": "postgres", **CONNECTION, **kept}
+    else:
+        output = _own(dict(output), lookup, variables, files, notes)
+        kind = str(output["type"])
+        if kind not in ADAPTERS and (near := difflib.get_close_matches(kind, ADAPTERS, n=1, cutoff=0.8)):
+            notes.append(f"the profile's type is {kind}; did you mean {near[0]}?")
+    if os.path.isabs(inside := str(content.get("packages-install-path") or "")):
+        problems.append(
+            f"packages-install-path in {FILE} is {inside}, where every project's packages would meet; it must be inside the project."
+        )
+    version = _dbt_version(settings.root)
+    if unfit := unfit_version(content.get("require-dbt-version"), version):
+        problems.append(f"{FILE} asks for dbt {unfit}, and the orchestrators have {version}.")
+    # A release's packages are in its images, and its project was unpacked without them.
+    problems += [] if settings.values.get("RELEASE_FILE") else _wrong_packages(place)
+    try:
+        jobs.read(place)
+    except jobs.JobsError as error:
+        problems += str(error).splitlines()
+    if problems:
+        raise BadConfiguration(
+            f"The dbt project {place} cannot be run as it is.",
+            "\n".join(problems),
+            "Correct that, then: invoke use " + shlex.quote(str(place)),
+        )
+    asked, missing = lookup.asked(output or {}, OURS | OURS_WHERE_SHARED if shared else OURS)
+    return Project(place, content, profile, target, output, shared, {**asked, **variables}, files, missing, tuple(notes), shop)
+
+
+def folders(project: Project) -> list[Path]:
+    """The folders that an image is built from: the project's, and those of its local packages."""
+    return [project.folder, *(place for place in _locals(project.folder) if not place.is_relative_to(project.folder))]
+
+
+def stage(settings: Settings, project: Project) -> Path:
+    """Copy what is built in: the project, its packages' files and its profile, into ``.stack/build``; returns that folder.
+
+    Docker's build context is the checkout, which the project need not be in.
+    """
+    base = settings.root / ".stack" / "build"
+    for name in ("project", "deps", "profiles"):
+        if (base / name).exists():
+            shutil.rmtree(base / name)
+    # Secrets are in what its profile is, and in what that names.
+    _copy(project.folder, base / "project", {project.folder / "profiles.yml", *project.files.values()})
+    for source, place in _dependencies(project.folder):
+        target = base / "deps" / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    where = project.folder.relative_to(_root_of(project.folder)).as_posix()
+    (base / "deps").mkdir(parents=True, exist_ok=True)
+    (base / "deps" / ".project").write_text(where + "\n", encoding="utf-8")
+    (base / "profiles").mkdir()
+    (base / "profiles" / "profiles.yml").write_text(project.profiles, encoding="utf-8")
+    for path in (base / "profiles", base / "profiles" / "profiles.yml"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # an image's account reads it, whatever the umask; .stack is private
+    return base
+
+
+def duplicate(project: Project, target: Path) -> dict[str, str]:
+    """Copy the project and its local packages into ``target``, as far apart as they are, so that a copy can be edited and run.
+
+    Args:
+        project: one on the stack's own PostgreSQL.
+        target: a folder that is made.
+
+    Returns:
+        The settings and variables with which a checkout has the copy as its project.
+    """
+    root = _root_of(project.folder)
+    for place in sorted((project.folder, *_locals(project.folder))):  # what is inside another comes with it
+        copy = target / place.relative_to(root)
+        if not copy.exists():
+            _copy(place, copy, {project.folder / "profiles.yml", *project.files.values()})
+    folder = target / project.folder.relative_to(root)
+    (folder / "profiles.yml").write_text(project.profiles, encoding="utf-8")
+    return {**project.variables, "DBT_PROJECT": str(folder), "DBT_TARGET": project.target, "WAREHOUSE": SHARED}
+
+
+def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: str | None = None, dry: bool = False) -> None:
+    """Make another dbt project the one that the orchestrators run: check it, show what is found, and note it in ``.env``.
+
+    Args:
+        settings: the checkout's settings.
+        environ: the caller's environment.
+        typed: the project's folder, as it was typed; ``shop`` is the one that comes with the checkout.
+        warehouse: the value for WAREHOUSE, which is noted as well; as it is, without one.
+        dry: leave ``.env`` as it is.
+
+    Raises:
+        BadConfiguration: it cannot be run; all that is in the way is named, and ``.env`` is as it was.
+    """
+    settings, _ = load_settings(settings.root, environ, write=False, released=False)
+    place = settings.root / SHOP if typed == "shop" else Path(os.path.abspath(os.path.expanduser(typed)))
+    try:
+        value = (
+            SHOP if place == settings.root / SHOP else str(place) if Path(typed).is_absolute() else os.path.relpath(place, settings.root)
+        )
+    except ValueError:  # another drive
+        value = str(place)
+    noted = {"DBT_PROJECT": Path(value).as_posix(), **({"WAREHOUSE": warehouse} if warehouse else {})}
+    found = load(replace(settings, values={**settings.values, **noted, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
+    if dotenv_values(settings.env_file, interpolate=False).get("RELEASE_FILE"):
+        noted["RELEASE_FILE"] = ""
+    for key, text in () if dry else noted.items():
+        assign(settings.root, key, text)
+    models = sum(
+        1 for path in (found.content.get("model-paths") or ["models"]) for kind in ("sql", "py") for _ in (place / path).rglob(f"*.{kind}")
+    )
+    console.ok(f"{found.folder}: dbt project {found.name}, {models} models, {found.connection}")
+    where = f"the stack's own PostgreSQL, database {found.database}" if found.shared else "what the profile names"
+    console.ok(f"dbt-{found.adapter} for dbt-core {_dbt_version(settings.root)}; the warehouse is {where}")
+    for package in found.packages:
+        if name := package.get("package") or package.get("git") or package.get("tarball"):
+            console.advice(f"packages: {name} is downloaded when its image or environment is built")
+    for key, file in found.missing.items():
+        console.advice(f"env_var: {key} is not set ({file}); add it to {place / '.env'} or .env")
+    for note in (*found.notes, _odd_names(place, found.content)):
+        if note:
+            console.advice(note)
+    for key in noted:
+        if environ.get(key):
+            console.advice(f"{key} is set in your shell as well, and that one counts")
+    would = " and ".join(f"{key} to {text or 'nothing'}" for key, text in noted.items())
+    if found.shop and warehouse:
+        console.advice("the shop is on the stack's own PostgreSQL in any case; the next project is on what --warehouse says")
+    console.note(f"Would set {would} in .env" if dry else "  next: invoke up run")
+
+
+def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
+    """The lines of a requirements file, and of those that it includes, without comments and hashes, which are those of another lock."""
+    if file in seen or not file.is_file():
+        return
+    text = re.sub(r"\\\n", " ", file.read_text(encoding="utf-8"))
+    for line in re.sub(r"\s--hash[= ]\S+", "", text).splitlines():
+        word = re.sub(r"(^|\s)#.*", "", line).strip()
+        if match := re.match(r"(?:-r|--requirement)[\s=]*(\S.*)", word):
+            yield from _requirements(Path(os.path.normpath(file.parent / match[1])), (*seen, file))
+        elif match := re.match(r"(?:-c|--constraint)[\s=]*(\S.*)", word):
+            yield f"-c {file.parent / match[1]}"
+        elif word:
+            yield word
+
+
+def unfit_version(wanted: Any, version: str) -> str:
+    """What ``require-dbt-version`` says, where ``version`` does not meet it; else an empty string."""
+    specs = [part.strip() for text in (wanted if isinstance(wanted, list) else [wanted] if wanted else []) for part in str(text).split(",")]
+    have = _numbers(version)
+    for spec in specs:
+        match = re.match(r"(>=|<=|!=|=|>|<)?\s*v?([0-9][\w.]*)$", spec)
+        if not match:
+            continue
+        other = _numbers(match[2])
+        fits = {">=": have >= other, "<=": have <= other, "!=": have != other, ">": have > other, "<": have < other}
+        if not fits.get(match[1] or "=", have == other):
+            return ", ".join(specs)
+    return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    return numbers + (0,) * (3 - len(numbers))
+
+
+def _dbt_version(root: Path) -> str:
+    locks = (path.read_text(encoding="utf-8") for path in sorted((root / "docker").glob("*/requirements*.txt")))
+    return next(found for lock in locks if (found := DBT_VERSION.search(lock)))[1].split()[0]
+
+
+def _content(settings: Settings) -> dict[str, Any]:
+    place = folder(settings)
+    file = place / FILE
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        near = sorted(path.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for path in (place.glob(pattern) if place.is_dir() else ()))
+        near = [path for path in near if not IGNORED.intersection(path.parts)][:3]
+        raise BadConfiguration(
+            f"There is no {FILE} in {place}.",
+            f"There is one in {', '.join(map(str, near))}." if near else "DBT_PROJECT in .env names the folder of a dbt project.",
+            f"invoke use {shlex.quote(str(near[0]))}"
+            if near
+            else "invoke use FOLDER   (invoke use shop goes back to the one that comes with this)",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"{file} cannot be read.", str(error), f"Correct it, then: invoke use {shlex.quote(str(place))}") from None
+    if not isinstance(content, dict) or not content.get("name"):
+        raise BadConfiguration(f"{file} names no project.", "The key name is missing.", "Add a line such as: name: my_project")
+    return content
+
+
+def _profile_files(place: Path, settings: Settings) -> list[Path]:
+    """Where a profile may stand, in the order in which they are looked at."""
+    if place == settings.root / SHOP:
+        return [place / "profiles.yml"]
+    elsewhere = settings["DBT_PROFILES_DIR"]
+    return [
+        place / "profiles.yml",
+        *([settings.root / os.path.expanduser(elsewhere) / "profiles.yml"] if elsewhere else []),
+        Path(os.path.expanduser("~"), ".dbt", "profiles.yml"),
+    ]
+
+
+def _profile(place: Path, settings: Settings, name: str) -> tuple[Path, dict[str, Any]] | None:
+    for file in _profile_files(place, settings):
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise BadConfiguration(f"{file} cannot be read.", str(error), "Correct the file.") from None
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            return file, content[name]
+    return None
+
+
+def _why_shared(output: Mapping[str, Any], lookup: _Variables) -> str:
+    """Why a project with that profile is given the stack's PostgreSQL."""
+    host = str(output.get("host", ""))
+    if "env_var" in host and not lookup.render(host):
+        return f"the host of its PostgreSQL, {host}, is not set"
+    return "its profile names a PostgreSQL on this machine"
+
+
+def _is_local_postgres(output: Mapping[str, Any], lookup: _Variables) -> bool:
+    host = lookup.render(str(output.get("host", "")))
+    return str(output.get("type")) == "postgres" and (host in LOCAL or host.startswith("/"))  # the folder of its socket
+
+
+def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], files: dict[str, Path], notes: list[str]) -> dict[str, Any]:
+    """The person's own connection, with secrets, files and an embedded database moved to where dbt finds them on either runtime."""
+    if output.get("type") == "duckdb" and not _REMOTE.match(lookup.render(str(output.get("path", ":memory:")))):
+        name = Path(lookup.render(str(output["path"]))).name
+        output["path"] = f"{{{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}}}/{name}"
+        notes.append(f"DuckDB's file {name} is kept by the stack, not in the project")
+
+    def moved(value: Any, *keys: str) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(inner, *keys, str(key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [moved(inner, *keys, str(number)) for number, inner in enumerate(value)]
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and any(map(_SECRET_NUMBER.search, keys)):
+            value = str(value)
+        if not isinstance(value, str) or "{{" in value or not value:
+            return value
+        name = re.sub(r"\W", "_", "_".join(keys)).upper()
+        if any(map(_SECRET.search, keys)) or _SECRET_VALUE.search(value):
+            variables[PROFILE_SECRET + name] = value
+            return f"{{{{ env_var('{PROFILE_SECRET}{name}') }}}}"
+        path = Path(os.path.expanduser(value))
+        if path.is_absolute() and path.is_file():
+            files[f"SWITCHYARD_FILE_{name}"] = path
+            return f"{{{{ env_var('SWITCHYARD_FILE_{name}') }}}}"
+        return value
+
+    return {key: value if key == "type" else moved(value, str(key)) for key, value in output.items()}
+
+
+class _Variables:
+    """What ``env_var()`` gives: of the shell, or else the project's own ``.env``, or else the checkout's."""
+
+    def __init__(self, place: Path, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.place = place
+        self.released = bool(settings.values.get("RELEASE_FILE"))  # where the profile asks for what was in it
+        own = dotenv_values(place / ".env", interpolate=False) if environ else {}
+        ours = dotenv_values(settings.env_file, interpolate=False) if environ and settings.saved else {}
+        ours = {key: value for key, value in ours.items() if key not in settings.values}
+        self.values = {key: value for key, value in {**ours, **own, **environ}.items() if value is not None}
+
+    def render(self, text: str) -> str:
+        """``text`` with its calls of ``env_var()`` filled in, as far as they are plain."""
+        return _ENV_VAR.sub(lambda match: self.values.get(match[2], match[4] or ""), text)
+
+    def asked(self, output: Mapping[str, Any], ours: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The variables that are asked for, but ``ours``: those that are set, and those that are not, with the file that asks."""
+        found = {key: self.values[key] for key in DBTS_OWN if key in self.values}
+        missing: dict[str, str] = {}
+        for name, text in [*_texts(self.place), ("the profile", "\n".join(_leaves(output)))]:
+            for match in _ASKED.finditer(text):
+                key = match[2]
+                if key in ours or key.startswith("SWITCHYARD_") or (key.startswith(PROFILE_SECRET) and not self.released):
+                    continue
+                if key in self.values:
+                    found[key] = self.values[key]
+                elif not match[3]:
+                    missing.setdefault(key, name)
+        return found, missing
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Every text in a value of YAML."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def _texts(place: Path) -> Iterator[tuple[str, str]]:
+    """Name and text of every file in which a project may ask for a variable."""
+    for directory, folders, names in os.walk(place):
+        folders[:] = sorted(
+            name for name in folders if name not in IGNORED and not name.startswith(".") and not _is_venv(Path(directory, name))
+        )
+        for name in sorted(names):
+            path = Path(directory, name)
+            if path.suffix in _READ and name != "profiles.yml" and path.is_file():
+                yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
+
+
+def _is_venv(path: Path) -> bool:
+    return (path / "pyvenv.cfg").exists()
+
+
+def _packages(place: Path) -> Iterator[dict[str, Any]]:
+    for name in PACKAGE_FILES[:2]:
+        try:
+            content = yaml.safe_load((place / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+            continue
+        packages = content.get("packages") if isinstance(content, dict) else None
+        for package in packages if isinstance(packages, list) else ():
+            if isinstance(package, dict):
+                yield package
+
+
+def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
+    """What `use` says of files whose names dagster-dbt refuses; empty where there are none."""
+    kinds = (("model-paths", "models"), ("seed-paths", "seeds"), ("snapshot-paths", "snapshots"))
+    folders = [place / str(path) for key, default in kinds for path in content.get(key) or [default]]
+    stems = [path.stem for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
+    counts = Counter(re.sub(r"[.-]", "_", stem) for stem in stems)
+    odd = sorted({stem for stem in stems if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem) or counts[re.sub(r"[.-]", "_", stem)] > 1})
+    if not odd:
+        return ""
+    return (
+        f"Dagster will show no assets of this project, and run each job as one op, because of {', '.join(odd[:5])}: "
+        "dagster-dbt takes letters from a to z, digits and _, and makes _ of a dot or a dash. The others show every node."
+    )
+
+
+def _wrong_packages(place: Path) -> list[str]:
+    """Local packages that are not where the packages file says."""
+    return [
+        f"A packages file names {package['local']}, and there is no {FILE} in {(place / str(package['local'])).resolve()}."
+        for package in _packages(place)
+        if "local" in package and "{{" not in str(package["local"]) and not (place / str(package["local"]) / FILE).is_file()
+    ]
+
+
+def _locals(place: Path) -> list[Path]:
+    """The folders of its local packages, and of theirs, all of which dbt looks for from the project's own folder."""
+    found: list[Path] = []
+    waiting = [place]
+    while waiting:
+        for package in _packages(waiting.pop()):
+            path = Path(os.path.normpath(place / str(package.get("local", "{{"))))
+            if (path / FILE).is_file() and path not in found:
+                found.append(path)
+                waiting.append(path)
+    return found
+
+
+def _root_of(place: Path) -> Path:
+    """The nearest folder that holds the project and all of its local packages."""
+    return Path(os.path.commonpath([place, *_locals(place)]))
+
+
+def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
+    """The files that `dbt deps` needs, each with its place in a copy that keeps them as far apart as they are."""
+    root = _root_of(place)
+    for name in (FILE, *PACKAGE_FILES):
+        if (place / name).is_file():
+            yield place / name, (place / name).relative_to(root)
+    for package in _locals(place):
+        for directory, folders, names in os.walk(package):
+            folders[:] = sorted(name for name in folders if name not in IGNORED and not name.startswith("."))
+            for name in sorted(names):
+                path = Path(directory, name)
+                hidden = name.startswith(".") and name != ".dbtignore"
+                if hidden or name in IGNORED or path in (package / "profiles.yml", place / "profiles.yml"):
+                    continue
+                if path.is_file() and not (directory == str(place) and name in (FILE, *PACKAGE_FILES)):
+                    yield path, path.relative_to(root)
+
+
+def _copy(source: Path, target: Path, without: Collection[Path]) -> None:
+    """Copy the project, without what dbt or a person makes in it that is no part of it, and those files."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        name = path.name
+        if name in IGNORED or (name.startswith(".") and name != ".dbtignore") or path.suffix == ".duckdb" or name.endswith("~"):
+            continue
+        if path.is_dir():
+            if not _is_venv(path):
+                _copy(path, target / name, without)
+        elif path.is_file() and path not in without:
+            shutil.copy(path, target / name)

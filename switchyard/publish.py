@@ -1,0 +1,229 @@
+"""`invoke release`: baked images that were tested, in a registry, and a file that names each of them by its digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from bench.stand import CHECKOUT as HASH
+from bench.stand import stand
+from rundbt import jobs
+from switchyard import console, environments, fingerprints, lifecycle, release
+from switchyard import project as projects
+from switchyard.docker import Docker, image_name
+from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
+from switchyard.neighbours import CHECKOUT
+from switchyard.project import Project
+from switchyard.runtime import POSTGRES
+
+NAME = f"switchyard-release-{HASH}"  # the compose project of the test
+FOLDER = "releases"
+MANIFEST = "manifest.json"
+SMOKE = "smoke"
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # as registries take it
+_REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-][a-z0-9]+)*)*")
+_UNKNOWN = re.compile("not found|manifest unknown|name unknown", re.I)  # what a registry says of an image that it does not have
+_OCI = "org.opencontainers.image"
+
+
+def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out: Path | None) -> None:
+    """Build the images of a release, run the project on them, push them, and write the release's file.
+
+    Args:
+        runtime: the checkout's Docker runtime.
+        registry: the address that all images begin with, such as ``localhost:5000/shop``.
+        tag: of each image, such as ``2026.11.1``.
+        names: the orchestrators.
+        out: the folder of the file; None for one in ``releases/``.
+
+    Raises:
+        BadUsage: the registry or the tag cannot be one, or has the release already; or something is not committed.
+        BadConfiguration: the project needs what no image can carry.
+        EngineMissing: the registry cannot be reached.
+        BuildFailed: an image cannot be built or pushed.
+        RunFailed: the project does not run on the images; nothing was pushed.
+    """
+    if not _TAG.fullmatch(tag):
+        raise BadUsage(f"{tag!r} cannot be a tag.", "Letters, digits, - _ and . are allowed.", "invoke release --tag 2026.11.1")
+    if not _REGISTRY.fullmatch(registry):
+        raise BadUsage(f"{registry!r} is no address of a registry.", "", "invoke release --registry localhost:5000/shop")
+    if runtime.settings["RELEASE_FILE"]:
+        raise BadUsage("A release is in use, and a release is made from what is built here.", "", "invoke use FOLDER")
+    folder = out or runtime.settings.root / FOLDER / tag
+    if (folder / "release.json").exists():
+        raise BadUsage(f"{folder} has a release already.", "A release never changes.", "invoke release --tag ANOTHER")
+    project = runtime.project
+    if project.files:
+        named = ", ".join(map(str, project.files.values()))
+        raise BadConfiguration(
+            "The profile names files of this machine, which no image carries.", named, "Have the profile take their content by env_var()."
+        )
+    commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
+    tracked(runtime, project, projects.stage(runtime.settings, project) / "project")
+    console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
+    images = {name: f"{registry}/{name}:{tag}" for name in (POSTGRES, *names)}
+    for image in images.values():
+        unused(runtime, image)
+    lifecycle.build(runtime, runtime.outdated(images, baked=True))
+    now = datetime.now(timezone.utc)
+    content = {
+        "schema": release.SCHEMA,
+        "tag": tag,
+        "time": now.isoformat(timespec="seconds"),
+        "commit": commits[runtime.settings.root],
+        "project": {
+            "name": project.name,
+            "commit": commits[project.folder],
+            "fingerprint": fingerprints.dbt_project(project),
+            "target": project.target,
+            "shared": project.shared,
+            "shop": project.shop,
+        },
+        "versions": {name: environments.versions(runtime.settings.root, name) for name in names},
+        "manifest": MANIFEST,
+    }
+    labels = {
+        f"{_OCI}.version": tag,
+        f"{_OCI}.created": str(content["time"]),
+        f"{_OCI}.revision": commits[runtime.settings.root],
+        CHECKOUT: "",  # it is nobody's on this machine
+    }
+    try:
+        ids = {name: labelled(runtime, image_name(runtime.settings, name), image, labels) for name, image in images.items()}
+        tried(runtime, project, {**content, "images": ids}, names)
+        folder.mkdir(parents=True, exist_ok=True)
+        runtime.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
+        pushed = {name: push(runtime, image) for name, image in images.items()}
+        write(folder, {**content, "images": pushed})
+    finally:
+        runtime.runner.ask(["docker", "image", "rm", *images.values()])
+    console.ok(f"Written to {folder / 'release.json'}")
+    console.note(f"  next: {release.command(folder / 'release.json', runtime.settings.root)}")
+
+
+def committed(runtime: Docker, place: Path) -> str:
+    """The commit of the repository that ``place`` is in, of which nothing was changed since.
+
+    Raises:
+        BadUsage: something was, or it is in none.
+    """
+    git = ["git", "-C", str(place)]
+    head = runtime.runner.ask([*git, "rev-parse", "--verify", "HEAD"])
+    status = runtime.runner.ask([*git, "status", "--porcelain", "--untracked-files=all"])
+    if head.code or status.code:
+        said = (head.stderr or status.stderr).strip()
+        raise BadUsage(f"git knows no commit of {place}.", said, "A release names the commit that it was made from: git commit")
+    refuse(place, "has changes that are not committed", status.stdout.splitlines(), "git commit, or git stash; then the same command")
+    return head.stdout.strip()
+
+
+def tracked(runtime: Docker, project: Project, staged: Path) -> None:
+    """Make sure that git knows each file of the project that is built in: it may ignore some, such as one with a secret.
+
+    Raises:
+        BadUsage: it does not.
+    """
+    known = runtime.runner.ask(["git", "-C", str(project.folder), "ls-files", "-z", "--cached"]).stdout.split("\0")
+    built = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
+    what, next_ = "has files that git ignores and that would be in the images", "Move them out of the project, or have git know them."
+    refuse(project.folder, what, sorted(built.difference(known)), next_)
+
+
+def refuse(place: Path, what: str, found: Sequence[str], next_: str) -> None:
+    """Refuse a release for what was found in a folder; for nothing, do nothing."""
+    if found:
+        shown = "\n".join(found[:10]) + (f"\nand {len(found) - 10} more" if len(found) > 10 else "")
+        raise BadUsage(f"{place} {what}.", shown, next_)
+
+
+def unused(runtime: Docker, image: str) -> None:
+    """Make sure that the registry answers, and has no such image.
+
+    Raises:
+        BadUsage: it has.
+        EngineMissing: it does not answer, or refuses to.
+    """
+    found = runtime.runner.ask(["docker", "buildx", "imagetools", "inspect", image], seconds=60)
+    if not found.code:
+        raise BadUsage(f"The registry has {image} already.", "What was released never changes.", "invoke release --tag ANOTHER")
+    if not _UNKNOWN.search(found.stderr):
+        next_ = f"docker login {image.partition('/')[0]}, or another --registry"
+        raise EngineMissing(f"It cannot be seen whether the registry has {image} already.", found.stderr.strip(), next_)
+
+
+def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]) -> str:
+    """Give an image further labels and another name; returns its id.
+
+    Raises:
+        BuildFailed: Docker refuses.
+    """
+    options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    with tempfile.TemporaryDirectory() as folder:  # from standard input, buildx would leave the file behind
+        Path(folder, "Dockerfile").write_text(f"FROM {source}\n", encoding="utf-8")
+        done = runtime.runner.change(["docker", "build", "--quiet", "--tag", image, *options, folder])
+    if done.code:
+        raise BuildFailed(f"{image} could not be built.", done.stderr.strip(), "invoke build")
+    return done.stdout.strip()
+
+
+def tried(runtime: Docker, project: Project, content: Mapping[str, object], names: Sequence[str]) -> None:
+    """Run the project on the images, each orchestrator in turn, on an empty database of their own.
+
+    A warehouse of the project's own is somebody's, perhaps production's: there the project is parsed, and nothing is built.
+
+    Raises:
+        RunFailed: it does not run.
+    """
+    known = jobs.read(project.folder)
+    wanted = [job for job in dict.fromkeys((jobs.first(known), SMOKE)) if job in known] if project.shared else []
+
+    def prepare(copy: Path) -> dict[str, str]:
+        draft = copy / ".stack" / "draft.json"
+        draft.parent.mkdir(mode=0o700, exist_ok=True)
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        return {**project.variables, "RELEASE_FILE": str(draft)}
+
+    commands: list[tuple[str, ...]] = [("run", "--job", job) for job in wanted]
+    done = " and ".join(wanted) + " succeeded" if wanted else "the project was parsed"
+    with stand("docker", names, NAME, prepare) as made:
+        for name in names:
+            title = made.orchestrators[name].title
+            with console.Waiting("test", f"the images of {title}") as waiting:
+                step = "the start"
+                try:
+                    made.on(name)
+                    for words in commands or [("dbt", "parse")]:
+                        step = f"invoke {' '.join(words)}"
+                        waiting.detail(step)
+                        made.invoke(*words)
+                except StackError as error:
+                    what = f"On the images of {title}, {step} failed; nothing was pushed."
+                    raise RunFailed(what, error.why, "Mend that, commit, then try again.") from None
+            console.ok(f"{title}: {done} on the images after {waiting.seconds:.0f} s")
+
+
+def push(runtime: Docker, image: str) -> str:
+    """Push an image; returns its address with the digest that the registry has given it.
+
+    Raises:
+        BuildFailed: the registry refuses it.
+    """
+    with console.Waiting("push", image) as waiting:
+        done = runtime.runner.follow(["docker", "push", image], waiting.detail)
+    digest = re.search(r"digest: (sha256:[0-9a-f]{64})", done.stderr)
+    if done.code or not digest:
+        raise BuildFailed(f"{image} could not be pushed.", done.stderr, f"docker login {image.partition('/')[0]}")
+    console.ok(f"{image} is {digest[1]}")
+    return f"{image.rpartition(':')[0]}@{digest[1]}"
+
+
+def write(folder: Path, content: Mapping[str, object]) -> None:
+    """Write the release's file, all at once."""
+    draft = folder / "release.json.partial"
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, folder / "release.json")

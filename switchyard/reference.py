@@ -1,0 +1,73 @@
+"""``python -m switchyard.reference``: the text of docs/commands.md, out of the tasks and the errors themselves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from invoke.collection import Collection
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+
+from switchyard import errors
+
+HEAD = """\
+# Commands and exit codes
+
+`python -m switchyard.reference > docs/commands.md` makes this page out of the code; a test compares the two.
+
+`invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that it starts. `invoke --dry COMMAND`
+shows what it would change, and changes nothing. Neither works with `invoke dbt`.
+"""
+OTHERS = {0: "All is well.", 130: "The command was interrupted."}
+
+
+def text() -> str:
+    """The page."""
+    import tasks
+
+    found = Collection.from_module(tasks).tasks
+    codes = {kind.code: kind.__doc__ for kind in errors.StackError.__subclasses__()}
+    return "\n".join(
+        [
+            HEAD,
+            *(line for name in sorted(found) for line in command(name, found[name])),
+            "## Exit codes",
+            "",
+            "| code | meaning |",
+            "|---|---|",
+            *(f"| {code} | {(meaning or '').replace('``', '`')} |" for code, meaning in sorted({**codes, **OTHERS}.items())),
+            "",
+        ]
+    )
+
+
+def command(name: str, task: Task[Any]) -> Iterator[str]:
+    """The lines on one command."""
+    arguments = task.get_arguments()
+    words = [_name(argument).upper() for argument in arguments if argument.positional or _name(argument) == "args"]
+    yield from (f"## invoke {' '.join([name, *words])}", "", (task.__doc__ or "").splitlines()[0], "")
+    if arguments:
+        yield from ("| | |", "|---|---|", *map(row, arguments), "")
+
+
+def row(argument: Argument) -> str:
+    """The row of one argument."""
+    name = _name(argument)
+    if argument.positional or name == "args":  # of `invoke dbt`, for which Invoke has no kind
+        shown = name.upper()
+    else:
+        flag = f"--[no-]{name}" if argument.kind is bool and argument.default else f"--{name}"
+        short = "".join(f", -{letter}" for letter in argument.names if len(letter) == 1)
+        shown = f"{flag}{short}" + ("" if argument.kind is bool else f" {name.upper()}")
+    return f"| `{shown}` | {(argument.help or '').replace('<', '&lt;')} |"
+
+
+def _name(argument: Argument) -> str:
+    """Its name, as it is typed."""
+    return str(argument.names[0])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())

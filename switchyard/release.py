@@ -1,0 +1,109 @@
+"""A release, as its file describes it: images by digest that hold a dbt project, made by `invoke release`, run by `invoke up --release`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from switchyard.errors import BadConfiguration
+
+SCHEMA = 1
+IMAGE_KEY = "SWITCHYARD_IMAGE_"  # before an image's name, in capitals: where the compose files read it
+TAG_KEY = "SWITCHYARD_RELEASE"
+SHOP_KEY = "SWITCHYARD_SHOP"  # set where the release's project is the one that comes with the checkout
+_IMAGE = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release's file says.
+
+    Attributes:
+        file: where it is.
+        tag: its name, such as 2026.11.1.
+        commit: of the checkout that it was made from.
+        images: by the name of what is in it (``postgres``, or an orchestrator): its address with its digest.
+        target: the target of the project's profile.
+        shared: whether the warehouse is the stack's own PostgreSQL.
+        shop: whether the project is the one that comes with the checkout.
+    """
+
+    file: Path
+    tag: str
+    commit: str
+    images: Mapping[str, str]
+    target: str
+    shared: bool
+    shop: bool
+
+    def folder(self, root: Path) -> Path:
+        """Where the project of its images is unpacked, for the commands to read."""
+        digest = hashlib.sha256("\n".join(sorted(self.images.values())).encode()).hexdigest()[:12]
+        return root / ".stack" / "releases" / digest
+
+    def settings(self, root: Path) -> dict[str, str]:
+        """The settings that follow from it."""
+        return {
+            **{image_key(name): address for name, address in self.images.items()},
+            "DBT_PROJECT": str(self.folder(root)),
+            "DBT_TARGET": self.target,
+            "WAREHOUSE": "shared" if self.shared else "own",
+            "RUNTIME": "docker",
+            SHOP_KEY: "1" if self.shop else "",
+            TAG_KEY: self.tag,
+        }
+
+    def keep(self, root: Path) -> str:
+        """Copy the file into the checkout, so that it is there as long as the release is in use; returns the value for RELEASE_FILE."""
+        copy = self.folder(root).with_suffix(".json")
+        if self.file != copy:
+            copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(self.file, copy)
+        return copy.relative_to(root).as_posix()
+
+
+class NoRelease(BadConfiguration):
+    """The file of a release cannot be read, or is none."""
+
+
+def image_key(name: str) -> str:
+    """The variable with the address of the image called ``name``."""
+    return IMAGE_KEY + name.upper()
+
+
+def read(path: Path) -> Release:
+    """Read a release's file.
+
+    Raises:
+        NoRelease: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        project, images = content["project"], dict(content["images"])
+        if content["schema"] != SCHEMA or not images or not all(map(_IMAGE.fullmatch, images.values())):
+            raise ValueError(f"its schema is {content['schema']}, and this checkout reads {SCHEMA}, with images by their digest")
+        return Release(path, content["tag"], content["commit"], images, project["target"], project["shared"], project["shop"])
+    except OSError as error:
+        why = error.strerror or str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise NoRelease(
+        f"{path} is no release.", why, "invoke up --release FILE, with one of invoke release; or empty RELEASE_FILE in .env."
+    ) from None
+
+
+def noted(root: Path, value: str) -> Path:
+    """The file that RELEASE_FILE names; a relative one is relative to the checkout."""
+    return root / Path(value).expanduser()
+
+
+def command(path: Path, root: Path) -> str:
+    """What runs the release of a file."""
+    shown = path.relative_to(root) if path.is_relative_to(root) else path
+    return f"invoke up --release {shlex.quote(shown.as_posix())}"

@@ -1,0 +1,393 @@
+"""``.env`` as one frozen object: defaults, validation, and secrets that are made at first use."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import difflib
+import io
+import json
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from switchyard import ports, release
+from switchyard.errors import BadConfiguration
+
+PROJECT_NAME = "switchyard"
+_PROJECT_NAME_KEY = "COMPOSE_PROJECT_NAME"
+
+# What .env.example has instead of a secret, and how one is made. All are url-safe, so that no parser, shell or
+# connection URL can misread them. A Fernet key is 32 bytes in padded base64; Airflow wants 64 bytes for its JWTs.
+_MAKERS = {
+    "<password>": lambda: secrets.token_urlsafe(18),
+    "<key>": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "<long-key>": lambda: secrets.token_urlsafe(64),
+}
+_ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$")
+_URL_SAFE = re.compile(r"[A-Za-z0-9._~-]+")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_WORDS = (
+    ("RUNTIME", re.compile("auto|docker|native"), "auto, docker or native"),
+    ("POSTGRES_MEMORY", re.compile("|[1-9][0-9]{2,6}"), "a number of MiB, 100 at least, or nothing"),
+    ("LOCK_TIMEOUT", re.compile("0|[1-9][0-9]{0,5}"), "a number of seconds, or 0 for no end"),
+    ("WORKERS", re.compile("|0|[1-9][0-9]?"), "a number from 0 to 99"),
+    ("NETWORK", re.compile("bridge|overlay"), "either bridge or overlay"),
+    ("RETENTION_DAYS", re.compile("[1-9][0-9]{0,3}"), "a number of days"),
+    ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
+    ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
+    ("DAGSTER_TABLE_METADATA", re.compile("true|false"), "either true or false"),
+    ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
+    (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
+)
+_WEBHOOK = re.compile(r"|https?://[^\s/]\S*")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LINE_END = re.compile(r"\r\n|\r|\n")  # what ends a line for both readers of the file, and nothing else
+_MISSPELT = 0.85  # how alike two keys are: DAGSTER_PROT is a slip of DAGSTER_PORT, PREFECT_HOST a key of the user's own
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one checkout.
+
+    Attributes:
+        root: the checkout's folder.
+        values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, what a release brings, and
+            under SWITCHYARD_SOURCE_PATH the whole path of the dbt project.
+        project: the compose project's name, which every container, network and volume of the stack carries.
+        saved: whether they are in ``.env``, and not only in memory, for a look before there is one.
+    """
+
+    root: Path
+    values: Mapping[str, str]
+    project: str
+    saved: bool = True
+
+    def __getitem__(self, key: str) -> str:
+        return self.values[key]
+
+    def port(self, key: str) -> int:
+        """The TCP port under ``key``, already checked to be one."""
+        return int(self.values[key])
+
+    @property
+    def env_file(self) -> Path:
+        """The file that the secrets are kept in; an empty one where there is none."""
+        return self.root / ".env" if self.saved else Path(os.devnull)
+
+    @property
+    def compose_env(self) -> Path:
+        """The file that Compose reads, which it finds by itself beside its own ones; an empty one where nothing was started yet."""
+        path = self.root / "compose" / ".env"
+        return path if self.saved and path.exists() else Path(os.devnull)
+
+    def write_for_compose(self) -> None:
+        """Write every value where Compose finds it, those that follow from others as well, for `docker compose` typed by hand."""
+        own = dotenv_values(self.env_file, interpolate=False)
+        values = {**own, **self.values, _PROJECT_NAME_KEY: self.project}
+        lines = [f"{key}={for_compose(value or '')}" for key, value in sorted(values.items())]
+        text = "\n".join(["# Written by invoke; .env in the folder above is the one to edit.", *lines, ""])
+        path = self.root / "compose" / ".env"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            _write_private(path, text, new=False)
+        keep_private(path)
+
+    @property
+    def _started(self) -> Path:
+        return self.root / ".stack" / "ports.json"
+
+    def remember_ports(self, keys: Sequence[str]) -> None:
+        """Keep the ports under ``keys`` as those on which the stack is started: ``.env`` may be edited while it is up."""
+        with contextlib.suppress(OSError):  # a full disk; nothing fails for the want of it
+            self._started.parent.mkdir(mode=0o700, exist_ok=True)
+            self._started.write_text(json.dumps({key: self.values[key] for key in keys}), encoding="utf-8")
+
+    def forget_ports(self) -> None:
+        """Forget what `remember_ports` has kept: all is down."""
+        self._started.unlink(missing_ok=True)
+
+    def as_started(self) -> tuple[Settings, list[str]]:
+        """The settings with the ports on which the stack was started, where it still listens on them, and a line for each other one."""
+        try:
+            started = dict(json.loads(self._started.read_text(encoding="utf-8")))
+            other = {key: port for key, port in started.items() if self.values.get(key) != port and not ports.free(int(port))}
+        except (OSError, TypeError, ValueError):
+            return self, []
+        lines = [f"{key} is {self.values[key]} by now; what is up still has {port}, until: invoke up" for key, port in other.items()]
+        return replace(self, values={**self.values, **other}), lines
+
+
+def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings without ``.env``, for a look at the rest where it cannot be read; no secrets.
+
+    A key set in ``environ`` wins, but where one of those is wrong, none counts.
+    """
+    example = dotenv_values(root / ".env.example", interpolate=False)
+    values = {**{key: value or "" for key, value in example.items()}, _PROJECT_NAME_KEY: PROJECT_NAME}
+    wanted = {key: environ.get(key) or value for key, value in values.items()}
+    try:
+        _check_values({key: value for key, value in wanted.items() if not value.startswith("<")})  # what is no secret yet
+    except BadConfiguration:
+        wanted = values
+    project = wanted.pop(_PROJECT_NAME_KEY)
+    wanted["WORKERS"] = wanted["WORKERS"].lstrip("0")  # as in `load`
+    return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, project, saved=False)
+
+
+def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released: bool = True) -> tuple[Settings, list[str]]:
+    """Read ``.env``, first making it, or completing it, from ``.env.example``.
+
+    Args:
+        root: the checkout's folder.
+        environ: the process's environment; a key set there wins over ``.env``, as it does for Docker Compose.
+        write: False leaves the file as it is, or missing.
+        released: False leaves out the release that RELEASE_FILE names.
+
+    Returns:
+        The settings, and the keys that were written to ``.env`` just now (usually none).
+
+    Raises:
+        BadConfiguration: a line of ``.env`` cannot be read, a value is not what its key needs, or there is no such release.
+    """
+    example = (root / ".env.example").read_text(encoding="utf-8")
+    path = root / ".env"
+    there = path.exists()
+    known = defaults(root, {}).values
+    text = _read(path, example)
+    _check_lines(text, {*known, _PROJECT_NAME_KEY})
+    completed, made = complete(text, example)
+    if made and write:
+        try:
+            _write_private(path, completed, new=not there)
+        except FileExistsError:  # another command was first
+            return load(root, environ, released=released)
+    if write and there:
+        keep_private(path)
+
+    in_file = dotenv_values(stream=io.StringIO(completed), interpolate=False)
+    values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
+    project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
+    _check_values({**values, _PROJECT_NAME_KEY: project})
+    values.update(postgres_memory(values["POSTGRES_MEMORY"]))
+    values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files distinguish some from nothing
+    values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # as Prefect wants it
+    if not released:
+        values["RELEASE_FILE"] = ""
+    if values["RELEASE_FILE"]:
+        values |= release.read(release.noted(root, values["RELEASE_FILE"])).settings(root)
+    values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
+    return Settings(root, values, project, saved=there or write), made
+
+
+def keep_private(path: Path) -> None:
+    """Take from a file or folder what rights others have to it; on Windows they follow from the folder that it is in."""
+    mode = path.stat().st_mode
+    if os.name == "posix" and mode & 0o077:
+        with contextlib.suppress(PermissionError):  # it is another account's, who sees to it
+            path.chmod(stat.S_IMODE(mode) & 0o700)
+
+
+def _source(root: Path, values: Mapping[str, str]) -> str:
+    """The dbt project's folder; a relative one is the checkout's."""
+    return os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
+
+
+def for_compose(value: str) -> str:
+    """A value for a file that only Compose reads: it takes what is in single quotes as it is, and has no way to put one there."""
+    if "'" not in value:
+        return f"'{value}'"
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{quoted}"'
+
+
+def assign(root: Path, key: str, value: str) -> None:
+    """Give ``key`` another value in ``.env``: in its own line, where its default stands, or in a new one; all else stays as it is."""
+    path = root / ".env"
+    _check_control(key, value)
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
+    lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
+    places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
+    places += [number for number, old in enumerate(lines) if old.startswith(f"#{key}=")]
+    if places:
+        lines[places[0]] = line
+    else:
+        lines.append(line)
+    _write_private(path, "\n".join(lines) + "\n", new=False)
+
+
+def fresh(example: str) -> str:
+    """A new ``.env``: ``example`` with a # before each default. A default that moves with a later version must not stay behind in it."""
+
+    def shown(line: str) -> str:
+        match = _ASSIGNMENT.match(line)
+        return f"#{line}" if match and match[2] not in _MAKERS else line
+
+    return "\n".join(map(shown, _LINE_END.split(example)))
+
+
+def complete(text: str, example: str) -> tuple[str, list[str]]:
+    """Put a secret wherever ``text`` has a placeholder, or nothing, for one, and add the secrets of ``example`` that it lacks.
+
+    Everything else in ``text``, comments included, stays as it is.
+
+    Returns:
+        The completed text, and the keys for which a secret was made.
+    """
+    secret = {match[1]: match[2] for match in map(_ASSIGNMENT.match, example.splitlines()) if match and match[2] in _MAKERS}
+    made: list[str] = []
+    present: set[str] = set()
+
+    def filled(line: str) -> str:
+        match = _ASSIGNMENT.match(line)
+        if not match:
+            return line
+        key, value = match.groups()
+        present.add(key)
+        kind = value or secret.get(key, "")
+        if kind not in _MAKERS:
+            return line
+        made.append(key)
+        return f"{key}={_MAKERS[kind]()}"
+
+    lines = [filled(line) for line in _LINE_END.split(text.removesuffix("\n"))]
+    lines += [filled(f"{key}=") for key in secret if key not in present]
+    return "\n".join(lines) + "\n", made
+
+
+def _read(path: Path, example: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return fresh(example)
+    except UnicodeDecodeError as error:
+        why = f"Byte {error.start + 1} is no UTF-8."
+        raise BadConfiguration(".env is not a text in UTF-8.", why, "Save it as UTF-8, without other encodings.") from None
+    except OSError as error:
+        hint = "Move it away; the next command writes a new one." if path.is_dir() else "sudo chown $USER .env && chmod 600 .env"
+        raise BadConfiguration(".env cannot be read.", error.strerror or str(error), hint) from None
+
+
+def _check_lines(text: str, known: Collection[str]) -> None:
+    """Make sure that every line is an assignment which python-dotenv and Docker Compose can both read.
+
+    What they read differs in details still; the commands hand their own reading to Compose as variables, which win.
+    """
+    lines: dict[str, int] = {}
+    for binding in parse_stream(io.StringIO(text, newline="")):
+        if binding.key is None and not binding.error:
+            continue
+        source = binding.original.string.lstrip()
+        blank = binding.original.string.removesuffix(source)
+        number = binding.original.line + len(_LINE_END.findall(blank))  # the parser counts from the blank lines before
+        match = _ASSIGNMENT.match(source)
+        if binding.error or match is None:
+            raise BadConfiguration(
+                f".env cannot be read: line {number} is not KEY=value.",
+                f"The line begins: {_LINE_END.split(source)[0].partition('=')[0][:40]}",
+                "Correct the line, or put # before it.",
+            )
+        key, value = match.groups()
+        if "$" in (binding.value or "") and not value.startswith("'"):
+            raise BadConfiguration(
+                f".env line {number}: the value of {key} has a $.",
+                "Docker Compose takes it for a variable.",
+                f"Put the value in single quotes: {key}='...'",
+            )
+        if key in lines:
+            raise BadConfiguration(
+                f".env has {key} twice, in the lines {lines[key]} and {number}.", "Only one can count.", "Delete one of the lines."
+            )
+        lines[key] = number
+    for key in lines.keys() - known:
+        for near in difflib.get_close_matches(key.upper(), known, n=1, cutoff=_MISSPELT):
+            raise BadConfiguration(
+                f".env line {lines[key]}: {key} is no setting; did you mean {near}?",
+                "It is so near to one that it would be missed.",
+                f"Call it {near}, or something else altogether.",
+            )
+
+
+def _check_control(key: str, value: str) -> None:
+    if _CONTROL.search(value):
+        raise BadConfiguration(
+            f"The value of {key} has a character that no program takes.", "It is invisible, or not text.", f"Set {key} in .env."
+        )
+
+
+def _check_values(values: Mapping[str, str]) -> None:
+    """Make sure that every value is what its key needs.
+
+    Raises:
+        BadConfiguration: one is not.
+    """
+    used: dict[str, str] = {}
+    for key, value in values.items():
+        _check_control(key, value)
+        # The password is a part of a connection URL.
+        if key.endswith(("_DB_PASSWORD", "REDIS_PASSWORD")) and not _URL_SAFE.fullmatch(value):
+            raise BadConfiguration(
+                f"{key} has a character that means something in a connection URL.",
+                "Letters, digits and - . _ ~ are allowed.",
+                f"Set {key} in .env to another value, or to nothing: then one is made.",
+            )
+        if key.endswith("_PORT"):
+            if not _PORT.fullmatch(value) or int(value) > 65535:
+                raise BadConfiguration(
+                    f"{key} is {value[:40]!r}, which is not a port.", "A port is a number from 1 to 65535.", f"Set {key} in .env."
+                )
+            if other := used.get(value):
+                raise BadConfiguration(
+                    f"{other} and {key} are both {value}.", "Each service needs a port of its own.", f"Set {key} in .env to a free port."
+                )
+            used[value] = key
+    if not _WEBHOOK.fullmatch(values["ALERT_WEBHOOK"]):  # a secret, which the message does not show
+        raise BadConfiguration(
+            "ALERT_WEBHOOK is no address of a webhook.", "It begins with https:// or http://, or is empty.", "Set ALERT_WEBHOOK in .env."
+        )
+    for key, pattern, allowed in _WORDS:
+        if not pattern.fullmatch(values[key]):
+            raise BadConfiguration(f"{key} is {values[key][:40]!r}.", f"It is {allowed}.", f"Set {key} in .env.")
+
+
+def postgres_memory(wanted: str) -> dict[str, str]:
+    """What the compose file gives to PostgreSQL, for so many MiB of memory; by default a quarter of this machine's.
+
+    The shares are those that PostgreSQL's manual begins with: a quarter for its own cache, the rest for the system's cache of its
+    files. A sort or hash may take a 64th, of which dbt's four threads have a few at once; parallel ones share it in ``/dev/shm``.
+    """
+    if not wanted:
+        import psutil
+
+        wanted = str(max(1024, psutil.virtual_memory().total // 4 >> 28 << 8))  # in steps, so that it is the same after a restart
+    shares = {"SHARED_BUFFERS": 4, "EFFECTIVE_CACHE_SIZE": 2, "WORK_MEM": 64, "MAINTENANCE_WORK_MEM": 8, "SHM_SIZE": 2}
+    memory = int(wanted)
+    return {"POSTGRES_MEMORY": wanted, **{f"POSTGRES_{name}": f"{memory // share}MB" for name, share in shares.items()}}
+
+
+def _write_private(path: Path, text: str, *, new: bool) -> None:
+    """Write ``path`` at once, readable by its owner alone (mkstemp makes the file 0600); a ``new`` one replaces no other.
+
+    Raises:
+        FileExistsError: ``path`` should be new, and is there.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        if new:
+            with contextlib.suppress(PermissionError, NotImplementedError):  # some file systems know no links
+                os.link(temporary, path)
+                return
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

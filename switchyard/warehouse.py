@@ -1,0 +1,149 @@
+"""What the commands that replace or copy the warehouse's data have in common: a server, questions, and nobody at work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from switchyard import console, lifecycle, pipeline
+from switchyard import project as projects
+from switchyard.errors import BadUsage, NotHealthy, RunInProgress, StackError
+from switchyard.runner import Result
+from switchyard.runtime import POSTGRES, Runtime
+
+TIMEOUT = 120  # seconds that PostgreSQL may take to start
+
+_DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
+# `public` is that of the database's owner, and counts where anything is in it.
+_SCHEMAS = """
+select nspname from pg_namespace as schema
+where pg_has_role(nspowner, 'usage')
+and (nspname <> 'public' or exists (select from pg_class where relnamespace = schema.oid)
+     or exists (select from pg_proc where pronamespace = schema.oid))
+order by nspname
+"""
+# Whoever waits for a command inside a transaction is in the middle of something as well.
+_BUSY = """
+select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
+              date_trunc('second', state_change), left(regexp_replace(query, '\\s+', ' ', 'g'), 80))
+from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
+"""
+
+LOOK = 10  # seconds: how often a run's locks are looked at, and how long a node may wait before it is shown
+# dbt puts the node into a comment before its query.
+_WAITING = f"""
+select format('%s waits for a lock that process %s of PostgreSQL has (role %s%s%s)',
+              coalesce(substring(waiting.query from '"node_id": "([^"]+)"'), nullif(waiting.application_name, ''), 'dbt'),
+              blocking.pid, blocking.usename,
+              ', since ' || to_char(blocking.xact_start, 'HH24:MI:SS TZ'),
+              -- what another role's session does is not shown to dbt's
+              ': ' || left(regexp_replace(nullif(blocking.query, '<insufficient privilege>'), '/\\*.*\\*/|\\s+', ' ', 'g'), 80))
+from pg_stat_activity as waiting
+cross join unnest(pg_blocking_pids(waiting.pid)) as blocker (pid)
+join pg_stat_activity as blocking on blocking.pid = blocker.pid
+where waiting.usename = current_user
+and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now() - interval '{LOOK} s'
+"""
+
+
+@contextmanager
+def watched(runtime: Runtime) -> Iterator[None]:
+    """Show who waits for whose lock: a node of a run that is followed, or a backup. Both would stand still without a word."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        shown: set[str] = set()
+        while not ended.wait(LOOK):
+            with suppress(StackError, OSError):  # the project may just be edited, and who asked for the run may have gone
+                if not runtime.project.shared:
+                    return
+                for line in query(runtime, _WAITING):
+                    if line not in shown and not ended.is_set():
+                        console.advice(line)
+                        shown.add(line)
+
+    if not runtime.runner.dry:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def server(runtime: Runtime) -> Iterator[None]:
+    """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
+    up = [service.name for service in runtime.services() if service.up]
+    if POSTGRES not in up:
+        lifecycle.build(runtime, runtime.outdated([POSTGRES], baked=False))
+    try:
+        with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
+            runtime.start_postgres(TIMEOUT, waiting.detail)
+        with watched(runtime):
+            yield
+    finally:
+        if not up:
+            with console.Waiting("stop", "PostgreSQL") as waiting:
+                runtime.down(waiting.detail)
+
+
+def require_shared(runtime: Runtime, command: str) -> None:
+    """Make sure that the project's data is in the stack's own PostgreSQL.
+
+    Raises:
+        BadUsage: it is in the warehouse that the project's profile names.
+    """
+    if not runtime.project.shared:
+        raise BadUsage(
+            f"`{command}` works on the stack's PostgreSQL, and the data of {runtime.project.name} is not there.",
+            f"Its profile names another warehouse ({runtime.project.adapter}).",
+            "Ask it through dbt: invoke dbt show --inline 'select 1'   (WAREHOUSE=shared in .env takes the stack's PostgreSQL)",
+        )
+
+
+def query(runtime: Runtime, statement: str, database: str | None = None) -> list[str]:
+    """The rows of one column, asked as the role ``dbt`` in the project's database, or another one.
+
+    Raises:
+        NotHealthy: the server does not answer, or not with rows.
+    """
+    args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero"]
+    args += ["--dbname", database or projects.database(runtime.settings)]
+    argv, env = runtime.client("psql", *args, "--command", statement)
+    found = runtime.runner.ask(argv, env)
+    if found.code and not runtime.runner.dry:
+        raise NotHealthy("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
+    return [row for row in found.stdout.split("\0") if row.strip()]
+
+
+def change(runtime: Runtime, statement: str) -> Result:
+    """Run a statement that changes something, as the role ``dbt`` in the project's database."""
+    argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", projects.database(runtime.settings), "--command", statement)
+    return runtime.runner.change(argv, env=env)
+
+
+def schemas(runtime: Runtime, database: str | None = None) -> list[str]:
+    """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
+    return query(runtime, _SCHEMAS, database)
+
+
+def databases(runtime: Runtime) -> list[str]:
+    """The databases in which the role ``dbt`` may make schemas: one for each project."""
+    return query(runtime, _DATABASES)
+
+
+def refuse_while_busy(runtime: Runtime, command: str) -> None:
+    """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand.
+
+    Raises:
+        RunInProgress: somebody is at work; ``command`` is what to type afterwards.
+    """
+    runs = pipeline.active_runs(runtime)
+    busy = query(runtime, _BUSY)
+    if runs or busy:
+        raise RunInProgress(
+            f"A run is in progress: {', '.join(run.job for run in runs)}." if runs else "Somebody works on the data.",
+            "\n".join(map(str, runs or busy)),
+            f"Wait for its end, then: {command}",
+        )
