@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from switchyard.lifecycle import Runs
     from switchyard.release import Release
-    from switchyard.runtime import Runtime
+    from switchyard.runtimes.runtime import Runtime
     from switchyard.settings import Settings
 
     P = ParamSpec("P")
@@ -118,15 +118,16 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 def runtime_of(
     c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False, leaving: bool = False
 ) -> Runtime:
-    """The runtime that the task drives; `switchyard.runtime.choose` says which one that is.
+    """The runtime that the task drives; `switchyard.runtimes.choice.choose` says which one that is.
 
     ``leaving`` is for what only looks, stops, or leaves a release: it needs no file of one.
     """
-    from switchyard import console, neighbours, orchestrators, runtime, settings
-    from switchyard.docker import Docker
-    from switchyard.native import Native
+    from switchyard import console, neighbours, orchestrators, settings
     from switchyard.release import NoRelease
     from switchyard.runner import Runner
+    from switchyard.runtimes import choice
+    from switchyard.runtimes.docker.runtime import Docker
+    from switchyard.runtimes.native.runtime import Native
 
     console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
@@ -154,7 +155,7 @@ def runtime_of(
     def choose(loaded: Settings) -> tuple[Runtime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
         runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
-        return runtime.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
+        return choice.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
 
     as_started, others = (loaded, []) if new_ports else loaded.as_started()
     chosen, reason = choose(as_started)
@@ -625,8 +626,8 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
     """Build images that hold the project, run it on them, push them, and write a file for invoke up --release."""
     from bench import harness
     from switchyard import console, orchestrators, publish
-    from switchyard.docker import Docker
     from switchyard.errors import EngineMissing
+    from switchyard.runtimes.docker.runtime import Docker
 
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke release --orch")
     with changing(c, "release", "docker") as chosen:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.stand import Stand
-from switchyard import docker
 from switchyard.errors import StackError
-from switchyard.native import Native
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.native.runtime import Native
 
 EMPTY = 'from invoke import task\n\n\n@task\ndef nothing(c):\n    """Do nothing."""\n'
 TIMES = 5  # as many measurements as rounds: each takes a fraction of a second
@@ -45,11 +45,13 @@ def _needed(stand: Stand) -> tuple[str, Callable[[], object]]:
     """What `invoke status` must ask at least: the engine for its containers, or without one, every service how it does."""
     native = stand.driver
     if not isinstance(native, Native):
-        return "docker ps", lambda: stand.command(docker.ps_argv(stand.settings))
+        return "docker ps", lambda: stand.command(argv.ps(stand.settings))
 
     def side_by_side() -> None:
         with ThreadPoolExecutor() as pool:
-            well = pool.map(lambda record: native.well(stand.orchestrators[record.orchestrator], record), native.processes.records())
+            well = pool.map(
+                lambda record: native.machine.well(stand.orchestrators[record.orchestrator], record), native.processes.records()
+            )
             if not all(well):
                 raise StackError("A service that was healthy is not any more.", "", "invoke doctor")
 

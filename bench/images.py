@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.stand import Stand
-from switchyard import docker
 from switchyard.fingerprints import BASE_IMAGE_KEYS
+from switchyard.runtimes.docker import argv
 
 MODEL = "models/staging/shop/stg_shop__orders.sql"
 LIST = "find / -xdev -type f -printf '%s\\t%T@\\t%p\\n'"
@@ -23,7 +23,7 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
     bases = [stand.settings[key] for key in BASE_IMAGE_KEYS]
     for name in stand.names():
         stand.invoke("build", "--orch", name)
-        title, image = stand.orchestrators[name].title, docker.image_name(stand.settings, name)
+        title, image = stand.orchestrators[name].title, argv.image_name(stand.settings, name)
         layers = {base: _layers(stand, base) for base in bases}
         own = _layers(stand, image)
         # The longest: one base image may be made from another.

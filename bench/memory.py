@@ -18,8 +18,8 @@ from bench.harness import Figure
 from bench.stand import Stand
 from switchyard import checks
 from switchyard.errors import StackError
-from switchyard.native import Native
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.native.runtime import Native
+from switchyard.runtimes.runtime import POSTGRES
 
 T = TypeVar("T")
 

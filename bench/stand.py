@@ -18,12 +18,17 @@ from typing import Any
 
 import psutil
 
-from switchyard import ROOT, bootstrap, checks, docker, neighbours, orchestrators, plan, ports, runtime, settings
+from switchyard import ROOT, bootstrap, checks, neighbours, orchestrators, ports, settings
 from switchyard.errors import BadUsage, StackError
-from switchyard.native import Native, located
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.override import override
+from switchyard.runtimes.docker.runtime import Docker
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.native.machine import located
+from switchyard.runtimes.native.runtime import Native
+from switchyard.runtimes.runtime import Runtime
 
 # Of this checkout alone: another one's may be measured on at the same time.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
@@ -68,11 +73,11 @@ class Stand:
         return settings.load(self.folder, self.env)[0]
 
     @cached_property
-    def driver(self) -> runtime.Runtime:
+    def driver(self) -> Runtime:
         """The runtime itself, for what no command does."""
         runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": self.name})
         if self.runtime == "docker":
-            return docker.Docker(self.settings, self.orchestrators, runner, self.env)
+            return Docker(self.settings, self.orchestrators, runner, self.env)
         return Native(self.settings, self.orchestrators, runner, self.env)
 
     def possible(self) -> list[str]:
@@ -127,16 +132,16 @@ class Stand:
     def start(self, name: str) -> None:
         """The bare start of an orchestrator, with PostgreSQL up: nothing is checked, and nothing is printed."""
         target = self.orchestrators[name]
-        if self.runtime == "docker" and not docker.override(target, self.driver.project, baked=False):
-            self.command(docker.compose(self.settings, target.file, "up", "-d", "--wait"))
+        if self.runtime == "docker" and not override(target, self.driver.project, baked=False):
+            self.command(argv.compose(self.settings, target.file, "up", "-d", "--wait"))
         else:
             self.driver.start(target, baked=False, timeout=300, on_line=lambda _: None)
 
     def replace(self, old: str, new: str) -> None:
         """Replace one orchestrator by another by hand: everything of the one file down, everything of the other up."""
         if self.runtime == "docker":
-            self.command(docker.compose(self.settings, self.orchestrators[old].file, "down"))
-            self.command(docker.compose(self.settings, self.orchestrators[new].file, "up", "-d", "--wait"))
+            self.command(argv.compose(self.settings, self.orchestrators[old].file, "down"))
+            self.command(argv.compose(self.settings, self.orchestrators[new].file, "up", "-d", "--wait"))
         else:
             self.invoke("down")
             self.invoke("up", "--orch", new)
@@ -152,18 +157,17 @@ class Stand:
             postgres = self.driver.postgres
             return self.command(postgres.psql("postgres", database, *options), script, {**self.env, **postgres.psql_env("postgres")})
         psql = ["psql", "--username", "postgres", "--dbname", database, *options]
-        file = docker.postgres_file(self.settings)
-        return self.command(docker.exec_argv(self.settings, file, POSTGRES, psql, user="postgres"), script)
+        return self.command(argv.on_server(self.settings, psql), script)
 
-    def execute(self, name: str, argv: Sequence[str], stdin: str = "") -> str:
+    def execute(self, name: str, command: Sequence[str], stdin: str = "") -> str:
         """Run a command where an orchestrator runs dbt: in its container, or in its environment."""
         orchestrator = self.orchestrators[name]
         if isinstance(self.driver, Native):
             process = orchestrator.process(orchestrator.dbt)
             env = plan.environment(self.settings, orchestrator, process, {}, self.env, self.driver.project)
             home = plan.Folders(self.folder, name).home  # where a container has its working folder
-            return self.command([located(argv[0], env), *argv[1:]], stdin, env, home)
-        return self.command(docker.exec_argv(self.settings, orchestrator.file, orchestrator.dbt, argv), stdin)
+            return self.command([located(command[0], env), *command[1:]], stdin, env, home)
+        return self.command(argv.execute(self.settings, orchestrator.file, orchestrator.dbt, command), stdin)
 
 
 @contextmanager

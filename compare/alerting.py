@@ -18,7 +18,7 @@ from compare.report import Report
 from compare.start import lines
 from compare.trial import Trial, afterwards
 from switchyard.errors import StackError
-from switchyard.native import Native
+from switchyard.runtimes.native.runtime import Native
 
 WEBHOOK = Row(
     "webhook",

@@ -12,9 +12,9 @@ from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.start import folder_size
 from compare.trial import Trial
-from switchyard import plan
 from switchyard.errors import StackError
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.runtime import POSTGRES
 
 MEMORY = Row("idle_memory", "Idle memory", "All services and PostgreSQL, after a run; what processes share counts once (Linux).", "MiB")
 CPU = Row("idle_cpu", "Idle CPU", "Processor time of all services and PostgreSQL, while nothing runs.", "% of a core")

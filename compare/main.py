@@ -23,13 +23,13 @@ from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
 from compare.trial import Subject, Trial
 from rundbt import jobs
-from switchyard import ROOT, console, environments, orchestrators, plan, settings
+from switchyard import ROOT, caller, console, environments, orchestrators, settings
 from switchyard import project as projects
 from switchyard.errors import BadUsage, StackError
 from switchyard.fingerprints import BASE_IMAGE_KEYS
 from switchyard.project import Project
 from switchyard.runner import Runner
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.runtime import POSTGRES
 
 SECTIONS = (
     start.SECTION,
@@ -211,7 +211,7 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
         for name in names:
             waiting.detail(f"building {report.titles[name]}; {left(began, done, expected)}")
             try:
-                stand.driver.build([POSTGRES, name], on_line=lambda _: None)
+                stand.driver.images.build([POSTGRES, name], on_line=lambda _: None)
             except StackError as error:
                 broken[name] = reason(error)
             done += BUILD_S
@@ -315,7 +315,7 @@ def page(report: Report, folder: Path, pictures: Path) -> None:
     Raises:
         StackError: it could not be made.
     """
-    env = {**plan.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib")}
+    env = {**caller.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib")}
     argv = [str(environment()), "-I", "-X", "utf8", str(Path(__file__).with_name("page.py")), str(folder / "report.html"), str(pictures)]
     done = subprocess.run(argv, env=env, input=json.dumps(report.view(SECTIONS)), capture_output=True, text=True, encoding="utf-8")
     if done.returncode:

@@ -21,7 +21,7 @@ from compare.report import Report
 from compare.trial import Trial
 from rundbt import api
 from switchyard.errors import StackError
-from switchyard.native import Native
+from switchyard.runtimes.native.runtime import Native
 
 NO_PASSWORD = Row(
     "no_password",

@@ -18,7 +18,7 @@ from compare.model import Found, Row, Scenario, Section
 from compare.products import Key, Product, Thing, product, texts
 from compare.report import Report
 from compare.trial import Trial, afterwards
-from switchyard import plan
+from switchyard import caller
 from switchyard.errors import StackError
 
 RULE = "as a thing of its own under their name: a task, an asset, an asset check, a task run, an event on an asset."
@@ -238,7 +238,13 @@ def shoot(python: Path, asked: dict[str, Any]) -> list[str]:
     argv = [str(python), "-I", "-X", "utf8", str(Path(__file__).with_name("shots.py"))]
     try:
         done = subprocess.run(
-            argv, env=plan.inherited(os.environ), input=json.dumps(asked), capture_output=True, text=True, encoding="utf-8", timeout=LONGEST
+            argv,
+            env=caller.inherited(os.environ),
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=LONGEST,
         )
     except subprocess.TimeoutExpired:
         return [f"no picture within {LONGEST} s"] * len(asked["pictures"])

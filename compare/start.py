@@ -16,9 +16,10 @@ from bench.run import bare
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import LOG_STATEMENTS, Trial
-from switchyard import docker, plan
 from switchyard.errors import StackError
 from switchyard.orchestrators import Orchestrator
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.native import plan
 
 FIRST = Row(
     "first_green",
@@ -67,7 +68,7 @@ def counted(trial: Trial) -> Iterator[Found]:
     stand, orchestrator = trial.stand, trial.stand.orchestrators[trial.name]
     yield Found(SERVICES.id, len(orchestrator.services))
     if stand.runtime == "docker":
-        size = images.size(stand, docker.image_name(stand.settings, trial.name))
+        size = images.size(stand, argv.image_name(stand.settings, trial.name))
     else:
         size = folder_size(plan.Folders(stand.folder, trial.name).environment)
     yield Found(SIZE.id, size / 1e6)

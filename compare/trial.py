@@ -25,11 +25,12 @@ import yaml
 from bench import memory
 from bench.run import LOG_CONNECTIONS, Typed, bare, server_log, typed
 from bench.stand import Stand
-from switchyard import bootstrap, docker, pipeline
+from switchyard import bootstrap, pipeline
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, StackError
-from switchyard.native import Native
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.native.runtime import Native
+from switchyard.runtimes.runtime import POSTGRES
 
 # dbt writes the node before each of its statements, unless the project has a query-comment of its own.
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"
@@ -421,8 +422,7 @@ class Trial:
                 place = undo.enter_context(small_file_system(driver))
             else:
                 place = f"/tmp/{FULL}"
-                file = docker.postgres_file(self.stand.settings)
-                inside = partial(docker.exec_argv, self.stand.settings, file, POSTGRES, user="postgres")
+                inside = partial(argv.on_server, self.stand.settings)
                 self.stand.command(inside(["mkdir", place]))
                 undo.callback(self.stand.command, inside(["rm", "-r", place]))
             made = f"create tablespace {FULL} location {bootstrap.literal(place)};"

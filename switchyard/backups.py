@@ -17,7 +17,7 @@ from switchyard import bootstrap, console, faults, warehouse
 from switchyard import project as projects
 from switchyard.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from switchyard.runner import shown
-from switchyard.runtime import Runtime
+from switchyard.runtimes.runtime import Runtime
 from switchyard.settings import PROJECT_NAME, keep_private
 
 FOLDER = "backups"
@@ -85,7 +85,7 @@ def before_deletion(runtime: Runtime) -> None:
     Raises:
         StackError: it could not be made; the next step is a deletion without one.
     """
-    if not runtime.has_data():
+    if not runtime.data.exists():
         return
     try:
         with warehouse.server(runtime):
@@ -136,7 +136,7 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
                 target.parent.mkdir(mode=0o700, exist_ok=True)
                 keep_private(target.parent)
             _require_free(target)
-    if not runtime.has_data():
+    if not runtime.data.exists():
         raise BadBackup("There is nothing to back up.", f"The runtime {runtime.name} has no data.", "invoke up run")
     with warehouse.server(runtime):
         schemas = warehouse.schemas(runtime, database)

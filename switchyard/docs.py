@@ -8,7 +8,7 @@ from functools import partial
 
 from switchyard import console
 from switchyard.errors import NothingActive, PortInUse, RunFailed
-from switchyard.runtime import Runtime
+from switchyard.runtimes.runtime import Runtime
 
 PAGE = "static_index.html"  # all of the docs in one file
 

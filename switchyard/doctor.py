@@ -16,13 +16,14 @@ from pathlib import Path
 
 from switchyard import checks, console, diagnosis, orchestrators, settings
 from switchyard.checks import Check
-from switchyard.docker import Docker
 from switchyard.errors import BadConfiguration, StackError, name_the_shell
 from switchyard.fingerprints import BASE_IMAGE_KEYS
-from switchyard.native import Native
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
-from switchyard.runtime import Runtime, choose
+from switchyard.runtimes.choice import choose
+from switchyard.runtimes.docker.runtime import Docker
+from switchyard.runtimes.native.runtime import Native
+from switchyard.runtimes.runtime import Runtime
 from switchyard.settings import Settings
 
 KNOWN_DBT = ("1.11.", "1.12.")  # as in rundbt/dbt_internals.py
@@ -118,7 +119,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     except StackError:  # the rest is looked at where that is possible
         runtime = native
     targets = [target for target in known.values() if not runtime.unsupported(target)]
-    yield from runtime.checks(targets)
+    yield from runtime.checks.of(targets)
 
 
 def _engine(docker: Docker) -> str:

@@ -12,13 +12,15 @@ import yaml
 from dotenv import dotenv_values
 
 from rundbt import jobs
-from switchyard import bootstrap, docker
+from switchyard import bootstrap
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator
-from switchyard.plan import SETTING
 from switchyard.project import Project
 from switchyard.release import Release
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.override import WAREHOUSE_VOLUME, embedded
+from switchyard.runtimes.native.plan import SETTING
+from switchyard.runtimes.runtime import POSTGRES
 from switchyard.settings import Settings
 
 INIT = "postgres-init.sql"
@@ -43,12 +45,12 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         project: the release's project.
         release: whose images run.
     """
-    own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, docker.postgres_file(settings)))
+    own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, argv.postgres_file(settings)))
     services = {POSTGRES: service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
     # Under another name in `.env`, where the stack may have one of the same.
     variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}}}" for key in asked(project)}, "volumes": []}
-    if docker.embedded(project):
-        variables["volumes"] = [f"{docker.WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
+    if embedded(project):
+        variables["volumes"] = [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
     for name, body in own["services"].items():
         if "extends" in body:
             file = target.file.with_name(body["extends"]["file"])
@@ -63,8 +65,8 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro")
     content: dict[str, Any] = {"name": f"{plain_name(project)}-{target.name}", "services": services}
     content["volumes"] = {**shared.get("volumes", {}), **own.get("volumes", {})}
-    if docker.embedded(project):
-        content["volumes"][docker.WAREHOUSE_VOLUME] = None
+    if embedded(project):
+        content["volumes"][WAREHOUSE_VOLUME] = None
     makers = dotenv_values(settings.root / ".env.example", interpolate=False)
     text = f"# {project.name} on {target.title}, release {release.tag}. Yours from now on; README.md says how to start it.\n"
     text += yaml.dump(content, Dumper=Plain, sort_keys=False, width=1000)

@@ -15,13 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from switchyard import certificates, diagnosis, fingerprints, plan
+from switchyard import caller, certificates, diagnosis, fingerprints
 from switchyard import project as projects
 from switchyard.errors import BuildFailed
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
 from switchyard.runner import Runner
-from switchyard.runtime import POSTGRES, OnLine
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.runtime import POSTGRES, OnLine
 from switchyard.settings import Settings
 
 STAMP = "switchyard-stamp"  # in a folder that is complete: what it was made from, as an image's label
@@ -86,7 +87,7 @@ def build(
     for requirements in orchestrator.native_block.requirements:
         has_dbt = bool(projects.DBT_VERSION.search(_lock(folders, requirements)))
         _virtualenv(folders, requirements, runner, cache, on_line, more if has_dbt else None)
-    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **plan.proxies(environ)}
+    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ)}
     _packages(settings, folders, project, runner, env, on_line)
     on_line("parsing the dbt project")
     _run(runner, [_program("python", env), "-m", "rundbt.project"], lambda _: None, f"The manifest for {folders.name}", env)
@@ -108,7 +109,7 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
     Raises:
         BuildFailed: two packages do not go together; uv's own words say which.
     """
-    folder = plan.built(settings.root)
+    folder = projects.build_folder(settings.root)
     lock = folder / f"requirements-{name}{'-docker' if platform else ''}.txt"
     if runner.dry:
         return lock
@@ -146,7 +147,7 @@ def describe(settings: Settings, project: Project) -> str:
     """The project, and what is locked for it beyond the orchestrators' own locks; see `extra`."""
     if not project.requirements:
         return str(project)
-    base = plan.built(settings.root)
+    base = projects.build_folder(settings.root)
     texts = [path.read_text(encoding="utf-8") for path in base.glob("requirements-*.txt")]
     packages = sorted({package for text in texts for package in re.findall(r"^[\w.-]+==[\w.+!-]+", text, re.M)})
     return f"{project}; " + (f"locked for it in {base}: {', '.join(packages)}" if packages else "its packages are not locked yet")

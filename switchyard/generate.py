@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta, timezone
 from switchyard import ROOT, bootstrap, console, warehouse
 from switchyard import project as projects
 from switchyard.errors import BadUsage, NoSpace, StackError
-from switchyard.runtime import Runtime
+from switchyard.runtimes.runtime import Runtime
 
 FIRST_DAY, LAST_DAY = date(2024, 7, 1), date(2026, 6, 30)  # of the seeds, and of a new shop
 MOST = 100_000_000  # orders, for which the keys of order lines, four to an order, are whole numbers of 32 bits still

@@ -18,12 +18,13 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import docker, eject, environments
+from switchyard import eject, environments
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
-from switchyard.plan import SETTING
 from switchyard.project import Project
 from switchyard.release import Release
+from switchyard.runtimes.docker.override import embedded
+from switchyard.runtimes.native.plan import SETTING
 from switchyard.settings import Settings
 
 FOLDER = "helm"
@@ -54,7 +55,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     if not templates:
         why = f"docker/{target.name}/{FOLDER} has none."
         raise BadUsage(f"There are no values for {target.title}'s charts.", why, f"invoke eject {target.name} --to compose")
-    if docker.embedded(project):
+    if embedded(project):
         why = "Its database is a file in a volume, and on Kubernetes each run is a pod of its own."
         raise BadUsage(f"{project.name} cannot run there: {project.connection}.", why, f"invoke eject {target.name} --to compose")
     repository, _, digest = release.images[target.name].partition("@")

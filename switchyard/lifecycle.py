@@ -13,7 +13,7 @@ from switchyard import console, diagnosis, faults, lock, pipeline
 from switchyard.errors import AlreadyActive, ApiUnusable, BadUsage, EngineMissing, NothingActive, RunInProgress, StackError, StillStarting
 from switchyard.orchestrators import Orchestrator
 from switchyard.release import TAG_KEY, image_key
-from switchyard.runtime import POSTGRES, Runtime
+from switchyard.runtimes.runtime import POSTGRES, Runtime
 
 ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
 
@@ -37,8 +37,8 @@ def _waiting(verb: str, what: str, done: str) -> Iterator[console.Waiting]:
 def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
     """Build the images, or without Docker the environments, of ``names``, one after the other."""
     for name in names:
-        with _waiting("build", f"the {runtime.artifact} for {name}", f"{runtime.artifact.capitalize()} for {name} built") as waiting:
-            runtime.build([name], cache=cache, on_line=waiting.detail)
+        with _waiting("build", f"the {runtime.images.kind} for {name}", f"{runtime.images.kind.capitalize()} for {name} built") as waiting:
+            runtime.images.build([name], cache=cache, on_line=waiting.detail)
 
 
 def pull(runtime: Runtime, target: Orchestrator) -> None:
@@ -58,9 +58,9 @@ def pull(runtime: Runtime, target: Orchestrator) -> None:
             runtime.settings[TAG_KEY],
             "invoke use FOLDER, to build it here; or a release that has it",
         )
-    for name in runtime.outdated([POSTGRES, target.name], baked=True):
+    for name in runtime.images.outdated([POSTGRES, target.name], baked=True):
         with _waiting("pull", f"the image for {name}", f"Image for {name} pulled") as waiting:
-            runtime.build([name], on_line=waiting.detail)
+            runtime.images.build([name], on_line=waiting.detail)
 
 
 def up(
@@ -150,7 +150,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     was_baked = runtime.baked()
     command = f"invoke switch {target.name}"
     with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
-        checked = pool.submit(runtime.preflight, target, baked=baked)
+        checked = pool.submit(runtime.checks.preflight, target, baked=baked)
         if runs is Runs.REFUSE:  # before anybody waits for a build
             _settle(runtime, runs, command)
         checked.result()
@@ -288,14 +288,14 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
 def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> None:
     """Check and build what ``target`` needs, without touching anything that runs."""
     pull(runtime, target)
-    runtime.preflight(target, baked=baked)
+    runtime.checks.preflight(target, baked=baked)
     _build_outdated(runtime, target, baked)
     faults.point("prepared")
 
 
 def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
     """Build what ``target`` needs and is missing or out of date; return whether there was any."""
-    outdated = runtime.outdated([POSTGRES, target.name], baked=baked)
+    outdated = runtime.images.outdated([POSTGRES, target.name], baked=baked)
     build(runtime, outdated)
     return bool(outdated)
 
@@ -323,7 +323,7 @@ def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
     """
     _settle(runtime, runs, "invoke down")
     _down(runtime)
-    console.note(f"  The data is kept in {', '.join(runtime.volumes()) or 'no volume: nothing was ever started'}.")
+    console.note(f"  The data is kept in {', '.join(runtime.data.names()) or 'no volume: nothing was ever started'}.")
 
 
 def _down(runtime: Runtime) -> None:
@@ -345,16 +345,16 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
         BadUsage: something would be deleted, and the answer was not yes.
     """
     _settle(runtime, Runs.REFUSE, "invoke down")
-    doomed_volumes = runtime.volumes() if volumes else []
-    doomed_images = runtime.images() if images else []
+    doomed_volumes = runtime.data.names() if volumes else []
+    doomed_images = runtime.images.names() if images else []
     if doomed_volumes and first:
         first(runtime)
     if doomed_volumes and not yes and not console.confirm(f"Delete {', '.join(doomed_volumes)} and all data in it?"):
         raise BadUsage("Nothing was deleted.", "The question was not answered with yes.", "invoke clean --volumes --yes")
     _down(runtime)
-    runtime.remove_volumes(doomed_volumes)
-    runtime.remove_images(doomed_images)
-    if doomed_images and runtime.cache_note:
-        console.note(runtime.cache_note)
+    runtime.data.remove(doomed_volumes)
+    runtime.images.remove(doomed_images)
+    if doomed_images and runtime.images.cache_note:
+        console.note(runtime.images.cache_note)
     for name in (*doomed_volumes, *doomed_images):
         console.say(f"Would delete {name}") if console.dry else console.ok(f"Deleted {name}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from switchyard import environments
 from switchyard.errors import BadUsage, BuildFailed
 from switchyard.runner import Runner
-from switchyard.runtime import OnLine
+from switchyard.runtimes.runtime import OnLine
 
 FOLDERS = (".", "docker/*", "compare", "tests/standins/*", "tests/fourth/files/docker/*")
 ALWAYS = ("--quiet", "--no-emit-index-url", "--no-annotate", "--no-header")

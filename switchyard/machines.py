@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 
 from switchyard import eject
-from switchyard.docker import OVERLAY
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
-from switchyard.plan import SETTING
 from switchyard.project import FILES, Project
 from switchyard.release import Release
+from switchyard.runtimes.docker.checks import OVERLAY
+from switchyard.runtimes.native.plan import SETTING
 from switchyard.settings import Settings, for_compose
 
 ALONE = "--skip-serve-logs"  # where all services share the volume of the logs

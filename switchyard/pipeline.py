@@ -19,7 +19,7 @@ from switchyard import console, diagnosis, faults, lock
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed
 from switchyard.runner import Result
-from switchyard.runtime import Runtime
+from switchyard.runtimes.runtime import Runtime
 from switchyard.settings import Settings
 
 CANCEL = "   (invoke run --cancel cancels all runs)"

@@ -302,12 +302,17 @@ def folders(project: Project) -> list[Path]:
     return [project.folder, *(place for place in _locals(project.folder) if not place.is_relative_to(project.folder))]
 
 
+def build_folder(root: Path) -> Path:
+    """What `stage` makes, for builds."""
+    return root / ".stack" / "build"
+
+
 def stage(settings: Settings, project: Project) -> Path:
     """Copy what is built in: the project, its packages' files and its profile, into ``.stack/build``; returns that folder.
 
     Docker's build context is the checkout, which the project need not be in.
     """
-    base = settings.root / ".stack" / "build"
+    base = build_folder(settings.root)
     for name in ("project", "deps", "profiles"):
         if (base / name).exists():
             shutil.rmtree(base / name)

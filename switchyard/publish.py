@@ -15,11 +15,12 @@ from bench.stand import stand
 from rundbt import jobs
 from switchyard import console, environments, fingerprints, lifecycle, release
 from switchyard import project as projects
-from switchyard.docker import Docker, image_name
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
 from switchyard.neighbours import CHECKOUT
 from switchyard.project import Project
-from switchyard.runtime import POSTGRES
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.runtime import Docker
+from switchyard.runtimes.runtime import POSTGRES
 
 NAME = f"switchyard-release-{HASH}"  # the compose project of the test
 FOLDER = "releases"
@@ -69,7 +70,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     images = {name: f"{registry}/{name}:{tag}" for name in (POSTGRES, *names)}
     for image in images.values():
         unused(runtime, image)
-    lifecycle.build(runtime, runtime.outdated(images, baked=True))
+    lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
     now = datetime.now(timezone.utc)
     content = {
         "schema": release.SCHEMA,
@@ -94,10 +95,10 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         CHECKOUT: "",  # it is nobody's on this machine
     }
     try:
-        ids = {name: labelled(runtime, image_name(runtime.settings, name), image, labels) for name, image in images.items()}
+        ids = {name: labelled(runtime, argv.image_name(runtime.settings, name), image, labels) for name, image in images.items()}
         tried(runtime, project, {**content, "images": ids}, names)
         folder.mkdir(parents=True, exist_ok=True)
-        runtime.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
+        runtime.images.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
         pushed = {name: push(runtime, image) for name, image in images.items()}
         write(folder, {**content, "images": pushed})
     finally:

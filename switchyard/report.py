@@ -13,7 +13,7 @@ from typing import Any
 from switchyard import console, pipeline, release
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, BadConfiguration
-from switchyard.runtime import Runtime
+from switchyard.runtimes.runtime import Runtime
 
 
 def snapshot(runtime: Runtime) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from switchyard import console, lifecycle, pipeline
 from switchyard import project as projects
 from switchyard.errors import BadUsage, NotHealthy, RunInProgress, StackError
 from switchyard.runner import Result
-from switchyard.runtime import POSTGRES, Runtime
+from switchyard.runtimes.runtime import POSTGRES, Runtime
 
 TIMEOUT = 120  # seconds that PostgreSQL may take to start
 
@@ -76,7 +76,7 @@ def server(runtime: Runtime) -> Iterator[None]:
     """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
     up = [service.name for service in runtime.services() if service.up]
     if POSTGRES not in up:
-        lifecycle.build(runtime, runtime.outdated([POSTGRES], baked=False))
+        lifecycle.build(runtime, runtime.images.outdated([POSTGRES], baked=False))
     try:
         with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
             runtime.start_postgres(TIMEOUT, waiting.detail)

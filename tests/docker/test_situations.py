@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from switchyard import checks, docker, orchestrators, ports, settings
+from switchyard import checks, orchestrators, ports, settings
 from switchyard.runner import Runner
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.runtime import Docker
 
 from ..stacks import POISON, copy_checkout, mostly_long
 from .conftest import PROJECT, DockerStack, python_image
@@ -169,12 +171,12 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
     copy_checkout(root, tmp_path)
     port, name = ports.unused(), f"{PROJECT}-failing-postgres-1"
     loaded, _ = settings.load(tmp_path, {"COMPOSE_PROJECT_NAME": f"{PROJECT}-failing", "POSTGRES_PORT": str(port)})
-    runtime = docker.Docker(loaded, orchestrators.load_all(tmp_path), Runner(loaded.values))
+    runtime = Docker(loaded, orchestrators.load_all(tmp_path), Runner(loaded.values))
     ours = ["--label", f"com.docker.compose.project={loaded.project}", "--label", "com.docker.compose.service=postgres"]
     failing = ["docker", "run", "--detach", "--name", name, *ours, "--restart", "always", "--publish", f"127.0.0.1:{port}:5432"]
     subprocess.check_output([*failing, "--entrypoint", "sh", python_image(), "-c", "sleep 0.1; exit 1"])
     restarts = ["docker", "inspect", "--format", "{{.RestartCount}}", name]
-    check = next(check for check in runtime.checks([]) if check.what == "POSTGRES_PORT")
+    check = next(check for check in runtime.checks.of([]) if check.what == "POSTGRES_PORT")
     said = set()
     try:
         while int(subprocess.check_output(restarts)) < 6:
@@ -311,7 +313,7 @@ def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -
     assert loaded["DBT_PASSWORD"] == password
     runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project})
     file = orchestrators.load_all(tmp_path)["dagster"].file
-    done = runner.ask(docker.compose(loaded, file, "config", "--format", "json"))
+    done = runner.ask(argv.compose(loaded, file, "config", "--format", "json"))
     loaded.write_for_compose()
     env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
     by_hand = subprocess.run(["docker", "compose", "-f", file, "config", "--format", "json"], env=env, capture_output=True, text=True)

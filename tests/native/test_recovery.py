@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from switchyard import launch
+from switchyard.runtimes.native import launch
 
 from ..interruptions import typed
 from ..stacks import DAGSTER, mostly_long, wait_until

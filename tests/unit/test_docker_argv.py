@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from switchyard import docker
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
+from switchyard.runtimes.docker import argv, engine
+from switchyard.runtimes.docker.override import override
 from switchyard.settings import Settings
 
 SETTINGS = Settings(Path("/shop"), {}, "switchyard")
@@ -25,75 +26,75 @@ ON_DAGSTER = [*COMPOSE, "/shop/compose/docker-compose-dagster.yaml"]
 ON_POSTGRES = [*COMPOSE, "/shop/compose/docker-compose-postgres.yaml"]
 
 
-def posix(argv: list[str]) -> list[str]:
+def posix(words: list[str]) -> list[str]:
     """The same list on Windows, where the paths have backslashes."""
-    return [word.replace("\\", "/") for word in argv]
+    return [word.replace("\\", "/") for word in words]
 
 
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
         pytest.param(
-            docker.build_argv(SETTINGS, FILE, "dagster-code"),
+            argv.build(SETTINGS, FILE, "dagster-code"),
             [*ON_DAGSTER, "--progress", "plain", "build", "dagster-code"],
             id="build",
         ),
         pytest.param(
-            docker.build_argv(SETTINGS, FILE, "dagster-code", cache=False),
+            argv.build(SETTINGS, FILE, "dagster-code", cache=False),
             [*ON_DAGSTER, "--progress", "plain", "build", "--no-cache", "dagster-code"],
             id="build --no-cache",
         ),
         pytest.param(
-            docker.build_argv(SETTINGS, FILE, "dagster-code", proxies=["HTTPS_PROXY", "no_proxy"]),
+            argv.build(SETTINGS, FILE, "dagster-code", proxies=["HTTPS_PROXY", "no_proxy"]),
             [*ON_DAGSTER, "--progress", "plain", "build", "--build-arg", "HTTPS_PROXY", "--build-arg", "no_proxy", "dagster-code"],
             id="build behind a proxy, whose password stays out of sight",
         ),
         pytest.param(
-            docker.build_argv(SETTINGS, FILE, "dagster-code", ssh=True),
+            argv.build(SETTINGS, FILE, "dagster-code", ssh=True),
             [*ON_DAGSTER, "--progress", "plain", "build", "--ssh", "default", "dagster-code"],
             id="build with packages from git, by SSH",
         ),
         pytest.param(
-            docker.up_postgres_argv(SETTINGS, 300),
+            argv.up_postgres(SETTINGS, 300),
             [*ON_POSTGRES, "--progress", "plain", "up", "-d", "--no-build", "--wait", "--wait-timeout", "300", "postgres"],
             id="up: PostgreSQL first, without touching an orchestrator",
         ),
         pytest.param(
-            docker.up_argv(SETTINGS, DAGSTER, 300),
+            argv.up(SETTINGS, DAGSTER, 300),
             [*ON_DAGSTER, "--progress", "plain", "up", "-d", "--no-build", "--wait", "--wait-timeout", "300", "--remove-orphans"],
             id="up: the orchestrator, instead of any other",
         ),
         pytest.param(
-            docker.up_argv(SETTINGS, DAGSTER, 60, Path("/shop/.stack/override-dagster.yaml")),
+            argv.up(SETTINGS, DAGSTER, 60, Path("/shop/.stack/override-dagster.yaml")),
             [*ON_DAGSTER, "-f", "/shop/.stack/override-dagster.yaml", "--progress", "plain",
              "up", "-d", "--no-build", "--wait", "--wait-timeout", "60", "--remove-orphans"],
             id="up --baked",
         ),
-        pytest.param(docker.down_argv(SETTINGS, FILE), [*ON_DAGSTER, "--progress", "plain", "down", "--remove-orphans"], id="down"),
+        pytest.param(argv.down(SETTINGS, FILE), [*ON_DAGSTER, "--progress", "plain", "down", "--remove-orphans"], id="down"),
         pytest.param(
-            docker.logs_argv(SETTINGS, FILE, follow=False, tail=100, service=None), [*ON_DAGSTER, "logs", "--tail", "100"], id="logs"
+            argv.logs(SETTINGS, FILE, follow=False, tail=100, service=None), [*ON_DAGSTER, "logs", "--tail", "100"], id="logs"
         ),
         pytest.param(
-            docker.logs_argv(SETTINGS, FILE, follow=True, tail=5, service="postgres"),
+            argv.logs(SETTINGS, FILE, follow=True, tail=5, service="postgres"),
             [*ON_DAGSTER, "logs", "--tail", "5", "--follow", "postgres"],
             id="logs --follow --service",
         ),
         pytest.param(
-            docker.exec_argv(SETTINGS, FILE, "dagster-code", ["python", "/opt/run_job.py", "daily"]),
+            argv.execute(SETTINGS, FILE, "dagster-code", ["python", "/opt/run_job.py", "daily"]),
             [*ON_DAGSTER, "exec", "-T", "dagster-code", "python", "/opt/run_job.py", "daily"],
             id="run",
         ),
         pytest.param(
-            docker.exec_argv(
-                SETTINGS, docker.postgres_file(SETTINGS), "postgres",
-                docker.psql("dbt", "--command", "select 1; -- '$x'"), user="postgres",
+            argv.execute(
+                SETTINGS, argv.postgres_file(SETTINGS), "postgres",
+                argv.psql("dbt", "--command", "select 1; -- '$x'"), user="postgres",
             ),
             [*ON_POSTGRES, "exec", "-T", "--user", "postgres", "postgres",
              "psql", "--no-psqlrc", "--username", "dbt", "--dbname", "airflow", "--command", "select 1; -- '$x'"],
             id="sql: one argument, never a shell",
         ),
         pytest.param(
-            docker.exec_argv(SETTINGS, docker.postgres_file(SETTINGS), "postgres", docker.psql("dbt"), tty=True, user="postgres"),
+            argv.execute(SETTINGS, argv.postgres_file(SETTINGS), "postgres", argv.psql("dbt"), tty=True, user="postgres"),
             [*ON_POSTGRES, "exec", "--user", "postgres", "postgres", "psql", "--no-psqlrc", "--username", "dbt", "--dbname", "airflow"],
             id="sql on a terminal",
         ),
@@ -104,8 +105,14 @@ def test_argv(argv: list[str], expected: list[str]) -> None:
 
 
 def test_only_this_stacks_containers_are_listed() -> None:
-    argv = docker.ps_argv(Settings(Path("/shop"), {}, "other"))
-    assert argv[:6] == ["docker", "ps", "--all", "--no-trunc", "--filter", "label=com.docker.compose.project=other"]
+    assert argv.ps(Settings(Path("/shop"), {}, "other"))[:6] == [
+        "docker",
+        "ps",
+        "--all",
+        "--no-trunc",
+        "--filter",
+        "label=com.docker.compose.project=other",
+    ]
 
 
 def test_services_are_read_from_what_docker_prints() -> None:
@@ -114,7 +121,7 @@ def test_services_are_read_from_what_docker_prints() -> None:
         "1123456789abcdef\tswitchyard-dagster-code-1\tdagster-code\tdagster\ttrue\trunning\tUp 2 seconds (health: starting)\t\n"
         "2123456789abcdef\tswitchyard-dagster-daemon-1\tdagster-daemon\tdagster\t\texited\tExited (137) 3 minutes ago\t/moved/compose\n"
     )
-    (postgres, code, daemon), other = docker.services(text, Path("/shop"))
+    (postgres, code, daemon), other = engine.services(text, Path("/shop"))
     assert other == ""
     assert (postgres.name, postgres.orchestrator, postgres.health, postgres.up, postgres.id) == (
         "postgres",
@@ -133,12 +140,12 @@ def test_containers_of_another_checkout_are_not_this_ones(tmp_path) -> None:
         (tmp_path / name / "tasks.py").touch()
     (tmp_path / "linked").symlink_to(tmp_path / "mine")
     line = "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes\t{}/compose\n"
-    found, other = docker.services(line.format(tmp_path / "linked") + line.format(tmp_path / "other"), tmp_path / "mine")
+    found, other = engine.services(line.format(tmp_path / "linked") + line.format(tmp_path / "other"), tmp_path / "mine")
     assert (len(found), other) == (1, str(tmp_path / "other"))
 
 
 def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
-    assert docker.override(DAGSTER, SHOP, baked=True) == (
+    assert override(DAGSTER, SHOP, baked=True) == (
         "services:\n"
         "  dagster-code:\n"
         '    labels: {switchyard.baked: "true"}\n'
@@ -150,12 +157,12 @@ def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
 
 
 def test_a_project_that_needs_nothing_needs_no_override() -> None:
-    assert docker.override(DAGSTER, SHOP, baked=False) == ""
+    assert override(DAGSTER, SHOP, baked=False) == ""
 
 
 def test_the_override_hands_over_names_of_variables_and_never_a_value() -> None:
     project = replace(SHOP, variables={"DBT_ENV_SECRET_TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/home/me/key.pem")})
-    text = docker.override(DAGSTER, project, baked=False)
+    text = override(DAGSTER, project, baked=False)
     code = yaml.safe_load(text)["services"]["dagster-code"]
     assert code["environment"] == {name: f"${{SWITCHYARD_VALUE_{name}}}" for name in ("DBT_ENV_SECRET_TOKEN", "SWITCHYARD_FILE_KEY")}
     assert posix(code["volumes"]) == ["/home/me/key.pem:/opt/dbt/files/SWITCHYARD_FILE_KEY:ro"]
@@ -164,7 +171,7 @@ def test_the_override_hands_over_names_of_variables_and_never_a_value() -> None:
 
 def test_a_baked_run_keeps_what_the_profile_needs() -> None:
     project = replace(SHOP, shared=False, output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"})
-    lines = docker.override(DAGSTER, project, baked=True)
+    lines = override(DAGSTER, project, baked=True)
     assert 'volumes: !override ["warehouse-volume:/opt/dbt/warehouse"]' in lines
     assert 'volumes: !override ["./dagster.yaml:/dagster.yaml:ro", "warehouse-volume:/opt/dbt/warehouse"]' in lines
     assert lines.endswith("volumes:\n  warehouse-volume:\n")

@@ -23,7 +23,7 @@ from switchyard.errors import (
 )
 from switchyard.lifecycle import Runs
 from switchyard.runner import Runner
-from switchyard.runtime import POSTGRES, Service
+from switchyard.runtimes.runtime import POSTGRES, Service
 from switchyard.settings import Settings
 
 from .test_plan import SETTINGS, SHOP
@@ -42,7 +42,7 @@ class Fake:
     """
 
     name = "fake"
-    artifact = "image"
+    kind = "image"
     cache_note = ""
     beside = None
 
@@ -50,6 +50,8 @@ class Fake:
         self.settings = Settings(root, {**SETTINGS.values, "RELEASE_FILE": ""}, "p")
         self.orchestrators = {one.name: one for one in (OLD, NEW)}
         self.runner = Runner({})
+        self.images = self.checks = self  # one object notes all, in order
+        self.data = Volumes(self)
         self.did: list[str] = []
         self.fails: dict[str, BaseException] = {}
         self._active, self._outdated, self._baked = active, list(outdated), False
@@ -97,16 +99,19 @@ class Fake:
     def unsupported(self, target) -> str:
         return ""
 
-    def volumes(self) -> list[str]:
-        return ["data"]
-
-    def remove_volumes(self, names) -> None:
-        self.did += [f"delete {name}" for name in names]
-
-    def images(self) -> list[str]:
+    def names(self) -> list[str]:
         return ["image"]
 
-    remove_images = remove_volumes
+    def remove(self, names) -> None:
+        self.did += [f"delete {name}" for name in names]
+
+
+class Volumes:
+    """The data of a `Fake`."""
+
+    def __init__(self, fake: Fake) -> None:
+        self.names = lambda: ["data"]
+        self.remove = fake.remove
 
 
 @pytest.fixture

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchyard import native, orchestrators, plan, runtime, settings
+from switchyard import orchestrators, settings
 from switchyard import project as projects
 from switchyard.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
 from switchyard.orchestrators import Native, Orchestrator, Process
-from switchyard.processes import Record
 from switchyard.project import Project
 from switchyard.runner import Runner
+from switchyard.runtimes import choice
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.native.machine import Machine
+from switchyard.runtimes.native.processes import Record
 from switchyard.settings import Settings
 
 VALUES = {
@@ -152,11 +155,13 @@ def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data:
         name="docker",
         require=require,
         running=lambda: "docker" in (up or ""),
-        has_data=lambda: "docker" in data,
-        left_data=lambda: "docker" in data,
+        data=SimpleNamespace(exists=lambda: "docker" in data, noted=lambda: "docker" in data),
     )
     native = SimpleNamespace(
-        name="native", running=lambda: "native" in (up or ""), has_data=lambda: "native" in data, settings={"RUNTIME": setting}
+        name="native",
+        running=lambda: "native" in (up or ""),
+        data=SimpleNamespace(exists=lambda: "native" in data),
+        settings={"RUNTIME": setting},
     )
     return docker, native
 
@@ -177,7 +182,7 @@ def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data:
     ],
 )
 def test_the_runtime_of_a_command(engine, up, setting, asked, data, expected) -> None:
-    chosen, reason = runtime.choose(*machine(engine=engine, up=up, setting=setting, data=data), asked, starting=True)
+    chosen, reason = choice.choose(*machine(engine=engine, up=up, setting=setting, data=data), asked, starting=True)
     assert chosen.name == expected
     assert bool(reason) == (asked is None and (not engine or (data == "native" and not up)))
 
@@ -185,54 +190,54 @@ def test_the_runtime_of_a_command(engine, up, setting, asked, data, expected) ->
 def test_an_empty_stack_is_not_started_in_the_place_of_one_with_data() -> None:
     for starting in (True, False):  # and nobody is shown that nothing is up, or that all is stopped
         with pytest.raises(EngineMissing, match="The data of this stack is in Docker") as caught:
-            runtime.choose(*machine(engine=False, data="docker"), None, starting=starting)
+            choice.choose(*machine(engine=False, data="docker"), None, starting=starting)
         assert "invoke up --runtime native" in caught.value.next
 
 
 def test_data_on_the_other_side_is_said_while_its_engine_is_down() -> None:
-    chosen, reason = runtime.choose(*machine(engine=False, data="docker native"), None, starting=True)
+    chosen, reason = choice.choose(*machine(engine=False, data="docker native"), None, starting=True)
     assert (chosen.name, "The data that this stack has in Docker stays as it is" in reason) == ("native", True)
 
 
 def test_auto_takes_no_guess_which_data_is_meant() -> None:
     with pytest.raises(BadUsage, match="Both runtimes have data"):
-        runtime.choose(*machine(engine=True, data="docker native"), None, starting=True)
+        choice.choose(*machine(engine=True, data="docker native"), None, starting=True)
 
 
 def test_both_are_shown_where_both_are_up() -> None:
-    chosen, reason = runtime.choose(*machine(engine=True, up="docker native"), None)
+    chosen, reason = choice.choose(*machine(engine=True, up="docker native"), None)
     assert (chosen.name, "Both runtimes are up" in reason) == ("native", True)
     with pytest.raises(AlreadyActive, match="native and on docker"):
-        runtime.choose(*machine(engine=True, up="docker native"), None, starting=True)
+        choice.choose(*machine(engine=True, up="docker native"), None, starting=True)
 
 
 @pytest.mark.parametrize(("up", "asked"), [("docker", "native"), ("native", "docker")])
 def test_one_is_refused_while_the_other_is_up(up, asked) -> None:
     with pytest.raises(AlreadyActive, match=f"up on the runtime {up}") as caught:
-        runtime.choose(*machine(engine=True, up=up), asked, starting=True)
+        choice.choose(*machine(engine=True, up=up), asked, starting=True)
     assert caught.value.next == "invoke down"
 
 
 @pytest.mark.parametrize(("up", "setting"), [("docker", "native"), ("native", "docker")])
 def test_other_commands_find_the_one_that_is_up(up, setting) -> None:
-    assert runtime.choose(*machine(engine=True, up=up, setting=setting), None)[0].name == up
+    assert choice.choose(*machine(engine=True, up=up, setting=setting), None)[0].name == up
     with pytest.raises(AlreadyActive):
-        runtime.choose(*machine(engine=True, up=up, setting=setting), None, starting=True)
+        choice.choose(*machine(engine=True, up=up, setting=setting), None, starting=True)
 
 
 def test_docker_that_was_asked_for_is_not_replaced() -> None:
     with pytest.raises(EngineMissing):
-        runtime.choose(*machine(engine=False), "docker")
+        choice.choose(*machine(engine=False), "docker")
 
 
 def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(BadUsage, match="podman"):
-        runtime.choose(*machine(engine=True), "podman")
+        choice.choose(*machine(engine=True), "podman")
 
 
 def test_an_orchestrator_whose_native_file_was_deleted_while_it_ran_is_not_well() -> None:
     gone = replace(SHOP, native=None)
     record = Record("shop-api", "shop", 1, 0.0, {}, "")
-    assert not native.Native(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)
+    assert not Machine(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)
     with pytest.raises(BadConfiguration, match=r"There is no docker/shop/native\.yaml"):
         plan.port_names(gone)

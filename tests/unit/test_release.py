@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from switchyard import orchestrators, project, publish, release, settings
-from switchyard.docker import Docker
 from switchyard.errors import BadConfiguration, BadUsage
 from switchyard.runner import Runner
+from switchyard.runtimes.docker.runtime import Docker
 
 DIGEST = "sha256:" + "a1" * 32
 GOOD = {

@@ -10,19 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from switchyard import bootstrap, certificates
+from switchyard import bootstrap, caller, certificates
+from switchyard import project as projects
 from switchyard.errors import BadConfiguration
 from switchyard.orchestrators import NATIVE, Orchestrator, Process
 from switchyard.project import Project
 from switchyard.settings import Settings
 
-# Of the caller's environment, only what a program needs to find its way on the machine: a DBT_ or PYTHON variable of the
-# user's own must reach the processes as little as it reaches a container.
-_INHERITED = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|TEMP|TMP|SSL_CERT_FILE|SSL_CERT_DIR"
-    r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|PROGRAMDATA|USERPROFILE",
-    re.I,
-)
 SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?+])([^}]*))?\})")
 _PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
 
@@ -64,33 +58,6 @@ def base(root: Path) -> Path:
     return root / ".stack" / "native"
 
 
-def has_home() -> bool:
-    """Whether the account has a home that can be written to, or needs none."""
-    return os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK)
-
-
-def with_home(root: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The caller's environment, with a HOME in the checkout where there is none that can be written to, as uv, dbt and Prefect do."""
-    if has_home():
-        return environ
-    return {**environ, "HOME": str(base(root) / "home")}
-
-
-def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of the caller's environment that every process gets."""
-    return {key: value for key, value in environ.items() if _INHERITED.fullmatch(key)}
-
-
-def proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of the caller's environment that names proxies: for what a build downloads, and nothing that runs later."""
-    return {key: value for key, value in environ.items() if key.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
-
-
-def built(root: Path) -> Path:
-    """What `switchyard.project.stage` makes for builds."""
-    return root / ".stack" / "build"
-
-
 def contract(settings: Settings, folders: Folders, project: Project | None) -> dict[str, str]:
     """The variables that every image sets, with this machine's values, and those that the project asks for.
 
@@ -104,7 +71,7 @@ def contract(settings: Settings, folders: Folders, project: Project | None) -> d
         "PYTHONUNBUFFERED": "1",
         "SWITCHYARD_SOURCE_PATH": settings["SWITCHYARD_SOURCE_PATH"],
         "DBT_PROJECT_DIR": str(folders.environment / "target" / "project"),
-        "DBT_PROFILES_DIR": str(built(settings.root) / "profiles"),
+        "DBT_PROFILES_DIR": str(projects.build_folder(settings.root) / "profiles"),
         "DBT_PACKAGES_PATH": str(folders.environment / "packages"),
         "SWITCHYARD_TARGET_PATH": str(folders.environment / "target"),
         **(_connection(settings, project) if project else {}),
@@ -201,7 +168,7 @@ def environment(
         return {key: expand(str(value), settings, folders, ports) for key, value in values.items()}
 
     own = filled(process.environment if process else orchestrator.native_block.environment)
-    found = {**inherited(environ), **filled(process.container if process else {}), **contract(settings, folders, project), **own}
+    found = {**caller.inherited(environ), **filled(process.container if process else {}), **contract(settings, folders, project), **own}
     programs = [str(folders.virtualenv(requirements) / scripts()) for requirements in orchestrator.native_block.requirements]
     return {**found, "PATH": os.pathsep.join([*programs, environ.get("PATH", os.defpath)])}
 

@@ -16,11 +16,12 @@ from typing import Any
 import psutil
 import yaml
 
-from switchyard import bootstrap, checks, console, diagnosis, environments, plan
+from switchyard import bootstrap, caller, checks, console, diagnosis, environments
 from switchyard.errors import EngineMissing, NotHealthy, StackError, still_starting
-from switchyard.processes import alive
 from switchyard.runner import Result, Runner, shown
-from switchyard.runtime import POSTGRES, OnLine
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.native.processes import alive
+from switchyard.runtimes.runtime import POSTGRES, OnLine
 from switchyard.settings import Settings
 
 MAJOR = "16"
@@ -44,7 +45,7 @@ class Postgres:
 
     def __init__(self, settings: Settings, runner: Runner, environ: Mapping[str, str]) -> None:
         self.settings, self.runner = settings, runner
-        self.env = plan.inherited(environ)
+        self.env = caller.inherited(environ)
         self.folders = plan.Folders(settings.root, POSTGRES)
         self.account = _account()
         # PostgreSQL refuses to run as root, and the account that it runs under instead cannot look into .stack, nor

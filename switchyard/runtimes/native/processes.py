@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from switchyard import launch
 from switchyard.errors import NotHealthy, StackError
 from switchyard.runner import Runner
+from switchyard.runtimes.native import launch
 
 SAME_MOMENT = 2.0  # seconds: a creation time is rounded, and a process id is not reused so soon
 
@@ -32,8 +32,8 @@ class Record:
         pid: the root of its session.
         created: when that root was created, by the clock of that time.
         ports: the ports that were picked for the orchestrator.
-        fingerprint: of what was started, see `switchyard.plan.launch_fingerprint`.
-        birth: on Linux, what distinguishes the root from any other process, see `switchyard.launch.birth`; elsewhere ``created`` does.
+        fingerprint: of what was started, see `switchyard.runtimes.native.plan.launch_fingerprint`.
+        birth: on Linux, what distinguishes the root from any other process, see `launch.birth`; elsewhere ``created`` does.
     """
 
     service: str

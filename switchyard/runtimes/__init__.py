@@ -1,0 +1,1 @@
+"""What the stack runs on: a Docker engine, or processes on this machine."""

@@ -1,0 +1,62 @@
+"""What both runtimes do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from switchyard import checks
+from switchyard.checks import Check
+from switchyard.errors import BadUsage, NothingActive
+from switchyard.orchestrators import Orchestrator
+
+
+def preflight(found: Iterable[Check]) -> None:
+    """Run the checks that are more than advice: at once, as most of the time is spent waiting for answers.
+
+    Raises:
+        StackError: the first one's that fails, in their order.
+    """
+    with ThreadPoolExecutor() as pool:
+        for checked in [pool.submit(check.run) for check in found if not check.advice]:
+            checked.result()
+
+
+def memory(target: Orchestrator, workers: int, active: Orchestrator | None, available: int) -> str:
+    """Whether there is enough memory for an orchestrator; see `checks.memory`.
+
+    Args:
+        target: the orchestrator.
+        workers: how many of its workers.
+        active: the one whose memory is freed before.
+        available: bytes.
+    """
+    return checks.memory(
+        target.title, target.memory + target.worker_memory * workers, active.memory if active else 0, available // checks.MIB
+    )
+
+
+def next_build(outdated: Sequence[str], verb: str) -> str:
+    """What the next start builds first."""
+    return f"the next `invoke up` {verb} what it needs of {', '.join(outdated)}" if outdated else "current"
+
+
+def require_service(name: str | None, known: Sequence[str]) -> None:
+    """Make sure that there is a service called ``name``; None is none.
+
+    Raises:
+        BadUsage: there is not.
+    """
+    if name is not None and name not in known:
+        raise BadUsage(f"There is no service called {name!r}.", f"The services are {', '.join(known)}.", "invoke status")
+
+
+def statement(query: str | None, *, up: bool) -> list[str]:
+    """The arguments of psql for one statement; None is an interactive one.
+
+    Raises:
+        NothingActive: PostgreSQL is not ``up``.
+    """
+    if not up:
+        raise NothingActive("PostgreSQL is not running.", "`sql` asks the stack's own server.", "invoke up")
+    return ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])

@@ -1,0 +1,74 @@
+"""The choice between the runtimes."""
+
+from __future__ import annotations
+
+from switchyard.errors import AlreadyActive, BadUsage, EngineMissing, StackError
+from switchyard.runtimes.runtime import Runtime
+
+AUTO = "auto"
+BOTH = "Both runtimes are up: the Docker engine starts its containers again when it is started. `invoke down` stops both."
+
+
+def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: bool = False) -> tuple[Runtime, str]:
+    """The runtime that a command drives.
+
+    That is the one that is up; when none is, the one that was asked for, or that RUNTIME in ``.env`` names; ``auto`` takes
+    the one that has the data, and Docker, when its engine answers, where there is none yet.
+
+    Args:
+        docker: the runtime over a Docker engine.
+        native: the one without.
+        asked: the value of ``--runtime``, or None.
+        starting: whether the command is about to start something, so that the two must not meet.
+
+    Returns:
+        The runtime, and what a person would not expect of it; else an empty string.
+
+    Raises:
+        BadUsage: ``asked`` is no runtime, or ``auto`` is to start one of two that have data.
+        AlreadyActive: the other runtime is up.
+        EngineMissing: Docker was asked for, or has the data, and no engine answers.
+    """
+    wanted = native.settings["RUNTIME"] if asked is None else asked
+    if wanted not in (AUTO, docker.name, native.name):
+        raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
+    missing = None
+    up = [native] if native.running() else []
+    if not (up and wanted == native.name):  # who wants no Docker does not wait for it
+        try:
+            docker.require(starting=starting)
+            up += [docker] if docker.running() else []
+        except EngineMissing as error:
+            missing = error
+        except StackError:
+            if not up:
+                raise
+    if up:
+        if (starting and (len(up) > 1 or wanted not in (AUTO, up[0].name))) or asked not in (None, AUTO, *(runtime.name for runtime in up)):
+            raise AlreadyActive(
+                f"The stack is up on the runtime {' and on '.join(runtime.name for runtime in up)}, and only one uses its ports at a time.",
+                f"{wanted} was asked for, by --runtime or by RUNTIME in .env." if len(up) == 1 else BOTH,
+                "invoke down",
+            )
+        chosen = docker if asked == docker.name else up[0]
+        chosen.beside = next((runtime for runtime in up if runtime is not chosen), None)
+        return chosen, BOTH if chosen.beside else ""
+    if wanted == native.name:
+        return native, ""
+    if missing:
+        if wanted == docker.name:
+            raise missing
+        if docker.data.noted() and not native.data.exists():
+            missing.what += " The data of this stack is in Docker."
+            missing.next += "\nor begin with no data: invoke up --runtime native"
+            raise missing
+        if docker.data.noted():  # and natively there is some as well
+            return native, f"{missing.what} The data that this stack has in Docker stays as it is; this is the native runtime's."
+        return native, f"{missing.what} Using the native runtime." if starting else ""
+    if wanted == AUTO and native.data.exists():
+        if not docker.data.exists():
+            return native, "The data of this stack is in the native runtime."
+        if starting:
+            either = "invoke up --runtime docker\ninvoke up --runtime native"
+            raise BadUsage("Both runtimes have data of this stack.", "auto takes the one that has the data.", either)
+    return docker, ""

@@ -1,0 +1,168 @@
+"""What the Docker runtime checks before a start."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from collections.abc import Sequence
+from functools import partial
+
+import psutil
+
+from rundbt.project import files as project_files
+from switchyard import bootstrap, certificates, checks, environments, ports
+from switchyard import project as projects
+from switchyard.checks import Check
+from switchyard.errors import BadConfiguration, EngineMissing, StackError
+from switchyard.orchestrators import Orchestrator
+from switchyard.runtimes import both
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.data import Data
+from switchyard.runtimes.docker.engine import Engine, rejected
+from switchyard.runtimes.docker.images import Images
+from switchyard.runtimes.runtime import POSTGRES
+
+OVERLAY = "overlay"  # the driver of a network that spans machines
+PGDATA = "/var/lib/postgresql/data"
+OLD_IMAGE = "set POSTGRES_IMAGE in .env to that version's image, invoke up, invoke backup."
+
+
+class Checks:
+    """See `switchyard.runtimes.runtime.Checks`."""
+
+    def __init__(self, engine: Engine, images: Images, data: Data) -> None:
+        self.engine, self.images, self.data = engine, images, data
+        self.settings, self.runner = engine.settings, engine.runner
+
+    def of(self, targets: Sequence[Orchestrator]) -> list[Check]:
+        """What can be checked before one of ``targets`` is started."""
+        keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
+        return [
+            Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
+            Check("Compose project", self.engine.own),
+            Check("dbt project", lambda: environments.describe(self.settings, self.engine.project)),
+            *([] if self.settings["RELEASE_FILE"] else [Check("dbt project's files", self._readable)]),
+            *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
+            *(Check(key, partial(self._port, key)) for key in keys),
+            Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
+            *(Check("Memory", partial(self._memory, target)) for target in targets),
+            Check("Disk", self._disk),
+            Check("Network", self._network),
+            Check("Data", self._data),
+            Check("Sizes", self._sizes, advice=True),
+            Check("Images", partial(self._images, targets), advice=True),
+            Check("Buildx", self._buildx, advice=True),
+            Check("Leftovers", self._leftovers, advice=True),
+        ]
+
+    def preflight(self, target: Orchestrator, *, baked: bool) -> None:
+        """Check what can be checked before anything that runs is touched.
+
+        Raises:
+            BadConfiguration: Compose rejects the files, or one in ``certs/`` is no certificate.
+            PortInUse: somebody else holds a port that the target publishes.
+            OutOfMemory: there is too little memory for the target.
+            NoSpace: the disk is nearly full.
+            IncompatibleData: the volume is of another PostgreSQL version.
+        """
+        both.preflight(self.of([target]))
+
+    def _readable(self) -> str:
+        """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""
+        if os.name == "posix" and self.engine.machine[2]:
+            files = list(project_files(self.engine.project.folder))
+            folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.engine.project.folder)}
+            for path in (*sorted(folders), *files):
+                found = path.stat()
+                wanted = 0o5 if path.is_dir() else 0o4
+                if found.st_mode & wanted != wanted and not (found.st_gid == 0 and found.st_mode >> 3 & wanted == wanted):
+                    raise BadConfiguration(
+                        "The containers cannot read the dbt project.",
+                        f"{path} has mode {stat.S_IMODE(found.st_mode):o}, and their accounts are not yours.",
+                        f"chmod -R go+rX {shlex.quote(str(self.engine.project.folder))}",
+                    )
+        return "readable by the containers"
+
+    def _accepted(self, target: Orchestrator) -> str:
+        checked = self.runner.ask(argv.compose(self.settings, target.file, "config", "--quiet"))
+        if checked.code:
+            raise rejected(target.file, checked.stderr)
+        return "valid"
+
+    def _port(self, key: str) -> str:
+        port = self.settings.port(key)
+        holders = checks.publishers(port, self.runner)
+        if not holders and ports.free(port):
+            return f"{port} is free"
+        if port in self.engine.bound():
+            return f"{port} is held by this stack"
+        raise checks.port_in_use(key, port, holders)
+
+    def _memory(self, target: Orchestrator) -> str:
+        total, _, here = self.engine.machine
+        name = self.engine.active()
+        active = self.engine.orchestrators[name] if name else None
+        available = psutil.virtual_memory().available if here else total
+        return both.memory(target, int(self.settings["WORKERS"] or 0), active if here else None, available)
+
+    def _network(self) -> str:
+        """Whether the stack's network is, or can be made, as NETWORK in ``.env`` asks for."""
+        name, driver = f"{self.settings.project}_default", self.settings["NETWORK"]
+        if driver != OVERLAY:
+            return driver
+        there = self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
+        if there and there != driver:
+            raise BadConfiguration(
+                f"The stack's network {name} is still a {there}.", f"NETWORK in .env is {driver}.", "invoke down, then the same command"
+            )
+        swarm = self.runner.ask(["docker", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}"])
+        if swarm.stdout.strip() != "active true":
+            raise BadConfiguration(
+                "An overlay network needs a Docker swarm, and this machine is not a manager of one.",
+                f"NETWORK in .env is {driver}.",
+                "docker swarm init, or NETWORK=bridge in .env",
+            )
+        return driver
+
+    def _disk(self) -> str:
+        _, folder, here = self.engine.machine
+        return checks.disk(folder if here else self.settings.root)
+
+    def _data(self) -> str:
+        """Compare the volume's version with the image's, where both are there and no server has opened the volume already."""
+        if any(service.name == POSTGRES for service in self.engine.services()):
+            return "in use"
+        image = argv.image_name(self.settings, POSTGRES)
+        if not self.data.exists():
+            return "none yet"
+        if not self.engine.has(image):
+            return "not looked at: the server's image is not here yet"
+        script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
+        command = ["docker", "run", "--rm", "--network", "none", "--volume", f"{self.engine.volume}:{PGDATA}:ro", "--entrypoint", "sh"]
+        found, _, program = self.engine.checked(self.runner.ask([*command, image, "-c", script])).stdout.partition("\n")
+        major = re.search(r" (\d+)", program)
+        return checks.same_major(found.strip(), major[1] if major else "", OLD_IMAGE)
+
+    def _sizes(self) -> str:
+        if not any(service.name == POSTGRES and service.health == "healthy" for service in self.engine.services()):
+            return "not known while PostgreSQL is down"
+        command = argv.psql("postgres", "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
+        return self.engine.checked(self.runner.ask(argv.on_server(self.settings, command))).stdout.strip()
+
+    def _images(self, targets: Sequence[Orchestrator]) -> str:
+        return both.next_build(self.images.outdated([POSTGRES, *(target.name for target in targets)], baked=False), "builds")
+
+    def _buildx(self) -> str:
+        found = self.runner.ask(["docker", "buildx", "version"])
+        if found.code:
+            raise EngineMissing("Docker has no buildx plugin.", "Images are built with it.", "Install the package docker-buildx-plugin.")
+        return "there"
+
+    def _leftovers(self) -> str:
+        known = ("", *self.engine.orchestrators)
+        strangers = [service.container for service in self.engine.services() if service.orchestrator not in known]
+        if strangers:
+            raise StackError(f"Containers of an orchestrator that has no compose file: {', '.join(strangers)}.", "", "invoke down")
+        return "none"

@@ -1,0 +1,198 @@
+"""What a Docker engine is asked about the stack of one checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from switchyard import caller, neighbours
+from switchyard import project as projects
+from switchyard.errors import BadConfiguration, StackError
+from switchyard.neighbours import CHECKOUT, PROJECT
+from switchyard.orchestrators import Orchestrator
+from switchyard.project import Project
+from switchyard.runner import Result, Runner
+from switchyard.runtimes.docker import argv
+from switchyard.runtimes.runtime import POSTGRES, Service
+from switchyard.settings import Settings
+
+
+def is_others(root: Path, folder: str) -> bool:
+    """Whether ``folder`` is a checkout that exists on this machine and is not ``root``; one that was moved is nobody's any more."""
+    if not folder:
+        return False
+    try:
+        os.stat(os.path.join(folder, "tasks.py"))
+        return not os.path.samefile(folder, root)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:  # in another account's home
+        return True
+
+
+def services(text: str, root: Path) -> tuple[list[Service], str]:
+    """Read what `ps_argv` printed: the services of the checkout ``root``, and the folder of another one that has some."""
+    found, other = [], ""
+    for line in text.splitlines():
+        id_, container, name, orchestrator, baked, state, status, folder = line.split("\t")
+        if is_others(root, os.path.dirname(folder)):
+            other = os.path.dirname(folder)
+            continue
+        health = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", status)
+        found.append(Service(id_[:12], container, name, orchestrator, bool(baked), state, health[1] if health else "", status))
+    return sorted(found, key=lambda service: (service.orchestrator, service.name)), other
+
+
+def rejected(file: Path, said: str = "") -> BadConfiguration:
+    """The error where Compose cannot use a file."""
+    return BadConfiguration(f"Compose rejects {file.name}.", said.strip(), "Correct the file or .env; git diff -- compose shows edits.")
+
+
+class Engine:
+    """The engine, as far as it concerns one checkout.
+
+    Args:
+        settings: the checkout's settings.
+        orchestrators: every known orchestrator.
+        runner: what starts programs.
+        environ: where the project's variables are looked for.
+    """
+
+    def __init__(
+        self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        if not caller.has_home():  # buildx writes into it
+            runner = replace(runner, env={**runner.env, "HOME": str(settings.root / ".stack" / "home")})
+        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
+
+    @cached_property
+    def project(self) -> Project:
+        """The dbt project."""
+        return projects.load(self.settings, self.environ)
+
+    def services(self) -> list[Service]:
+        """Every container of the stack, asked of the engine; none of another checkout with the same project name."""
+        return self.asked()[0]
+
+    def asked(self) -> tuple[list[Service], str]:
+        """The same, and the folder of another checkout that has a stack with this project name."""
+        return services(self.checked(self.runner.ask(argv.ps(self.settings))).stdout, self.settings.root)
+
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator whose containers are up, or None.
+
+        Args:
+            services: what `services` returned just now, to not ask again.
+        """
+        found = [service for service in (self.services() if services is None else services) if service.orchestrator in self.orchestrators]
+        # One whose start was refused has left containers that never ran.
+        runs = [service for service in found if service.state in ("running", "restarting")]
+        return next((service.orchestrator for service in runs or found if service.up), None)
+
+    def own(self) -> str:
+        """Make sure that no other checkout has a stack with this project name.
+
+        Raises:
+            BadConfiguration: one has.
+        """
+        own, other = self.asked()
+        if not own and not other:
+            folders = [self.volume_owner() or "", *self.image_owners()]
+            other = next((folder for folder in folders if is_others(self.settings.root, folder)), "")
+        if other and neighbours.is_new(self.settings.root):
+            return f"{self.settings.project} is that of {other}; the first command chooses another name"
+        if other:
+            raise BadConfiguration(
+                f"The Docker stack {self.settings.project} is that of another checkout.",
+                f"{other} has its containers, its data or its images.",
+                "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
+            )
+        return f"{self.settings.project} is this checkout's"
+
+    def volume_owner(self) -> str | None:
+        """The checkout that the data's volume carries, or an empty text; None where there is no such volume."""
+        template = f'{{{{.Name}}}}\t{{{{.Label "{CHECKOUT}"}}}}'
+        command = ["docker", "volume", "ls", "--filter", f"name=^{self.volume}$", "--format", template]
+        name, _, folder = self.checked(self.runner.ask(command)).stdout.strip().partition("\t")
+        return folder if name else None
+
+    def image_owners(self) -> list[str]:
+        """The checkouts that the stack's images carry."""
+        names = self.images()
+        template = f'{{{{index .Config.Labels "{CHECKOUT}"}}}}'
+        command = ["docker", "image", "inspect", "--format", template, *names]
+        return self.checked(self.runner.ask(command)).stdout.splitlines() if names else []
+
+    @property
+    def volume(self) -> str:
+        return f"{self.settings.project}_{argv.DATA_VOLUME}"
+
+    def images(self) -> list[str]:
+        """The names of the stack's images that exist; those of a release are not the stack's own."""
+        names = [f"{self.settings.project}-{name}:local" for name in (POSTGRES, *self.orchestrators)]
+        filters = [word for name in names for word in ("--filter", f"reference={name}")]
+        return self.ids(["docker", "image", "ls", *filters, "--format", "{{.Repository}}:{{.Tag}}"])
+
+    def has(self, image: str) -> bool:
+        """Whether the image is here."""
+        return self.runner.ask(["docker", "image", "inspect", "--format", "{{.Id}}", image]).code == 0
+
+    def bound(self) -> set[int]:
+        """The ports of the stack's running containers; unlike `docker ps`, also of one that fails and is just being started again."""
+        names = [service.container for service in self.services() if service.state in ("running", "restarting")]
+        template = "{{range .HostConfig.PortBindings}}{{range .}}{{println .HostPort}}{{end}}{{end}}"
+        return set(map(int, self.ids(["docker", "inspect", "--format", template, *names]))) if names else set()
+
+    @cached_property
+    def machine(self) -> tuple[int, Path, bool]:
+        """The engine's memory in bytes, the folder of its data, and whether it is on this machine and not in a VM beside it."""
+        found = self.checked(self.runner.ask(["docker", "info", "--format", "{{.MemTotal}}\t{{.DockerRootDir}}"])).stdout
+        total, folder = found.strip().split("\t")
+        return int(total), Path(folder), int(total) == psutil.virtual_memory().total and Path(folder).exists()
+
+    def killed(self, since: int) -> list[str]:
+        """The services of which the system has killed a process for want of memory; a container that restarts forgets it."""
+        filters = ["type=container", "event=oom", f"label={PROJECT}={self.settings.project}"]
+        command = ["docker", "events", "--since", str(since), "--until", str(int(time.time()) + 1)]
+        template = '{{index .Actor.Attributes "com.docker.compose.service"}}'
+        return sorted(set(self.ids([*command, *(word for text in filters for word in ("--filter", text)), "--format", template])))
+
+    def on_their_way(self, *, or_slow: bool = False) -> bool:
+        """Whether every container is healthy or may become so: none ended or was started again, nor, but for ``or_slow``, is unhealthy."""
+        names = [service.container for service in self.services()]
+        command = [
+            "docker",
+            "inspect",
+            "--format",
+            "{{.State.Status}} {{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{end}}",
+        ]
+        found = self.runner.ask([*command, *names])
+        return bool(names) and all(
+            line.split()[0] in ("created", "running") and (or_slow or "unhealthy" not in line) and line.split()[1] == "0"
+            for line in found.stdout.splitlines()
+        )
+
+    def file(self, name: str) -> Path:
+        """The compose file of PostgreSQL, or of an orchestrator."""
+        return argv.postgres_file(self.settings) if name == POSTGRES else self.orchestrators[name].file
+
+    def ids(self, command: list[str]) -> list[str]:
+        """The words that a question to the engine is answered with."""
+        return self.checked(self.runner.ask(command)).stdout.split()
+
+    def checked(self, result: Result) -> Result:
+        """The result of a command that the engine has taken.
+
+        Raises:
+            StackError: it has refused it.
+        """
+        if result.code:
+            raise StackError("Docker refused a command.", result.stderr.strip(), "invoke --echo status")
+        return result

@@ -1,0 +1,108 @@
+"""What the native runtime checks before a start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import psutil
+
+from switchyard import certificates, checks, environments, ports
+from switchyard import project as projects
+from switchyard.checks import Check
+from switchyard.errors import BadUsage, StackError
+from switchyard.orchestrators import Orchestrator
+from switchyard.runtimes import both
+from switchyard.runtimes.native.images import Images
+from switchyard.runtimes.native.machine import Machine
+from switchyard.runtimes.runtime import POSTGRES
+
+
+class Checks:
+    """See `switchyard.runtimes.runtime.Checks`."""
+
+    def __init__(self, machine: Machine, images: Images) -> None:
+        self.machine, self.images, self.settings = machine, images, machine.settings
+
+    def of(self, targets: Sequence[Orchestrator]) -> list[Check]:
+        """What can be checked before one of ``targets`` is started."""
+        ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
+        return [
+            Check("Account", checks.account),
+            Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=True)),
+            Check("dbt project", lambda: environments.describe(self.settings, self.machine.project)),
+            *(Check(target.title, partial(self._able, target)) for target in targets),
+            *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
+            Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
+            *(Check("Memory", partial(self._memory, target)) for target in targets),
+            *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.machine.base, self.machine.postgres.home])),
+            Check("PostgreSQL", self._programs),
+            Check("Data", self.machine.postgres.require_major),
+            Check("Sizes", self.machine.postgres.sizes, advice=True),
+            Check("Environments", partial(self._environments, targets), advice=True),
+            Check("Leftovers", self._leftovers, advice=True),
+        ]
+
+    def preflight(self, target: Orchestrator, *, baked: bool) -> None:
+        """Check what can be checked before anything that runs is touched.
+
+        Raises:
+            BadUsage: ``baked`` without an image.
+            BadConfiguration: a file in ``certs/`` is no certificate.
+            EngineMissing: the orchestrator cannot run without Docker.
+            PortInUse: somebody else holds a port of the target.
+            OutOfMemory: there is too little memory for the target.
+            NoSpace: a disk is nearly full.
+            IncompatibleData: the data folder is of another PostgreSQL version.
+        """
+        if baked:
+            raise BadUsage(
+                "There is no image without Docker, so --baked means nothing.",
+                "The dbt project is read where it is.",
+                f"invoke up --orch {target.name}",
+            )
+        both.preflight(self.of([target]))
+
+    def _able(self, target: Orchestrator) -> str:
+        self.images.require(target)
+        return "runs here without Docker"
+
+    def _programs(self) -> str:
+        if self.machine.postgres.server():
+            return "runs"
+        if not self.machine.postgres.current():
+            return "not installed yet"
+        self.machine.postgres.require_programs()
+        return "can be started"
+
+    def _port(self, key: str, target: Orchestrator | None) -> str:
+        port = self.settings.port(key)
+        if ports.free(port):
+            return f"{port} is free"
+        if target is None:
+            # Not by who listens: for a moment that may be a process that the server has started for the question itself.
+            ours = self.machine.postgres.server() is not None and self.machine.postgres.port() == port
+        elif holder := ports.holder(port):
+            ours = holder.pid in {
+                process.pid for record in self.machine.processes.records() for process in self.machine.processes.members(record)
+            }
+        else:
+            ours = self.machine.active() == target.name  # the system does not show it: it is ours when we run something on it
+        if ours:
+            return f"{port} is held by this stack"
+        raise checks.port_in_use(key, port, checks.publishers(port, self.machine.runner))
+
+    def _memory(self, target: Orchestrator) -> str:
+        name = self.machine.active()
+        active = self.machine.orchestrators[name] if name else None
+        return both.memory(target, 0, active, psutil.virtual_memory().available)
+
+    def _environments(self, targets: Sequence[Orchestrator]) -> str:
+        return both.next_build(self.images.outdated([POSTGRES, *(target.name for target in targets)], baked=False), "makes")
+
+    def _leftovers(self) -> str:
+        dead = [record.service for record in self.machine.processes.records() if self.machine.processes.root(record) is None]
+        dead += [POSTGRES] if self.machine.postgres.crashed() else []
+        if dead:
+            raise StackError(f"Left over from a crash or a restart of the machine: {', '.join(dead)}.", "", "invoke up, or: invoke down")
+        return "none"

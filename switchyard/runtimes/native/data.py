@@ -1,0 +1,37 @@
+"""The folders that hold data of the native runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.native.machine import Machine
+
+
+class Data:
+    """See `switchyard.runtimes.runtime.Data`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.settings = machine, machine.settings
+
+    def names(self) -> list[str]:
+        """The folders that hold data."""
+        return self.machine.existing(
+            [
+                self.machine.postgres.home,
+                plan.warehouse(self.settings.root),
+                *(plan.Folders(self.settings.root, name).home for name in self.machine.orchestrators),
+            ],
+        )
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Delete the folders called ``names`` with all their data."""
+        self.machine.delete(names)
+
+    def noted(self) -> bool:
+        """As `exists`: no engine has to answer."""
+        return self.exists()
+
+    def exists(self) -> bool:
+        """Whether PostgreSQL was ever started: whether its data folder is there."""
+        return self.machine.postgres.data.exists()

@@ -1,0 +1,83 @@
+"""The environments of the native runtime, in which an orchestrator's processes run, and PostgreSQL's programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from switchyard import certificates, environments
+from switchyard.errors import EngineMissing
+from switchyard.orchestrators import NATIVE, Orchestrator
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.native.machine import Machine
+from switchyard.runtimes.runtime import POSTGRES, OnLine
+
+
+class Images:
+    """See `switchyard.runtimes.runtime.Images`."""
+
+    kind = "environment"
+    cache_note = "  uv keeps its cache, of other projects too: uv cache prune deletes it."
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.settings, self.runner = machine, machine.settings, machine.runner
+
+    def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
+        """Install PostgreSQL, or make the environments of an orchestrator."""
+        certificates.check(self.settings.root)
+        if not self.runner.dry:
+            self.machine.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in names:
+            if name == POSTGRES:
+                if not cache or not self.machine.postgres.current():
+                    self.machine.postgres.build(cache=cache, on_line=on_line)
+            else:
+                target = self.require(self.machine.orchestrators[name])
+                environments.build(
+                    self.settings, target, self.machine.project, self.runner, self.machine.environ, cache=cache, on_line=on_line
+                )
+
+    def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
+        """Those of ``names`` that are not installed, or were from other files than the checkout holds now."""
+        return [
+            name
+            for name in names
+            if not (
+                self.machine.postgres.current()
+                if name == POSTGRES
+                else environments.current(self.settings, name, self.machine.readable_project())
+            )
+        ]
+
+    def unsupported(self, target: Orchestrator) -> str:
+        """Why ``target`` cannot run here without Docker; empty where it can."""
+        if self.settings["RELEASE_FILE"]:
+            return "A release is images, which run in Docker alone."
+        if self.settings["WORKERS"]:
+            return "Workers (WORKERS in .env) run in Docker alone."
+        if target.native is None:
+            return f"There is no docker/{target.name}/{NATIVE}."
+        return target.native.unsupported.get(sys.platform, "")
+
+    def require(self, target: Orchestrator) -> Orchestrator:
+        """The orchestrator, which can run here.
+
+        Raises:
+            EngineMissing: it cannot.
+        """
+        if reason := self.unsupported(target):
+            others = [f", or: invoke up --orch {name}" for name, other in self.machine.orchestrators.items() if not self.unsupported(other)]
+            started = f"Start Docker, then: invoke up --orch {target.name} --runtime docker"
+            raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, started + "".join(others[:1]))
+        return target
+
+    def names(self) -> list[str]:
+        """The folders that hold environments and programs."""
+        made = [plan.Folders(self.settings.root, name).environment for name in (POSTGRES, *self.machine.orchestrators)]
+        return self.machine.existing(
+            [*made, self.machine.base / "home", *([self.machine.postgres.programs] if self.machine.postgres.account else [])]
+        )
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Delete the folders called ``names``."""
+        self.machine.delete(names)

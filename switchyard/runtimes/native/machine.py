@@ -1,0 +1,146 @@
+"""What one checkout has on this machine: its settings, PostgreSQL, and the processes that were started, with how they are."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from switchyard import caller
+from switchyard import project as projects
+from switchyard.errors import BadConfiguration
+from switchyard.orchestrators import Orchestrator, Process
+from switchyard.project import Project
+from switchyard.runner import Runner
+from switchyard.runtimes.native import plan
+from switchyard.runtimes.native.postgres import Postgres
+from switchyard.runtimes.native.processes import Processes, Record, age
+from switchyard.runtimes.runtime import POSTGRES, Service
+from switchyard.settings import Settings
+
+FIRST_ANSWER_TIMEOUT_S = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
+
+
+class Machine:
+    """This machine, as far as it concerns one checkout.
+
+    Args:
+        settings: the checkout's settings.
+        orchestrators: every known orchestrator.
+        runner: what starts programs.
+        environ: the caller's environment.
+    """
+
+    def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
+        environ = caller.with_home(plan.base(settings.root) / "home", environ)
+        if "HOME" in environ:
+            runner = replace(runner, env={**runner.env, "HOME": environ["HOME"]})
+        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
+        self.base = plan.base(settings.root)
+        self.postgres = Postgres(settings, runner, environ)
+        self.processes = Processes(self.base / "run", runner)
+
+    @cached_property
+    def project(self) -> Project:
+        """The dbt project."""
+        return projects.load(self.settings, self.environ)
+
+    def readable_project(self) -> Project | None:
+        """The same; None where it cannot be read, for what does not run dbt."""
+        try:
+            return self.project
+        except BadConfiguration:
+            return None
+
+    def services(self) -> list[Service]:
+        """PostgreSQL and every process that was started; each health is asked now."""
+        records = self.processes.records()
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(self._service, records))
+        return [*self._postgres_service(), *sorted(found, key=lambda service: service.name)]
+
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator of which a process runs, or None; a child counts, whose root may have ended already."""
+        running = (record.orchestrator for record in self.processes.records() if self.processes.members(record))
+        return next((name for name in running if name in self.orchestrators), None)
+
+    def _postgres_service(self) -> list[Service]:
+        server = self.postgres.server()
+        if server:
+            health = "healthy" if self.postgres.ready() else "starting"
+            return [Service(str(server.pid), "", POSTGRES, "", False, "running", health, _since(server))]
+        if self.postgres.crashed():
+            return [Service("", "", POSTGRES, "", False, "crashed", "", "Ended without being asked to")]
+        return []
+
+    def _service(self, record: Record) -> Service:
+        root = self.processes.root(record)
+        state, health, status = "crashed", "", "Ended without being asked to"
+        if root:
+            state, status = "running", _since(root)
+            target = self.orchestrators.get(record.orchestrator)
+            well = target is not None and self.well(target, record)
+            health = "healthy" if well else "starting" if self.young(record) else "unhealthy"
+        return Service(str(record.pid), "", record.service, record.orchestrator, False, state, health, status)
+
+    def well(self, target: Orchestrator, record: Record) -> bool:
+        """Whether a process of ``target`` passes its own health command now."""
+        processes = target.native.processes if target.native else ()
+        process = next((process for process in processes if process.service == record.service), None)
+        return process is not None and self.probe(target, process, record.ports).returncode == 0
+
+    def probe(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
+        """Run the health command of a process; it fails where it takes more than 10 s."""
+        env = plan.environment(self.settings, target, process, picked, self.environ, None)
+        argv = plan.argv(self.settings, target, process.health, picked)
+        try:
+            return subprocess.run(
+                [located(argv[0], env), *argv[1:]], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return subprocess.CompletedProcess(argv, 1, "", str(error))
+
+    def ports(self, target: Orchestrator) -> Mapping[str, int]:
+        """The ports that the target's processes use among themselves; none where nothing of it was started."""
+        return next((record.ports for record in self.records(target)), {})
+
+    def records(self, target: Orchestrator) -> list[Record]:
+        """What is recorded of the target's processes."""
+        return [record for record in self.processes.records() if record.orchestrator == target.name]
+
+    def young(self, record: Record) -> bool:
+        """Whether the record's process is still in the time that its first good answer may take."""
+        root = self.processes.root(record)
+        return root is not None and age(root) < FIRST_ANSWER_TIMEOUT_S
+
+    def mark(self, service: str) -> Path:
+        """A file that says that the service, since it was started, was healthy once: one that is not any more is sick."""
+        return self.base / "run" / f"{service}.healthy"
+
+    def existing(self, paths: Iterable[Path]) -> list[str]:
+        """Those of the folders that exist, as they are shown: below the checkout, or with their whole path."""
+        root = self.settings.root
+        return [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths if path.exists()]
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete folders that `existing` has named."""
+        for name in names:
+            if not self.runner.dry:
+                shutil.rmtree(self.settings.root / name)
+        self.postgres.tidy()
+
+
+def located(program: str, env: Mapping[str, str]) -> str:
+    """Where the program is on the PATH of ``env``."""
+    return shutil.which(program, path=env["PATH"]) or program
+
+
+def _since(process: psutil.Process) -> str:
+    return f"Up {timedelta(seconds=round(age(process)))}, process {process.pid}"

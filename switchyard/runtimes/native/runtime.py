@@ -1,0 +1,251 @@
+"""The native runtime: processes on this machine, in locked environments, over a PostgreSQL of their own."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from switchyard import bootstrap, checks, diagnosis, environments, ports
+from switchyard import project as projects
+from switchyard.errors import NotHealthy, StackError, still_starting
+from switchyard.orchestrators import Orchestrator, Process, stop_order
+from switchyard.project import Project
+from switchyard.runner import Result, Runner
+from switchyard.runtimes import both
+from switchyard.runtimes.native import logs, plan
+from switchyard.runtimes.native.checks import Checks
+from switchyard.runtimes.native.data import Data
+from switchyard.runtimes.native.images import Images
+from switchyard.runtimes.native.machine import Machine, located
+from switchyard.runtimes.native.processes import Record
+from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
+from switchyard.settings import Settings
+
+MORE_MEMORY = "Close other programs, then: invoke up"
+
+
+class Native:
+    """The runtime without Docker.
+
+    Args:
+        settings: the checkout's settings.
+        orchestrators: every known orchestrator.
+        runner: what starts programs.
+        environ: the caller's environment.
+    """
+
+    name = "native"
+    beside: Runtime | None = None
+    project_place = "read in place"
+
+    def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
+        self.machine = Machine(settings, orchestrators, runner, environ)
+        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, self.machine.runner, self.machine.environ
+        self.base, self.postgres, self.processes = self.machine.base, self.machine.postgres, self.machine.processes
+        self.images, self.data = Images(self.machine), Data(self.machine)
+        self.checks = Checks(self.machine, self.images)
+        self.oom_kills = checks.oom_kills()
+
+    @property
+    def project(self) -> Project:
+        """The dbt project."""
+        return self.machine.project
+
+    def require(self, *, starting: bool = True) -> str:
+        """Nothing is needed: what is missing is installed by `build`."""
+        return self.name
+
+    def running(self) -> bool:
+        """Whether a process of the stack runs."""
+        return self.postgres.server() is not None or any(self.processes.members(record) for record in self.processes.records())
+
+    def services(self) -> list[Service]:
+        """PostgreSQL and every process that was started; each health is asked now."""
+        return self.machine.services()
+
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator of which a process runs, or None."""
+        return self.machine.active(services)
+
+    def unsupported(self, target: Orchestrator) -> str:
+        """Why ``target`` cannot run here without Docker; empty where it can."""
+        return self.images.unsupported(target)
+
+    def baked(self) -> bool:
+        """There is no image without Docker."""
+        return False
+
+    def starting(self) -> list[str]:
+        """The services that have not become healthy yet since they were started."""
+        unseen = [record for record in self.processes.records() if not self.machine.mark(record.service).exists()]
+        return [record.service for record in unseen if self.machine._service(record).health == "starting"]
+
+    def start_postgres(self, timeout: int, on_line: OnLine) -> None:
+        """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
+        script = bootstrap.sql(self.settings, self.orchestrators.values(), projects.database(self.settings))
+        self.postgres.start(script, timeout, on_line)
+
+    def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
+        """Replace whatever orchestrator runs by ``target``, and wait until it is healthy.
+
+        Raises:
+            NotHealthy: a process ended; with the last log lines.
+            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
+        """
+        kept = self._kept(target)
+        if kept is None:
+            self.stop_orchestrator(on_line)
+            if not self.runner.dry:
+                self._prepare_home(target)
+        picked = next((record.ports for record in kept or []), None) or {name: ports.unused() for name in plan.port_names(target)}
+        deadline = time.monotonic() + timeout
+        waiting: dict[str, Process] = {}
+        for process in target.native_block.processes:
+            self._wait(
+                {other: waiting.pop(other) for other in process.after if other in waiting}, target, picked, timeout, deadline, on_line
+            )
+            if process.service not in {record.service for record in kept or []}:
+                on_line(f"starting {process.service}")
+                self._start(target, process, picked)
+            elif self.machine.mark(process.service).exists():
+                continue  # `_kept` has just seen that it is well
+            waiting[process.service] = process
+        self._wait(waiting, target, picked, timeout, deadline, on_line)
+
+    def stop_orchestrator(self, on_line: OnLine) -> None:
+        """End every process of the orchestrator; PostgreSQL stays up."""
+        on_line("stopping what runs")
+        if not self.runner.dry:
+            records = self.processes.records()
+            for group in stop_order([record.service for record in records], self.orchestrators.values()):
+                self.processes.stop([record for record in records if record.service in group])
+
+    def down(self, on_line: OnLine) -> None:
+        """End everything; the data stays."""
+        self.stop_orchestrator(on_line)
+        on_line("stopping PostgreSQL")
+        self.postgres.stop()
+
+    def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
+        """A program of PostgreSQL's as the role ``dbt``, and the variables that it needs."""
+        return self.postgres.client(program, bootstrap.DBT_ROLE, *args), self.postgres.psql_env(bootstrap.DBT_ROLE)
+
+    def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
+        """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, handing over each line of the run protocol."""
+        picked = self.machine.ports(orchestrator)
+        # It asks the orchestrator, and runs no dbt.
+        env = plan.environment(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
+        argv = plan.argv(self.settings, orchestrator, [*orchestrator.native_block.run, *words], picked)
+        return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
+
+    def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
+        """Run a dbt command on this terminal, in the environment of the process that runs dbt."""
+        process = orchestrator.process(orchestrator.dbt)
+        env = plan.environment(self.settings, orchestrator, process, self.machine.ports(orchestrator), self.environ, self.project)
+        return self.runner.hand_over([located(projects.TYPED[0], env), *projects.TYPED[1:], *args], env, only_env=True)
+
+    def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
+        """A text file that a command of `dbt` has left in its target folder."""
+        folder = plan.Folders(self.settings.root, orchestrator.name).environment / "target" / "typed"
+        return (folder / name).read_text(encoding="utf-8")
+
+    def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
+        """Show the processes' logs on this terminal, each line after its service's name."""
+        names = [POSTGRES, *([process.service for process in self.orchestrators[active].native_block.processes] if active else [])]
+        both.require_service(service, names)
+        files = {name: self.base / "logs" / f"{name}.log" for name in names if service in (None, name)}
+        logs.show(files, follow=follow, tail=tail)
+        return 0
+
+    def sql(self, query: str | None, *, tty: bool) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``.
+
+        Raises:
+            NothingActive: PostgreSQL is not running.
+        """
+        args = both.statement(query, up=self.postgres.server() is not None)
+        argv = self.postgres.psql(bootstrap.DBT_ROLE, projects.database(self.settings), *args)
+        return self.runner.hand_over(argv, self.postgres.psql_env(bootstrap.DBT_ROLE))
+
+    def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
+        # Without what is inherited: `up` from another shell must not restart everything.
+        env = plan.environment(self.settings, target, process, picked, {}, self.project)
+        argv = plan.argv(self.settings, target, process.command, picked)
+        return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
+
+    def _kept(self, target: Orchestrator) -> list[Record] | None:
+        """The target's processes when they, or as many as were started, run as they would be started again; else None.
+
+        Each is well, or still in the time that a first good answer may take: then `start` continues with it.
+        """
+        records = self.processes.records()
+        processes = {process.service: process for process in target.native_block.processes}
+        for record in records:
+            process = processes.get(record.service)
+            if record.orchestrator != target.name or process is None or not self.processes.lasting(record):
+                return None
+            if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
+                return None
+            young = self.machine.young(record) and not self.machine.mark(record.service).exists()
+            if not young and not self.machine.well(target, record):
+                return None
+        return records or None
+
+    def _prepare_home(self, target: Orchestrator) -> None:
+        folders = plan.Folders(self.settings.root, target.name)
+        shutil.rmtree(folders.home / "tmp", ignore_errors=True)
+        (folders.home / "tmp").mkdir(parents=True)
+        for folder in ("logs", "run"):
+            (self.base / folder).mkdir(exist_ok=True)
+        (plan.warehouse(self.settings.root) / self.project.database).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in target.native_block.home:
+            shutil.copy(folders.code / name, folders.home / name)
+
+    def _start(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> None:
+        log = self.base / "logs" / f"{process.service}.log"
+        if not self.runner.dry:
+            log.write_bytes(b"")
+            self.machine.mark(process.service).unlink(missing_ok=True)
+        self.processes.start(
+            process.service, target.name,
+            plan.argv(self.settings, target, process.command, picked),
+            plan.environment(self.settings, target, process, picked, self.environ, self.project),
+            cwd=plan.Folders(self.settings.root, target.name).home, log=log, ports=picked,
+            fingerprint=self._fingerprint(target, process, picked),
+        )  # fmt: skip
+
+    def _wait(
+        self, waiting: dict[str, Process], target: Orchestrator, picked: Mapping[str, int], timeout: int, deadline: float, on_line: OnLine
+    ) -> None:
+        """Wait until each of the processes is healthy, as long as all of the target's run."""
+        while waiting and not self.runner.dry:
+            for record in self.machine.records(target):
+                if self.processes.root(record) is None:
+                    killed = [record.service] if checks.oom_kills() > self.oom_kills else []
+                    why = self._evidence(record.service, "ended", "")
+                    raise diagnosis.start_failure(target.title, why, killed=killed, more_memory=MORE_MEMORY)
+            for name, process in list(waiting.items()):
+                probe = self.machine.probe(target, process, picked)
+                if probe.returncode == 0:
+                    del waiting[name]
+                    self.machine.mark(name).touch()
+                    on_line(f"{name} is healthy")
+                    if waiting:
+                        on_line(f"waiting for {', '.join(waiting)}")
+                elif time.monotonic() > deadline:
+                    raise self._late(target, name, probe.stderr, timeout)
+            if waiting:
+                time.sleep(0.2)
+
+    def _late(self, target: Orchestrator, service: str, said: str, timeout: int) -> StackError:
+        """The error for a process that is not healthy in time."""
+        record = next(record for record in self.machine.records(target) if record.service == service)
+        if self.machine.young(record):
+            return still_starting(target.title, timeout)
+        return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
+
+    def _evidence(self, service: str, what: str, said: str) -> str:
+        log = self.base / "logs" / f"{service}.log"
+        state = f"{service} {what}" + (f" ({said.strip()})" if said.strip() else "")
+        return "\n".join(diagnosis.last_lines(state, log.read_text(encoding="utf-8", errors="replace"), log))
