@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import commands, harness, images, local, many, memory, run, scale, start, switch
 from bench.harness import HEADER, Figure, as_json, row
-from bench.stand import RUNTIMES, possible, stand, where
+from bench.rig import RUNTIMES, possible, rig, where
 from switchyard import ROOT, console, orchestrators
 from switchyard.errors import BadUsage, StackError
 
@@ -55,7 +55,7 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
     found: dict[str, dict[str, list[Figure]]] = {}
     try:
         for kind in runtimes:
-            with stand(kind, names) as made:
+            with rig(kind, names) as made:
                 for name in chosen:
                     console.say(f"\n{name} ({kind})")
                     for figure in MEASUREMENTS[name](made, rounds):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
-from bench.stand import Stand
+from bench.rig import Rig
 from switchyard.errors import StackError
 from switchyard.runtimes.docker import argv
 from switchyard.runtimes.native.runtime import Native
@@ -18,18 +18,18 @@ EMPTY = 'from invoke import task\n\n\n@task\ndef nothing(c):\n    """Do nothing.
 TIMES = 5  # as many measurements as rounds: each takes a fraction of a second
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """`invoke --list` and `invoke status`, with one orchestrator up, against what each cannot do without."""
-    stand.on(stand.names()[0])
-    needed, ask = _needed(stand)
+    rig.on(rig.names()[0])
+    needed, ask = _needed(rig)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tasks.py").write_text(EMPTY, encoding="utf-8")
-        empty = stand.argv("--search-root", folder)
+        empty = rig.argv("--search-root", folder)
         actions: dict[str, Callable[[], object]] = {
-            "list": partial(stand.invoke, "--list"),
-            "empty list": partial(stand.command, [*empty, "--list"]),
-            "status": partial(stand.invoke, "status"),
-            "empty task": partial(stand.command, [*empty, "nothing"]),
+            "list": partial(rig.invoke, "--list"),
+            "empty list": partial(rig.command, [*empty, "--list"]),
+            "status": partial(rig.invoke, "status"),
+            "empty task": partial(rig.command, [*empty, "nothing"]),
             "needed": ask,
         }
         for action in actions.values():
@@ -41,17 +41,15 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
     yield ratio(f"invoke status / {needed}, and an empty task of Invoke's", found["status"], both)
 
 
-def _needed(stand: Stand) -> tuple[str, Callable[[], object]]:
+def _needed(rig: Rig) -> tuple[str, Callable[[], object]]:
     """What `invoke status` must ask at least: the engine for its containers, or without one, every service how it does."""
-    native = stand.driver
+    native = rig.driver
     if not isinstance(native, Native):
-        return "docker ps", lambda: stand.command(argv.ps(stand.settings))
+        return "docker ps", lambda: rig.command(argv.ps(rig.settings))
 
     def side_by_side() -> None:
         with ThreadPoolExecutor() as pool:
-            well = pool.map(
-                lambda record: native.machine.well(stand.orchestrators[record.orchestrator], record), native.processes.records()
-            )
+            well = pool.map(lambda record: native.machine.well(rig.orchestrators[record.orchestrator], record), native.processes.records())
             if not all(well):
                 raise StackError("A service that was healthy is not any more.", "", "invoke doctor")
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
-from bench.stand import Stand
+from bench.rig import Rig
 from switchyard.fingerprints import BASE_IMAGE_KEYS
 from switchyard.runtimes.docker import argv
 
@@ -16,36 +16,36 @@ MODEL = "models/staging/shop/stg_shop__orders.sql"
 LIST = "find / -xdev -type f -printf '%s\\t%T@\\t%p\\n'"
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """Sizes once, builds as often as there are rounds; without Docker there are no images."""
-    if stand.runtime != "docker":
+    if rig.runtime != "docker":
         return
-    bases = [stand.settings[key] for key in BASE_IMAGE_KEYS]
-    for name in stand.names():
-        stand.invoke("build", "--orch", name)
-        title, image = stand.orchestrators[name].title, argv.image_name(stand.settings, name)
-        layers = {base: _layers(stand, base) for base in bases}
-        own = _layers(stand, image)
+    bases = [rig.settings[key] for key in BASE_IMAGE_KEYS]
+    for name in rig.names():
+        rig.invoke("build", "--orch", name)
+        title, image = rig.orchestrators[name].title, argv.image_name(rig.settings, name)
+        layers = {base: _layers(rig, base) for base in bases}
+        own = _layers(rig, image)
         # The longest: one base image may be made from another.
         base = max((base for base in bases if own[: len(layers[base])] == layers[base]), key=lambda base: len(layers[base]))
-        needed = size(stand, base) + environment(_files(stand, image), _files(stand, base))
-        yield ratio(f"{title}: image / its base and its environment", [size(stand, image)], [needed])
+        needed = size(rig, base) + environment(_files(rig, image), _files(rig, base))
+        yield ratio(f"{title}: image / its base and its environment", [size(rig, image)], [needed])
         build = ("build", "--orch", name)
         found = interleaved(
             rounds,
             {
-                "everything": partial(timed, partial(stand.invoke, *build, "--no-cache")),
-                "a model": _edited(stand, stand.folder / "dbt_project" / MODEL, "-- {}\n", build),
-                "a dependency": _edited(stand, _lock(stand, name), "# {}\n", build),
+                "everything": partial(timed, partial(rig.invoke, *build, "--no-cache")),
+                "a model": _edited(rig, rig.folder / "dbt_project" / MODEL, "-- {}\n", build),
+                "a dependency": _edited(rig, _lock(rig, name), "# {}\n", build),
             },
         )
         yield ratio(f"{title}: build after one model / of everything", found["a model"], found["everything"], 0.05)
         yield ratio(f"{title}: build after one dependency / of everything", found["a dependency"], found["everything"])
 
 
-def _lock(stand: Stand, name: str) -> Path:
+def _lock(rig: Rig, name: str) -> Path:
     """A lock that the image is built from."""
-    folder = stand.folder / "docker" / name
+    folder = rig.folder / "docker" / name
     return next(path for path in (folder / "requirements-image.txt", folder / "requirements.txt") if path.exists())
 
 
@@ -59,27 +59,27 @@ def environment(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, in
     return sum(size for path, (at, size) in files.items() if "site-packages" in path and base.get(path) != (at, size))
 
 
-def _edited(stand: Stand, path: Path, line: str, build: tuple[str, ...]) -> Callable[[], float]:
+def _edited(rig: Rig, path: Path, line: str, build: tuple[str, ...]) -> Callable[[], float]:
     def measured() -> float:
         # The time, or else Docker would have what it built for this edit when the benchmark ran before.
         path.write_text(path.read_text(encoding="utf-8") + line.format(time.time_ns()), encoding="utf-8")
-        return timed(lambda: stand.invoke(*build))
+        return timed(lambda: rig.invoke(*build))
 
     return measured
 
 
-def size(stand: Stand, image: str) -> int:
+def size(rig: Rig, image: str) -> int:
     """Bytes of an image."""
-    return int(stand.command(["docker", "image", "inspect", "--format", "{{.Size}}", image]))
+    return int(rig.command(["docker", "image", "inspect", "--format", "{{.Size}}", image]))
 
 
-def _layers(stand: Stand, image: str) -> list[str]:
+def _layers(rig: Rig, image: str) -> list[str]:
     """None, where there is no such image here."""
     argv = ["docker", "image", "inspect", "--format", '{{join .RootFS.Layers " "}}', image]
-    return stand.driver.runner.ask(argv).stdout.split()
+    return rig.driver.runner.ask(argv).stdout.split()
 
 
-def _files(stand: Stand, image: str) -> dict[str, tuple[str, int]]:
+def _files(rig: Rig, image: str) -> dict[str, tuple[str, int]]:
     argv = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh", image, "-c", LIST]
-    rows = (line.split("\t", 2) for line in stand.command(argv).splitlines())
+    rows = (line.split("\t", 2) for line in rig.command(argv).splitlines())
     return {path: (at, int(size)) for size, at, path in rows}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench import memory
 from bench.harness import Figure, ratio
+from bench.rig import Rig
 from bench.run import NO_WARM_DBT, bare
-from bench.stand import Stand
 from switchyard.errors import StackError
 
 NAME = "airflow"
@@ -21,44 +21,44 @@ where dag_id = 'bench' and state in ('success', 'failed') order by id"""
 TIMEOUT_S = 1800
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """At most two rounds: one can take ten times as long as a plain build."""
-    if NAME not in stand.names():
+    if NAME not in rig.names():
         return
-    stand.on(None)
-    dag = stand.folder / "docker/airflow/dags/bench.py"
+    rig.on(None)
+    dag = rig.folder / "docker/airflow/dags/bench.py"
     dag.write_text(Path(__file__).with_name("local_dag.py").read_text(encoding="utf-8"), encoding="utf-8")
     try:
-        stand.on(NAME)  # with the DAG that was added, for which an image is built
-        wait_for(lambda: stand.superuser(KNOWN).strip())
-        bare(stand, NAME)
-        yield from _figures(stand, min(rounds, 2), "Cosmos LOCAL")
-        stand.execute(NAME, ["python", "-c", NO_WARM_DBT])
-        yield from _figures(stand, min(rounds, 2), "Cosmos LOCAL, plain dbt")
+        rig.on(NAME)  # with the DAG that was added, for which an image is built
+        wait_for(lambda: rig.superuser(KNOWN).strip())
+        bare(rig, NAME)
+        yield from _figures(rig, min(rounds, 2), "Cosmos LOCAL")
+        rig.execute(NAME, ["python", "-c", NO_WARM_DBT])
+        yield from _figures(rig, min(rounds, 2), "Cosmos LOCAL, plain dbt")
     finally:
-        stand.on(None)
+        rig.on(None)
         dag.unlink()
 
 
-def _figures(stand: Stand, rounds: int, label: str) -> Iterator[Figure]:
+def _figures(rig: Rig, rounds: int, label: str) -> Iterator[Figure]:
     builds, runs = [], []
     for _ in range(rounds):
-        builds.append(bare(stand, NAME))
-        before = memory.processor(stand)
-        seconds = _run(stand)
-        runs.append((seconds, memory.processor(stand) - before))
+        builds.append(bare(rig, NAME))
+        before = memory.processor(rig)
+        seconds = _run(rig)
+        runs.append((seconds, memory.processor(rig) - before))
     yield ratio(f"{label}: run / dbt build", [seconds for seconds, _ in runs], [build.seconds for build in builds])
     yield ratio(f"{label}:   processor time", [processor for _, processor in runs], [build.processor for build in builds])
 
 
-def _run(stand: Stand) -> float:
+def _run(rig: Rig) -> float:
     """The seconds of one run, by Airflow's own clock."""
 
     def ended() -> list[str]:
-        return stand.superuser(ENDED).split()
+        return rig.superuser(ENDED).split()
 
     before = len(ended())
-    stand.execute(NAME, ["airflow", "dags", "trigger", "bench"])
+    rig.execute(NAME, ["airflow", "dags", "trigger", "bench"])
     wait_for(lambda: len(ended()) > before)
     state, seconds = ended()[-1].split("|")
     if state != "success":

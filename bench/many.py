@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import run
 from bench.harness import Figure
-from bench.stand import Stand
+from bench.rig import Rig
 
 MODELS = 100
 MORE = f" with {MODELS} models more"
@@ -19,10 +19,10 @@ select {COLUMN} from {{before}} limit 100
 """
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """As `bench.run.measure`."""
-    with more(stand.folder / "dbt_project" / "models", MODELS):
-        yield from run.measure(stand, rounds, MORE)
+    with more(rig.folder / "dbt_project" / "models", MODELS):
+        yield from run.measure(rig, rounds, MORE)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import psutil
 
 from bench.harness import Figure
-from bench.stand import Stand
+from bench.rig import Rig
 from switchyard import checks
 from switchyard.errors import StackError
 from switchyard.runtimes.native.runtime import Native
@@ -56,30 +56,30 @@ class Peak(NamedTuple):
     load: dict[str, float]
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """Memory in MiB, and processor time as a share of one core."""
-    for name in stand.names():
-        stand.on(name)
-        stand.invoke("run")
+    for name in rig.names():
+        rig.on(name)
+        rig.invoke("run")
         time.sleep(SETTLING)
-        found = [idle(stand, WINDOW / rounds) for _ in range(rounds)]
-        title = stand.orchestrators[name].title
+        found = [idle(rig, WINDOW / rounds) for _ in range(rounds)]
+        title = rig.orchestrators[name].title
         yield Figure(f"{title}: memory", tuple(sum(one.memory for one in each.values()) for each in found), unit="MiB")
         yield Figure(f"{title}: idle CPU", tuple(sum(one.processor for one in each.values()) for each in found), unit="% of a core")
 
 
-def idle(stand: Stand, seconds: float) -> dict[str, Usage]:
+def idle(rig: Rig, seconds: float) -> dict[str, Usage]:
     """MiB of memory, and the processor time in % of a core, of each service and of PostgreSQL over so many ``seconds``."""
-    with looking(stand) as look:
+    with looking(rig) as look:
         began, before = time.monotonic(), look()
         time.sleep(seconds)
         after, over = look(), time.monotonic() - began
     return {name: Usage(one.memory, 100 * (one.processor - before[name].processor) / over) for name, one in after.items()}
 
 
-def at_most(stand: Stand, action: Callable[[], T]) -> tuple[T, Peak]:
+def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
     """Do something, and see what is taken at most meanwhile."""
-    with looking(stand) as look, ThreadPoolExecutor(1) as pool:
+    with looking(rig) as look, ThreadPoolExecutor(1) as pool:
         looks = [(time.monotonic(), look())]
         done = pool.submit(action)
         over = False
@@ -100,9 +100,9 @@ def peak(looks: list[tuple[float, dict[str, Usage]]]) -> Peak:
 
 
 @contextmanager
-def looking(stand: Stand) -> Iterator[Callable[[], dict[str, Usage]]]:
+def looking(rig: Rig) -> Iterator[Callable[[], dict[str, Usage]]]:
     """A function that looks at what each service and PostgreSQL take, by name; memory that several share counts once (Linux)."""
-    driver = stand.driver
+    driver = rig.driver
     if isinstance(driver, Native):
         yield partial(_look, driver)
         return
@@ -134,12 +134,12 @@ def mebibytes(text: str) -> float:
     return (int(used) - forgotten) / checks.MIB
 
 
-def processor(stand: Stand) -> float:
+def processor(rig: Rig) -> float:
     """The processor time, in seconds, of all services and PostgreSQL, with what has ended in them, since they were started."""
-    if isinstance(stand.driver, Native):
-        return sum(_total(found, _processor) for found in processes(stand.driver).values())
-    containers = [service.container for service in stand.driver.services()]
-    return sum(cpu_seconds(stand.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
+    if isinstance(rig.driver, Native):
+        return sum(_total(found, _processor) for found in processes(rig.driver).values())
+    containers = [service.container for service in rig.driver.services()]
+    return sum(cpu_seconds(rig.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
 
 
 def _look(native: Native) -> dict[str, Usage]:

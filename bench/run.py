@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import memory
 from bench.harness import Figure, ratio
-from bench.stand import COMMAND_TIMEOUT_S, Stand, kill
+from bench.rig import COMMAND_TIMEOUT_S, Rig, kill
 from switchyard.errors import StackError
 
 INTEGRATIONS = {"airflow": ("vendor", "lean")}
@@ -121,30 +121,30 @@ class Bare:
     processor: float
 
 
-def measure(stand: Stand, rounds: int, project: str = "") -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int, project: str = "") -> Iterator[Figure]:
     """Run after run, by turns with a bare `dbt build`, on each orchestrator; ``project`` is said after its name."""
     targets = TARGETS_OF_MANY if project else TARGETS
-    stand.on(None)
-    for name in stand.names():
+    rig.on(None)
+    for name in rig.names():
         for integration in INTEGRATIONS.get(name, ("vendor",)):
-            stand.invoke("up", "--orch", name, "--integration", integration)
-            stand.superuser(LOG_CONNECTIONS)
+            rig.invoke("up", "--orch", name, "--integration", integration)
+            rig.superuser(LOG_CONNECTIONS)
             form = "" if integration == "vendor" else f", {integration}"
-            label = f"{stand.orchestrators[name].title}{form}{project}"
-            bare(stand, name)  # leaves the parse for those that count
-            orchestrated(stand, name)
-            yield from compare(stand, name, rounds, label, targets.get(name + form))
-            if stand.execute(name, ["python", "-c", NO_WARM_DBT]):  # Prefect's runner has none: dbt is a library in it
-                yield from compare(stand, name, rounds, f"{label}, plain dbt")
-            stand.on(None)  # and with its next start the warm dbt is back
+            label = f"{rig.orchestrators[name].title}{form}{project}"
+            bare(rig, name)  # leaves the parse for those that count
+            orchestrated(rig, name)
+            yield from compare(rig, name, rounds, label, targets.get(name + form))
+            if rig.execute(name, ["python", "-c", NO_WARM_DBT]):  # Prefect's runner has none: dbt is a library in it
+                yield from compare(rig, name, rounds, f"{label}, plain dbt")
+            rig.on(None)  # and with its next start the warm dbt is back
 
 
-def compare(stand: Stand, name: str, rounds: int, label: str, target: float | None = None) -> Iterator[Figure]:
+def compare(rig: Rig, name: str, rounds: int, label: str, target: float | None = None) -> Iterator[Figure]:
     """The figures of the active orchestrator."""
     builds, runs = [], []
     for _ in range(rounds):
-        builds.append(bare(stand, name))
-        runs.append(orchestrated(stand, name))
+        builds.append(bare(rig, name))
+        runs.append(orchestrated(rig, name))
     walls = [build.seconds for build in builds]
     yield ratio(f"{label}: invoke run / dbt build", [run.seconds for run in runs], walls, target)
     yield ratio(f"{label}:   processor time", [run.processor for run in runs], [build.processor for build in builds])
@@ -152,37 +152,37 @@ def compare(stand: Stand, name: str, rounds: int, label: str, target: float | No
         yield ratio(f"{label}:   {phase} / dbt build", [run.phases[phase] for run in runs], walls)
 
 
-def bare(stand: Stand, name: str, *args: str) -> Bare:
+def bare(rig: Rig, name: str, *args: str) -> Bare:
     """A plain dbt command where the orchestrator runs dbt; without ``args``, `dbt build`."""
     script = Path(__file__).with_name("bare_dbt.py").read_text(encoding="utf-8")
-    before = memory.processor(stand)
-    seconds, own = map(float, stand.execute(name, ["python", "-", *(args or ["build"])], script).splitlines()[-1].split())
+    before = memory.processor(rig)
+    seconds, own = map(float, rig.execute(name, ["python", "-", *(args or ["build"])], script).splitlines()[-1].split())
     # In a container it is a process of the service's; natively it is nobody's.
-    return Bare(seconds, memory.processor(stand) - before + (own if stand.runtime == "native" else 0.0))
+    return Bare(seconds, memory.processor(rig) - before + (own if rig.runtime == "native" else 0.0))
 
 
-def orchestrated(stand: Stand, name: str, seconds: float | None = None) -> Timeline:
+def orchestrated(rig: Rig, name: str, seconds: float | None = None) -> Timeline:
     """The timeline of one `invoke run`.
 
     Raises:
         StackError: it failed, or it had not ended after so many ``seconds``; its command was killed then, and the run may go on.
     """
-    before = memory.processor(stand)
-    run = typed(stand, "run", seconds=seconds)
-    processor = memory.processor(stand) - before
+    before = memory.processor(rig)
+    run = typed(rig, "run", seconds=seconds)
+    processor = memory.processor(rig) - before
     if seconds is not None and run.seconds >= seconds:
         raise StackError(f"A run on {name} had not ended after {seconds / 60:.0f} minutes.", "", "invoke run --cancel")
     if run.code:
         raise StackError(f"A run on {name} failed.", "\n".join(run.text.splitlines()[-15:]), "invoke run")
     announced = next(at for at, line in run.lines if "http://" in line)
-    log = server_log(stand)
+    log = server_log(rig)
     first = min(at for line in log if (match := CONNECTED.search(line)) and (at := float(match[1])) > run.began)
     last = max(float(match[1]) for line in log if (match := DISCONNECTED.search(line)))
-    created, handed, begun = _timestamps(stand, name) or (announced, first, first)
+    created, handed, begun = _timestamps(rig, name) or (announced, first, first)
     return Timeline(run.began, (created, handed, begun, first, last, run.ended), processor)
 
 
-def typed(stand: Stand, *args: str, seconds: float | None = None) -> Typed:
+def typed(rig: Rig, *args: str, seconds: float | None = None) -> Typed:
     """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge.
 
     It is killed after so many seconds, or `COMMAND_TIMEOUT_S`.
@@ -190,7 +190,13 @@ def typed(stand: Stand, *args: str, seconds: float | None = None) -> Typed:
     lines: list[tuple[float, str]] = []
     began = time.time()
     with subprocess.Popen(
-        stand.argv(*args), cwd=stand.folder, env=stand.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+        rig.argv(*args),
+        cwd=rig.folder,
+        env=rig.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
     ) as process:
         limit = threading.Timer(seconds or COMMAND_TIMEOUT_S, kill, [process.pid])
         limit.daemon = True
@@ -201,15 +207,15 @@ def typed(stand: Stand, *args: str, seconds: float | None = None) -> Typed:
     return Typed(began, time.time(), process.returncode, tuple(lines))
 
 
-def server_log(stand: Stand) -> list[str]:
+def server_log(rig: Rig) -> list[str]:
     """What PostgreSQL has written since `LOG_CONNECTIONS`, without the further lines of a statement."""
-    return [line for line in stand.invoke("logs", "--service", "postgres", "--tail", LINES).splitlines() if "bench " in line]
+    return [line for line in rig.invoke("logs", "--service", "postgres", "--tail", LINES).splitlines() if "bench " in line]
 
 
-def _timestamps(stand: Stand, name: str) -> tuple[float, float, float] | None:
+def _timestamps(rig: Rig, name: str) -> tuple[float, float, float] | None:
     """What the product noted of the newest run; None for one that this file does not know."""
-    database = stand.orchestrators[name].database
+    database = rig.orchestrators[name].database
     if name not in TIMESTAMPS or database is None:
         return None
-    created, handed, begun = stand.superuser(TIMESTAMPS[name], database).strip().split("|")
+    created, handed, begun = rig.superuser(TIMESTAMPS[name], database).strip().split("|")
     return float(created), float(handed), float(begun)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.harness import Figure, interleaved, ratio, timed
+from bench.rig import Rig
 from bench.run import bare
-from bench.stand import Stand
 from switchyard import bootstrap
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_ORDERS", "10000,1000000").split(","))  # 10000000 takes half an hour
@@ -36,32 +36,32 @@ class Day(NamedTuple):
     rows: int
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """The models ÷ the same by hand, the tests ÷ the models, and a day at each size ÷ a day at the one before.
 
     Raises:
         AssertionError: the marts are not those that are made by hand.
     """
-    stand.on(WHERE)
+    rig.on(WHERE)
     days: dict[int, list[Day]] = {}
     for size in SIZES:
-        stand.invoke("generate", "--orders", str(size), "--yes")
-        bare(stand, WHERE, "run", "--select", "staging")  # leaves the parse for those that count
-        bare(stand, WHERE, "snapshot")  # which the tests look at
+        rig.invoke("generate", "--orders", str(size), "--yes")
+        bare(rig, WHERE, "run", "--select", "staging")  # leaves the parse for those that count
+        bare(rig, WHERE, "snapshot")  # which the tests look at
         took = interleaved(
             rounds,
             {
-                "models": lambda: bare(stand, WHERE, "run", "--full-refresh").seconds,
-                "by hand": lambda: timed(lambda: _by_hand(stand)),
-                "tests": lambda: bare(stand, WHERE, "test").seconds,
+                "models": lambda: bare(rig, WHERE, "run", "--full-refresh").seconds,
+                "by hand": lambda: timed(lambda: _by_hand(rig)),
+                "tests": lambda: bare(rig, WHERE, "test").seconds,
             },
         )
-        _compare(stand)
+        _compare(rig)
         yield ratio(f"models at {size:,} orders / the same by hand in psql", took["models"], took["by hand"], 1.4 if size >= 1e6 else None)
         yield ratio(f"tests at {size:,} orders / models", took["tests"], took["models"])
-        days[size] = [_day(stand) for _ in range(rounds)]
-        _by_hand(stand)
-        _compare(stand)
+        days[size] = [_day(rig) for _ in range(rounds)]
+        _by_hand(rig)
+        _compare(rig)
     for smaller, larger in pairwise(SIZES):
         few, many = days[smaller], days[larger]
         what = f"one more day at {larger:,} orders / at {smaller:,}"
@@ -72,20 +72,20 @@ def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
         yield ratio(f"{what}, all models", [day.all for day in many], [day.all for day in few])
 
 
-def _day(stand: Stand) -> Day:
-    stand.invoke("generate", "--days", "1")
-    rows = int(stand.sql(f"select {ARRIVED}"))
-    incremental = bare(stand, WHERE, "run", "--select", "config.materialized:incremental").seconds
-    return Day(incremental, incremental + bare(stand, WHERE, "run", "--exclude", "config.materialized:incremental").seconds, rows)
+def _day(rig: Rig) -> Day:
+    rig.invoke("generate", "--days", "1")
+    rows = int(rig.sql(f"select {ARRIVED}"))
+    incremental = bare(rig, WHERE, "run", "--select", "config.materialized:incremental").seconds
+    return Day(incremental, incremental + bare(rig, WHERE, "run", "--exclude", "config.materialized:incremental").seconds, rows)
 
 
-def _by_hand(stand: Stand) -> None:
-    argv, env = stand.driver.client("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", bootstrap.WAREHOUSE)
-    stand.command(argv, BY_HAND.read_text(encoding="utf-8"), {**stand.env, **env})
+def _by_hand(rig: Rig) -> None:
+    argv, env = rig.driver.client("psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", bootstrap.WAREHOUSE)
+    rig.command(argv, BY_HAND.read_text(encoding="utf-8"), {**rig.env, **env})
 
 
-def _compare(stand: Stand) -> None:
+def _compare(rig: Rig) -> None:
     for mart in MARTS:
         both = [f"(table {one}.{mart} except all table {other}.{mart})" for one, other in (("marts", "floor"), ("floor", "marts"))]
-        differing = stand.sql(f"select count(*) from ({' union all '.join(both)}) as differing")
+        differing = rig.sql(f"select count(*) from ({' union all '.join(both)}) as differing")
         assert differing == "0", f"{differing} rows of {mart} are not those that are made by hand"

@@ -6,25 +6,25 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench.harness import Figure, interleaved, ratio, timed
-from bench.stand import Stand
+from bench.rig import Rig
 
 
-def measure(stand: Stand, rounds: int) -> Iterator[Figure]:
+def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """To each orchestrator, from the one before it."""
-    possible = stand.possible()
-    for new in stand.names():
+    possible = rig.possible()
+    for new in rig.names():
         old = possible[possible.index(new) - 1]
         for name in (old, new):
-            stand.on(name)  # built, and with its database
+            rig.on(name)  # built, and with its database
         found = interleaved(
             rounds,
             {
-                "switch": _after(partial(stand.on, old), partial(stand.invoke, "switch", new)),
-                "start": _after(partial(stand.on, None), partial(stand.start, new)),
-                "by hand": _after(partial(stand.on, old), partial(stand.replace, old, new)),
+                "switch": _after(partial(rig.on, old), partial(rig.invoke, "switch", new)),
+                "start": _after(partial(rig.on, None), partial(rig.start, new)),
+                "by hand": _after(partial(rig.on, old), partial(rig.replace, old, new)),
             },
         )
-        title = stand.orchestrators[new].title
+        title = rig.orchestrators[new].title
         yield ratio(f"invoke switch to {title} / its start alone", found["switch"], found["start"], 1.15)
         yield ratio(f"invoke switch to {title} / down and up by hand", found["switch"], found["by hand"], 0.6)
         # Nothing can be quicker that starts the one when the other has stopped.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from bench.stand import Stand
+from bench.rig import Rig
 from compare.failures import NO_SQL, mentions
 from compare.model import Found, Row, Scenario, Section
 from compare.products import product
@@ -86,25 +86,25 @@ class Receiver:
 
 
 @contextmanager
-def alerting(stand: Stand, name: str, url: str) -> Iterator[None]:
+def alerting(rig: Rig, name: str, url: str) -> Iterator[None]:
     """The orchestrator with an address for its messages."""
-    before = stand.env.get("ALERT_WEBHOOK", "")
+    before = rig.env.get("ALERT_WEBHOOK", "")
 
     def again(address: str) -> None:
-        stand.env["ALERT_WEBHOOK"] = address
-        stand.invoke("up", "--orch", name)
+        rig.env["ALERT_WEBHOOK"] = address
+        rig.invoke("up", "--orch", name)
 
     with afterwards(lambda: again(before)):
         again(url)
         yield
 
 
-def host(stand: Stand) -> str:
+def host(rig: Rig) -> str:
     """The address of this machine at which the services reach it."""
-    if isinstance(stand.driver, Native):
+    if isinstance(rig.driver, Native):
         return "127.0.0.1"
-    container = next(one.container for one in stand.driver.services() if one.orchestrator)
-    networks = json.loads(stand.command(["docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", container]))
+    container = next(one.container for one in rig.driver.services() if one.orchestrator)
+    networks = json.loads(rig.command(["docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", container]))
     return str(next(iter(networks.values()))["Gateway"])
 
 
@@ -112,13 +112,13 @@ def webhook(trial: Trial) -> Iterator[Found]:
     """Break a model, and wait for the message."""
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
-    address = host(trial.stand)
+    address = host(trial.rig)
     try:
         receiver = Receiver(address)
     except OSError:
         raise StackError(f"{address}, at which the containers reach this machine, is not an address of its own.") from None
-    with receiver, alerting(trial.stand, trial.name, receiver.url):
-        shown, deadline = product(trial.stand, trial.name), time.monotonic() + WAIT
+    with receiver, alerting(trial.rig, trial.name, receiver.url):
+        shown, deadline = product(trial.rig, trial.name), time.monotonic() + WAIT
         while not shown.alerts():
             if time.monotonic() > deadline:
                 raise StackError(f"Nothing looks for failures {WAIT} s after the start.")
@@ -151,7 +151,7 @@ def judged(messages: list[tuple[float, Any]], refused: float, model: str, means:
 
 def counted(trial: Trial) -> Iterator[Found]:
     """Count what the integration has for this."""
-    file = trial.stand.folder / "docker" / trial.name / "alert.py"
+    file = trial.rig.folder / "docker" / trial.name / "alert.py"
     yield Found(LINES.id, lines(file))
 
 

@@ -142,7 +142,7 @@ def at_rest(trial: Trial, deadline: float) -> float | None:
     while len(quiet) < 3:  # looks in a row: between two days, too, there is a moment without
         if time.time() > deadline:
             return None
-        quiet = [*quiet, time.time()] if trial.stand.superuser(AT_WORK).strip().endswith("|0") else []
+        quiet = [*quiet, time.time()] if trial.rig.superuser(AT_WORK).strip().endswith("|0") else []
         time.sleep(0.5)
     return quiet[0]
 

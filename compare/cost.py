@@ -58,7 +58,7 @@ def idle(trial: Trial) -> Iterator[Found]:
     """Wait until what a run leaves has gone, then measure."""
     part = 0.25 if trial.quick else 1
     time.sleep(memory.SETTLING * part)
-    found = memory.idle(trial.stand, WINDOW * part)
+    found = memory.idle(trial.rig, WINDOW * part)
     yield taken(trial, MEMORY, {name: one.memory for name, one in found.items()})
     yield taken(trial, CPU, {name: one.processor for name, one in found.items()})
 
@@ -66,40 +66,40 @@ def idle(trial: Trial) -> Iterator[Found]:
 def one_run(trial: Trial) -> Iterator[Found]:
     """Run, look at what is taken meanwhile, and see what is kept of that."""
     before = metadata(trial)
-    run, found = memory.at_most(trial.stand, trial.run)
+    run, found = memory.at_most(trial.rig, trial.run)
     if run.code:
         raise StackError(f"The run ended with exit code {run.code}.")
     yield taken(trial, PEAK_MEMORY, found.memory)
     yield taken(trial, PEAK_CPU, found.load)
     for row, unit, earlier, after in zip((FILES, ROWS, SPACE), (1e6, 1, 1e6), before, metadata(trial)):
         yield Found(row.id, 100 * (after - earlier) / unit, parts={"of one run": after - earlier})
-    if trial.stand.orchestrators[trial.name].database is None:
+    if trial.rig.orchestrators[trial.name].database is None:
         yield from (Found(row.id, why="it keeps nothing in PostgreSQL") for row in (ROWS, SPACE))
 
 
 def taken(trial: Trial, row: Row, found: dict[str, float]) -> Found:
     """The sum over all services; the parts are PostgreSQL, what runs dbt, and the rest, in this order."""
-    first = [POSTGRES, trial.stand.orchestrators[trial.name].dbt]
+    first = [POSTGRES, trial.rig.orchestrators[trial.name].dbt]
     names = [*first, *sorted(found.keys() - {*first})]
     return Found(row.id, sum(found.values()), parts={"services": {name: found[name] for name in names}})
 
 
 def metadata(trial: Trial) -> list[int]:
     """The bytes of what is kept of runs in files; and in PostgreSQL, where it is: rows so far, and bytes."""
-    database = trial.stand.orchestrators[trial.name].database
+    database = trial.rig.orchestrators[trial.name].database
     if database is None:
         return [kept(trial)]
     time.sleep(SETTLED)
-    return [kept(trial), *map(int, trial.stand.superuser(METADATA, database).strip().split("|"))]
+    return [kept(trial), *map(int, trial.rig.superuser(METADATA, database).strip().split("|"))]
 
 
 def kept(trial: Trial) -> int:
     """The bytes of the files that last, of the service that runs dbt."""
-    stand, orchestrator = trial.stand, trial.stand.orchestrators[trial.name]
-    if stand.runtime == "native":
-        return folder_size(plan.Folders(stand.folder, trial.name).home)
+    rig, orchestrator = trial.rig, trial.rig.orchestrators[trial.name]
+    if rig.runtime == "native":
+        return folder_size(plan.Folders(rig.folder, trial.name).home)
     places = [volume.split(":")[1] for volume in orchestrator.mounts[orchestrator.dbt]]
-    return int(stand.execute(trial.name, ["du", "-scb", *places]).split()[-2]) if places else 0
+    return int(rig.execute(trial.name, ["du", "-scb", *places]).split()[-2]) if places else 0
 
 
 def sentence(report: Report) -> str:

@@ -236,7 +236,7 @@ def wrong_password(trial: Trial) -> Iterator[Found]:
     try:
         yield stopped(trial, PASSWORD, lambda run: REFUSED in run.text, "fails without the reason")
     finally:
-        trial.set_password(trial.stand.settings["DBT_PASSWORD"])
+        trial.set_password(trial.rig.settings["DBT_PASSWORD"])
 
 
 def stopped(trial: Trial, row: Row, named: Callable[[Typed], bool], unnamed: str) -> Found:
@@ -256,8 +256,8 @@ def stopped(trial: Trial, row: Row, named: Callable[[Typed], bool], unnamed: str
 def cancelled(trial: Trial) -> Iterator[Found]:
     """Cancel a run."""
     with trial.under_way() as future:
-        cancel = typed(trial.stand, "run", "--cancel")
-        left = trial.stand.superuser(AT_WORK).strip() != "0|0"
+        cancel = typed(trial.rig, "run", "--cancel")
+        left = trial.rig.superuser(AT_WORK).strip() != "0|0"
         run: Typed | None = None
         with contextlib.suppress(TimeoutError):
             run = future.result(RUN_END_TIMEOUT_S)
@@ -278,7 +278,7 @@ def killed(trial: Trial) -> Iterator[Found]:
 
 def beside_killed(trial: Trial) -> Iterator[Found]:
     """Kill all services but the one that runs dbt."""
-    orchestrator = trial.stand.orchestrators[trial.name]
+    orchestrator = trial.rig.orchestrators[trial.name]
     services = [service for service in orchestrator.services if service != orchestrator.dbt]
     yield disturbed(trial, BESIDE, lambda: trial.kill_all(services), f"{', '.join(services)}: ")
 
@@ -315,11 +315,11 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
         with contextlib.suppress(TimeoutError):  # then it is cancelled
             run = future.result(RUN_END_TIMEOUT_S)
         over = trial.idle_at(began + RUN_END_TIMEOUT_S)  # in Docker the command may have ended with a service, and the run continues
-        left = ", its query still runs" if trial.stand.superuser(AT_WORK).strip() != "0|0" else ""
+        left = ", its query still runs" if trial.rig.superuser(AT_WORK).strip() != "0|0" else ""
         built = bool(trial.tables(SLEPT))
         trial.note_left(row.title)
     if over is None:
-        trial.stand.invoke("run", "--cancel")
+        trial.rig.invoke("run", "--cancel")
     again = trial.run()
     ended = ENDS.get(run.code, f"the command ends with exit code {run.code}") if run and over else "the run does not end"
     lost = run is not None and not run.code and not built

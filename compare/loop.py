@@ -11,7 +11,7 @@ from bench.run import Typed
 from compare.model import Found, Row, Scenario, Section
 from compare.products import product
 from compare.report import Report
-from compare.trial import LONGEST, Trial
+from compare.trial import RUN_TIMEOUT_S, Trial
 from switchyard.errors import StackError
 
 TABLE = Row(
@@ -74,15 +74,15 @@ def own_way(trial: Trial) -> Iterator[Found]:
     asked = {victim.id, *trial.graph.tests(victim.id)} & trial.green
     with trial.edited(victim.path, "\n-- compared again\n"):
         began = time.time()
-        run = product(trial.stand, trial.name).build(victim.name)
+        run = product(trial.rig, trial.name).build(victim.name)
         if run is None:
-            title = trial.stand.orchestrators[trial.name].title
+            title = trial.rig.orchestrators[trial.name].title
             yield Found(OWN.id, why=f"{title} has nothing of its own for a part of a flow; a parameter of the flow selects nodes, as above")
             return
-        ended = trial.idle_at(began + LONGEST)
+        ended = trial.idle_at(began + RUN_TIMEOUT_S)
         if ended is None:
-            trial.stand.invoke("run", "--cancel")
-            raise StackError(f"The run has not ended after {LONGEST} s.")
+            trial.rig.invoke("run", "--cancel")
+            raise StackError(f"The run has not ended after {RUN_TIMEOUT_S} s.")
         if not run.green():
             raise StackError(f"The run failed that begins when {run.way}.")
         executed = trial.spans(began, ended)
@@ -93,7 +93,7 @@ def own_way(trial: Trial) -> Iterator[Found]:
 
 def new_model(trial: Trial) -> Iterator[Found]:
     """Add a model, and wait until the product's API returns it."""
-    shown = product(trial.stand, trial.name)
+    shown = product(trial.rig, trial.name)
     with ExitStack() as stack:
         stack.enter_context(trial.added("models", f"{NEW}.sql", NEW_MODEL))
         began = time.time()

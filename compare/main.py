@@ -17,7 +17,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from bench import harness
-from bench.stand import CHECKOUT, RUNTIMES, Stand, possible, stand, where
+from bench.rig import CHECKOUT, RUNTIMES, Rig, possible, rig, where
 from compare import alerting, backfill, cost, failures, loop, scaling, scheduling, security, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import SCHEMA, Report
@@ -102,7 +102,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     folder.mkdir(parents=True, exist_ok=True)
     sections = [section for section in SECTIONS if not chosen or section.id in chosen]
     interrupted = None
-    with stand(kind, names, NAME, lambda copy: prepare(copy, own, project)) as made:
+    with rig(kind, names, NAME, lambda copy: prepare(copy, own, project)) as made:
         report = opened(made, project, now, rounds or ROUNDS[depth], depth)
         depths = DEPTHS[: DEPTHS.index(depth) + 1]
         scenarios = {section.id: found for section in sections if (found := [one for one in section.scenarios if one.depth in depths])}
@@ -154,7 +154,7 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     return {**kept, **DEFAULTS, **copied, "RELEASE_FILE": ""}
 
 
-def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: str) -> Report:
+def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -> Report:
     """A report with all but the figures."""
     threads = project.output.get("threads", 1)
     return Report(
@@ -164,24 +164,24 @@ def opened(stand: Stand, project: Project, now: datetime, rounds: int, depth: st
             "seconds": 0,
             "complete": False,
             **where(),
-            "runtime": stand.runtime,
+            "runtime": rig.runtime,
             "rounds": rounds,
             "depth": depth,
             "project": {"name": project.name, "counts": "", "threads": threads if isinstance(threads, int) else "its profile's number of"},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
-            "base_images": [stand.settings[key] for key in BASE_IMAGE_KEYS] if stand.runtime == "docker" else [],
+            "base_images": [rig.settings[key] for key in BASE_IMAGE_KEYS] if rig.runtime == "docker" else [],
             "orchestrators": {
                 name: {
                     "title": one.title,
-                    "versions": environments.versions(stand.folder, name),
-                    "settings": start.configured(one, stand.runtime),
+                    "versions": environments.versions(rig.folder, name),
+                    "settings": start.configured(one, rig.runtime),
                     "files": {
-                        path.relative_to(stand.folder).as_posix(): path.read_text(encoding="utf-8")
-                        for path in (*start.code(stand.folder, name), one.file)
+                        path.relative_to(rig.folder).as_posix(): path.read_text(encoding="utf-8")
+                        for path in (*start.code(rig.folder, name), one.file)
                     },
                 }
-                for name, one in stand.orchestrators.items()
-                if not stand.only or name in stand.only
+                for name, one in rig.orchestrators.items()
+                if not rig.only or name in rig.only
             },
             "rows": {},
         }
@@ -197,12 +197,12 @@ def first_steps(project: Project) -> Sequence[Sequence[str]]:
 
 def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Scenario]) -> None:
     """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
-    stand = subject.stand
-    names = stand.names()
+    rig = subject.rig
+    names = rig.names()
     broken: dict[str, str] = {}  # why there is no environment, or image
-    for name, orchestrator in stand.orchestrators.items():
+    for name, orchestrator in rig.orchestrators.items():
         if name in report.titles and name not in names:
-            refuse(report, name, 0, scenarios, stand.driver.unsupported(orchestrator))
+            refuse(report, name, 0, scenarios, rig.driver.unsupported(orchestrator))
     needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # from which all others begin
     steps = planned(names, report.content["rounds"], needed)
     expected = BUILD_S * len(names) + sum(step.scenario.seconds for step in steps)
@@ -211,7 +211,7 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
         for name in names:
             waiting.detail(f"building {report.titles[name]}; {left(began, done, expected)}")
             try:
-                stand.driver.images.build([POSTGRES, name], on_line=lambda _: None)
+                rig.driver.images.build([POSTGRES, name], on_line=lambda _: None)
             except StackError as error:
                 broken[name] = reason(error)
             done += BUILD_S
@@ -291,7 +291,7 @@ def facts(report: Report, trial: Trial) -> None:
     graph = trial.graph
     counts = Counter(node["resource_type"] for node in graph.nodes.values())
     report.content["project"]["counts"] = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(counts.items()))
-    report.content["versions"] = {"PostgreSQL": trial.stand.sql("select current_setting('server_version')"), "dbt-core": graph.version}
+    report.content["versions"] = {"PostgreSQL": trial.rig.sql("select current_setting('server_version')"), "dbt-core": graph.version}
 
 
 def environment() -> Path:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from bench.stand import Stand
+from bench.rig import Rig
 from rundbt import api
 from switchyard import pipeline
 from switchyard.errors import StackError
@@ -71,18 +71,18 @@ class Product(ABC):
     """One orchestrator's public API and pages.
 
     Args:
-        stand: on which it is up.
+        rig: on which it is up.
         name: the orchestrator's.
     """
 
     # Of the sign-in page: a selector and what is typed there; none where the browser signs in by HTTP basic authentication.
     fields: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, stand: Stand, name: str) -> None:
-        self.orchestrator = stand.orchestrators[name]
-        self.url = self.orchestrator.url(stand.settings.values).rstrip("/")
-        self.password = stand.settings[self.orchestrator.login_key or ""]
-        self.job = pipeline.known_job(stand.settings, None)
+    def __init__(self, rig: Rig, name: str) -> None:
+        self.orchestrator = rig.orchestrators[name]
+        self.url = self.orchestrator.url(rig.settings.values).rstrip("/")
+        self.password = rig.settings[self.orchestrator.login_key or ""]
+        self.job = pipeline.known_job(rig.settings, None)
 
     def sign_in(self, password: str) -> dict[str, str]:
         """The headers that a password gives: HTTP's own, where a product has no sign-in of its API's.
@@ -439,15 +439,15 @@ def prefect_things(runs: Iterable[Any], events: Iterable[Any]) -> list[Thing]:
 PRODUCTS: dict[str, type[Product]] = {"airflow": Airflow, "dagster": Dagster, "prefect": Prefect}
 
 
-def product(stand: Stand, name: str) -> Product:
-    """The product that is up on a stand.
+def product(rig: Rig, name: str) -> Product:
+    """The product that is up on a rig.
 
     Raises:
         StackError: it is not in this file.
     """
     if name not in PRODUCTS:
         raise StackError("The comparison does not know this product's API.")
-    return PRODUCTS[name](stand, name)
+    return PRODUCTS[name](rig, name)
 
 
 def texts(said: Any) -> Iterator[str]:

@@ -30,7 +30,7 @@ WORKERS = "2"
 
 def changed(trial: Trial) -> Iterator[Found]:
     """Compare the services with and without workers."""
-    file = trial.stand.orchestrators[trial.name].file
+    file = trial.rig.orchestrators[trial.name].file
     before, after = services(file, ""), services(file, WORKERS)
     one, two = (yaml.dump(found, Dumper=Plain, sort_keys=False, width=1000).splitlines() for found in (before, after))
     diff = list(difflib.unified_diff(one, two, "WORKERS=0", f"WORKERS={WORKERS}", n=1, lineterm=""))

@@ -68,7 +68,7 @@ class Done(NamedTuple):
 
 def schedules(trial: Trial) -> Iterator[Found]:
     """Let a job fall due each minute, then another one with it, then miss some."""
-    stand = trial.stand
+    rig = trial.rig
     together = following(time.time() + START) + DUE * MINUTE
     with scheduled(trial, together):
         run = trial.run("--job", "each")  # it finds the caches as the later ones do
@@ -76,7 +76,7 @@ def schedules(trial: Trial) -> Iterator[Found]:
             raise StackError(f"The job that was to be scheduled ended with exit code {run.code}.")
         first = following(settled(trial))
         until(together - 10)  # the last of them has ended, or takes too long; and the log is not read while something is due
-        connections = [float(match[1]) for line in server_log(stand) if (match := CONNECTED.search(line))]
+        connections = [float(match[1]) for line in server_log(rig) if (match := CONNECTED.search(line))]
         found = lags(range(first, together, MINUTE), connections, runs(trial))
         parts = {"due": first, "lags": [round(lag, 3) for lag in found]}
         yield Found(LAG.id, median(found), parts=parts)
@@ -89,17 +89,17 @@ def schedules(trial: Trial) -> Iterator[Found]:
 @contextmanager
 def scheduled(trial: Trial, together: int) -> Iterator[None]:
     """The stack with the jobs, and their schedules on."""
-    stand = trial.stand
-    before = stand.env["SCHEDULES_ENABLED"]
+    rig = trial.rig
+    before = rig.env["SCHEDULES_ENABLED"]
 
     def again(enabled: str) -> None:
-        stand.invoke("down", "--force")
-        stand.env["SCHEDULES_ENABLED"] = enabled
+        rig.invoke("down", "--force")
+        rig.env["SCHEDULES_ENABLED"] = enabled
 
     def restore() -> None:
-        if stand.env["SCHEDULES_ENABLED"] != before:
+        if rig.env["SCHEDULES_ENABLED"] != before:
             again(before)
-        stand.invoke("up", "--orch", trial.name)
+        rig.invoke("up", "--orch", trial.name)
         trial.drop(MARK)
 
     with afterwards(restore), contextlib.ExitStack() as stack:
@@ -107,7 +107,7 @@ def scheduled(trial: Trial, together: int) -> Iterator[None]:
             stack.enter_context(trial.added("models", f"compare_{job}.sql", SQL.format(job=job)))
         stack.enter_context(trial.replaced(jobs.FILE, JOBS.format(minute=together // 60 % 60).encode()))
         again("true")
-        stand.invoke("up", "--orch", trial.name)
+        rig.invoke("up", "--orch", trial.name)
         yield
         again(before)  # before the files change, so that nothing is scheduled that is no more
 
@@ -191,13 +191,13 @@ def made_up(trial: Trial) -> Found:
     """
     settled(trial)
     asked = time.time()
-    trial.stand.invoke("down", "--force")
+    trial.rig.invoke("down", "--force")
     down = time.time()
     if following(asked) != following(down):
         raise StackError("A minute ended during the stop, so it is not known how many were missed.")
     last = following(down) + (MISSED - 1) * MINUTE
     until(last + 1)
-    trial.stand.invoke("up", "--orch", trial.name)
+    trial.rig.invoke("up", "--orch", trial.name)
     next_ = last + MINUTE
     if time.time() > next_:
         raise StackError("The start took more than a minute, so one more was missed.")

@@ -71,7 +71,7 @@ LISTEN = "0A"  # a socket's state in /proc/net/tcp
 DOCKERS = ip_address("127.0.0.11")  # in each container: the engine's own name server
 
 
-class Request(NamedTuple):
+class PageRequest(NamedTuple):
     """An HTTP request to a product's public API."""
 
     method: str
@@ -89,8 +89,8 @@ class Api:
         names: what the API's description names, at the address of the page and with the headers of who is signed in.
     """
 
-    read: Request
-    write: Request
+    read: PageRequest
+    write: PageRequest
     names: Callable[[str, dict[str, str]], list[str]]
 
 
@@ -116,18 +116,18 @@ def fields(url: str, headers: dict[str, str]) -> list[str]:
 
 APIS = {
     "airflow": Api(
-        Request("GET", "/api/v2/dags/~/dagRuns?limit=1"),
-        Request("PATCH", "/api/v2/dags/daily?update_mask=is_paused", {"is_paused": False}),
+        PageRequest("GET", "/api/v2/dags/~/dagRuns?limit=1"),
+        PageRequest("PATCH", "/api/v2/dags/daily?update_mask=is_paused", {"is_paused": False}),
         paths("/openapi.json", "/auth/openapi.json", "/auth/fab/v1/openapi.json"),
     ),
     "dagster": Api(
-        Request("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"}),
-        Request("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'}),
+        PageRequest("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"}),
+        PageRequest("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'}),
         fields,
     ),
     "prefect": Api(
-        Request("POST", "/api/flow_runs/filter", {"limit": 1}),
-        Request("PATCH", "/api/work_pools/dbt", {}),
+        PageRequest("POST", "/api/flow_runs/filter", {"limit": 1}),
+        PageRequest("PATCH", "/api/work_pools/dbt", {}),
         paths("/openapi.json"),
     ),
 }
@@ -144,7 +144,7 @@ def known(trial: Trial) -> Api:
     return APIS[trial.name]
 
 
-def status(url: str, request: Request, **headers: str) -> tuple[int, dict[str, str]]:
+def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[str, str]]:
     """The HTTP status and the headers of the answer; a header's name has - where the argument has _."""
     named = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
     body = None if request.body is None else json.dumps(request.body).encode()
@@ -169,7 +169,7 @@ def refused(row: Row, code: int) -> Found:
 
 def sign_in(trial: Trial) -> Iterator[Found]:
     """Ask for what only the password, the right name and the page itself should get."""
-    asked = product(trial.stand, trial.name)
+    asked = product(trial.rig, trial.name)
     own, url = known(trial), asked.url
     yield refused(NO_PASSWORD, status(url, own.read)[0])
     try:
@@ -186,10 +186,10 @@ def sign_in(trial: Trial) -> Iterator[Found]:
     yield written(status(url, own.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, own.write))
 
 
-def preflight(url: str, write: Request) -> tuple[int, str]:
+def preflight(url: str, write: PageRequest) -> tuple[int, str]:
     """What a browser asks before it sends another page's write: the status, and the origin that the answer allows."""
     asked = {"Access_Control_Request_Method": write.method, "Access_Control_Request_Headers": "authorization,content-type"}
-    code, headers = status(url, Request("OPTIONS", write.path), Origin=f"http://{ELSEWHERE}", **asked)
+    code, headers = status(url, PageRequest("OPTIONS", write.path), Origin=f"http://{ELSEWHERE}", **asked)
     return code, {key.lower(): value for key, value in headers.items()}.get("access-control-allow-origin", "")
 
 
@@ -206,7 +206,7 @@ def written(code: int, asked: int, allowed: str) -> Found:
 def sockets(trial: Trial) -> Iterator[Found]:
     """Find what listens, and what answers there."""
     request = known(trial).read
-    listening = list(native_sockets(trial, request) if isinstance(trial.stand.driver, Native) else docker_sockets(trial, request))
+    listening = list(native_sockets(trial, request) if isinstance(trial.rig.driver, Native) else docker_sockets(trial, request))
     outside = [one for one in listening if one["from elsewhere"]]
     where = "reachable from this machine only" if not outside else f"{len(outside)} reachable from other machines"
     yield Found(LISTENING.id, len(listening), where, not outside, {"sockets": listening})
@@ -215,9 +215,9 @@ def sockets(trial: Trial) -> Iterator[Found]:
     yield Found(OPEN.id, len(free), f"{said}; {where}" if free else "", not outside if free else None)
 
 
-def native_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
+def native_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any]]:
     """The sockets of the stack's processes on this machine, with what answers there."""
-    processes = trial.stand.driver.processes  # type: ignore[attr-defined]
+    processes = trial.rig.driver.processes  # type: ignore[attr-defined]
     found: dict[tuple[str, int], str] = {}
     for record in processes.records():
         for process in processes.members(record):
@@ -232,16 +232,16 @@ def native_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
         yield {"service": service, "address": address, "port": port, "answer": said, "from elsewhere": not plain(at).is_loopback}
 
 
-def docker_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
+def docker_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any]]:
     """The sockets in the containers, each asked from inside; other machines reach what is published."""
     script = Path(probe.__file__).read_text(encoding="utf-8")
-    for service in (one for one in trial.stand.driver.services() if one.orchestrator):
-        inspected = json.loads(trial.stand.command(["docker", "inspect", service.container]))[0]
+    for service in (one for one in trial.rig.driver.services() if one.orchestrator):
+        inspected = json.loads(trial.rig.command(["docker", "inspect", service.container]))[0]
         published = {
             int(port.partition("/")[0]): [binding["HostIp"] for binding in bindings or ()]
             for port, bindings in inspected["NetworkSettings"]["Ports"].items()
         }
-        table = trial.stand.command(
+        table = trial.rig.command(
             ["docker", "exec", service.container, "sh", "-c", "cat /proc/net/tcp; cat /proc/net/tcp6 2>/dev/null || :"]
         )
         for at, port in listeners(table):
@@ -249,7 +249,7 @@ def docker_sockets(trial: Trial, request: Request) -> Iterator[dict[str, Any]]:
             said = ""
             for host in reached(at):
                 argv = ["docker", "exec", "--interactive", service.container, "python", "-", host, str(port)]
-                said = said or json.loads(trial.stand.command([*argv, request.method, request.path, body], script))
+                said = said or json.loads(trial.rig.command([*argv, request.method, request.path, body], script))
             hosts = published.get(port, [])
             outside = any(not ip_address(host or "0.0.0.0").is_loopback for host in hosts)
             yield {
@@ -289,13 +289,13 @@ def reached(address: IPv4Address | IPv6Address) -> tuple[str, ...]:
 
 def rights(trial: Trial) -> Iterator[Found]:
     """See as whom the containers run, and what they may do."""
-    if isinstance(trial.stand.driver, Native):
+    if isinstance(trial.rig.driver, Native):
         yield Found(RIGHTS.id, why="there are no containers without Docker: the processes run as the account that starts them")
         return
     found: list[dict[str, Any]] = []
-    for service in (one for one in trial.stand.driver.services() if one.orchestrator):
-        text = trial.stand.command(["docker", "exec", service.container, "cat", "/proc/1/status"])
-        written = trial.stand.command(["docker", "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", service.container]).strip()
+    for service in (one for one in trial.rig.driver.services() if one.orchestrator):
+        text = trial.rig.command(["docker", "exec", service.container, "cat", "/proc/1/status"])
+        written = trial.rig.command(["docker", "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", service.container]).strip()
         found.append({"service": service.name, **allowed(text), "writable": written != "true"})
     root, capable, writable = (sum(one[key] for one in found) for key in ("root", "capable", "writable"))
     more = sum(one["root"] or one["capable"] or one["writable"] for one in found)
@@ -312,7 +312,7 @@ def allowed(text: str) -> dict[str, bool]:
 
 def roles(trial: Trial) -> Iterator[Found]:
     """Look for roles in the API's description."""
-    asked = product(trial.stand, trial.name)
+    asked = product(trial.rig, trial.name)
     names = known(trial).names(asked.url, asked.signed_in)
     if not names:
         raise StackError("Its API has no description to search.")

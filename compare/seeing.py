@@ -68,7 +68,7 @@ PICTURES = Row(
 )
 SHOWN = {"graph": "The graph of a run with a broken model", "node": "What failed", "log": "The log"}
 SETTLING = 60  # seconds in which a product has written down a run
-LONGEST = 600  # seconds for the pictures
+PICTURES_TIMEOUT_S = 600
 
 ROWS = (*OF_A_KIND, DESCRIPTIONS, COLUMNS, OWNERS, COUNTS, RAW, COMPILED, EDGES)
 IN_LINEAGE = ("source", "seed", "snapshot", "model")
@@ -119,9 +119,9 @@ def counts(trial: Trial) -> Iterator[Found]:
     run = trial.run()
     if run.code:
         raise StackError(f"The run ended with exit code {run.code}.")
-    things = settled(product(trial.stand, trial.name))
-    bare(trial.stand, trial.name, "compile")
-    declared = Declared(**json.loads(trial.stand.execute(trial.name, ["python", "-c", PRINT_PROJECT])))
+    things = settled(product(trial.rig, trial.name))
+    bare(trial.rig, trial.name, "compile")
+    declared = Declared(**json.loads(trial.rig.execute(trial.name, ["python", "-c", PRINT_PROJECT])))
     for row, counted in count(declared, things).items():
         yield found(row, counted)
 
@@ -221,7 +221,7 @@ def pictures(trial: Trial) -> Iterator[Found]:
         url = next((match[0] for _, line in run.lines if (match := re.search(r"https?://\S+", line))), "")
         if not url:
             raise StackError("The run with the broken model has no page.", run.text[-500:])
-        shown = product(trial.stand, trial.name)
+        shown = product(trial.rig, trial.name)
         asked = [
             {**picture._asdict(), "file": str(folder / f"{trial.name}-{picture.what}.png")} for picture in shown.pictures(url, victim.name)
         ]
@@ -244,10 +244,10 @@ def shoot(python: Path, asked: dict[str, Any]) -> list[str]:
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=LONGEST,
+            timeout=PICTURES_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return [f"no picture within {LONGEST} s"] * len(asked["pictures"])
+        return [f"no picture within {PICTURES_TIMEOUT_S} s"] * len(asked["pictures"])
     if done.returncode:
         return [(done.stderr.strip().splitlines() or ["the browser ended"])[-1]] * len(asked["pictures"])
     why: list[str] = json.loads(done.stdout)

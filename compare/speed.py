@@ -46,10 +46,10 @@ LIMIT = 1200  # seconds of a run
 
 def run(trial: Trial) -> Iterator[Found]:
     """A bare build, then a run."""
-    stand = trial.stand
-    bare(stand, trial.name, "parse")
-    build = bare(stand, trial.name).seconds
-    found = orchestrated(stand, trial.name)
+    rig = trial.rig
+    bare(rig, trial.name, "parse")
+    build = bare(rig, trial.name).seconds
+    found = orchestrated(rig, trial.name)
     ended = found.marks[-1]
     yield Found(RUN.id, found.seconds, parts={"phases": found.phases})
     yield Found(RATIO.id, found.seconds / build, parts={"run": found.seconds, "dbt build": build})
@@ -61,20 +61,20 @@ def run(trial: Trial) -> Iterator[Found]:
 
 def nodes(trial: Trial) -> Iterator[Found]:
     """A bare build, then a run, with ever more models."""
-    stand, points, why = trial.stand, [], ""
+    rig, points, why = trial.rig, [], ""
     try:
         for size in SIZES:
             with many.more(trial.folder("models"), size):
                 warm = trial.run("--select", "bench_000")  # what is parsed and loaded once is no cost of each run
                 if warm.code:
                     raise StackError(f"With {size} models more, a run of one of them ended with exit code {warm.code}.")
-                bare(stand, trial.name, "parse")
-                build = bare(stand, trial.name).seconds
-                points.append({"models": size, "run": orchestrated(stand, trial.name, LIMIT).seconds, "dbt build": build})
+                bare(rig, trial.name, "parse")
+                build = bare(rig, trial.name).seconds
+                points.append({"models": size, "run": orchestrated(rig, trial.name, LIMIT).seconds, "dbt build": build})
     except StackError as error:  # the other points are worth having
         why = f"with {size} models more: {error.what}"
         with contextlib.suppress(StackError):
-            stand.invoke("run", "--cancel")
+            rig.invoke("run", "--cancel")
     trial.drop(many.COLUMN)
     trial.run()  # without these models, as for the other scenarios
     if why:
@@ -95,21 +95,21 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 def lean(trial: Trial) -> Iterator[Found]:
     """The same with the orchestrator's leaner form, where it has one."""
-    stand, own = trial.stand, trial.stand.settings["INTEGRATION"]
+    rig, own = trial.rig, trial.rig.settings["INTEGRATION"]
     if FORM not in INTEGRATIONS.get(trial.name, ()):
         yield from (Found(row.id, verdict="has one form only") for row in (LEAN, LEAN_RATIO))
         return
 
     def restore() -> None:
-        stand.invoke("up", "--orch", trial.name, "--integration", own)
+        rig.invoke("up", "--orch", trial.name, "--integration", own)
         trial.run()  # as for the other scenarios
 
     with afterwards(restore):
-        stand.invoke("up", "--orch", trial.name, "--integration", FORM)
-        orchestrated(stand, trial.name)  # the first one after a start does not count
-        bare(stand, trial.name, "parse")  # in Docker, the parse of before has gone with the container
-        build = bare(stand, trial.name).seconds
-        found = orchestrated(stand, trial.name)
+        rig.invoke("up", "--orch", trial.name, "--integration", FORM)
+        orchestrated(rig, trial.name)  # the first one after a start does not count
+        bare(rig, trial.name, "parse")  # in Docker, the parse of before has gone with the container
+        build = bare(rig, trial.name).seconds
+        found = orchestrated(rig, trial.name)
     yield Found(LEAN.id, found.seconds, parts={"phases": found.phases})
     yield Found(LEAN_RATIO.id, found.seconds / build, parts={"run": found.seconds, "dbt build": build})
 

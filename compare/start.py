@@ -48,13 +48,13 @@ NEEDED = re.compile(r"\$\{(\w+):\?")  # a variable of the compose file that must
 
 def first(trial: Trial) -> Iterator[Found]:
     """Start from nothing, and run once."""
-    stand = trial.stand
-    stand.driver.down(lambda _: None)  # a run that an orchestrator takes for one in progress still would be in the way
-    start = starts.first(stand, trial.name)
+    rig = trial.rig
+    rig.driver.down(lambda _: None)  # a run that an orchestrator takes for one in progress still would be in the way
+    start = starts.first(rig, trial.name)
     yield Found(START.id, start)
-    stand.superuser(LOG_STATEMENTS)
+    rig.superuser(LOG_STATEMENTS)
     for args in trial.subject.before:
-        bare(stand, trial.name, *args)
+        bare(rig, trial.name, *args)
     run = trial.run()
     if run.code:
         raise StackError(f"The project's first run ended with exit code {run.code}.", "\n".join(run.text.splitlines()[-15:]))
@@ -65,17 +65,17 @@ def first(trial: Trial) -> Iterator[Found]:
 
 def counted(trial: Trial) -> Iterator[Found]:
     """What can be counted without running anything."""
-    stand, orchestrator = trial.stand, trial.stand.orchestrators[trial.name]
+    rig, orchestrator = trial.rig, trial.rig.orchestrators[trial.name]
     yield Found(SERVICES.id, len(orchestrator.services))
-    if stand.runtime == "docker":
-        size = images.size(stand, argv.image_name(stand.settings, trial.name))
+    if rig.runtime == "docker":
+        size = images.size(rig, argv.image_name(rig.settings, trial.name))
     else:
-        size = folder_size(plan.Folders(stand.folder, trial.name).environment)
+        size = folder_size(plan.Folders(rig.folder, trial.name).environment)
     yield Found(SIZE.id, size / 1e6)
-    files = code(stand.folder, trial.name)
-    yield Found(CODE.id, sum(map(lines, files)), parts={path.relative_to(stand.folder).as_posix(): lines(path) for path in files})
+    files = code(rig.folder, trial.name)
+    yield Found(CODE.id, sum(map(lines, files)), parts={path.relative_to(rig.folder).as_posix(): lines(path) for path in files})
     yield Found(COMPOSE.id, lines(orchestrator.file))
-    missing = to_fill_in(orchestrator.file.read_text(encoding="utf-8"), dotenv_values(stand.folder / ".env.example", interpolate=False))
+    missing = to_fill_in(orchestrator.file.read_text(encoding="utf-8"), dotenv_values(rig.folder / ".env.example", interpolate=False))
     names = sorted(configured(orchestrator, "docker"))
     yield Found(SETTINGS.id, len(names), f"{len(missing)} to fill in", not missing, {"names": names, "to fill in": missing})
 

@@ -1,4 +1,4 @@
-"""What a scenario works with: one orchestrator on the stand, the project's graph, and what PostgreSQL saw of a run."""
+"""What a scenario works with: one orchestrator on the rig, the project's graph, and what PostgreSQL saw of a run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ import psutil
 import yaml
 
 from bench import memory
+from bench.rig import Rig
 from bench.run import LOG_CONNECTIONS, Typed, bare, server_log, typed
-from bench.stand import Stand
 from switchyard import bootstrap, pipeline
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, StackError
@@ -36,7 +36,7 @@ from switchyard.runtimes.runtime import POSTGRES
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"
 STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstatement:  ?/\* .*"node_id": "([^"]+)"', re.I)
 
-LONGEST = 1800  # seconds of a run, after which its command is killed
+RUN_TIMEOUT_S = 1800  # seconds of a run, after which its command is killed
 SLOW = "compare_slow"
 SLEEPING = "pg_sleep(15)"
 SLEPT = "compare_slept"  # its column
@@ -182,10 +182,10 @@ class Graph:
 
 @dataclass
 class Subject:
-    """The stand, and what is the same for every orchestrator.
+    """The rig, and what is the same for every orchestrator.
 
     Attributes:
-        stand: the stack.
+        rig: the stack.
         depth: how much is measured, one of `compare.model.DEPTHS`.
         folder: where pictures are written to.
         python: of the environment that takes them.
@@ -193,7 +193,7 @@ class Subject:
         graphs: the project's, once it is known.
     """
 
-    stand: Stand
+    rig: Rig
     depth: str
     folder: Path
     python: Path
@@ -203,8 +203,8 @@ class Subject:
     def graph(self, name: str) -> Graph:
         """The project's nodes, as dbt finds them where the orchestrator ``name`` runs it."""
         if not self.graphs:
-            bare(self.stand, name, "parse")
-            self.graphs.append(Graph(**json.loads(self.stand.execute(name, ["python", "-c", PRINT_GRAPH]))))
+            bare(self.rig, name, "parse")
+            self.graphs.append(Graph(**json.loads(self.rig.execute(name, ["python", "-c", PRINT_GRAPH]))))
         return self.graphs[0]
 
 
@@ -213,7 +213,7 @@ class Trial:
     """One orchestrator in one round; it is up from the first scenario on.
 
     Attributes:
-        subject: the stand, with what is the same for all.
+        subject: the rig, with what is the same for all.
         name: the orchestrator's.
         green: the nodes of its first run, which succeeded.
         down: why it is not up; empty where it is.
@@ -227,9 +227,9 @@ class Trial:
     left: dict[str, list[str]] = field(default_factory=dict)
 
     @property
-    def stand(self) -> Stand:
+    def rig(self) -> Rig:
         """The stack."""
-        return self.subject.stand
+        return self.subject.rig
 
     @property
     def quick(self) -> bool:
@@ -243,11 +243,11 @@ class Trial:
 
     def run(self, *args: str) -> Typed:
         """Type `invoke run`, however it ends."""
-        return typed(self.stand, "run", *args, seconds=LONGEST)
+        return typed(self.rig, "run", *args, seconds=RUN_TIMEOUT_S)
 
     def spans(self, began: float, ended: float) -> dict[str, Span]:
         """What PostgreSQL did for each node between two moments, by the node's id, in the order of their begin."""
-        return spans(server_log(self.stand), began, ended)
+        return spans(server_log(self.rig), began, ended)
 
     def require_nodes(self) -> None:
         """Make sure that nodes can be seen.
@@ -261,7 +261,7 @@ class Trial:
     @property
     def project(self) -> Path:
         """The folder of the project's copy."""
-        return Path(self.stand.settings["SWITCHYARD_SOURCE_PATH"])
+        return Path(self.rig.settings["SWITCHYARD_SOURCE_PATH"])
 
     @contextmanager
     def replaced(self, path: str | Path, content: bytes) -> Iterator[None]:
@@ -310,7 +310,7 @@ class Trial:
             finally:
                 if not run.done():
                     with contextlib.suppress(StackError):  # what was to be seen is known
-                        self.stand.invoke("run", "--cancel")
+                        self.rig.invoke("run", "--cancel")
 
     @contextmanager
     def under_way(self) -> Iterator[Future[Typed]]:
@@ -318,7 +318,7 @@ class Trial:
         looks: deque[bool] = deque(maxlen=3)  # in a row: between two nodes, too, there is a moment at which nothing else is at work
 
         def reached() -> bool:
-            looks.append(self.stand.superuser(AT_WORK).strip() == "1|1")
+            looks.append(self.rig.superuser(AT_WORK).strip() == "1|1")
             return sum(looks) == looks.maxlen
 
         self.drop(SLEPT)  # that of the fault before
@@ -329,7 +329,7 @@ class Trial:
 
     def warehouse(self, script: str) -> str:
         """What psql answers to a script of the superuser's in the project's database; dbt's own role would be seen in the log."""
-        return self.stand.superuser(script, projects.database(self.stand.settings))
+        return self.rig.superuser(script, projects.database(self.rig.settings))
 
     def tables(self, column: str) -> list[str]:
         """The names of the tables that have a column of this name, wherever the project puts its tables."""
@@ -343,7 +343,7 @@ class Trial:
         """When the orchestrator has no run in progress, in epoch seconds; None where it has one still at the ``deadline``."""
         while True:
             with contextlib.suppress(ApiUnusable):  # it may be on its way up
-                if not pipeline.active_runs(self.stand.driver):
+                if not pipeline.active_runs(self.rig.driver):
                     return time.time()
             if time.time() > deadline:
                 return None
@@ -351,7 +351,7 @@ class Trial:
 
     def kill(self, service: str) -> None:
         """End a service of the orchestrator's, with all processes that it started, with no chance to tidy up."""
-        driver = self.stand.driver
+        driver = self.rig.driver
         if isinstance(driver, Native):
             record = next(record for record in driver.processes.records() if record.service == service)
             for process in driver.processes.members(record):
@@ -364,29 +364,29 @@ class Trial:
 
     def kill_dbt(self) -> None:
         """As `kill_all`, the service that runs dbt."""
-        self.kill_all([self.stand.orchestrators[self.name].dbt])
+        self.kill_all([self.rig.orchestrators[self.name].dbt])
 
     def kill_all(self, services: Iterable[str]) -> None:
         """Kill services, and natively, where nothing else does, start them again."""
         for service in services:
             self.kill(service)
-        if isinstance(self.stand.driver, Native):
-            self.stand.invoke("up", "--orch", self.name)
+        if isinstance(self.rig.driver, Native):
+            self.rig.invoke("up", "--orch", self.name)
 
     def restart_postgres(self) -> None:
         """Stop PostgreSQL, as its administrator would, and start it."""
-        driver = self.stand.driver
+        driver = self.rig.driver
         if isinstance(driver, Native):
             driver.postgres.stop()
         else:
             container = next(one.container for one in driver.services() if one.name == POSTGRES)
-            self.stand.command(["docker", "restart", container])
+            self.rig.command(["docker", "restart", container])
         driver.start_postgres(300, lambda _: None)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """All services, PostgreSQL and the commands that were typed stand still."""
-        driver = self.stand.driver
+        driver = self.rig.driver
         processes = {process.pid: process for process in psutil.Process().children(recursive=True)}
         containers = []
         if isinstance(driver, Native):
@@ -407,7 +407,7 @@ class Trial:
     def set_password(self, password: str) -> None:
         """Have PostgreSQL expect another password of dbt; no log gets to know it."""
         quiet = "set log_statement = none; set log_min_error_statement = panic;"
-        self.stand.superuser(f"{quiet} alter role {bootstrap.DBT_ROLE} password {bootstrap.literal(password)};\n")
+        self.rig.superuser(f"{quiet} alter role {bootstrap.DBT_ROLE} password {bootstrap.literal(password)};\n")
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -416,30 +416,30 @@ class Trial:
         Raises:
             StackError: there can be none here.
         """
-        driver = self.stand.driver
+        driver = self.rig.driver
         with contextlib.ExitStack() as undo:
             if isinstance(driver, Native):
                 place = undo.enter_context(small_file_system(driver))
             else:
                 place = f"/tmp/{FULL}"
-                inside = partial(argv.on_server, self.stand.settings)
-                self.stand.command(inside(["mkdir", place]))
-                undo.callback(self.stand.command, inside(["rm", "-r", place]))
+                inside = partial(argv.on_server, self.rig.settings)
+                self.rig.command(inside(["mkdir", place]))
+                undo.callback(self.rig.command, inside(["rm", "-r", place]))
             made = f"create tablespace {FULL} location {bootstrap.literal(place)};"
-            self.stand.superuser(f"{made}\ngrant create on tablespace {FULL} to {bootstrap.DBT_ROLE};\n")
-            undo.callback(self.stand.superuser, f"drop tablespace {FULL};\n")
+            self.rig.superuser(f"{made}\ngrant create on tablespace {FULL} to {bootstrap.DBT_ROLE};\n")
+            undo.callback(self.rig.superuser, f"drop tablespace {FULL};\n")
             yield
 
     def note_left(self, fault: str) -> None:
         """Note what a fault has left in the warehouse; what was there after another one is that one's."""
         known = {one for left in self.left.values() for one in left if "." in one}
-        found = self.stand.superuser(LEFT, projects.database(self.stand.settings)).splitlines()
+        found = self.rig.superuser(LEFT, projects.database(self.rig.settings)).splitlines()
         self.left[fault] = [one for one in found if one and one not in known]
 
 
 @contextmanager
 def afterwards(tidy: Callable[[], object]) -> Iterator[None]:
-    """Tidy up after what is done, also after an error, but not after Ctrl-C: the stand is removed then, and nobody waits for a run more."""
+    """Tidy up after what is done, also after an error, but not after Ctrl-C: the rig is removed then, and nobody waits for a run more."""
     try:
         yield
     except Exception:

@@ -42,7 +42,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Native:
+class NativeBlock:
     """How the orchestrator runs without Docker: its ``docker/<name>/native.yaml``, see docs/native.md.
 
     Attributes:
@@ -103,7 +103,7 @@ class Orchestrator:
     run: tuple[str, ...]
     built: str
     mounts: Mapping[str, tuple[str, ...]]
-    native: Native | None = None
+    native: NativeBlock | None = None
     services: tuple[str, ...] = ()
     scaled: tuple[str, ...] = ()
     worker: str = ""
@@ -123,7 +123,7 @@ class Orchestrator:
         return [key for key in (self.ui_port, self.login_key, self.database and self.database_key) if key]
 
     @property
-    def native_block(self) -> Native:
+    def native_block(self) -> NativeBlock:
         """How it runs without Docker, for what needs that.
 
         Raises:
@@ -261,8 +261,8 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
     )
 
 
-def _native(block: dict[str, Any], services: dict[str, Any]) -> Native:
-    return Native(
+def _native(block: dict[str, Any], services: dict[str, Any]) -> NativeBlock:
+    return NativeBlock(
         requirements=tuple(block["requirements"]),
         home=tuple(block.get("home", [])),
         unsupported=block.get("unsupported", {}),

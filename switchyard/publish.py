@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench.stand import CHECKOUT as HASH
-from bench.stand import stand
+from bench.rig import CHECKOUT as HASH
+from bench.rig import rig
 from rundbt import jobs
 from switchyard import console, environments, fingerprints, lifecycle, release
 from switchyard import project as projects
@@ -191,7 +191,7 @@ def tried(runtime: Docker, project: Project, content: Mapping[str, object], name
 
     commands: list[tuple[str, ...]] = [("run", "--job", job) for job in wanted]
     done = " and ".join(wanted) + " succeeded" if wanted else "the project was parsed"
-    with stand("docker", names, NAME, prepare) as made:
+    with rig("docker", names, NAME, prepare) as made:
         for name in names:
             title = made.orchestrators[name].title
             with console.Waiting("test", f"the images of {title}") as waiting:

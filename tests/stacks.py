@@ -19,7 +19,7 @@ import psutil
 import pytest
 from dotenv import dotenv_values
 
-from bench.stand import copy_checkout as copy_files
+from bench.rig import copy_checkout as copy_files
 from switchyard import ports
 
 ROOT = Path(__file__).resolve().parent.parent

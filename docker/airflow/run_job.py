@@ -34,7 +34,7 @@ DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 GOING_ON = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
 
 
-class Airflow:
+class AirflowApi:
     """Airflow's REST API, signed in."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def custom_dag(job: str) -> str:
 
 def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
     """Run ``job``, emit its events, and return whether it succeeded; ``earlier`` are the seconds of a run that this one completes."""
-    airflow = Airflow()
+    airflow = AirflowApi()
     dag, problem = job, make_current(airflow, job)
     if not problem and options and airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # it has a task for each node
         dag = custom_dag(job)
@@ -85,7 +85,7 @@ def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
 
 def rerun() -> bool:
     """Clear what failed and what was skipped in the newest run, which makes Airflow run it again, and follow the run to its end."""
-    airflow = Airflow()
+    airflow = AirflowApi()
     newest = airflow.request("GET", "dags/~/dagRuns?order_by=-run_after&limit=50")["dag_runs"]
     newest = [dag_run for dag_run in newest if dag_run["dag_id"].removesuffix(CUSTOM) in jobs.load()]
     if not newest:
@@ -153,7 +153,7 @@ def selection(nodes: list[dict[str, Any]]) -> str:
     return " ".join(names) if plain else ""
 
 
-def forget(airflow: Airflow, path: str, nodes: list[dict[str, Any]]) -> None:
+def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
     """Delete what the task that ran the build said of what is to run again; a task that never ran would believe it."""
     xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
     keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
@@ -170,7 +170,7 @@ def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None
         api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
 
 
-def report(airflow: Airflow, path: str, url: str, dag_run: dict[str, Any], results: dict[str, Any], earlier: float = 0.0) -> bool:
+def report(airflow: AirflowApi, path: str, url: str, dag_run: dict[str, Any], results: dict[str, Any], earlier: float = 0.0) -> bool:
     """Emit the nodes of a run that has ended, and its end, and return whether it succeeded."""
     for record in results["nodes"]:
         api.emit("node", **record)
@@ -192,12 +192,12 @@ def page(dag: str, run_id: str) -> str:
 
 def active() -> list[dict[str, Any]]:
     """The runs in progress, of every DAG and whoever started them."""
-    return find_active(Airflow())
+    return find_active(AirflowApi())
 
 
 def cancel() -> list[dict[str, Any]]:
     """Cancel the runs in progress, and return them when dbt has ended."""
-    airflow = Airflow()
+    airflow = AirflowApi()
     runs = find_active(airflow)
     logs = []
     for run in runs:
@@ -219,7 +219,7 @@ def cancel() -> list[dict[str, Any]]:
     return runs
 
 
-def find_active(airflow: Airflow) -> list[dict[str, Any]]:
+def find_active(airflow: AirflowApi) -> list[dict[str, Any]]:
     """See `active`."""
     dag_runs = airflow.request("GET", "dags/~/dagRuns?state=running&state=queued")["dag_runs"]
     running = airflow.request("GET", "dags/~/dagRuns/~/taskInstances?state=running&pool=dbt")["task_instances"] if dag_runs else []
@@ -237,7 +237,7 @@ def find_active(airflow: Airflow) -> list[dict[str, Any]]:
     ]
 
 
-def make_current(airflow: Airflow, dag_id: str) -> str | None:
+def make_current(airflow: AirflowApi, dag_id: str) -> str | None:
     """Wait until Airflow's DAG is the one of the dbt project as it is now, asking for a new parse where it is not.
 
     Returns:
@@ -266,7 +266,7 @@ def make_current(airflow: Airflow, dag_id: str) -> str | None:
     return problem
 
 
-def import_error(airflow: Airflow) -> dict[str, Any] | None:
+def import_error(airflow: AirflowApi) -> dict[str, Any] | None:
     """Airflow's complaint about the file of the DAGs, if there is one."""
     errors = airflow.request("GET", "importErrors?filename=jobs.py")["import_errors"]
     return errors[0] if errors else None
@@ -278,7 +278,7 @@ def reason(stack_trace: str) -> str:
     return f"{found}{text}".removeprefix("RuntimeError: ").strip() or stack_trace.strip().splitlines()[-1]
 
 
-def follow(airflow: Airflow, path: str) -> dict[str, Any]:
+def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
     """Wait for the end of the run, telling how many of its tasks are done, and return the run."""
     shown = 0
     total = count_tasks(airflow, path)
@@ -300,7 +300,7 @@ def follow(airflow: Airflow, path: str) -> dict[str, Any]:
     return api.wait_for(probe, float("inf"), "the run", every=0.4)
 
 
-def task_instances(airflow: Airflow, path: str, *states: str) -> list[dict[str, Any]]:
+def task_instances(airflow: AirflowApi, path: str, *states: str) -> list[dict[str, Any]]:
     """The task instances of the run, or only those in one of ``states``."""
     wanted = "".join(f"&state={state}" for state in states)
     found: list[dict[str, Any]] = []
@@ -311,13 +311,13 @@ def task_instances(airflow: Airflow, path: str, *states: str) -> list[dict[str, 
             return found
 
 
-def count_tasks(airflow: Airflow, path: str, *states: str) -> int:
+def count_tasks(airflow: AirflowApi, path: str, *states: str) -> int:
     """How many tasks of the run there are, or only those in one of ``states``."""
     wanted = "".join(f"&state={state}" for state in states)
     return airflow.request("GET", f"{path}/taskInstances?limit=1{wanted}")["total_entries"]
 
 
-def read_results(airflow: Airflow, path: str, since: datetime | None = None) -> dict[str, Any]:
+def read_results(airflow: AirflowApi, path: str, since: datetime | None = None) -> dict[str, Any]:
     """What `results_xcom.push_results` pushed, at any time or after ``since``: dbt's last record of every node, or why it ran none."""
     nodes: dict[str, dict[str, Any]] = {}
     error = None
@@ -330,7 +330,7 @@ def read_results(airflow: Airflow, path: str, since: datetime | None = None) -> 
     return {"nodes": list(nodes.values()), "error": error}
 
 
-def why(airflow: Airflow, path: str, results: dict[str, Any], url: str) -> str:
+def why(airflow: AirflowApi, path: str, results: dict[str, Any], url: str) -> str:
     """Why the run failed."""
     broken = [f"{record['kind']} {record['name']}" for record in failures(results["nodes"])]
     if broken:

@@ -26,7 +26,7 @@ OPEN = "/server_info"  # the version, for health checks
 GRAPHQL = "/graphql"
 # What is of one connection and not of what it carries (RFC 9110, 7.6.1), and what is for this sign-in.
 NOT_PASSED_ON = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "authorization", "host"}
-LONGEST = 65536  # bytes of a header or an address: a browser sends the cookies of all other servers on localhost as well
+LONGEST_LINE = 65536  # bytes of a header or an address: a browser sends the cookies of all other servers on localhost as well
 
 # What the cookie holds that is given to who has signed in, until this process ends: not every browser sends a password with a
 # WebSocket's request.
@@ -170,7 +170,7 @@ async def serve(host: str, port: int, inner_port: int, command: list[str]) -> in
     app.cleanup_ctx.append(session)
     app.router.add_route("*", "/{path:.*}", pass_on)
     webserver = await asyncio.create_subprocess_exec(*command, "--host=127.0.0.1", f"--port={inner_port}")
-    limits = {"max_line_size": LONGEST, "max_field_size": LONGEST}
+    limits = {"max_line_size": LONGEST_LINE, "max_field_size": LONGEST_LINE}
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, auto_decompress=False, **limits)
     try:
         await runner.setup()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from bench.stand import remove_leftovers
+from bench.rig import remove_leftovers
 from compare.trial import paused
 
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable

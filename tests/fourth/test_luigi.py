@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.stand import remove_leftovers
+from bench.rig import remove_leftovers
 from switchyard.ports import unused
 
 from .. import runs

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from bench import harness, images, memory, run, stand
+from bench import harness, images, memory, rig, run
 from bench.harness import Figure, interleaved, ratio, row
 from switchyard.errors import BadUsage, StackError
 
@@ -79,14 +79,14 @@ def test_the_copy_of_a_checkout_has_what_git_knows_or_would_add(tmp_path) -> Non
     (root / ".gitignore").write_text("ignored")
     (root / "link").symlink_to("a project of its own")
     copy.mkdir()
-    stand.copy_checkout(root, copy)
+    rig.copy_checkout(root, copy)
     assert sorted(path.name for path in copy.rglob("*")) == [".gitignore", "link", "new"]
     assert (copy / "link").is_symlink()
 
 
 def test_a_folder_that_is_no_clone_is_refused_with_what_git_says(tmp_path) -> None:
     with pytest.raises(BadUsage) as refused:
-        stand.copy_checkout(tmp_path, tmp_path / "copy")
+        rig.copy_checkout(tmp_path, tmp_path / "copy")
     assert "not a git repository" in refused.value.why
 
 

@@ -326,7 +326,7 @@ def test_a_verdict_may_be_neither_good_nor_bad() -> None:
     assert (cell["value"], cell["verdicts"], cell["why"]) == ("", [{"text": "has one form only", "good": None}], "")
 
 
-class Stand:
+class Rig:
     """Answers what the superuser asks, and nothing else."""
 
     def __init__(self, *answers: str) -> None:
@@ -339,8 +339,8 @@ class Stand:
 
 
 def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
-    stand = Stand("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
-    trial = Trial(Subject(stand, "default", Path(), Path()), "dagster")
+    rig = Rig("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
+    trial = Trial(Subject(rig, "default", Path(), Path()), "dagster")
     assert [(found.value, found.why) for found in failures.leftovers(trial)] == [(None, "no fault could be made")]
     for fault in ("one", "two", "three"):
         trial.note_left(fault)
@@ -353,7 +353,7 @@ class Runs(Trial):
     """Runs of which the exit code and the executed nodes are known."""
 
     def __init__(self, *runs: tuple[int, set[str]]) -> None:
-        super().__init__(Subject(Stand(), "default", Path(), Path()), "dagster")
+        super().__init__(Subject(Rig(), "default", Path(), Path()), "dagster")
         self.runs = list(runs)
         self.typed: list[tuple[str, ...]] = []
 

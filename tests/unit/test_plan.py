@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from switchyard import orchestrators, settings
 from switchyard import project as projects
 from switchyard.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
-from switchyard.orchestrators import Native, Orchestrator, Process
+from switchyard.orchestrators import NativeBlock, Orchestrator, Process
 from switchyard.project import Project
 from switchyard.runner import Runner
 from switchyard.runtimes import choice
@@ -39,7 +39,7 @@ SHOP = Orchestrator(
     name="shop", title="Shop", file=Path("/checkout/compose/docker-compose-shop.yaml"), ui_port="SHOP_PORT", ui_path="/",
     login_user=None, login_key=None, database="shop", service="shop-api", dbt="shop-api", run=("python", "run_job.py"), built="shop-api",
     mounts={},
-    native=Native(
+    native=NativeBlock(
         requirements=("requirements.txt", "requirements-dbt.txt"), home=(), unsupported={}, environment={"AT_BUILD": "{environment}"},
         run=("python", "{code}/run_job.py"), processes=(API,),
     ),

@@ -19,9 +19,9 @@ from switchyard.errors import BadConfiguration, EngineMissing, StackError
 from switchyard.orchestrators import Orchestrator
 from switchyard.runtimes import both
 from switchyard.runtimes.docker import argv
-from switchyard.runtimes.docker.data import Data
+from switchyard.runtimes.docker.data import DockerData
 from switchyard.runtimes.docker.engine import Engine, rejected
-from switchyard.runtimes.docker.images import Images
+from switchyard.runtimes.docker.images import DockerImages
 from switchyard.runtimes.runtime import POSTGRES
 
 OVERLAY = "overlay"  # the driver of a network that spans machines
@@ -29,10 +29,10 @@ PGDATA = "/var/lib/postgresql/data"
 OLD_IMAGE = "set POSTGRES_IMAGE in .env to that version's image, invoke up, invoke backup."
 
 
-class Checks:
+class DockerChecks:
     """See `switchyard.runtimes.runtime.Checks`."""
 
-    def __init__(self, engine: Engine, images: Images, data: Data) -> None:
+    def __init__(self, engine: Engine, images: DockerImages, data: DockerData) -> None:
         self.engine, self.images, self.data = engine, images, data
         self.settings, self.runner = engine.settings, engine.runner
 

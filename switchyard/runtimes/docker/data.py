@@ -10,7 +10,7 @@ from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.engine import Engine, is_others
 
 
-class Data:
+class DockerData:
     """See `switchyard.runtimes.runtime.Data`."""
 
     def __init__(self, engine: Engine) -> None:

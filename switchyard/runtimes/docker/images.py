@@ -22,7 +22,7 @@ BROKER = "redis"  # the service between an orchestrator and its workers
 PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # of the images
 
 
-class Images:
+class DockerImages:
     """See `switchyard.runtimes.runtime.Images`."""
 
     kind = "image"

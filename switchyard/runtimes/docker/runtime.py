@@ -18,10 +18,10 @@ from switchyard.project import Project
 from switchyard.runner import Result, Runner
 from switchyard.runtimes import both
 from switchyard.runtimes.docker import argv
-from switchyard.runtimes.docker.checks import OLD_IMAGE, Checks
-from switchyard.runtimes.docker.data import Data
+from switchyard.runtimes.docker.checks import OLD_IMAGE, DockerChecks
+from switchyard.runtimes.docker.data import DockerData
 from switchyard.runtimes.docker.engine import Engine, rejected
-from switchyard.runtimes.docker.images import Images
+from switchyard.runtimes.docker.images import DockerImages
 from switchyard.runtimes.docker.override import VALUE, override
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
 from switchyard.settings import Settings
@@ -50,8 +50,8 @@ class Docker:
     ) -> None:
         self.engine = Engine(settings, orchestrators, runner, environ)
         self.settings, self.orchestrators, self.runner = settings, orchestrators, self.engine.runner
-        self.images, self.data = Images(self.engine), Data(self.engine)
-        self.checks = Checks(self.engine, self.images, self.data)
+        self.images, self.data = DockerImages(self.engine), DockerData(self.engine)
+        self.checks = DockerChecks(self.engine, self.images, self.data)
 
     @property
     def project(self) -> Project:

@@ -13,15 +13,15 @@ from switchyard.checks import Check
 from switchyard.errors import BadUsage, StackError
 from switchyard.orchestrators import Orchestrator
 from switchyard.runtimes import both
-from switchyard.runtimes.native.images import Images
+from switchyard.runtimes.native.images import NativeImages
 from switchyard.runtimes.native.machine import Machine
 from switchyard.runtimes.runtime import POSTGRES
 
 
-class Checks:
+class NativeChecks:
     """See `switchyard.runtimes.runtime.Checks`."""
 
-    def __init__(self, machine: Machine, images: Images) -> None:
+    def __init__(self, machine: Machine, images: NativeImages) -> None:
         self.machine, self.images, self.settings = machine, images, machine.settings
 
     def of(self, targets: Sequence[Orchestrator]) -> list[Check]:

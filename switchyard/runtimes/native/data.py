@@ -8,7 +8,7 @@ from switchyard.runtimes.native import plan
 from switchyard.runtimes.native.machine import Machine
 
 
-class Data:
+class NativeData:
     """See `switchyard.runtimes.runtime.Data`."""
 
     def __init__(self, machine: Machine) -> None:

@@ -13,7 +13,7 @@ from switchyard.runtimes.native.machine import Machine
 from switchyard.runtimes.runtime import POSTGRES, OnLine
 
 
-class Images:
+class NativeImages:
     """See `switchyard.runtimes.runtime.Images`."""
 
     kind = "environment"

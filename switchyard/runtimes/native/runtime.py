@@ -14,9 +14,9 @@ from switchyard.project import Project
 from switchyard.runner import Result, Runner
 from switchyard.runtimes import both
 from switchyard.runtimes.native import logs, plan
-from switchyard.runtimes.native.checks import Checks
-from switchyard.runtimes.native.data import Data
-from switchyard.runtimes.native.images import Images
+from switchyard.runtimes.native.checks import NativeChecks
+from switchyard.runtimes.native.data import NativeData
+from switchyard.runtimes.native.images import NativeImages
 from switchyard.runtimes.native.machine import Machine, located
 from switchyard.runtimes.native.processes import Record
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
@@ -43,8 +43,8 @@ class Native:
         self.machine = Machine(settings, orchestrators, runner, environ)
         self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, self.machine.runner, self.machine.environ
         self.base, self.postgres, self.processes = self.machine.base, self.machine.postgres, self.machine.processes
-        self.images, self.data = Images(self.machine), Data(self.machine)
-        self.checks = Checks(self.machine, self.images)
+        self.images, self.data = NativeImages(self.machine), NativeData(self.machine)
+        self.checks = NativeChecks(self.machine, self.images)
         self.oom_kills = checks.oom_kills()
 
     @property

@@ -46,7 +46,7 @@ def kill(pid: int) -> None:
                 one.kill()
 
 
-class Stand:
+class Rig:
     """A stack to measure on.
 
     Args:
@@ -171,9 +171,9 @@ class Stand:
 
 
 @contextmanager
-def stand(
+def rig(
     runtime: str, only: Sequence[str], name: str = PROJECT, prepare: Callable[[Path], Mapping[str, str]] = lambda _: {}
-) -> Iterator[Stand]:
+) -> Iterator[Rig]:
     """A stack of which nothing is left afterwards but what Docker and uv keep to build faster.
 
     Args:
@@ -188,7 +188,7 @@ def stand(
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
         copy = Path(folder).resolve()
         copy_checkout(ROOT, copy)
-        made = Stand(copy, runtime, only, name, prepare(copy))
+        made = Rig(copy, runtime, only, name, prepare(copy))
         made.driver.require()
         if runtime == "docker":
             remove_leftovers(name)
