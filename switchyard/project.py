@@ -35,7 +35,7 @@ PACKAGE_FILES = ("packages.yml", "dependencies.yml", "package-lock.yml")
 DBT_VERSION = re.compile(r"^dbt-core==(\S+)", re.M)
 LOCAL = ("", "localhost", "127.0.0.1", "::1", "host.docker.internal")
 
-# How dbt reaches the shared server, on either runtime; the values are in the environment (docker/, switchyard/plan.py).
+# How dbt reaches the shared server, on either runtime; the values are in the environment (docker/, switchyard/runtimes/native/plan.py).
 CONNECTION = {
     "host": "{{ env_var('DBT_HOST') }}",
     "port": "{{ env_var('DBT_PORT') | int }}",

@@ -20,7 +20,7 @@ def send(context: Any) -> None:
     path, url = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}", run_job.page(dag, run_id)
     failed: list[dict[str, Any]] = []
     try:
-        airflow = run_job.Airflow()
+        airflow = run_job.AirflowApi()
         if airflow.request("GET", path)["note"] == run_job.CANCELED:
             return
         results = run_job.read_results(airflow, path)
