@@ -1,0 +1,25 @@
+"""The linters have nothing to say; pre-commit and CONTRIBUTING.md have the same commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ..stacks import ROOT
+
+SQL = ["models", "macros", "snapshots", "tests"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "folder"),
+    [
+        pytest.param(["ruff", "format", "--check", "."], ".", id="format"),
+        pytest.param(["ruff", "check", "."], ".", id="python"),
+        pytest.param(["sqlfluff", "lint", *SQL], "dbt_project", id="sql"),
+    ],
+)
+def test_the_linters_find_nothing(argv, folder) -> None:
+    done = subprocess.run([sys.executable, "-m", *argv], cwd=ROOT / folder, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
