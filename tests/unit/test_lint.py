@@ -9,7 +9,7 @@ import pytest
 
 from ..stacks import ROOT
 
-SQL = ["models", "macros", "snapshots", "tests"]
+SQL = ["models", "macros", "packages", "snapshots", "tests"]
 
 
 @pytest.mark.parametrize(
