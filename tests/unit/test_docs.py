@@ -20,7 +20,7 @@ PAGES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.md"
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
-@pytest.mark.parametrize(("module", "page"), [("stack.reference", "commands.md"), ("compare.reference", "compare-rows.md")])
+@pytest.mark.parametrize(("module", "page"), [("switchyard.reference", "commands.md"), ("compare.reference", "compare-rows.md")])
 def test_what_is_made_from_the_code_is_as_the_code_is(module, page) -> None:
     made = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made.stdout

@@ -11,7 +11,7 @@ from switchyard import fingerprints, project, settings
 
 @pytest.fixture
 def copy(tmp_path, root):
-    for folder in ("docker", "dbt_project"):
+    for folder in ("docker", "rundbt", "dbt_project"):
         shutil.copytree(root / folder, tmp_path / folder)
     shutil.copy(root / ".env.example", tmp_path)
     return tmp_path

@@ -68,7 +68,7 @@ while not Path({str(go_on)!r}).exists():
 print("still working", flush=True)
 Path({str(done)!r}).touch()
 """
-    command = f"import sys\nfrom stack.runner import Runner\nRunner({{}}).follow([sys.executable, '-c', {program!r}], print)"
+    command = f"import sys\nfrom switchyard.runner import Runner\nRunner({{}}).follow([sys.executable, '-c', {program!r}], print)"
     with subprocess.Popen([sys.executable, "-u", "-c", command], cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "working\n"
         process.kill()
