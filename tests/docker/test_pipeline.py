@@ -20,7 +20,7 @@ def clean(stack) -> bool:
 
 
 @pytest.mark.parametrize("job", mostly_long(DEFAULT, "daily"))
-def test_every_job_runs_and_tells_each_node(stack, orchestrator, reference, job) -> None:
+def test_every_job_runs_and_reports_each_node(stack, orchestrator, reference, job) -> None:
     out = stack.invoke("run", "--job", job).stdout
     assert f"{job} succeeded on" in out
     if job in ("daily", "full_refresh"):

@@ -149,7 +149,7 @@ def test_the_build_context_is_what_images_are_made_of(stack, tmp_path) -> None:
     assert not {name for name in sent if name.endswith(".env") or ".git/" in name}
 
 
-def test_a_base_image_that_cannot_be_pulled_is_told_with_the_ways_out(stack) -> None:
+def test_a_base_image_that_cannot_be_pulled_is_reported_with_the_ways_out(stack) -> None:
     said = stack.invoke("build", "--orch", "dagster", code=16, PYTHON_IMAGE="127.0.0.1:1/nothing:1").stderr
     assert "127.0.0.1:1/nothing:1 cannot be pulled" in said
     assert "Set PYTHON_IMAGE in .env" in said

@@ -187,7 +187,7 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
 
 
 @pytest.mark.long
-def test_data_of_another_postgres_is_told_before_a_start_and_stays_as_it_is(stack) -> None:
+def test_data_of_another_postgres_is_reported_before_a_start_and_stays_as_it_is(stack) -> None:
     stack.invoke("down")
     version = in_volume("cat /data/PG_VERSION")
     in_volume("echo 15 > /data/PG_VERSION")
@@ -217,7 +217,7 @@ def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
 
 
 @pytest.mark.long
-def test_a_start_goes_on_after_a_health_check_has_given_up(stack) -> None:
+def test_a_start_continues_after_a_health_check_has_given_up(stack) -> None:
     stack.invoke("down")
     limit = "  interval: 15s\n  timeout: 10s\n  retries: 4\n  start_period: 120s\n  start_interval: 1s\n"
     with replaced(compose_file(stack, "dagster"), limit, "  interval: 1s\n  timeout: 10s\n  retries: 1\n"):
@@ -225,7 +225,7 @@ def test_a_start_goes_on_after_a_health_check_has_given_up(stack) -> None:
     stack.invoke("up", "--orch", "dagster")
 
 
-def test_too_little_memory_for_the_target_is_told_while_the_old_one_runs_on(stack) -> None:
+def test_too_little_memory_for_the_target_is_reported_while_the_old_one_runs_on(stack) -> None:
     stack.on("dagster")
     before = [service["id"] for service in stack.status()["services"]]
     with replaced(compose_file(stack, "prefect"), "  memory: ", "  memory: 90000"):
@@ -234,7 +234,7 @@ def test_too_little_memory_for_the_target_is_told_while_the_old_one_runs_on(stac
     assert [service["id"] for service in stack.status()["services"]] == before
 
 
-def test_a_file_that_compose_rejects_is_told_before_anything_is_touched(stack) -> None:
+def test_a_file_that_compose_rejects_is_reported_before_anything_is_touched(stack) -> None:
     stack.on("dagster")
     before = [service["id"] for service in stack.status()["services"]]
     with replaced(compose_file(stack, "prefect"), "\nservices:\n", "\nservices:\n  other: {nonsense: 1}\n"):
@@ -243,7 +243,7 @@ def test_a_file_that_compose_rejects_is_told_before_anything_is_touched(stack) -
     assert [service["id"] for service in stack.status()["services"]] == before
 
 
-def test_a_project_that_containers_cannot_read_is_told_before_anything_is_touched(stack) -> None:
+def test_a_project_that_containers_cannot_read_is_reported_before_anything_is_touched(stack) -> None:
     stack.on("dagster")
     model = stack.dbt / "models" / "marts" / "dim_products_v2.sql"
     before = model.stat().st_mode
@@ -262,7 +262,7 @@ def test_an_unknown_service_is_refused(stack) -> None:
     assert "The services are postgres, dagster-code" in stack.invoke("logs", "--service", "dagster-cod", code=2).stderr
 
 
-def test_after_a_restart_of_the_machine_the_next_up_goes_on(stack) -> None:
+def test_after_a_restart_of_the_machine_the_next_up_continues(stack) -> None:
     stack.on("dagster")
     containers = [service["container"] for service in stack.status()["services"]]
     subprocess.check_output(["docker", "kill", *containers])
@@ -286,7 +286,7 @@ def test_a_volume_with_old_passwords_gets_those_of_the_env_file(stack) -> None:
         assert done.returncode == code, done.stderr
 
 
-def test_containers_of_an_orchestrator_without_a_file_are_told(stack) -> None:
+def test_containers_of_an_orchestrator_without_a_file_are_reported(stack) -> None:
     stack.on("dagster")
     file = compose_file(stack, "dagster")
     away = file.rename(stack.folder / "away")
@@ -334,14 +334,14 @@ def test_the_doctor_needs_no_env_file_that_compose_can_read(tmp_path, root, env,
     assert (tmp_path / ".env").exists() == bool(env)
 
 
-def test_an_engine_that_is_not_started_is_told(stack, tmp_path) -> None:
+def test_an_engine_that_is_not_started_is_reported(stack, tmp_path) -> None:
     done = stack.invoke("status", DOCKER_HOST=f"unix://{tmp_path}/none.sock", code=3)
     assert "The Docker engine does not answer" in done.stderr
     assert "Next:" in stack.invoke("doctor", DOCKER_HOST=f"unix://{tmp_path}/none.sock", code=3).stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a socket's permissions are POSIX's")
-def test_an_engine_that_is_not_permitted_is_told(tmp_path) -> None:
+def test_an_engine_that_is_not_permitted_is_reported(tmp_path) -> None:
     path = tmp_path / "engine.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))

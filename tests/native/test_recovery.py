@@ -19,7 +19,7 @@ from ..stacks import DAGSTER, mostly_long, wait_until
 
 
 @pytest.mark.parametrize("name", DAGSTER)
-def test_killed_processes_are_told_and_the_next_command_recovers(stack, reference, name) -> None:
+def test_killed_processes_are_reported_and_the_next_command_recovers(stack, reference, name) -> None:
     stack.on(name)
     service = next(entry["name"] for entry in stack.status()["services"] if entry["orchestrator"])
     stack.root(service).kill()

@@ -10,7 +10,7 @@ from ..stacks import copy_checkout, unavailable
 from .conftest import NativeStack
 
 
-def test_data_of_another_postgres_is_told_before_a_start(stack) -> None:
+def test_data_of_another_postgres_is_reported_before_a_start(stack) -> None:
     stack.invoke("down")
     note = stack.cluster / "PG_VERSION"
     version = note.read_text()
@@ -32,7 +32,7 @@ def test_the_doctor_finds_nothing_wrong_with_what_runs(stack) -> None:
     assert "Leftovers: none" in said
 
 
-def test_the_doctor_tells_leftovers_of_a_crash(stack) -> None:
+def test_the_doctor_reports_leftovers_of_a_crash(stack) -> None:
     stack.on("dagster")
     stack.root("dagster-daemon").kill()
     said = stack.invoke("doctor").stdout
@@ -53,7 +53,7 @@ def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference)
     assert stack.hashes() == reference
 
 
-def test_a_disk_that_is_nearly_full_is_told_before_anything_is_made(tmp_path, root, bare_path) -> None:
+def test_a_disk_that_is_nearly_full_is_reported_before_anything_is_made(tmp_path, root, bare_path) -> None:
     copy_checkout(root, tmp_path)
     (tmp_path / ".stack").mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path / ".stack")], capture_output=True).returncode:
@@ -73,7 +73,7 @@ def refused_where(script: str, stack: NativeStack) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another list of accounts needs a mount namespace of Linux")
-def test_an_account_without_a_name_is_told_before_anything_is_made(tmp_path, root, bare_path) -> None:
+def test_an_account_without_a_name_is_reported_before_anything_is_made(tmp_path, root, bare_path) -> None:
     (tmp_path / "passwd").write_text("other:x:5:5::/:/bin/sh\n")
     (tmp_path / "nsswitch.conf").write_text("passwd: files\n")  # systemd's library would name root all the same
     copy_checkout(root, tmp_path / "switchyard")
@@ -84,7 +84,7 @@ def test_an_account_without_a_name_is_told_before_anything_is_made(tmp_path, roo
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a read-only folder needs a mount namespace of Linux")
-def test_a_checkout_that_cannot_be_written_to_is_told(tmp_path, root, bare_path) -> None:
+def test_a_checkout_that_cannot_be_written_to_is_reported(tmp_path, root, bare_path) -> None:
     copy_checkout(root, tmp_path)
     said = refused_where('mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"', NativeStack(tmp_path, PATH=bare_path))
     assert "on a file system that cannot be written to" in said

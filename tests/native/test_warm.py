@@ -95,7 +95,7 @@ COMPILE = ["--quiet", "compile", "--no-populate-cache", "--inline"]
     ],
     ids=["usage", "variables", "failure"],
 )
-def test_it_says_and_returns_what_dbt_does(typed, server, environ, args) -> None:
+def test_it_prints_and_returns_what_dbt_does(typed, server, environ, args) -> None:
     warm, plain = (typed(*args, OF_THE_CALLER="hello", **other) for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}))
     expected = said(plain)
     assert said(warm) == expected

@@ -143,7 +143,7 @@ def test_a_switch_sees_a_run_that_is_about_to_begin(stack, reference) -> None:
 
 
 @pytest.mark.long
-def test_what_is_wrong_with_a_seed_is_said_with_what_helps(stack, reference) -> None:
+def test_what_is_wrong_with_a_seed_is_shown_with_what_helps(stack, reference) -> None:
     stack.on("dagster")
     with stack.edited("seeds/towns.csv", b"id,name\n1,a\n"):
         stack.invoke("run")
@@ -185,7 +185,7 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
 
 @pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_command_says_that_the_run_continues(stack, reference, name, number) -> None:
+def test_an_interrupted_command_shows_that_the_run_continues(stack, reference, name, number) -> None:
     runs.interrupted_command(stack, name, reference, number)
 
 

@@ -41,7 +41,7 @@ def test_a_message_has_the_job_what_failed_and_the_page(failed, why, lines) -> N
     assert text.splitlines() == ["daily failed on Dagster", *lines, URL]
 
 
-def test_a_message_is_short_whatever_dbt_has_said() -> None:
+def test_a_message_is_short_whatever_dbt_has_printed() -> None:
     text = alerts.message("daily", "Dagster", URL, [node(f"n{number}", "x" * 9999) for number in range(500)])["text"]
     assert "and 480 more" in text.splitlines()
     assert len(text) < 10_000

@@ -33,7 +33,7 @@ def test_a_compose_that_is_new_enough_passes(text) -> None:
 
 
 @pytest.mark.parametrize(("code", "text"), [(0, "2.23.3"), (0, "1.29.2"), (1, "")])
-def test_a_compose_that_is_missing_or_too_old_is_told(code, text) -> None:
+def test_a_compose_that_is_missing_or_too_old_is_reported(code, text) -> None:
     with pytest.raises(EngineMissing, match=text or "no compose plugin"):
         checks.compose_version(code, text)
 
@@ -56,7 +56,7 @@ ODD_ROOTS = [f"a{os.pathsep}b", "50%", *([] if os.name == "nt" else ["$HOME"])]
         *([] if os.name == "nt" else [(False, "switchyard", "a:b")]),
     ],
 )
-def test_a_path_with_which_something_cannot_be_found_is_told(tmp_path, native, root, project) -> None:
+def test_a_path_with_which_something_cannot_be_found_is_reported(tmp_path, native, root, project) -> None:
     with pytest.raises(BadConfiguration, match="has the character"):
         checks.folders(tmp_path / root, tmp_path / project, native=native)
     if root in ODD_ROOTS:  # with Docker, nothing is started from there
@@ -78,13 +78,13 @@ def test_memory_of_what_makes_way_counts() -> None:
         ("ImportError", [], NotHealthy),
     ],
 )
-def test_a_start_that_failed_is_told_by_its_log(log, killed, kind) -> None:
+def test_a_start_that_failed_is_reported_by_its_log(log, killed, kind) -> None:
     error = diagnosis.start_failure("Dagster", log, killed=killed)
     assert type(error) is kind
     assert log in error.why
 
 
-def test_what_the_system_refuses_is_told_unless_no_user_caused_it() -> None:
+def test_what_the_system_refuses_is_reported_unless_no_user_caused_it() -> None:
     assert type(diagnosis.refusal(OSError(errno.ENOSPC, "No space left on device", "x"))) is NoSpace
     assert "sudo chown" in diagnosis.refusal(PermissionError(errno.EACCES, "Permission denied", ".stack/lock")).next
     assert diagnosis.refusal(OSError(errno.EBADF, "Bad file descriptor")) is None

@@ -130,7 +130,7 @@ def whole(made: Report, name: str = "p") -> Report:
     return made
 
 
-def test_a_cell_says_why_nothing_was_measured() -> None:
+def test_a_cell_shows_why_nothing_was_measured() -> None:
     made = report(a=[1.0], b=[])
     made.add(Found("x", why="it is off"), "b", 0)
     (section,) = whole(made).view([SECTION])["sections"]
@@ -304,7 +304,7 @@ def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -
     ]
 
 
-def test_ids_are_said_once() -> None:
+def test_ids_are_shown_once() -> None:
     rows = [row.id for section in main.SECTIONS for scenario in section.scenarios for row in scenario.rows]
     assert len(rows) == len(set(rows))
     assert main.SECTIONS[0].scenarios[0] is start.UP

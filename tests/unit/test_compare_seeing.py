@@ -51,7 +51,7 @@ def test_what_is_not_named_is_not_counted() -> None:
     }
 
 
-def test_texts_are_looked_for_in_what_is_said_of_the_node_itself() -> None:
+def test_texts_are_looked_for_in_what_is_shown_of_the_node_itself() -> None:
     said = {"doc": "…One row per  letter.", "sql": "select {{ x }}"}
     assert numbers([Thing(Key("model", "first"), said)]) == {"models": (1, 2), "descriptions": (1, 1), "raw_sql": (1, 1)}
     assert numbers([Thing(Key("model", "first"), {"sql": ["select 1"]})]) == {"models": (1, 2), "compiled_sql": (1, 1)}
@@ -136,7 +136,7 @@ def test_prefects_task_runs_and_assets_are_one_node() -> None:
     assert len(found[Key("model", "first")].said) == 2
 
 
-def test_a_cell_says_of_how_many() -> None:
+def test_a_cell_shows_of_how_many() -> None:
     assert seeing.found(seeing.MODELS, seeing.Counted(["a"], ["a", "b"])) == Found(seeing.MODELS.id, 1, "of 2", None, {"missing": ["b"]})
     assert seeing.found(seeing.MODELS, seeing.Counted(["a"], ["a"])).good is True
     assert seeing.found(seeing.MODELS, seeing.Counted([], [])).verdict == "the project has none"

@@ -89,12 +89,12 @@ def test_a_step_that_trusts_too_little_names_the_folder(said) -> None:
         ("model a: could not extend file: No space left on device", "invoke doctor"),
     ],
 )
-def test_what_helps_is_said_where_the_message_does_not(said, help_) -> None:
+def test_what_helps_is_shown_where_the_message_does_not(said, help_) -> None:
     assert [help_ in line for line in diagnosis.help_for([said])] == [True]
     assert diagnosis.help_for(['model a: column "x" does not exist']) == []
 
 
-def test_the_last_lines_of_a_service_are_there_or_are_said_not_to_be(tmp_path) -> None:
+def test_the_last_lines_of_a_service_are_there_or_are_shown_not_to_be(tmp_path) -> None:
     assert diagnosis.last_lines("api exited", "\x1b[31mno\x1b[0m\n\n", tmp_path / "api.log") == [
         "api exited; its last lines:",
         "  no",

@@ -132,7 +132,7 @@ def test_no_secret_of_kubernetes_has_a_value_and_each_that_is_asked_for_is_there
         assert set(re.findall(r"shop-[\w-]+", text)) <= secrets.keys(), file
 
 
-def test_an_orchestrator_without_values_says_so(ejected, root, monkeypatch) -> None:
+def test_an_orchestrator_without_values_reports_it(ejected, root, monkeypatch) -> None:
     monkeypatch.setattr(helm, "FOLDER", "nowhere")
     with pytest.raises(BadUsage, match="no values") as caught:
         ejected("dagster", helm)

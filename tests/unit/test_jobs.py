@@ -32,7 +32,7 @@ def test_without_a_file_there_are_four(tmp_path) -> None:
     }  # fmt: skip
 
 
-def test_a_job_is_what_its_entry_says(tmp_path) -> None:
+def test_a_job_is_what_its_entry_has(tmp_path) -> None:
     text = """\
 jobs:
   hourly:
@@ -114,7 +114,7 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("1a: {dbt: run}", 3, "'1a' is no name for a job", id="a name with a digit first"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path, entry, line, said) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path, entry, line, said) -> None:
     (found,) = mistakes(tmp_path, f"# of mine\njobs:\n  {entry}\n")
     assert found.startswith(f"{jobs.FILE}:{line}: ")
     assert said in found
@@ -134,17 +134,17 @@ def test_a_mistake_is_told_with_its_line(tmp_path, entry, line, said) -> None:
         ("jobs: {}\n---\njobs: {}", "cannot be read"),
     ],
 )
-def test_a_file_that_has_no_jobs_is_told(tmp_path, text, said) -> None:
+def test_a_file_that_has_no_jobs_is_reported(tmp_path, text, said) -> None:
     assert said in "\n".join(mistakes(tmp_path, text))
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path) -> None:
+def test_a_file_that_is_no_text_is_reported(tmp_path) -> None:
     (tmp_path / jobs.FILE).write_bytes(b"jobs: \xff")
     with pytest.raises(jobs.JobsError, match="cannot be read"):
         jobs.read(tmp_path)
 
 
-def test_every_mistake_is_told_at_once(tmp_path) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path) -> None:
     text = """\
 job: {}
 jobs:
@@ -200,7 +200,7 @@ def test_a_schedule_is_what_cron_takes(tmp_path, cron) -> None:
         "\u0661 * * * *", "", "@reboot", "* * L * *",
     ],
 )  # fmt: skip
-def test_what_is_no_schedule_is_told(tmp_path, cron) -> None:
+def test_what_is_no_schedule_is_reported(tmp_path, cron) -> None:
     (found,) = mistakes(tmp_path, f"jobs:\n  a:\n    dbt: run\n    schedule: {json.dumps(cron)}\n")
     assert found.startswith(f"{jobs.FILE}:4: ")
     assert "no cron expression of five fields" in found

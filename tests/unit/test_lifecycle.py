@@ -157,7 +157,7 @@ def test_scale_waits_for_no_run_where_the_services_stay(tmp_path, runs, workers,
     assert runtime.did == ["check old", *([] if refused else ["kept", "start old"])]
 
 
-def test_scale_without_an_orchestrator_says_what_to_type(tmp_path, runs) -> None:
+def test_scale_without_an_orchestrator_shows_what_to_type(tmp_path, runs) -> None:
     runtime = Fake(tmp_path)
     runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": "3"})
     with pytest.raises(NothingActive) as caught:
@@ -247,7 +247,7 @@ def test_a_switch_that_fails_brings_the_old_one_back(tmp_path, runs, at, kind, w
     assert caught.type is {"unhealthy": NotHealthy, "Ctrl-C": KeyboardInterrupt}.get(kind, caught.type)
 
 
-def test_a_switch_says_so_where_the_old_one_does_not_come_back(tmp_path, runs) -> None:
+def test_a_switch_reports_it_where_the_old_one_does_not_come_back(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {"start new": NotHealthy("New did not start."), "start old": NotHealthy("Old is ill.")}
     with pytest.raises(NotHealthy, match=r"could not be brought back either: Old is ill\. Next: invoke up --orch old"):

@@ -151,7 +151,7 @@ def test_the_target_that_is_asked_for_wins_over_that_of_the_profile(checkout, ja
 
 
 @pytest.mark.parametrize(("kind", "near"), [("snowfalke", "snowflake"), ("dukcdb", "duckdb"), ("snowflake", None), ("dremio", None)])
-def test_a_slip_in_the_adapters_name_is_told(checkout, jaffle, kind, near) -> None:
+def test_a_slip_in_the_adapters_name_is_reported(checkout, jaffle, kind, near) -> None:
     write(jaffle, {"profiles.yml": profile({"type": kind, "account": "a"})})
     assert load(checkout, jaffle).notes == ((f"the profile's type is {kind}; did you mean {near}?",) if near else ())
 
@@ -167,7 +167,7 @@ def test_a_slip_in_the_adapters_name_is_told(checkout, jaffle, kind, near) -> No
         pytest.param("jaffle: {target: dev}", id="no outputs"),
     ],
 )
-def test_a_profile_that_is_none_is_told(checkout, jaffle, text) -> None:
+def test_a_profile_that_is_none_is_reported(checkout, jaffle, text) -> None:
     write(jaffle, {"profiles.yml": text})
     assert re.search("has no (type|target)", refused(checkout, jaffle))
 
@@ -379,7 +379,7 @@ def test_a_packages_file_that_is_none_is_left_to_dbt(checkout, jaffle, text) -> 
     assert load(checkout, jaffle).packages == []
 
 
-def test_a_folder_without_a_project_tells_of_one_near_by(checkout, jaffle) -> None:
+def test_a_folder_without_a_project_shows_one_near_by(checkout, jaffle) -> None:
     loaded, _ = settings.load(checkout, {})
     with pytest.raises(BadConfiguration) as caught:
         project.use(loaded, ENVIRON, str(jaffle.parent))
@@ -398,7 +398,7 @@ def test_a_project_file_that_is_none_is_named(checkout, jaffle, text) -> None:
 # What is used and built
 
 
-def test_use_notes_the_project_and_says_what_it_found(checkout, jaffle, capsys) -> None:
+def test_use_notes_the_project_and_shows_what_it_found(checkout, jaffle, capsys) -> None:
     write(
         jaffle,
         {
@@ -733,7 +733,7 @@ def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> Non
         (["models/a.b.sql", "seeds/c-d.csv", "models/deep/x_1.py"], ""),
     ],
 )
-def test_names_that_dagster_cannot_show_are_told_beforehand(checkout, jaffle, capsys, names, shown) -> None:
+def test_names_that_dagster_cannot_show_are_reported_beforehand(checkout, jaffle, capsys, names, shown) -> None:
     write(jaffle, dict.fromkeys(names, ""))
     project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     said = " ".join(capsys.readouterr().out.split())

@@ -40,7 +40,7 @@ def events(*nodes, state="success", message=None):
     yield {"event": "finished", "state": state, "seconds": 9.5, "message": message}
 
 
-def test_a_good_run_is_told_in_lines(capsys) -> None:
+def test_a_good_run_is_reported_in_lines(capsys) -> None:
     run = pipeline.follow("daily", stream(events(NODE)), pipeline.show_event)
     pipeline.conclude(run, "Dagster", Path())
     out = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_who_waits_for_another_run_is_shown_how_to_end_it(capsys) -> None:
     assert "invoke run --cancel" in capsys.readouterr().out
 
 
-def test_an_interrupt_before_the_run_says_how_to_cancel_one() -> None:
+def test_an_interrupt_before_the_run_shows_how_to_cancel_one() -> None:
     def interrupted(_):
         raise KeyboardInterrupt
 
@@ -78,7 +78,7 @@ def test_a_failed_run_names_the_node_and_its_error() -> None:
     assert caught.value.code == 1
 
 
-def test_a_run_that_fails_before_any_node_tells_why() -> None:
+def test_a_run_that_fails_before_any_node_shows_why() -> None:
     run = pipeline.follow("daily", stream(events(state="failure", message="Compilation Error in models/x.sql"), code=1), lambda _: None)
     with pytest.raises(RunFailed, match="daily ended with failure") as caught:
         pipeline.conclude(run, "Airflow", Path())
@@ -166,7 +166,7 @@ def test_a_rerun_has_the_name_of_the_run_that_it_repeats(capsys) -> None:
     assert "daily succeeded on Airflow" in capsys.readouterr().out
 
 
-def test_a_rerun_of_nothing_says_why(capsys) -> None:
+def test_a_rerun_of_nothing_shows_why(capsys) -> None:
     finished = {"event": "finished", "state": "success", "seconds": 0.0, "message": "The last run, daily, succeeded."}
     pipeline.conclude(pipeline.follow(pipeline.RERUN, stream([finished]), pipeline.show_event), "Dagster", Path())
     assert "Nothing to run again. The last run, daily, succeeded." in capsys.readouterr().out

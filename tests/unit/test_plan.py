@@ -83,7 +83,7 @@ def test_what_is_no_placeholder_stays(text) -> None:
     assert plan.expand(text, SETTINGS, FOLDERS, {}) == text
 
 
-def test_a_command_says_its_ports() -> None:
+def test_a_command_shows_its_ports() -> None:
     assert plan.argv(SETTINGS, SHOP, API.command, {"api": 5}) == ["server", "--port=5", "--ui=3000"]
     assert plan.port_names(SHOP) == ["api", "peer"]
 
@@ -125,7 +125,7 @@ def test_nothing_is_written_into_the_project() -> None:
     assert env["AT_BUILD"] == str(FOLDERS.environment)
 
 
-def test_a_project_with_its_own_warehouse_is_told_nothing_of_the_stacks() -> None:
+def test_a_project_with_its_own_warehouse_hears_nothing_of_the_stacks() -> None:
     own = replace(PROJECT, shared=False, shop=False, variables={"TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/key")})
     env = plan.environment(SETTINGS, SHOP, None, {}, {}, own)
     assert not {"DBT_HOST", "DBT_USER", "DBT_ENV_SECRET_PASSWORD"} & env.keys()
@@ -135,7 +135,7 @@ def test_a_project_with_its_own_warehouse_is_told_nothing_of_the_stacks() -> Non
 @pytest.mark.parametrize(
     ("argv", "env", "build"), [(["b"], {"K": "v"}, "1"), (["a"], {"K": "w"}, "1"), (["a"], {"K": "v"}, "2"), (["a", "K"], {}, "1")]
 )
-def test_the_fingerprint_tells_every_difference(argv, env, build) -> None:
+def test_the_fingerprint_differs_with_every_difference(argv, env, build) -> None:
     assert plan.launch_fingerprint(argv, env, build) != plan.launch_fingerprint(["a"], {"K": "v"}, "1")
 
 
@@ -194,7 +194,7 @@ def test_an_empty_stack_is_not_started_in_the_place_of_one_with_data() -> None:
         assert "invoke up --runtime native" in caught.value.next
 
 
-def test_data_on_the_other_side_is_said_while_its_engine_is_down() -> None:
+def test_data_on_the_other_side_is_shown_while_its_engine_is_down() -> None:
     chosen, reason = choice.choose(*machine(engine=False, data="docker native"), None, starting=True)
     assert (chosen.name, "The data that this stack has in Docker stays as it is" in reason) == ("native", True)
 

@@ -163,7 +163,7 @@ def test_an_empty_secret_is_made_and_no_placeholder_is_ever_a_password(checkout)
 
 
 @pytest.mark.parametrize("content", [b"DBT_PASSWORD=\xff\n", None], ids=["not UTF-8", "a folder"])
-def test_an_env_that_is_no_text_file_is_told(checkout, content) -> None:
+def test_an_env_that_is_no_text_file_is_reported(checkout, content) -> None:
     path = checkout / ".env"
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(BadConfiguration, match=r"\.env"):

@@ -233,7 +233,7 @@ def test_doctor_shows_a_base_image_of_another_version(invoke, free, image, other
     assert ("! Base images: AIRFLOW_IMAGE has the version 3.0.0-python3.12" in done.stdout) == other
 
 
-def test_doctor_goes_on_after_what_is_broken_and_ends_with_the_code_of_the_first(invoke) -> None:
+def test_doctor_continues_after_what_is_broken_and_ends_with_the_code_of_the_first(invoke) -> None:
     (invoke.folder / ".env").write_text("DAGSTER_PROT=3001\n")
     (invoke.folder / "compose" / "docker-compose-prefect.yaml").write_text("services: [")
     done = invoke("doctor", "--runtime", "docker")
@@ -259,7 +259,7 @@ def test_a_terminal_without_utf8_gets_ascii(invoke, free, args) -> None:
     assert done.returncode == (2 if args[0] == "switch" else 0), done.stderr
 
 
-def test_a_missing_package_is_told(invoke) -> None:
+def test_a_missing_package_is_reported(invoke) -> None:
     (invoke.folder / "psutil.py").write_text("raise ModuleNotFoundError(name='psutil')\n")
     done = invoke("status")
     assert (done.returncode, "pip install -r requirements.txt" in done.stderr) == (3, True), done.stderr
