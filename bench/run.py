@@ -13,34 +13,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from bench import memory
 from bench.harness import Figure, ratio
 from bench.rig import COMMAND_TIMEOUT_S, Rig, kill
 from switchyard.errors import StackError
 
-INTEGRATIONS = {"airflow": ("vendor", "lean")}
-TARGETS = {"dagster": 1.3, "prefect": 2.5, "airflow": 2.2, "airflow, lean": 1.0}
-# With a hundred models more.
-TARGETS_OF_MANY = {"dagster": 1.2, "prefect": 4.0, "airflow": 5.0, "airflow, lean": 1.0}
+VENDOR = "vendor"  # the form of the integration that every product has
 PHASES = ("asking", "queue", "start", "loading", "dbt", "reporting")
-
-# Epoch seconds of the newest run, as the product noted them: created, handed to a process, begun by it.
-TIMESTAMPS = {
-    "airflow": """
-        select extract(epoch from r.queued_at), extract(epoch from t.queued_dttm), extract(epoch from t.start_date)
-        from public.dag_run r join public.task_instance t using (dag_id, run_id)
-        where t.task_id in ('dbt.dbt_producer_watcher', 'dbt') order by r.id desc limit 1""",
-    "dagster": """
-        select extract(epoch from r.create_timestamp),
-            extract(epoch from min(e.timestamp) filter (where dagster_event_type = 'PIPELINE_STARTING')),
-            extract(epoch from min(e.timestamp) filter (where dagster_event_type = 'STEP_START'))
-        from public.runs r join public.event_logs e using (run_id) group by r.id order by r.id desc limit 1""",
-    "prefect": """
-        select extract(epoch from r.created), extract(epoch from min(s.timestamp) filter (where s.type = 'PENDING')),
-            extract(epoch from min(s.timestamp) filter (where s.type = 'RUNNING'))
-        from public.flow_run r join public.flow_run_state s on s.flow_run_id = r.id group by r.id order by r.created desc limit 1""",
-}
 
 # Without its socket nobody finds the warm dbt, and the drop-in runs the plain one. It prints the socket that was there.
 NO_WARM_DBT = """
@@ -121,19 +104,30 @@ class Bare:
     processor: float
 
 
+def known(name: str) -> dict[str, Any]:
+    """What is known of an orchestrator beforehand: its file in ``products/``; nothing where it has none."""
+    file = Path(__file__).with_name("products") / f"{name}.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def forms(name: str) -> list[str]:
+    """The forms of an orchestrator's integration (INTEGRATION in ``.env``)."""
+    return list(known(name).get("targets", {VENDOR: None}))
+
+
 def measure(rig: Rig, rounds: int, project: str = "") -> Iterator[Figure]:
     """Run after run, by turns with a bare `dbt build`, on each orchestrator; ``project`` is said after its name."""
-    targets = TARGETS_OF_MANY if project else TARGETS
     rig.on(None)
     for name in rig.names():
-        for integration in INTEGRATIONS.get(name, ("vendor",)):
+        targets = known(name).get("targets_of_many" if project else "targets", {})
+        for integration in forms(name):
             rig.invoke("up", "--orch", name, "--integration", integration)
             rig.superuser(LOG_CONNECTIONS)
-            form = "" if integration == "vendor" else f", {integration}"
+            form = "" if integration == VENDOR else f", {integration}"
             label = f"{rig.orchestrators[name].title}{form}{project}"
             bare(rig, name)  # leaves the parse for those that count
             orchestrated(rig, name)
-            yield from compare(rig, name, rounds, label, targets.get(name + form))
+            yield from compare(rig, name, rounds, label, targets.get(integration))
             if rig.execute(name, ["python", "-c", NO_WARM_DBT]):  # Prefect's runner has none: dbt is a library in it
                 yield from compare(rig, name, rounds, f"{label}, plain dbt")
             rig.on(None)  # and with its next start the warm dbt is back
@@ -213,9 +207,9 @@ def server_log(rig: Rig) -> list[str]:
 
 
 def _timestamps(rig: Rig, name: str) -> tuple[float, float, float] | None:
-    """What the product noted of the newest run; None for one that this file does not know."""
-    database = rig.orchestrators[name].database
-    if name not in TIMESTAMPS or database is None:
+    """What the product noted of the newest run; None where it is not known how to ask."""
+    database, query = rig.orchestrators[name].database, known(name).get("timestamps")
+    if query is None or database is None:
         return None
-    created, handed, begun = rig.superuser(TIMESTAMPS[name], database).strip().split("|")
+    created, handed, begun = rig.superuser(query, database).strip().split("|")
     return float(created), float(handed), float(begun)

@@ -13,7 +13,7 @@ from typing import Any
 from bench.rig import Rig
 from compare.failures import NO_SQL, mentions
 from compare.model import Found, Row, Scenario, Section
-from compare.products import product
+from compare.products.product import product
 from compare.report import Report
 from compare.start import lines
 from compare.trial import Trial, afterwards
@@ -33,12 +33,6 @@ LINES = Row(
     "Lines with something on them in docker/<name>/alert.py, which uses what the product has for this; what writes and sends the message"
     " is one module for all, and not counted.",
 )
-# What the product has for this.
-MEANS = {
-    "airflow": "by the DAG's on_failure_callback",
-    "dagster": "by a run failure sensor that looks every 10 s (30 by default)",
-    "prefect": "by the flow's hooks on_failure and on_crashed",
-}
 SECOND = 30  # seconds after a message in which the same failure may be sent again
 WAIT = 180  # seconds for the message
 
@@ -136,7 +130,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
             time.sleep(max(0.0, receiver.messages[0][0] + SECOND - time.time()))
         if again.code:
             raise StackError(f"The run after the fix ended with exit code {again.code}.")
-        yield judged(receiver.messages, refused, victim.name, MEANS.get(trial.name, ""))
+        yield judged(receiver.messages, refused, victim.name, product(trial.rig, trial.name).alert)
 
 
 def judged(messages: list[tuple[float, Any]], refused: float, model: str, means: str) -> Found:

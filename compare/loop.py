@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from bench.run import Typed
 from compare.model import Found, Row, Scenario, Section
-from compare.products import product
+from compare.products.product import product
 from compare.report import Report
 from compare.trial import RUN_TIMEOUT_S, Trial
 from switchyard.errors import StackError

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 
 from compare import probe
 from compare.model import Found, Row, Scenario, Section
-from compare.products import product
+from compare.products.product import PageRequest, product
 from compare.report import Report
 from compare.trial import Trial
 from rundbt import api
@@ -71,79 +70,6 @@ LISTEN = "0A"  # a socket's state in /proc/net/tcp
 DOCKERS = ip_address("127.0.0.11")  # in each container: the engine's own name server
 
 
-class PageRequest(NamedTuple):
-    """An HTTP request to a product's public API."""
-
-    method: str
-    path: str
-    body: Any = None
-
-
-@dataclass(frozen=True)
-class Api:
-    """The public API of one product.
-
-    Attributes:
-        read: asks for runs.
-        write: changes nothing.
-        names: what the API's description names, at the address of the page and with the headers of who is signed in.
-    """
-
-    read: PageRequest
-    write: PageRequest
-    names: Callable[[str, dict[str, str]], list[str]]
-
-
-def paths(*places: str) -> Callable[[str, dict[str, str]], list[str]]:
-    """The paths in OpenAPI's descriptions; a place without one names nothing."""
-
-    def found(url: str, headers: dict[str, str]) -> list[str]:
-        names: list[str] = []
-        for place in places:
-            with suppress(api.ApiError, ValueError):  # ValueError: of a page, which is served at any path
-                names += api.request("GET", f"{url}{place}", headers=headers)["paths"]
-        return names
-
-    return found
-
-
-def fields(url: str, headers: dict[str, str]) -> list[str]:
-    """The questions that GraphQL's introspection names."""
-    query = {"query": "{__schema {queryType {fields {name}}}}"}
-    answer = api.request("POST", f"{url}/graphql", query, headers)
-    return [field["name"] for field in answer["data"]["__schema"]["queryType"]["fields"]]
-
-
-APIS = {
-    "airflow": Api(
-        PageRequest("GET", "/api/v2/dags/~/dagRuns?limit=1"),
-        PageRequest("PATCH", "/api/v2/dags/daily?update_mask=is_paused", {"is_paused": False}),
-        paths("/openapi.json", "/auth/openapi.json", "/auth/fab/v1/openapi.json"),
-    ),
-    "dagster": Api(
-        PageRequest("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"}),
-        PageRequest("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'}),
-        fields,
-    ),
-    "prefect": Api(
-        PageRequest("POST", "/api/flow_runs/filter", {"limit": 1}),
-        PageRequest("PATCH", "/api/work_pools/dbt", {}),
-        paths("/openapi.json"),
-    ),
-}
-
-
-def known(trial: Trial) -> Api:
-    """The API of the orchestrator.
-
-    Raises:
-        StackError: it is not in this file.
-    """
-    if trial.name not in APIS:
-        raise StackError("The comparison does not know this product's API.")
-    return APIS[trial.name]
-
-
 def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[str, str]]:
     """The HTTP status and the headers of the answer; a header's name has - where the argument has _."""
     named = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
@@ -170,20 +96,20 @@ def refused(row: Row, code: int) -> Found:
 def sign_in(trial: Trial) -> Iterator[Found]:
     """Ask for what only the password, the right name and the page itself should get."""
     asked = product(trial.rig, trial.name)
-    own, url = known(trial), asked.url
-    yield refused(NO_PASSWORD, status(url, own.read)[0])
+    url = asked.url
+    yield refused(NO_PASSWORD, status(url, asked.read)[0])
     try:
-        wrong = status(url, own.read, **asked.sign_in(f"not {asked.password}"))[0]
+        wrong = status(url, asked.read, **asked.sign_in(f"not {asked.password}"))[0]
     except api.ApiError as error:  # where a token is asked for first
         wrong = error.status or 0
     yield refused(WRONG_PASSWORD, wrong)
     right = asked.signed_in
-    if (code := status(url, own.read, **right)[0]) >= 400:
+    if (code := status(url, asked.read, **right)[0]) >= 400:
         raise StackError(f"With the password, too, the answer is HTTP {code}.")
-    yield refused(WRONG_HOST, status(url, own.read, **right, Host=ELSEWHERE)[0])
-    if (code := status(url, own.write, **right, Origin=url)[0]) >= 400:
+    yield refused(WRONG_HOST, status(url, asked.read, **right, Host=ELSEWHERE)[0])
+    if (code := status(url, asked.write, **right, Origin=url)[0]) >= 400:
         raise StackError(f"From the page itself, too, the answer to a write is HTTP {code}.")
-    yield written(status(url, own.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, own.write))
+    yield written(status(url, asked.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, asked.write))
 
 
 def preflight(url: str, write: PageRequest) -> tuple[int, str]:
@@ -205,7 +131,7 @@ def written(code: int, asked: int, allowed: str) -> Found:
 
 def sockets(trial: Trial) -> Iterator[Found]:
     """Find what listens, and what answers there."""
-    request = known(trial).read
+    request = product(trial.rig, trial.name).read
     listening = list(native_sockets(trial, request) if isinstance(trial.rig.driver, Native) else docker_sockets(trial, request))
     outside = [one for one in listening if one["from elsewhere"]]
     where = "reachable from this machine only" if not outside else f"{len(outside)} reachable from other machines"
@@ -313,7 +239,7 @@ def allowed(text: str) -> dict[str, bool]:
 def roles(trial: Trial) -> Iterator[Found]:
     """Look for roles in the API's description."""
     asked = product(trial.rig, trial.name)
-    names = known(trial).names(asked.url, asked.signed_in)
+    names = asked.described()
     if not names:
         raise StackError("Its API has no description to search.")
     named = [name for name in names if "role" in name.lower()]

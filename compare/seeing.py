@@ -15,7 +15,7 @@ from typing import Any
 from bench.run import bare
 from compare.failures import NO_SQL
 from compare.model import Found, Row, Scenario, Section
-from compare.products import Key, Product, Thing, product, texts
+from compare.products.product import Key, Product, Thing, product, texts
 from compare.report import Report
 from compare.trial import Trial, afterwards
 from switchyard import caller

@@ -9,7 +9,7 @@ from statistics import linear_regression, median
 from typing import Any
 
 from bench import many
-from bench.run import INTEGRATIONS, PHASES, bare, orchestrated
+from bench.run import PHASES, bare, forms, orchestrated
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Span, Trial, afterwards
@@ -96,7 +96,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 def lean(trial: Trial) -> Iterator[Found]:
     """The same with the orchestrator's leaner form, where it has one."""
     rig, own = trial.rig, trial.rig.settings["INTEGRATION"]
-    if FORM not in INTEGRATIONS.get(trial.name, ()):
+    if FORM not in forms(trial.name):
         yield from (Found(row.id, verdict="has one form only") for row in (LEAN, LEAN_RATIO))
         return
 

@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from rundbt import jobs
 from rundbt.project import IGNORED
-from switchyard import bootstrap, console, release
+from switchyard import ROOT, bootstrap, console, release
 from switchyard.errors import BadConfiguration
 from switchyard.settings import Settings, assign
 from switchyard.settings import load as load_settings
@@ -204,8 +204,8 @@ def database_of(name: str, shop: bool) -> str:
     if shop:
         return bootstrap.WAREHOUSE
     plain = _IDENTIFIER.sub("_", name.lower())[:50]
-    # An orchestrator's metadata is in a database of its name.
-    return f"{plain}_dbt" if plain in RESERVED_DATABASES or plain in ("dagster", "prefect") else plain
+    # An orchestrator's metadata is in a database of its name, which is that of its folder.
+    return f"{plain}_dbt" if plain in RESERVED_DATABASES or (ROOT / "docker" / plain).is_dir() else plain
 
 
 def database(settings: Settings) -> str:

@@ -13,8 +13,9 @@ import pytest
 from dotenv import dotenv_values
 
 from bench.run import PHASES, Typed
-from compare import cost, failures, main, products, seeing, speed, start
+from compare import cost, failures, main, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
+from compare.products import airflow
 from compare.report import SCHEMA, Report, number, text
 from compare.trial import Graph, Span, Subject, Trial, afterwards, spans
 from switchyard import ROOT, orchestrators, settings
@@ -389,6 +390,6 @@ def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -
 
 def test_only_the_model_s_own_tasks_are_cleared() -> None:
     tasks = [f"dbt.{id}" for id in ("dbt_producer_watcher", "a.run", "a.test", "aa.run", "aa.test", "b_run", "bb_run", "c_seed")]
-    assert products.airflow_own(tasks, "a") == ["dbt.a.run", "dbt.a.test"]
-    assert products.airflow_own(tasks, "b") == ["dbt.b_run"]
-    assert products.airflow_own(tasks, "c") == []
+    assert airflow.own_tasks(tasks, "a") == ["dbt.a.run", "dbt.a.test"]
+    assert airflow.own_tasks(tasks, "b") == ["dbt.b_run"]
+    assert airflow.own_tasks(tasks, "c") == []

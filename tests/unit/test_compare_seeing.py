@@ -6,7 +6,8 @@ import pytest
 
 from compare import seeing
 from compare.model import Found
-from compare.products import Key, Thing, airflow_key, airflow_things, dagster_things, prefect_things
+from compare.products import airflow, dagster, prefect
+from compare.products.product import Key, Thing
 from compare.report import Report
 
 
@@ -88,9 +89,9 @@ def test_edges_are_direct() -> None:
 
 
 def test_airflows_tasks_are_known_by_their_ids() -> None:
-    assert airflow_key("dbt.raw_rows_seed") == Key("seed", "raw_rows")
-    assert airflow_key("dbt.first.run") == Key("model", "first")
-    assert airflow_key("dbt.dbt_producer_watcher") is airflow_key("dbt.first.test") is airflow_key("dbt") is None
+    assert airflow.node_of("dbt.raw_rows_seed") == Key("seed", "raw_rows")
+    assert airflow.node_of("dbt.first.run") == Key("model", "first")
+    assert airflow.node_of("dbt.dbt_producer_watcher") is airflow.node_of("dbt.first.test") is airflow.node_of("dbt") is None
 
 
 def test_airflows_edge_leads_through_the_task_of_the_tests() -> None:
@@ -101,7 +102,7 @@ def test_airflows_edge_leads_through_the_task_of_the_tests() -> None:
         "dbt.last_run": [],
     }
     tasks = [{"task_id": id, "owner": "airflow", "downstream_task_ids": after} for id, after in edges.items()]
-    found = {thing.key: thing for thing in airflow_things(tasks, {"dbt.last_run": {"rendered_fields": {"compiled_sql": "select 1"}}})}
+    found = {thing.key: thing for thing in airflow.read_things(tasks, {"dbt.last_run": {"rendered_fields": {"compiled_sql": "select 1"}}})}
     assert found[Key("model", "first")].before == {Key("seed", "rows")}
     assert found[Key("model", "last")].before == {Key("model", "first")}
     assert "compiled_sql" in str(found[Key("model", "last")].said)
@@ -119,7 +120,7 @@ def test_dagsters_assets_are_known_by_dbts_id_and_its_checks_by_their_name() -> 
         }
 
     entry = {"label": "dagster_dbt/unique_id", "text": "model.p.first"}
-    things = dagster_things([asset("x", [entry], "rows", checks=("unique_first",)), asset("rows", [])])
+    things = dagster.read_things([asset("x", [entry], "rows", checks=("unique_first",)), asset("rows", [])])
     assert [thing.key for thing in things] == [Key("model", "first"), Key("test", "unique_first"), Key("source", "rows")]
     assert things[0].before == {Key("source", "rows")}
 
@@ -130,7 +131,9 @@ def test_prefects_task_runs_and_assets_are_one_node() -> None:
         return {"resource": {"prefect.resource.id": f"postgres://d/s/{name}"}, "related": related, "payload": payload}
 
     events = [event("first", "s/rows", unique_id="model.p.first"), event("rows")]
-    found = {thing.key: thing for thing in prefect_things([{"name": "model first"}, {"name": "test unique_first"}, {"name": "x"}], events)}
+    found = {
+        thing.key: thing for thing in prefect.read_things([{"name": "model first"}, {"name": "test unique_first"}, {"name": "x"}], events)
+    }
     assert set(found) == {Key("model", "first"), Key("test", "unique_first"), Key("source", "rows")}
     assert found[Key("model", "first")].before == {Key("source", "rows")}
     assert len(found[Key("model", "first")].said) == 2
