@@ -702,6 +702,20 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
 
 
 @command(
+    name="upgrade-test",
+    positional=["package"],
+    help={"package": "The package that may move, or NAME==VERSION. Without it: all, as far as the requirements*.in allow it."},
+)
+def upgrade_test(c: Context, package: str = "") -> None:
+    """Run the orchestrators' tests with newer packages, in a copy of the checkout, for people who work on this checkout."""
+    from switchyard import environments, settings, upgrades
+    from switchyard.runner import Runner
+
+    own, _ = settings.load(ROOT, os.environ, write=False)
+    upgrades.test(package, environments.trusting(Runner({}, echo=c.config.run.echo), own))
+
+
+@command(
     help={
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",

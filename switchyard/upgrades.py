@@ -1,0 +1,114 @@
+"""`invoke upgrade-test`: the tests of the orchestrators with newer packages, in a copy of the checkout."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from bench.rig import CHECKOUT, Rig, rig
+from switchyard import console, locks
+from switchyard.errors import BadUsage, RunFailed
+from switchyard.orchestrators import NATIVE
+from switchyard.runner import Runner
+
+NAME = f"switchyard-upgrade-{CHECKOUT}"
+# The life of a stack and of runs, what each page shows, schedules and alerts; and that no product's private name is used.
+SCENARIOS = (
+    "tests/native/test_switch.py",
+    "tests/native/test_projects.py",
+    "tests/small/test_runs.py",
+    "tests/small/test_schedules.py",
+    "tests/small/test_alerts.py",
+    "tests/unit/test_private_names.py",
+)
+_LOCKED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([\w.+!-]+)", re.M)
+_WARNING = re.compile(r"\w*(?:Deprecat|RemovedIn)\w*Warning: .*")
+
+Moves = dict[str, tuple[str, str]]  # a package's old and new version
+
+
+def test(package: str, runner: Runner) -> None:
+    """Lock newer packages in a copy of the checkout, run the orchestrators' tests on them, and print what breaks or is deprecated.
+
+    Args:
+        package: what may move, as `locks.make` has it; an empty text for all.
+        runner: what starts uv.
+
+    Raises:
+        BadUsage: the packages of the tests are not installed, or there is no such package.
+        BuildFailed: the versions contradict each other.
+        RunFailed: a test fails.
+    """
+    if importlib.util.find_spec("pytest") is None:
+        raise BadUsage("pytest is not installed.", "The scenarios are tests.", "pip install -r requirements-dev.txt")
+    with rig("native", (), NAME) as made:
+        before = versions(made.folder)
+        with console.Waiting("lock", "packages") as waiting:
+            locks.make(made.folder, runner, package, waiting.detail)
+        moved = moves(before, versions(made.folder))
+        for place, packages in moved.items():
+            for name, (old, new) in packages.items():
+                console.note(f"{place}: {name} {old} → {new}")
+        names = [name for name in made.orchestrators if f"docker/{name}" in moved]
+        if not names:
+            console.ok("Nothing newer for an orchestrator, as far as the requirements*.in allow it")
+            return
+        _commit(made.folder)
+        argv = [sys.executable, "-m", "pytest", "-q", "-k", " or ".join([*names, "private_names"]), *SCENARIOS]
+        code = subprocess.run(argv, cwd=made.folder).returncode
+        for name in names:
+            for line in _deprecations(made, name):
+                console.advice(f"{made.orchestrators[name].title}: {line}")
+    if code:
+        raise RunFailed("A test fails with these versions.", "It is above, with why.", "invoke upgrade-test NAME==VERSION, for another one")
+    console.ok(f"The tests pass with these versions. To take them: invoke lock --upgrade {package}".rstrip())
+
+
+def versions(root: Path) -> dict[str, dict[str, str]]:
+    """What each folder's locks have: packages, and their versions."""
+    found: dict[str, dict[str, str]] = {}
+    for source in locks.sources(root):
+        lock = source.with_suffix(".txt")
+        place = lock.parent.relative_to(root).as_posix()
+        found.setdefault(place, {}).update(_LOCKED.findall(lock.read_text(encoding="utf-8")))
+    return found
+
+
+def moves(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> dict[str, Moves]:
+    """The packages of which a folder has another version than before; none that came or went."""
+    found = {
+        place: {name: (old[name], new) for name, new in packages.items() if name in old and old[name] != new}
+        for place, packages in after.items()
+        if (old := before.get(place, {}))
+    }
+    return {place: packages for place, packages in found.items() if packages}
+
+
+def deprecations(lines: Iterable[str]) -> list[str]:
+    """What a log says of deprecated things, each once: of a line, what begins with the name of the warning."""
+    return list(dict.fromkeys(match[0].strip() for line in lines if (match := _WARNING.search(line))))
+
+
+def _commit(folder: Path) -> None:
+    """Make the copy a clone: the tests copy what git knows."""
+    author = ["-c", "user.name=upgrade-test", "-c", "user.email=upgrade-test@localhost"]
+    for words in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "--message", "Newer packages"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+
+
+def _deprecations(made: Rig, name: str) -> list[str]:
+    """What an orchestrator's services, and a run, warn of with Python's warnings shown."""
+    file = made.folder / "docker" / name / NATIVE
+    block = yaml.safe_load(file.read_text(encoding="utf-8"))
+    block.setdefault("environment", {})["PYTHONWARNINGS"] = "default"
+    file.write_text(yaml.safe_dump(block), encoding="utf-8")
+    made.on(None)
+    made.invoke("up", "--orch", name)
+    said = made.invoke("run")
+    return deprecations([*said.splitlines(), *made.invoke("logs", "--tail", "100000").splitlines()])

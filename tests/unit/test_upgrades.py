@@ -1,0 +1,30 @@
+"""What `invoke upgrade-test` finds out before and after the tests."""
+
+import re
+
+from switchyard import upgrades
+
+from ..stacks import ROOT
+
+
+def test_what_moves_is_what_has_another_version() -> None:
+    before = {"docker/dagster": {"dagster": "1.0", "pip": "1", "gone": "1"}, "docker/prefect": {"prefect": "3.0"}, ".": {"invoke": "3"}}
+    after = {"docker/dagster": {"dagster": "1.1", "pip": "1", "new": "1"}, "docker/prefect": {"prefect": "3.0"}, ".": {"invoke": "3"}}
+    assert upgrades.moves(before, after) == {"docker/dagster": {"dagster": ("1.0", "1.1")}}
+
+
+def test_the_versions_are_those_of_the_locks() -> None:
+    found = upgrades.versions(ROOT)
+    lock = (ROOT / "docker" / "prefect" / "requirements.txt").read_text(encoding="utf-8")
+    assert found["docker/prefect"]["prefect"] == re.search(r"^prefect==(\S+)", lock, re.M)[1]
+    assert {"docker/airflow", "docker/dagster", "compare", "."} <= found.keys()
+
+
+def test_a_deprecation_is_shown_once_from_the_name_of_its_warning() -> None:
+    log = [
+        "code  | 10:01 /opt/x.py:3: DeprecationWarning: old() goes in 2.0",
+        "code  | 10:02 /opt/x.py:9: DeprecationWarning: old() goes in 2.0",
+        "api   | RemovedInAirflow4Warning: use new()",
+        "api   | INFO started",
+    ]
+    assert upgrades.deprecations(log) == ["DeprecationWarning: old() goes in 2.0", "RemovedInAirflow4Warning: use new()"]
