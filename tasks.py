@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 # What is private is made so by name. All else is read by accounts that others run under: PostgreSQL's, or a container's.
 os.umask(0o022)
 
-# Imports that a task needs stand inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
+# Imports that a task needs are inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
-ORCH = "Orchestrator, as named by its file compose/docker-compose-<name>.yaml."
-BAKED = "Run the dbt project that the image carries, without the mount of ./dbt_project."
+ORCH = "airflow, dagster or prefect, or another that has a file compose/docker-compose-<name>.yaml."
+BAKED = "Run the dbt project that the image contains, without the mount of the project's folder."
 RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has the data, else Docker). Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
@@ -254,7 +254,7 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
         "workers": "How many workers run dbt, in Docker; 0 for none. It is kept in .env. Without it: WORKERS in .env.",
         "timeout": TIMEOUT,
         "runtime": RUNTIME,
-        "release": "Run the images of a release, which this file of invoke release names, until invoke use; nothing is built or mounted.",
+        "release": "Run the images listed in this release.json, until the next invoke use; nothing is built or mounted.",
     }
 )
 def up(
@@ -299,7 +299,7 @@ def up(
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
 def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wait: bool = False, force: bool = False) -> None:
-    """Replace the active orchestrator by another one; PostgreSQL and its data stay as they are."""
+    """Replace the active orchestrator with another; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
     from switchyard import console, lifecycle, orchestrators, project
@@ -429,7 +429,7 @@ def run(
 
 @task(help={"args": "The dbt command and its flags."})
 def dbt(c: Context, args: str = "") -> None:
-    """Run any dbt command where the active orchestrator runs dbt: invoke dbt ls --select tag:smoke."""
+    """Run a dbt command (not deps, clean or init) where the active orchestrator runs dbt: invoke dbt ls --select tag:smoke."""
     # `run_dbt`, below, has done it: Invoke takes dbt's flags for its own.
     raise Exit("Type a dbt command after it: invoke dbt ls", 2)
 
@@ -450,7 +450,7 @@ def run_dbt(c: Context) -> None:
     if active is None:
         raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
     if verb in WRITING and (runs := pipeline.active_runs(runtime)):
-        raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait for its end, then: invoke dbt {' '.join(words)}")
+        raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: invoke dbt {' '.join(words)}")
     raise Exit(code=runtime.dbt(runtime.orchestrators[active], words))
 
 
@@ -525,7 +525,7 @@ def backup(c: Context, file: str | None = None, runtime: str | None = None) -> N
     help={"file": "What `invoke backup` wrote.", "yes": "Do not ask before data is replaced.", "runtime": RUNTIME},
 )
 def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None) -> None:
-    """Replace the warehouse's data by that of a backup: all of it, or, when anything fails, nothing."""
+    """Replace the warehouse's data with that of a backup: all of it, or nothing if anything fails."""
     if asked_for_help("restore", file):
         return
     from switchyard import backups
@@ -580,7 +580,7 @@ def clean(
 
 @command(help={"runtime": RUNTIME, "json": "Print one JSON object, as an issue asks for it."})
 def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
-    """Look at everything that a start needs, and say what to do; changes nothing, and needs nothing set up."""
+    """Check everything that a start needs, and show how to fix it; changes nothing, and needs no setup."""
     from switchyard import doctor
     from switchyard.runner import Runner
 
@@ -660,7 +660,7 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     writers = {"compose": ejecting.files, "helm": helm.files}
     if to not in writers:
-        raise BadUsage(f"Files for {to!r} cannot be written.", "There are those for compose and helm.", f"invoke eject {name} --to compose")
+        raise BadUsage(f"--to {to!r} is not supported.", "It can be compose or helm.", f"invoke eject {name} --to compose")
     if release is not None:
         os.environ["RELEASE_FILE"] = str(releases.read(Path(release).resolve()).file)
     with changing(c, "eject") as chosen:
@@ -738,7 +738,7 @@ def compare(
     out: str | None = None,
     report: str | None = None,
 ) -> None:
-    """Compare the orchestrators on your project, in one page; on a stack and a copy of the project of its own."""
+    """Compare the orchestrators on your project, in one page; uses its own stack and a copy of the project."""
     from compare.main import again, main
     from switchyard import console
     from switchyard.errors import BadUsage

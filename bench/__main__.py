@@ -49,7 +49,7 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
     now = datetime.now(timezone.utc)
     target = Path(path) if path else ROOT / "bench" / "results" / f"{now:%Y%m%dT%H%M%SZ}.json"
     if target.exists():
-        raise BadUsage(f"{target} is there already.", "Figures are not written over others.", "invoke bench --out OTHER.json")
+        raise BadUsage(f"{target} already exists.", "Figures are never overwritten.", "invoke bench --out OTHER.json")
     console.note("This takes a stack of its own, in a copy of this checkout, and removes it again; yours is not touched.")
     console.note("What else runs on this machine makes the spread wider.")
     found: dict[str, dict[str, list[Figure]]] = {}

@@ -75,5 +75,5 @@ def wait_for(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not true():
         if time.monotonic() > deadline:
-            raise StackError(f"Waited {TIMEOUT_S} s in vain.")
+            raise StackError(f"Timed out after {TIMEOUT_S} s.")
         time.sleep(2)

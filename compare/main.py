@@ -88,13 +88,13 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     if not project.shared:
         raise BadUsage(
             f"The data of {project.name} goes to a warehouse of its own, {project.connection}, and a comparison would build there.",
-            "It fills, breaks and deletes what it measures, and so does that on a PostgreSQL of its own only.",
+            "A comparison fills, breaks and deletes tables, so it uses only its own PostgreSQL.",
             f"invoke use {project.folder} --warehouse shared, then: invoke compare",
         )
     now = datetime.now(timezone.utc)
     folder = Path(out) if out else ROOT / "reports" / f"{now:%Y%m%dT%H%M%SZ}"
     if (folder / "report.json").exists():
-        raise BadUsage(f"{folder} has a report already.", "Figures are not written over others.", "invoke compare --out OTHER_FOLDER")
+        raise BadUsage(f"{folder} has a report already.", "Figures are never overwritten.", "invoke compare --out OTHER_FOLDER")
     kind = asked[0] if asked else own["RUNTIME"] if own["RUNTIME"] in RUNTIMES else possible()[0]
     console.note("This takes a stack and a copy of the project of its own, and removes them again; yours are not touched.")
     console.note("What else runs on this machine makes the spreads wider.")

@@ -118,7 +118,7 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
                 _check(runtime, archive, file)
             warehouse.refuse_while_busy(runtime, _restore_command(Path(file)))
             existing = warehouse.schemas(runtime)
-            if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} by that of {file}?"):
+            if existing and not yes and not console.confirm(f"Replace all data in the schemas {', '.join(existing)} with that of {file}?"):
                 raise BadUsage("Nothing was restored.", "The question was not answered with yes.", f"{_restore_command(Path(file))} --yes")
             faults.point("read")
             with console.Waiting("restore", file) as waiting:

@@ -161,11 +161,11 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
     """
     if needed - freed > available:
         raise OutOfMemory(
-            f"There is too little memory for {title}: it needs {needed:,} MiB, and {available + freed:,} MiB are there.",
-            "A service that finds none is killed by the system, at any moment.",
+            f"There is too little memory for {title}: it needs {needed:,} MiB, and {available + freed:,} MiB are available.",
+            "The system kills a service that runs out of memory.",
             "Close other programs, or give Docker Desktop more in Settings, Resources.",
         )
-    return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are there"
+    return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are available"
 
 
 def disk(place: Path, said: str = "") -> str:
@@ -184,8 +184,8 @@ def disk(place: Path, said: str = "") -> str:
     if free < DISK_NEEDED:
         raise NoSpace(
             f"The disk is nearly full: {free // MIB:,} MiB are free in {said or place}.",
-            f"Less than {DISK_NEEDED // MIB:,} MiB is too little for PostgreSQL's log of changes.",
-            "Delete something; of Docker's own: docker image prune, docker builder prune",
+            f"PostgreSQL's write-ahead log needs at least {DISK_NEEDED // MIB:,} MiB.",
+            "Delete files, or Docker's leftovers: docker image prune, docker builder prune",
         )
     return f"{free // MIB:,} MiB free in {said or place}"
 
@@ -225,8 +225,8 @@ def windows_line_ends(root: Path) -> str:
     ]
     if found:
         raise BadConfiguration(
-            f"{len(found)} files have the line ends of Windows, such as {found[0].relative_to(root).as_posix()}.",
-            "Something has changed them after git, which leaves them as they are (.gitattributes); they make images and runs differ.",
+            f"{len(found)} files have Windows line endings, such as {found[0].relative_to(root).as_posix()}.",
+            "Another program changed them: git keeps line endings (.gitattributes). They make images and runs differ.",
             "git config core.autocrlf false, then clone again; or for your own files: git add --renormalize .",
         )
     return "as they should be"

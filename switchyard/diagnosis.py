@@ -34,7 +34,7 @@ _REASONS = {
 # What helps where a node's own message does not say it.
 _HELP = {
     r"seed .*column .+ of relation .+ does not exist": "The seed's columns have changed: invoke run --full-refresh",
-    r"lock timeout": "Another session has a lock that the node needs. LOCK_TIMEOUT in .env says how long it is waited for.",
+    r"lock timeout": "Another session has a lock that the node needs. LOCK_TIMEOUT in .env sets how long dbt waits for it.",
     r"too many clients|remaining connection slots|too many connections": (
         "PostgreSQL has no connection left: close other sessions, or lower the threads of the profile."
     ),

@@ -157,7 +157,7 @@ def _packages(root: Path) -> str:
     locked = re.findall(r"^([\w.-]+)==([\w.]+)", (root / "requirements.txt").read_text(encoding="utf-8"), re.M)
     other = [f"{name} {version}" for name, version in locked if _installed(name) not in (version, None)]
     if other:
-        raise StackError(f"Other versions than locked: not {', '.join(other)}.", "", f"{sys.executable} -m pip install -r requirements.txt")
+        raise StackError(f"Not installed as locked: {', '.join(other)}.", "", f"{sys.executable} -m pip install -r requirements.txt")
     return "as locked"
 
 

@@ -135,7 +135,7 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
     done = trusting(runner, settings).follow(argv, lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
     if done.code:
         raise BuildFailed(
-            f"What the project needs does not go together with what {name} needs.",
+            f"The project's packages conflict with those of {name}.",
             done.stderr.strip(),
             f"Change {project.folder / 'requirements.txt'}, or run it in another orchestrator.",
         )

@@ -30,7 +30,7 @@ def _require_shop(runtime: Runtime) -> None:
 
 
 def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
-    """Replace everything that the role ``dbt`` owns by a shop of ``orders`` orders over two years; all or nothing.
+    """Replace everything that the role ``dbt`` owns with a shop of ``orders`` orders over two years; all or nothing.
 
     Raises:
         BadUsage: there are too many orders, or the question was not answered with yes.
@@ -44,7 +44,7 @@ def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
     with warehouse.server(runtime):
         warehouse.refuse_while_busy(runtime, command)
         existing = warehouse.schemas(runtime)
-        question = f"Replace all data in the schemas {', '.join(existing)} by a shop of {orders:,} orders?"
+        question = f"Replace all data in the schemas {', '.join(existing)} with a shop of {orders:,} orders?"
         if existing and not yes and not console.confirm(question):
             raise BadUsage("Nothing was generated.", "The question was not answered with yes.", f"{command} --yes")
         _generate(runtime, orders, seed, FIRST_DAY, LAST_DAY, new=True)
@@ -64,8 +64,8 @@ def append(runtime: Runtime, days: int) -> None:
         found = warehouse.query(runtime, _SHOP) if warehouse.query(runtime, _EXISTS) else []
         if not found:
             raise BadUsage(
-                "There is no generated shop that days could be added to.",
-                "The raw tables are those of the seeds, or not there yet.",
+                "There is no generated shop to add days to.",
+                "The raw tables come from the seeds, or do not exist yet.",
                 "invoke generate --orders 10000",
             )
         orders, seed, known = found[0].split()

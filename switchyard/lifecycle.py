@@ -95,7 +95,7 @@ def up(
             f"invoke switch {target.name}",
         )
     if active and deploy:
-        _settle(runtime, Runs.REFUSE, "", "Wait for its end, or: invoke run --cancel")
+        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
     elif active and _executes_a_run(runtime, target):
         return
     _prepare(runtime, target, baked)
@@ -171,7 +171,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
             error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
         error.what += " " + outcome
         if error.next == "invoke logs":  # they are those of the old orchestrator again
-            error.next = f"Mend what its log shows, then: {command}"
+            error.next = f"Fix what its log shows, then: {command}"
         if isinstance(error, StillStarting):
             error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
         raise error from None
@@ -201,7 +201,7 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
         raise EngineMissing(why, "", "invoke down, then: invoke up --runtime docker")
     _prepare(runtime, target, runtime.baked())
     if target.scaled and bool(workers) != any(service.name in target.scaled for service in runtime.services()):
-        _settle(runtime, Runs.REFUSE, "", "Wait for its end, or: invoke run --cancel")
+        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
     keep()
     _start(runtime, target, runtime.baked(), timeout)
 

@@ -29,14 +29,14 @@ def check(settings: Settings) -> None:
     if not settings["RELEASE_FILE"]:
         raise BadUsage(
             "No release is in use.",
-            "Another machine runs the image of one, which it pulls from its registry.",
+            "Workers on another machine pull a release's image from its registry.",
             "invoke up --release releases/TAG/release.json --workers 1",
         )
     if not settings["WORKERS"]:
         raise BadUsage("There are no workers.", "WORKERS in .env is 0.", "invoke up --workers 1")
     if settings["NETWORK"] != OVERLAY:
         raise BadUsage(
-            "The stack's network is one of this machine alone.",
+            "The stack's network is on this machine only.",
             "Services on several machines need an overlay network, and so a Docker swarm (docs/scaling.md).",
             f"docker swarm init, NETWORK={OVERLAY} in .env, invoke down, invoke up",
         )

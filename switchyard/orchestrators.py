@@ -317,7 +317,7 @@ def find(orchestrators: Mapping[str, Orchestrator], name: str, setting: str = ""
     if name.startswith("-"):
         raise BadUsage(
             f"{name!r} is a flag, not the name of an orchestrator.",
-            "Flags of Invoke itself stand before the task's name.",
+            "Invoke's own flags go before the task name.",
             f"invoke {name} switch {next(iter(orchestrators))}",
         )
     near = difflib.get_close_matches(name.lower(), orchestrators, n=1)

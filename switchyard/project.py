@@ -383,7 +383,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
         1 for path in (found.content.get("model-paths") or ["models"]) for kind in ("sql", "py") for _ in (place / path).rglob(f"*.{kind}")
     )
     console.ok(f"{found.folder}: dbt project {found.name}, {models} models, {found.connection}")
-    where = f"the stack's own PostgreSQL, database {found.database}" if found.shared else "what the profile names"
+    where = f"the stack's own PostgreSQL, database {found.database}" if found.shared else "the one in the profile"
     console.ok(f"dbt-{found.adapter} for dbt-core {_dbt_version(settings.root)}; the warehouse is {where}")
     for package in found.packages:
         if name := package.get("package") or package.get("git") or package.get("tarball"):
@@ -507,7 +507,7 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
     if output.get("type") == "duckdb" and not _REMOTE.match(lookup.render(str(output.get("path", ":memory:")))):
         name = Path(lookup.render(str(output["path"]))).name
         output["path"] = f"{{{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}}}/{name}"
-        notes.append(f"DuckDB's file {name} is kept by the stack, not in the project")
+        notes.append(f"the DuckDB file {name} is kept by the stack, not in the project")
 
     def moved(value: Any, *keys: str) -> Any:
         if isinstance(value, dict):

@@ -52,7 +52,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     if not _TAG.fullmatch(tag):
         raise BadUsage(f"{tag!r} cannot be a tag.", "Letters, digits, - _ and . are allowed.", "invoke release --tag 2026.11.1")
     if not _REGISTRY.fullmatch(registry):
-        raise BadUsage(f"{registry!r} is no address of a registry.", "", "invoke release --registry localhost:5000/shop")
+        raise BadUsage(f"{registry!r} is not a registry address.", "", "invoke release --registry localhost:5000/shop")
     if runtime.settings["RELEASE_FILE"]:
         raise BadUsage("A release is in use, and a release is made from what is built here.", "", "invoke use FOLDER")
     folder = out or runtime.settings.root / FOLDER / tag
@@ -62,7 +62,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     if project.files:
         named = ", ".join(map(str, project.files.values()))
         raise BadConfiguration(
-            "The profile names files of this machine, which no image carries.", named, "Have the profile take their content by env_var()."
+            "The profile uses files on this machine, which no image contains.", named, "Read their content in the profile with env_var()."
         )
     commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
     tracked(runtime, project, projects.stage(runtime.settings, project) / "project")
@@ -118,7 +118,7 @@ def committed(runtime: Docker, place: Path) -> str:
     status = runtime.runner.ask([*git, "status", "--porcelain", "--untracked-files=all"])
     if head.code or status.code:
         said = (head.stderr or status.stderr).strip()
-        raise BadUsage(f"git knows no commit of {place}.", said, "A release names the commit that it was made from: git commit")
+        raise BadUsage(f"{place} has no git commit.", said, "A release records the commit that it was built from: git commit")
     refuse(place, "has changes that are not committed", status.stdout.splitlines(), "git commit, or git stash; then the same command")
     return head.stdout.strip()
 
@@ -131,7 +131,7 @@ def tracked(runtime: Docker, project: Project, staged: Path) -> None:
     """
     known = runtime.runner.ask(["git", "-C", str(project.folder), "ls-files", "-z", "--cached"]).stdout.split("\0")
     built = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
-    what, next_ = "has files that git ignores and that would be in the images", "Move them out of the project, or have git know them."
+    what, next_ = "has files that git ignores and that would be in the images", "Move them out of the project, or commit them."
     refuse(project.folder, what, sorted(built.difference(known)), next_)
 
 
@@ -154,7 +154,7 @@ def unused(runtime: Docker, image: str) -> None:
         raise BadUsage(f"The registry has {image} already.", "What was released never changes.", "invoke release --tag ANOTHER")
     if not _UNKNOWN.search(found.stderr):
         next_ = f"docker login {image.partition('/')[0]}, or another --registry"
-        raise EngineMissing(f"It cannot be seen whether the registry has {image} already.", found.stderr.strip(), next_)
+        raise EngineMissing(f"Could not check whether the registry has {image}.", found.stderr.strip(), next_)
 
 
 def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]) -> str:
@@ -204,7 +204,7 @@ def tried(runtime: Docker, project: Project, content: Mapping[str, object], name
                         made.invoke(*words)
                 except StackError as error:
                     what = f"On the images of {title}, {step} failed; nothing was pushed."
-                    raise RunFailed(what, error.why, "Mend that, commit, then try again.") from None
+                    raise RunFailed(what, error.why, "Fix that, commit, then try again.") from None
             console.ok(f"{title}: {done} on the images after {waiting.seconds:.0f} s")
 
 

@@ -94,7 +94,7 @@ def read(path: Path) -> Release:
     except (KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
     raise NoRelease(
-        f"{path} is no release.", why, "invoke up --release FILE, with one of invoke release; or empty RELEASE_FILE in .env."
+        f"{path} is not a release.", why, "invoke up --release FILE, with a file from invoke release; or clear RELEASE_FILE in .env."
     ) from None
 
 

@@ -311,9 +311,9 @@ def _check_lines(text: str, known: Collection[str]) -> None:
     for key in lines.keys() - known:
         for near in difflib.get_close_matches(key.upper(), known, n=1, cutoff=_MISSPELT):
             raise BadConfiguration(
-                f".env line {lines[key]}: {key} is no setting; did you mean {near}?",
-                "It is so near to one that it would be missed.",
-                f"Call it {near}, or something else altogether.",
+                f".env line {lines[key]}: {key} is not a setting; did you mean {near}?",
+                "It looks like a typo, and would have no effect.",
+                f"Rename it to {near}, or to something less similar.",
             )
 
 
@@ -336,9 +336,9 @@ def _check_values(values: Mapping[str, str]) -> None:
         # The password is a part of a connection URL.
         if key.endswith(("_DB_PASSWORD", "REDIS_PASSWORD")) and not _URL_SAFE.fullmatch(value):
             raise BadConfiguration(
-                f"{key} has a character that means something in a connection URL.",
+                f"{key} has a character that is special in a connection URL.",
                 "Letters, digits and - . _ ~ are allowed.",
-                f"Set {key} in .env to another value, or to nothing: then one is made.",
+                f"Set {key} in .env to another value, or clear it to get a new one.",
             )
         if key.endswith("_PORT"):
             if not _PORT.fullmatch(value) or int(value) > 65535:

@@ -98,7 +98,7 @@ def require_shared(runtime: Runtime, command: str) -> None:
         raise BadUsage(
             f"`{command}` works on the stack's PostgreSQL, and the data of {runtime.project.name} is not there.",
             f"Its profile names another warehouse ({runtime.project.adapter}).",
-            "Ask it through dbt: invoke dbt show --inline 'select 1'   (WAREHOUSE=shared in .env takes the stack's PostgreSQL)",
+            "Query it with: invoke dbt show --inline 'select 1'   (WAREHOUSE=shared in .env uses the stack's PostgreSQL)",
         )
 
 
@@ -143,7 +143,7 @@ def refuse_while_busy(runtime: Runtime, command: str) -> None:
     busy = query(runtime, _BUSY)
     if runs or busy:
         raise RunInProgress(
-            f"A run is in progress: {', '.join(run.job for run in runs)}." if runs else "Somebody works on the data.",
+            f"A run is in progress: {', '.join(run.job for run in runs)}." if runs else "A session is using the data.",
             "\n".join(map(str, runs or busy)),
-            f"Wait for its end, then: {command}",
+            f"Wait until it ends, then: {command}",
         )

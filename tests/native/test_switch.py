@@ -71,7 +71,7 @@ def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
         file.write_text(good)
     assert "it breaks here" in done.stderr
     assert "it breaks here" in Path(re.search(r"more of them: (.*)\)", done.stderr)[1]).read_text()
-    assert "next: Mend what its log shows, then: invoke switch prefect" in done.stderr
+    assert "next: Fix what its log shows, then: invoke switch prefect" in done.stderr
     assert "Dagster is active again" in done.stderr
     assert stack.status()["orchestrator"] == "dagster"
 

@@ -427,7 +427,7 @@ def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
     assert "the host of its PostgreSQL, {{ env_var('MY_HOST') }}, is not set" in " ".join(capsys.readouterr().out.split())
     before = (checkout / ".env").read_text()
     project.use(loaded, ENVIRON, str(jaffle), "own")
-    assert "the warehouse is what the profile names" in capsys.readouterr().out
+    assert "the warehouse is the one in the profile" in capsys.readouterr().out
     assert (checkout / ".env").read_text() == before.replace("#WAREHOUSE=auto", "WAREHOUSE=own")
 
 

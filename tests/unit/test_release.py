@@ -58,16 +58,16 @@ def test_the_settings_follow_from_the_release(checkout) -> None:
 def test_what_is_no_release_is_refused(tmp_path, change) -> None:
     content = {key: value for key, value in {**GOOD, **change}.items() if value is not ...}
     (tmp_path / "release.json").write_text(json.dumps(content))
-    with pytest.raises(BadConfiguration, match="is no release"):
+    with pytest.raises(BadConfiguration, match="is not a release"):
         release.read(tmp_path / "release.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "no json", '{"schema": 1}'])
 def test_any_other_file_is_refused(tmp_path, text) -> None:
     (tmp_path / "release.json").write_text(text)
-    with pytest.raises(BadConfiguration, match="is no release"):
+    with pytest.raises(BadConfiguration, match="is not a release"):
         release.read(tmp_path / "release.json")
-    with pytest.raises(BadConfiguration, match="is no release"):
+    with pytest.raises(BadConfiguration, match="is not a release"):
         release.read(tmp_path / "nowhere.json")
 
 
@@ -139,6 +139,6 @@ def test_what_git_ignores_is_not_released(repository) -> None:
 
 
 def test_a_folder_without_git_is_not_released(repository, tmp_path_factory) -> None:
-    with pytest.raises(BadUsage, match="git knows no commit") as caught:
+    with pytest.raises(BadUsage, match="has no git commit") as caught:
         publish.committed(repository, tmp_path_factory.mktemp("plain"))
     assert "not a git repository" in caught.value.why

@@ -101,14 +101,14 @@ def test_a_release_that_is_gone_keeps_nobody_from_leaving_it(invoke) -> None:
     for words in ("status",), ("down",):
         done = invoke(*words)
         assert done.returncode == 0, done.stderr
-        assert ".stack/gone.json is no release" in done.stderr
+        assert ".stack/gone.json is not a release" in done.stderr
     for words in ("up",), ("run",), ("switch", "prefect"), ("clean", "--volumes", "--yes"):
         done = invoke(*words)
         assert done.returncode == 5
         assert "empty RELEASE_FILE in .env" in done.stderr
     assert invoke("use", "shop").returncode == 0
     assert "\nRELEASE_FILE=\n" in env.read_text()
-    assert "is no release" not in invoke("status").stderr
+    assert "is not a release" not in invoke("status").stderr
 
 
 def test_list_has_a_sentence_for_every_task_and_touches_nothing(invoke) -> None:

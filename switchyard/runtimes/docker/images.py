@@ -76,7 +76,7 @@ class DockerImages:
     def _pull_image(self, image: str, hint: str, on_line: OnLine) -> None:
         done = self.runner.follow(["docker", "pull", image], on_line)
         if done.code:
-            hint = hint or "Name an image in .env that can be had: REDIS_IMAGE=…; or do without workers: WORKERS=0"
+            hint = hint or "Set REDIS_IMAGE in .env to an image that exists, or run without workers: WORKERS=0"
             raise ImageUnavailable(f"The image {image} cannot be pulled.", done.stderr.strip(), hint)
 
     def _missing_broker(self, name: str) -> str:

@@ -52,9 +52,9 @@ class NativeImages:
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
         if self.settings["RELEASE_FILE"]:
-            return "A release is images, which run in Docker alone."
+            return "A release's images run only in Docker."
         if self.settings["WORKERS"]:
-            return "Workers (WORKERS in .env) run in Docker alone."
+            return "Workers (WORKERS in .env) run only in Docker."
         if target.native is None:
             return f"There is no docker/{target.name}/{NATIVE}."
         return target.native.unsupported.get(sys.platform, "")
