@@ -38,7 +38,7 @@ os.umask(0o022)
 
 # Imports that a task needs are inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
-ORCH = "airflow, dagster or prefect, or another that has a file compose/docker-compose-<name>.yaml."
+ORCH = "Orchestrator: airflow, dagster or prefect, or another that has a file compose/docker-compose-NAME.yaml."
 BAKED = "Run the dbt project that the image contains, without the mount of the project's folder."
 RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has the data, else Docker). Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
@@ -703,14 +703,16 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
 
 @command(
     name="upgrade-test",
-    positional=["package"],
     help={"package": "The package that may move, or NAME==VERSION. Without it: all, as far as the requirements*.in allow it."},
 )
 def upgrade_test(c: Context, package: str = "") -> None:
     """Run the orchestrators' tests with newer packages, in a copy of the checkout, for people who work on this checkout."""
-    from switchyard import environments, settings, upgrades
+    from switchyard import console, environments, settings, upgrades
     from switchyard.runner import Runner
 
+    if c.config.run.dry:
+        console.say("Would lock newer packages in a copy of this checkout, and run the orchestrators' tests there.")
+        return
     own, _ = settings.load(ROOT, os.environ, write=False)
     upgrades.test(package, environments.trusting(Runner({}, echo=c.config.run.echo), own))
 

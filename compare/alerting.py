@@ -130,7 +130,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
             time.sleep(max(0.0, receiver.messages[0][0] + SECOND - time.time()))
         if again.code:
             raise StackError(f"The run after the fix ended with exit code {again.code}.")
-        yield judged(receiver.messages, refused, victim.name, product(trial.rig, trial.name).alert)
+        yield judged(receiver.messages, refused, victim.name, shown.alert)
 
 
 def judged(messages: list[tuple[float, Any]], refused: float, model: str, means: str) -> Found:

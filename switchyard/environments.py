@@ -31,6 +31,8 @@ UV = [sys.executable, "-m", "uv", "--no-progress"]
 # The interpreter that runs Invoke. A virtual environment's own would tie the new ones to that one's folder.
 PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 
+RUNDBT = "rundbt"  # the package that runs beside dbt
+
 
 def fingerprint(settings: Settings, name: str, project: Project | None) -> str:
     """Changes whenever what `build` makes for ``name`` would be something else; scripts in it name their own folder."""
@@ -87,6 +89,9 @@ def build(
     for requirements in orchestrator.native_block.requirements:
         has_dbt = bool(projects.DBT_VERSION.search(_lock(folders, requirements)))
         _virtualenv(folders, requirements, runner, cache, on_line, more if has_dbt else None)
+    if not runner.dry:
+        shutil.rmtree(folders.library, ignore_errors=True)
+        shutil.copytree(settings.root / RUNDBT, folders.library / RUNDBT, ignore=shutil.ignore_patterns("__pycache__"))
     env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ)}
     _packages(settings, folders, project, runner, env, on_line)
     on_line("parsing the dbt project")

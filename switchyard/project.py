@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from rundbt import jobs
 from rundbt.project import IGNORED
-from switchyard import ROOT, bootstrap, console, release
+from switchyard import ROOT, bootstrap, console, orchestrators, release
 from switchyard.errors import BadConfiguration
 from switchyard.settings import Settings, assign
 from switchyard.settings import load as load_settings
@@ -204,8 +204,13 @@ def database_of(name: str, shop: bool) -> str:
     if shop:
         return bootstrap.WAREHOUSE
     plain = _IDENTIFIER.sub("_", name.lower())[:50]
-    # An orchestrator's metadata is in a database of its name, which is that of its folder.
-    return f"{plain}_dbt" if plain in RESERVED_DATABASES or (ROOT / "docker" / plain).is_dir() else plain
+    return f"{plain}_dbt" if plain in RESERVED_DATABASES or plain in _databases() else plain
+
+
+@cache
+def _databases() -> frozenset[str]:
+    """The databases in which orchestrators keep their metadata."""
+    return frozenset(filter(None, (one.database for one in orchestrators.load_all(ROOT).values())))
 
 
 def database(settings: Settings) -> str:

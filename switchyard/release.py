@@ -13,7 +13,7 @@ from pathlib import Path
 
 from switchyard.errors import BadConfiguration
 
-SCHEMA = 1
+SCHEMA = 2
 IMAGE_KEY = "SWITCHYARD_IMAGE_"  # before an image's name, in capitals: where the compose files read it
 TAG_KEY = "SWITCHYARD_RELEASE"
 SHOP_KEY = "SWITCHYARD_SHOP"  # set where the release's project is the one that comes with the checkout

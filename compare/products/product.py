@@ -85,7 +85,7 @@ class Product(ABC):
 
     read: PageRequest  # asks for runs
     write: PageRequest  # changes nothing
-    alert: str  # what the product has for an alert
+    alert: str = ""  # what the product has for an alert
     # Of the sign-in page: a selector and what is typed there; none where the browser signs in by HTTP basic authentication.
     fields: tuple[tuple[str, str], ...] = ()
 
@@ -152,9 +152,10 @@ class Product(ABC):
 def paths(product: Product, *places: str) -> list[str]:
     """The paths in OpenAPI's descriptions; a place without one names nothing."""
     names: list[str] = []
+    headers = product.signed_in
     for place in places:
         with suppress(api.ApiError, ValueError):  # ValueError: of a page, which is served at any path
-            names += api.request("GET", f"{product.url}{place}", headers=product.signed_in)["paths"]
+            names += api.request("GET", f"{product.url}{place}", headers=headers)["paths"]
     return names
 
 

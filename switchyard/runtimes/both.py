@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 from switchyard import checks
-from switchyard.checks import Check
 from switchyard.errors import BadUsage, NothingActive
 from switchyard.orchestrators import Orchestrator
-
-
-def preflight(found: Iterable[Check]) -> None:
-    """Run the checks that are more than advice: at once, as most of the time is spent waiting for answers.
-
-    Raises:
-        StackError: the first one's that fails, in their order.
-    """
-    with ThreadPoolExecutor() as pool:
-        for checked in [pool.submit(check.run) for check in found if not check.advice]:
-            checked.result()
 
 
 def memory(target: Orchestrator, workers: int, active: Orchestrator | None, available: int) -> str:

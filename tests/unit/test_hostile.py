@@ -86,7 +86,7 @@ KEYS = (
 def checkout(tmp_path_factory, root) -> Iterator[SimpleNamespace]:
     """A copy of the checkout as the current folder, and a PATH with nothing but the stand-in."""
     folder = tmp_path_factory.mktemp("hostile")
-    for name in ("compose", "docker", "dbt_project", ".env.example", "requirements.txt"):
+    for name in ("compose", "docker", "rundbt", "dbt_project", ".env.example", "requirements.txt"):
         (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, folder / name)
     engine = folder / "bin" / "docker"
     engine.parent.mkdir()

@@ -115,7 +115,7 @@ def test_nothing_of_the_users_own_reaches_a_process() -> None:
     own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
     env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own}, PROJECT)
     assert not (own.keys() - {"PYTHONPATH", "DBT_TARGET"}) & env.keys()
-    assert (env["PYTHONPATH"], env["DBT_TARGET"]) == (str(Path("/checkout")), "dev")
+    assert (env["PYTHONPATH"], env["DBT_TARGET"]) == (str(FOLDERS.library), "dev")
 
 
 def test_nothing_is_written_into_the_project() -> None:

@@ -15,7 +15,7 @@ from switchyard.runtimes.docker.runtime import Docker
 
 DIGEST = "sha256:" + "a1" * 32
 GOOD = {
-    "schema": 1,
+    "schema": release.SCHEMA,
     "tag": "2026.11.1",
     "commit": "c" * 40,
     "project": {"name": "shop", "target": "dev", "shared": True, "shop": True},
@@ -45,7 +45,7 @@ def test_the_settings_follow_from_the_release(checkout) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": release.SCHEMA + 1},
         {"images": {}},
         {"images": {"dagster": "localhost:5000/shop/dagster:latest"}},
         {"images": {"dagster": f"x; rm -rf /@{DIGEST}"}},
@@ -62,7 +62,7 @@ def test_what_is_no_release_is_refused(tmp_path, change) -> None:
         release.read(tmp_path / "release.json")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "no json", '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "no json", '{"schema": 2}'])
 def test_any_other_file_is_refused(tmp_path, text) -> None:
     (tmp_path / "release.json").write_text(text)
     with pytest.raises(BadConfiguration, match="is not a release"):

@@ -73,6 +73,7 @@ TASKS = (
     "release",
     "eject",
     "lock",
+    "upgrade-test",
 )
 
 

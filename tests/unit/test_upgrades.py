@@ -16,8 +16,8 @@ def test_what_moves_is_what_has_another_version() -> None:
 def test_the_versions_are_those_of_the_locks() -> None:
     found = upgrades.versions(ROOT)
     lock = (ROOT / "docker" / "prefect" / "requirements.txt").read_text(encoding="utf-8")
-    assert found["docker/prefect"]["prefect"] == re.search(r"^prefect==(\S+)", lock, re.M)[1]
-    assert {"docker/airflow", "docker/dagster", "compare", "."} <= found.keys()
+    assert found["docker/prefect/requirements.txt"]["prefect"] == re.search(r"^prefect==(\S+)", lock, re.M)[1]
+    assert {"docker/airflow/requirements.txt", "compare/requirements.txt", "requirements.txt"} <= found.keys()
 
 
 def test_a_deprecation_is_shown_once_from_the_name_of_its_warning() -> None:

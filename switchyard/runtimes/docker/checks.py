@@ -7,6 +7,7 @@ import re
 import shlex
 import stat
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import psutil
@@ -67,7 +68,9 @@ class DockerChecks:
             NoSpace: the disk is nearly full.
             IncompatibleData: the volume is of another PostgreSQL version.
         """
-        both.preflight(self.of([target]))
+        with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for Docker's answers
+            for checked in [pool.submit(check.run) for check in self.of([target]) if not check.advice]:
+                checked.result()
 
     def _readable(self) -> str:
         """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""

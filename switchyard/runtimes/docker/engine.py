@@ -38,7 +38,7 @@ def is_others(root: Path, folder: str) -> bool:
 
 
 def services(text: str, root: Path) -> tuple[list[Service], str]:
-    """Read what `ps_argv` printed: the services of the checkout ``root``, and the folder of another one that has some."""
+    """Read what `argv.ps` printed: the services of the checkout ``root``, and the folder of another one that has some."""
     found, other = [], ""
     for line in text.splitlines():
         id_, container, name, orchestrator, baked, state, status, folder = line.split("\t")

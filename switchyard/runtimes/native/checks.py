@@ -61,10 +61,12 @@ class NativeChecks:
                 "The dbt project is read where it is.",
                 f"invoke up --orch {target.name}",
             )
-        both.preflight(self.of([target]))
+        for check in self.of([target]):
+            if not check.advice:
+                check.run()
 
     def _able(self, target: Orchestrator) -> str:
-        self.images.require(target)
+        self.machine.require(target)
         return "runs here without Docker"
 
     def _programs(self) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
 from switchyard import certificates, environments
-from switchyard.errors import EngineMissing
-from switchyard.orchestrators import NATIVE, Orchestrator
 from switchyard.runtimes.native import plan
 from switchyard.runtimes.native.machine import Machine
 from switchyard.runtimes.runtime import POSTGRES, OnLine
@@ -32,7 +29,7 @@ class NativeImages:
                 if not cache or not self.machine.postgres.current():
                     self.machine.postgres.build(cache=cache, on_line=on_line)
             else:
-                target = self.require(self.machine.orchestrators[name])
+                target = self.machine.require(self.machine.orchestrators[name])
                 environments.build(
                     self.settings, target, self.machine.project, self.runner, self.machine.environ, cache=cache, on_line=on_line
                 )
@@ -48,28 +45,6 @@ class NativeImages:
                 else environments.current(self.settings, name, self.machine.readable_project())
             )
         ]
-
-    def unsupported(self, target: Orchestrator) -> str:
-        """Why ``target`` cannot run here without Docker; empty where it can."""
-        if self.settings["RELEASE_FILE"]:
-            return "A release's images run only in Docker."
-        if self.settings["WORKERS"]:
-            return "Workers (WORKERS in .env) run only in Docker."
-        if target.native is None:
-            return f"There is no docker/{target.name}/{NATIVE}."
-        return target.native.unsupported.get(sys.platform, "")
-
-    def require(self, target: Orchestrator) -> Orchestrator:
-        """The orchestrator, which can run here.
-
-        Raises:
-            EngineMissing: it cannot.
-        """
-        if reason := self.unsupported(target):
-            others = [f", or: invoke up --orch {name}" for name, other in self.machine.orchestrators.items() if not self.unsupported(other)]
-            started = f"Start Docker, then: invoke up --orch {target.name} --runtime docker"
-            raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, started + "".join(others[:1]))
-        return target
 
     def names(self) -> list[str]:
         """The folders that hold environments and programs."""

@@ -45,7 +45,7 @@ def write_record(path: Path, facts: dict[str, Any], pid: int) -> None:
     os.replace(temporary, path)
 
 
-if __name__ == "__main__" and sys.platform != "win32":  # where `switchyard.processes` starts the command itself
+if __name__ == "__main__" and sys.platform != "win32":  # where `switchyard.runtimes.native.processes` starts the command itself
     record, facts, *command = sys.argv[1:]
     # A command started in a shell's background ignores Ctrl-C, and so would its children: none of them could be stopped gently.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,8 +16,8 @@ import psutil
 
 from switchyard import caller
 from switchyard import project as projects
-from switchyard.errors import BadConfiguration
-from switchyard.orchestrators import Orchestrator, Process
+from switchyard.errors import BadConfiguration, EngineMissing
+from switchyard.orchestrators import NATIVE, Orchestrator, Process
 from switchyard.project import Project
 from switchyard.runner import Runner
 from switchyard.runtimes.native import plan
@@ -63,7 +64,7 @@ class Machine:
         """PostgreSQL and every process that was started; each health is asked now."""
         records = self.processes.records()
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(self._service, records))
+            found = list(pool.map(self.service, records))
         return [*self._postgres_service(), *sorted(found, key=lambda service: service.name)]
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
@@ -80,7 +81,8 @@ class Machine:
             return [Service("", "", POSTGRES, "", False, "crashed", "", "Ended without being asked to")]
         return []
 
-    def _service(self, record: Record) -> Service:
+    def service(self, record: Record) -> Service:
+        """How a process that was started is."""
         root = self.processes.root(record)
         state, health, status = "crashed", "", "Ended without being asked to"
         if root:
@@ -123,6 +125,28 @@ class Machine:
     def mark(self, service: str) -> Path:
         """A file that says that the service, since it was started, was healthy once: one that is not any more is sick."""
         return self.base / "run" / f"{service}.healthy"
+
+    def unsupported(self, target: Orchestrator) -> str:
+        """Why ``target`` cannot run here without Docker; empty where it can."""
+        if self.settings["RELEASE_FILE"]:
+            return "A release's images run only in Docker."
+        if self.settings["WORKERS"]:
+            return "Workers (WORKERS in .env) run only in Docker."
+        if target.native is None:
+            return f"There is no docker/{target.name}/{NATIVE}."
+        return target.native.unsupported.get(sys.platform, "")
+
+    def require(self, target: Orchestrator) -> Orchestrator:
+        """The orchestrator, which can run here.
+
+        Raises:
+            EngineMissing: it cannot.
+        """
+        if reason := self.unsupported(target):
+            others = [f", or: invoke up --orch {name}" for name, other in self.orchestrators.items() if not self.unsupported(other)]
+            started = f"Start Docker, then: invoke up --orch {target.name} --runtime docker"
+            raise EngineMissing(f"{target.title} cannot run here without Docker.", reason, started + "".join(others[:1]))
+        return target
 
     def existing(self, paths: Iterable[Path]) -> list[str]:
         """Those of the folders that exist, as they are shown: below the checkout, or with their whole path."""

@@ -44,6 +44,11 @@ class Folders:
         return base(self.root) / "environments" / self.name
 
     @property
+    def library(self) -> Path:
+        """The folder of the package rundbt, which `build` copies: as in an image, nothing else of the checkout can be imported."""
+        return self.environment / "lib"
+
+    @property
     def home(self) -> Path:
         """What lasts, as a volume."""
         return base(self.root) / "data" / self.name
@@ -67,7 +72,7 @@ def contract(settings: Settings, folders: Folders, project: Project | None) -> d
         project: the dbt project; None for what does not run dbt, as where the project cannot be read.
     """
     return {
-        "PYTHONPATH": str(settings.root),
+        "PYTHONPATH": str(folders.library),
         "PYTHONUNBUFFERED": "1",
         "SWITCHYARD_SOURCE_PATH": settings["SWITCHYARD_SOURCE_PATH"],
         "DBT_PROJECT_DIR": str(folders.environment / "target" / "project"),

@@ -70,7 +70,7 @@ class Native:
 
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
-        return self.images.unsupported(target)
+        return self.machine.unsupported(target)
 
     def baked(self) -> bool:
         """There is no image without Docker."""
@@ -79,7 +79,7 @@ class Native:
     def starting(self) -> list[str]:
         """The services that have not become healthy yet since they were started."""
         unseen = [record for record in self.processes.records() if not self.machine.mark(record.service).exists()]
-        return [record.service for record in unseen if self.machine._service(record).health == "starting"]
+        return [record.service for record in unseen if self.machine.service(record).health == "starting"]
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
