@@ -314,7 +314,7 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
 
 @command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
 def scale(c: Context, workers: str, timeout: str = "300") -> None:
-    """Change how many workers run dbt while everything else continues; a run on one that is taken away fails."""
+    """Change how many workers run dbt, during a run too; a run on a removed worker fails. From or to 0, all services start again."""
     if asked_for_help("scale", workers):
         return
     from switchyard import lifecycle
@@ -336,7 +336,7 @@ def worker_env(c: Context, out: str | None = None) -> None:
     from switchyard.errors import NothingActive
 
     with changing(c, "worker-env") as runtime:
-        machines.check(runtime.settings)
+        machines.check(runtime.settings, runtime.project)
         active = runtime.active()
         if active is None:
             raise NothingActive("No orchestrator is active.", "", "invoke up")

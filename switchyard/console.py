@@ -34,6 +34,7 @@ DOING = {
     "read": "Reading",
     "restore": "Restoring",
     "start": "Starting",
+    "scale": "Scaling",
     "stop": "Stopping",
     "test": "Testing",
     "vacuum": "Vacuuming",

@@ -80,7 +80,7 @@ def up(
         baked: whether the project of the image runs, and not the mounted one.
         timeout: seconds for all to become healthy.
         deploy: where another release is to run: called when all is checked and pulled, before anything is started.
-        keep: called then, whatever is to run; not where nothing is started.
+        keep: called then, whatever is to run, and where a run is in progress: writes down what the next start reads.
 
     Raises:
         AlreadyActive: another orchestrator is active; nothing was touched.
@@ -97,6 +97,7 @@ def up(
     if active and deploy:
         _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
     elif active and _executes_a_run(runtime, target):
+        keep()
         return
     _prepare(runtime, target, baked)
     if deploy:
@@ -191,6 +192,7 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
     Raises:
         NothingActive: none is up.
         RunInProgress: a run is, and the services are to be others: with workers in place of none, or the reverse.
+        ApiUnusable: the same, and whether a run is in progress is not known.
     """
     active = runtime.active()
     workers = runtime.settings["WORKERS"]
@@ -199,11 +201,17 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
     target = runtime.orchestrators[active]
     if why := runtime.unsupported(target):
         raise EngineMissing(why, "", "invoke down, then: invoke up --runtime docker")
-    _prepare(runtime, target, runtime.baked())
+    baked = runtime.baked()
     if target.scaled and bool(workers) != any(service.name in target.scaled for service in runtime.services()):
-        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+        _prepare(runtime, target, baked)
+        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel", must_know=True)
+        keep()
+        _start(runtime, target, baked, timeout)
+        return
+    runtime.checks.preflight(target, baked=baked)
     keep()
-    _start(runtime, target, runtime.baked(), timeout)
+    with _waiting("scale", target.title, f"{target.title} has {workers or 1} of {target.worker}") as waiting:
+        runtime.scale(target, baked=baked, timeout=timeout, on_line=waiting.detail)
 
 
 def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
@@ -250,8 +258,8 @@ def _deaf(answer: str) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "") -> None:
-    """See to it that the active orchestrator executes no run.
+def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must_know: bool = False) -> None:
+    """Make sure that the active orchestrator executes no run; where it does not answer, only if that ``must_know``.
 
     Raises:
         RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
@@ -277,6 +285,8 @@ def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "") -> None
                 time.sleep(1)
             lock.wait_for_followers(runtime.settings.root)
     except ApiUnusable as error:
+        if must_know:
+            raise
         # An orchestrator that is broken must be replaceable.
         console.fail(f"{error.what} Whether a run is in progress is not known.")
 

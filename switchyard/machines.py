@@ -14,17 +14,20 @@ from switchyard.orchestrators import Orchestrator
 from switchyard.project import FILES, Project
 from switchyard.release import Release
 from switchyard.runtimes.docker.checks import OVERLAY
+from switchyard.runtimes.docker.override import embedded
 from switchyard.runtimes.native.plan import SETTING
 from switchyard.settings import Settings, for_compose
 
+ENV = ".env"
+REMOTE = "SWITCHYARD_REMOTE"  # set for a worker on another machine
 ALONE = "--skip-serve-logs"  # where all services share the volume of the logs
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, project: Project) -> None:
     """Make sure that another machine can have workers.
 
     Raises:
-        BadUsage: the image is on this machine only, there are no workers, or the network ends with this machine.
+        BadUsage: the image, the network or the warehouse is on this machine only, or there are no workers.
     """
     if not settings["RELEASE_FILE"]:
         raise BadUsage(
@@ -34,6 +37,12 @@ def check(settings: Settings) -> None:
         )
     if not settings["WORKERS"]:
         raise BadUsage("There are no workers.", "WORKERS in .env is 0.", "invoke up --workers 1")
+    if embedded(project):
+        raise BadUsage(
+            "The warehouse is a file on this machine.",
+            "Workers on another machine would build another one.",
+            "invoke use FOLDER --warehouse shared",
+        )
     if settings["NETWORK"] != OVERLAY:
         raise BadUsage(
             "The stack's network is on this machine only.",
@@ -42,7 +51,7 @@ def check(settings: Settings) -> None:
         )
 
 
-def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str]:
+def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, bytes]:
     """The files by name: of the first line on, one Compose file, and one `.env` that has the secrets.
 
     Args:
@@ -53,6 +62,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     """
     own = yaml.safe_load(target.file.read_text(encoding="utf-8"))
     variables: dict[str, Any] = {"environment": {key: f"${{{eject.OF_PROJECT}{key}}}" for key in project.in_container()}}
+    variables["environment"][REMOTE] = "1"
     variables["volumes"] = [f"./{key}:{FILES}/{key}:ro" for key in project.files]
     body = eject.service(own["services"][target.worker], release.images[target.name], variables)
     body.pop("depends_on", None)  # they are on the first machine
@@ -66,14 +76,15 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     values = {**settings.values, **{f"{eject.OF_PROJECT}{key}": value for key, value in project.in_container().items()}, "WORKERS": "1"}
     used = sorted({match[2] for match in SETTING.finditer(text) if match[2]})
     return {
-        "compose.yaml": f"# Workers of {target.title}, release {release.tag}: docker compose up -d --wait\n{text}",
-        ".env": "".join(f"{key}={for_compose(values.get(key, ''))}\n" for key in used),
-        **{key: path.read_text(encoding="utf-8") for key, path in project.files.items()},
+        "compose.yaml": f"# Workers of {target.title}, release {release.tag}: docker compose up -d --wait\n{text}".encode(),
+        ENV: "".join(f"{key}={for_compose(values.get(key, ''))}\n" for key in used).encode(),
+        **{key: path.read_bytes() for key, path in project.files.items()},
     }
 
 
-def write(folder: Path, made: Mapping[str, str]) -> None:
-    """Write the files into a new folder, for its owner alone: there are secrets in them.
+def write(folder: Path, made: Mapping[str, bytes]) -> None:
+    """Write the files into a new folder, for its owner alone: there are secrets in them. In it, the account of a container reads
+    those that are mounted.
 
     Raises:
         BadUsage: it has some already.
@@ -81,7 +92,8 @@ def write(folder: Path, made: Mapping[str, str]) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise BadUsage(f"{folder} is not empty.", "", "invoke worker-env --out ANOTHER_FOLDER")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, text in made.items():
+    folder.chmod(0o700)
+    for name, content in made.items():
         path = folder / name
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
+        path.touch(mode=0o600 if name == ENV else 0o644)
+        path.write_bytes(content)

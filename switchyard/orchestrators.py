@@ -112,6 +112,10 @@ class Orchestrator:
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     login_in_one: bool = False
 
+    def memory_with(self, workers: int) -> int:
+        """MiB that its services and PostgreSQL take with so many workers; one that is there without WORKERS is in `memory`."""
+        return self.memory + self.worker_memory * max(0, workers - (self.worker in self.services))
+
     @property
     def database_key(self) -> str:
         """The ``.env`` key of the metadata role's password, where it has a database."""

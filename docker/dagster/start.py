@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,22 @@ def delete_old_runs(instance: DagsterInstance, before: datetime) -> None:
             shutil.rmtree(Path(os.environ["DAGSTER_HOME"], "storage", run.run_id), ignore_errors=True)
 
 
+def delete_old_folders(before: datetime) -> None:
+    """Delete what was logged of runs that ended ``before``, where it is in this machine's volume."""
+    for folder in Path(os.environ["DAGSTER_HOME"], "storage").glob("*"):
+        with suppress(FileNotFoundError):  # another one deletes it
+            if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < before.timestamp():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def become(command: list[str]) -> None:
+    """Become ``command``, beside a warm dbt."""
+    if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
+        add_dbt()
+    project.share_files()
+    warm.exec_command(command)
+
+
 def add_dbt() -> None:
     """Let dagster-dbt find dbt, which has an environment beside this one; of a package that is in both, the locks have one version.
 
@@ -66,10 +83,10 @@ def add_dbt() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--end-interrupted-runs":
         end_interrupted_runs(datetime.fromtimestamp(float(sys.argv[2]), timezone.utc))
+    elif "celery" in sys.argv:  # a worker: the code server deletes the runs of all, and what is in the folders of its own machine
+        delete_old_folders(datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"])))
+        become(sys.argv[1:])
     else:
         now = str(datetime.now(timezone.utc).timestamp())
         subprocess.Popen([sys.executable, __file__, "--end-interrupted-runs", now], stdin=subprocess.DEVNULL)
-        if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
-            add_dbt()
-        project.share_files()
-        warm.exec_command(sys.argv[1:])
+        become(sys.argv[1:])

@@ -12,7 +12,7 @@ WORKER = "switchyard/worker"  # the tag of a run with the host name of the worke
 TASK = "dagster-celery/task_id"  # and that of its Celery task
 EVERY = 15  # seconds between two looks
 ANSWER = 3  # seconds that workers have to answer
-LOOKS = 2  # in a row at which no worker has the run, before it counts as lost
+LOOKS = 3  # in a row at which no worker has the run, before it counts as lost
 SILENCE = 4  # the same, where no worker answers at all: the broker may be on its way up
 LOST = "No worker has it any more: the one that it ran on was killed, or is cut off from the others."
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.events import EventTrigger, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Posture
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.schedules import Cron
 from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
@@ -45,6 +47,7 @@ if file := os.environ.get("WORK_POOL_TEMPLATE"):
     TEMPLATE = json.loads(Path(file).read_bytes())
     TEMPLATE["variables"]["properties"]["namespace"]["default"] = os.environ["POD_NAMESPACE"]
 SILENCE = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for its node, or its image
+ATTEMPTS = 5  # to set up what other workers set up as well
 ZOMBIES = "Crash zombie flow runs"
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
@@ -122,13 +125,26 @@ def forget_workers() -> None:
             api.request("DELETE", f"{os.environ['PREFECT_API_URL']}/work_pools/{POOL}/workers/{quote(name)}", headers=headers)
 
 
+def set_up() -> None:
+    """Bring all that the server keeps up to date. Where other workers do so at the same moment, one of them may have been first."""
+    for attempt in range(ATTEMPTS):
+        try:
+            make_pool()
+            deploy()
+            watch_for_zombies()
+            forget_workers()
+            return
+        except (ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError):
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.random())  # so that they do not meet again
+
+
 if __name__ == "__main__":
     project.share_files()
     api.wait_for_answer(f"{os.environ['PREFECT_API_URL']}/health", 120, "Prefect's server")
-    make_pool()
-    deploy()
-    watch_for_zombies()
-    forget_workers()
+    if "SWITCHYARD_REMOTE" not in os.environ:  # a worker on another machine may be of an older release
+        set_up()
     command = sys.argv[1:]
     if "--name" not in command:
         command += ["--name", socket.gethostname()]

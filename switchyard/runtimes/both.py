@@ -9,18 +9,16 @@ from switchyard.errors import BadUsage, NothingActive
 from switchyard.orchestrators import Orchestrator
 
 
-def memory(target: Orchestrator, workers: int, active: Orchestrator | None, available: int) -> str:
+def memory(target: Orchestrator, workers: int, freed: int, available: int) -> str:
     """Whether there is enough memory for an orchestrator; see `checks.memory`.
 
     Args:
         target: the orchestrator.
         workers: how many of its workers.
-        active: the one whose memory is freed before.
+        freed: MiB that the active one has.
         available: bytes.
     """
-    return checks.memory(
-        target.title, target.memory + target.worker_memory * workers, active.memory if active else 0, available // checks.MIB
-    )
+    return checks.memory(target.title, target.memory_with(workers), freed, available // checks.MIB)
 
 
 def next_build(outdated: Sequence[str], verb: str) -> str:

@@ -156,6 +156,9 @@ class Runtime(Protocol):
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
         """Replace whatever orchestrator runs by ``target``, and wait until it is healthy."""
 
+    def scale(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
+        """Bring the workers of ``target``, which is up, to the number in the settings; no other container is touched."""
+
     def stop_orchestrator(self, on_line: OnLine) -> None:
         """Stop whatever orchestrator runs, and return when it has ended; PostgreSQL stays up."""
 

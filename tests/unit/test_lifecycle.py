@@ -88,6 +88,9 @@ class Fake:
         self._active = target.name
         self._do(f"start {target.name}" + (" baked" if baked else ""))
 
+    def scale(self, target, *, baked: bool, timeout: int, on_line) -> None:
+        self._do(f"scale {target.name}")
+
     def stop_orchestrator(self, on_line) -> None:
         self._do(f"stop {self._active}")
         self._active = None
@@ -154,7 +157,28 @@ def test_scale_waits_for_no_run_where_the_services_stay(tmp_path, runs, workers,
     runs.append(RUN)
     with pytest.raises(RunInProgress) if refused else contextlib.nullcontext():
         lifecycle.scale(runtime, timeout=5, keep=lambda: runtime.did.append("kept"))
-    assert runtime.did == ["check old", *([] if refused else ["kept", "start old"])]
+    assert runtime.did == ["check old", *([] if refused else ["kept", "scale old"])]
+
+
+def test_workers_that_come_or_go_build_nothing_and_start_nothing_else(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old", outdated=["old"])
+    runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": "5"})
+    runtime.orchestrators["old"] = replace(OLD, scaled=("shop-api",))
+    lifecycle.scale(runtime, timeout=5, keep=lambda: None)
+    assert runtime.did == ["check old", "scale old"]
+
+
+def test_the_first_workers_are_refused_where_a_run_cannot_be_ruled_out(tmp_path, runs, monkeypatch) -> None:
+    def unusable(runtime: object) -> None:
+        raise ApiUnusable("no answer")
+
+    monkeypatch.setattr(pipeline, "active_runs", unusable)
+    runtime = Fake(tmp_path, active="old")
+    runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": "2"})
+    runtime.orchestrators["old"] = replace(OLD, scaled=("shop-worker",))
+    with pytest.raises(ApiUnusable):
+        lifecycle.scale(runtime, timeout=5, keep=lambda: runtime.did.append("kept"))
+    assert runtime.did == ["check old"]
 
 
 def test_scale_without_an_orchestrator_shows_what_to_type(tmp_path, runs) -> None:
@@ -186,8 +210,8 @@ def test_what_fails_beforehand_leaves_what_runs(tmp_path, runs, command, error) 
 def test_up_leaves_an_orchestrator_alone_that_executes_a_run(tmp_path, runs) -> None:
     runs.append(RUN)
     runtime = Fake(tmp_path, active="new")
-    up(runtime)
-    assert runtime.did == []
+    lifecycle.up(runtime, NEW, baked=False, timeout=5, keep=lambda: runtime.did.append("kept"))
+    assert runtime.did == ["kept"]  # for the next start
 
 
 def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_before_a_start(tmp_path, runs) -> None:

@@ -25,7 +25,7 @@ def written(root, tmp_path):
 
     def write(name: str):
         (tmp_path / "release.json").write_text(json.dumps(CONTENT))
-        (tmp_path / "key.p8").write_text("a key of mine")
+        (tmp_path / "key.p8").write_bytes(b"\x30\x82\xff")
         loaded, _ = settings.load(root, {}, write=False)
         loaded = replace(loaded, values={**loaded.values, "REDIS_PASSWORD": "of-redis"})
         found = replace(project.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
@@ -47,9 +47,11 @@ def test_it_has_the_worker_alone_and_joins_the_stacks_network(written, root, nam
     assert not body.keys() & {"build", "pull_policy", "container_name", "ports", "depends_on"}
     assert content["networks"] == {"default": {"name": "switchyard_default", "external": True}}
     assert "./KEY_FILE:/opt/dbt/files/KEY_FILE:ro" in body["volumes"]
-    assert (folder / "KEY_FILE").read_text() == "a key of mine"
+    assert (folder / "KEY_FILE").read_bytes() == b"\x30\x82\xff"  # a DER file is no text
+    assert stat.S_IMODE((folder / "KEY_FILE").stat().st_mode) & 0o4  # by the account of the container; the folder is the owner's
+    assert not stat.S_IMODE(folder.stat().st_mode) & 0o77
     own = yaml.safe_load(known.file.read_text())["services"][known.worker]
-    assert body["environment"].keys() == {*own["environment"], "API_KEY", "KEY_FILE"}
+    assert body["environment"].keys() == {*own["environment"], "API_KEY", "KEY_FILE", machines.REMOTE}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,12 +70,20 @@ def test_its_env_has_each_variable_and_is_for_the_owner_alone(written, name) -> 
     [
         pytest.param({"RELEASE_FILE": ""}, "No release", id="without a release"),
         pytest.param({"WORKERS": ""}, "no workers", id="without workers"),
-        pytest.param({"NETWORK": "bridge"}, "this machine alone", id="without a network for it"),
+        pytest.param({"NETWORK": "bridge"}, "this machine only", id="without a network for it"),
     ],
 )
 def test_it_is_refused_where_the_other_machine_could_not_join(root, changed, says) -> None:
     loaded, _ = settings.load(root, {}, write=False)
-    machines.check(replace(loaded, values={**loaded.values, **READY}))
+    shop = project.load(loaded, {})
+    machines.check(replace(loaded, values={**loaded.values, **READY}), shop)
     with pytest.raises(BadUsage, match=says) as caught:
-        machines.check(replace(loaded, values={**loaded.values, **READY, **changed}))
+        machines.check(replace(loaded, values={**loaded.values, **READY, **changed}), shop)
     assert caught.value.next
+
+
+def test_a_warehouse_that_is_a_file_is_not_shared(root) -> None:
+    loaded, _ = settings.load(root, {}, write=False)
+    found = replace(project.load(loaded, {}), output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"})
+    with pytest.raises(BadUsage, match="file on this machine"):
+        machines.check(replace(loaded, values={**loaded.values, **READY}), found)

@@ -165,3 +165,10 @@ def test_services_that_need_each_other_are_stopped_all_the_same(folder) -> None:
     write(folder, "fourth", FOURTH)
     circle = replace(orchestrators.load_all(folder)["fourth"], after={"a": ("b",), "b": ("a",)})
     assert orchestrators.stop_order(["a", "b"], [circle]) == [["a", "b"]]
+
+
+@pytest.mark.parametrize(("name", "more"), [("airflow", 2), ("dagster", 2), ("prefect", 1)])
+def test_each_worker_takes_memory_and_the_one_that_is_always_there_is_counted_once(root, name, more) -> None:
+    one = orchestrators.load_all(root)[name]
+    assert one.memory_with(0) == one.memory
+    assert one.memory_with(2) == one.memory + more * one.worker_memory

@@ -72,6 +72,12 @@ def up(settings: Settings, orchestrator: Orchestrator, timeout: int, override: P
     return _up(settings, orchestrator.file, timeout, "--remove-orphans", override=override)
 
 
+def scale(settings: Settings, orchestrator: Orchestrator, timeout: int, override: Path | None = None) -> list[str]:
+    """Start or remove workers; one that runs is left as it is, whatever has changed since, as a run may be on it."""
+    options = ["--no-recreate", "--no-deps", orchestrator.worker]
+    return _up(settings, orchestrator.file, timeout, *options, override=override)
+
+
 def down(settings: Settings, file: Path) -> list[str]:
     """Remove every container and the network of the stack; volumes stay.
 

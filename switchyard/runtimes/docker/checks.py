@@ -105,21 +105,22 @@ class DockerChecks:
 
     def _memory(self, target: Orchestrator) -> str:
         total, _, here = self.engine.machine
-        name = self.engine.active()
-        active = self.engine.orchestrators[name] if name else None
+        services = self.engine.services()
+        active = self.engine.orchestrators.get(self.engine.active(services) or "") if here else None
+        freed = active.memory_with(sum(service.name == active.worker and service.up for service in services)) if active else 0
         available = psutil.virtual_memory().available if here else total
-        return both.memory(target, int(self.settings["WORKERS"] or 0), active if here else None, available)
+        return both.memory(target, int(self.settings["WORKERS"] or 0), freed, available)
 
     def _network(self) -> str:
         """Whether the stack's network is, or can be made, as NETWORK in ``.env`` asks for."""
         name, driver = f"{self.settings.project}_default", self.settings["NETWORK"]
-        if driver != OVERLAY:
-            return driver
         there = self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
         if there and there != driver:
             raise BadConfiguration(
                 f"The stack's network {name} is still a {there}.", f"NETWORK in .env is {driver}.", "invoke down, then the same command"
             )
+        if driver != OVERLAY:
+            return driver
         swarm = self.runner.ask(["docker", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}"])
         if swarm.stdout.strip() != "active true":
             raise BadConfiguration(

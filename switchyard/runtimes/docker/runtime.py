@@ -129,14 +129,31 @@ class Docker:
             NotHealthy: a service ended, or is not healthy; with the last log lines.
             StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
         """
+        self._up(argv.up(self.settings, target, timeout, self._override(target, baked)), target.title, timeout, on_line, self._values())
+
+    def scale(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
+        """Bring the workers of ``target``, which is up, to the number in the settings; no other container is touched.
+
+        Raises:
+            NotHealthy: a new worker ended, or is not healthy; with the last log lines.
+            StillStarting: all is well so far, but not done after ``timeout`` seconds.
+        """
+        command = argv.scale(self.settings, target, timeout, self._override(target, baked))
+        self._up(command, target.title, timeout, on_line, self._values())
+
+    def _override(self, target: Orchestrator, baked: bool) -> Path | None:
+        """Write the override file of a start; None where there is nothing to override."""
         file = None
         if text := override(target, self.project, baked=baked or bool(self.settings["RELEASE_FILE"])):
             file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
             if not self.runner.dry:
                 file.parent.mkdir(mode=0o700, exist_ok=True)
                 file.write_text(text, encoding="utf-8")
-        values = {VALUE + key: value for key, value in self.project.in_container().items()}
-        self._up(argv.up(self.settings, target, timeout, file), target.title, timeout, on_line, values)
+        return file
+
+    def _values(self) -> dict[str, str]:
+        """The values of the project's variables, under the names by which the override has them."""
+        return {VALUE + key: value for key, value in self.project.in_container().items()}
 
     def _up(self, command: list[str], title: str, timeout: int, on_line: OnLine, env: Mapping[str, str] | None = None) -> None:
         if not self.runner.dry:

@@ -97,7 +97,7 @@ class NativeChecks:
     def _memory(self, target: Orchestrator) -> str:
         name = self.machine.active()
         active = self.machine.orchestrators[name] if name else None
-        return both.memory(target, 0, active, psutil.virtual_memory().available)
+        return both.memory(target, 0, active.memory if active else 0, psutil.virtual_memory().available)
 
     def _environments(self, targets: Sequence[Orchestrator]) -> str:
         return both.next_build(self.images.outdated([POSTGRES, *(target.name for target in targets)], baked=False), "makes")

@@ -113,6 +113,9 @@ class Native:
             waiting[process.service] = process
         self._wait(waiting, target, picked, timeout, deadline, on_line)
 
+    def scale(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
+        """There are no workers without Docker, and `unsupported` says so."""
+
     def stop_orchestrator(self, on_line: OnLine) -> None:
         """End every process of the orchestrator; PostgreSQL stays up."""
         on_line("stopping what runs")
