@@ -115,6 +115,7 @@ def test_an_empty_target_is_filled(three_orders) -> None:
     assert three_orders.sql("select count(*) from marts.fct_orders") == "3"
 
 
+@pytest.mark.long
 def test_a_row_that_is_loaded_late_counts_however_old_it_is(three_orders) -> None:
     load(three_orders, PAYMENT.format(1, "2024-07-01"))
     assert three_orders.sql("select amount_paid from marts.fct_orders where order_id = 1") == "9.00"
@@ -122,6 +123,7 @@ def test_a_row_that_is_loaded_late_counts_however_old_it_is(three_orders) -> Non
     assert three_orders.sql("select order_status from marts.fct_orders where order_id = 1") == "cancelled"
 
 
+@pytest.mark.long
 def test_a_row_dated_2099_freezes_nothing(three_orders) -> None:
     load(three_orders, ORDER.format(4, "completed", "2026-06-30", "2099-01-01") + LINE.format(4, 1, 1))
     load(three_orders, ORDER.format(5, "completed", "2026-06-30", "2026-06-30") + LINE.format(5, 1, 1) + CHANGE.format(3, "completed"))
@@ -146,6 +148,7 @@ def test_a_day_without_sales_has_none_by_category(three_orders) -> None:
     assert three_orders.sql("select count(*) from marts.fct_daily_category_sales where order_date = '2024-07-01'") == "0"
 
 
+@pytest.mark.long
 def test_an_order_without_lines_stays_and_is_warned_of(three_orders) -> None:
     load(three_orders, NO_LINES.format(1) + ORDER.format(4, "completed", "2024-07-01", "2024-07-01"))
     lines = "select string_agg(order_id || ' ' || line_count || ' ' || revenue, ', ' order by order_id)"
@@ -155,6 +158,7 @@ def test_an_order_without_lines_stays_and_is_warned_of(three_orders) -> None:
     assert "WARN=1" in said
 
 
+@pytest.mark.long
 def test_of_two_versions_with_one_time_the_same_counts_in_whatever_order_they_come(three_orders) -> None:
     versions = [ORDER.format(4, status, "2026-06-30", "2026-06-30") for status in ("shipped", "completed")]
     for order in (versions, versions[::-1]):
