@@ -106,7 +106,7 @@ def test_a_release_that_is_gone_keeps_nobody_from_leaving_it(invoke) -> None:
     for words in ("up",), ("run",), ("switch", "prefect"), ("clean", "--volumes", "--yes"):
         done = invoke(*words)
         assert done.returncode == 5
-        assert "empty RELEASE_FILE in .env" in done.stderr
+        assert "clear RELEASE_FILE in .env" in done.stderr
     assert invoke("use", "shop").returncode == 0
     assert "\nRELEASE_FILE=\n" in env.read_text()
     assert "is not a release" not in invoke("status").stderr
