@@ -142,9 +142,9 @@ def test_the_build_context_is_what_images_are_made_of(stack, tmp_path) -> None:
     finally:
         key.unlink()
     sent = {path.relative_to(tmp_path / "ctx").as_posix() for path in (tmp_path / "ctx").rglob("*") if path.is_file()}
-    assert "docker/dagster/Dockerfile" in sent
-    assert {name.split("/")[0] for name in sent} == {"docker", ".stack", "certs"}
-    assert all(name.startswith((".stack/build/", "docker/", "certs/")) for name in sent)
+    assert {"docker/dagster/Dockerfile", "rundbt/jobs.py"} <= sent
+    assert {name.split("/")[0] for name in sent} == {"docker", "rundbt", ".stack", "certs"}
+    assert all(name.startswith((".stack/build/", "docker/", "rundbt/", "certs/")) for name in sent)
     assert {name for name in sent if name.startswith("certs/")} == {"certs/README.md"}
     assert not {name for name in sent if name.endswith(".env") or ".git/" in name}
 
