@@ -11,7 +11,7 @@ def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_pa
     stack.invoke("backup", "--file", str(file))
     for change in ("drop table last cascade", "create table extra (a int)", "create function more() returns int return 1"):
         stack.invoke("sql", change)
-    assert "Replace all data in the schemas public by" in stack.invoke("restore", str(file), code=2, stdin="n\n").stdout
+    assert "Replace all data in the schemas public with" in stack.invoke("restore", str(file), code=2, stdin="n\n").stdout
     assert stack.sql("select to_regclass('last') is null, to_regclass('extra') is null") == "t\tf"
     stack.invoke("restore", str(file), "--yes")
     assert stack.hashes() == reference
