@@ -10,7 +10,6 @@ from switchyard.faults import POINTS
 
 from ..faults import CODES, STEPS, recovers, waits
 
-# A kill leaves most behind. The others are worth their time where a switch has stopped the old orchestrator, and undoes that.
 HALF_WAY = ("switch", "stopped")
 # Killed every day: where most is left; tests/docker has the one of `restore`.
 SHORT = [HALF_WAY, ("backup", "dumped"), ("run", "triggered")]
@@ -20,7 +19,7 @@ CASES = [
         point,
         action,
         id=f"{command}-{point}-{action}",
-        marks=() if ((command, point) in SHORT and action == "kill") or (command, point) == HALF_WAY else pytest.mark.long,
+        marks=() if (command, point) in SHORT and action == "kill" else pytest.mark.long,
     )
     for command, points in STEPS.items()
     for point in points
