@@ -152,12 +152,11 @@ class Rig:
 
     def superuser(self, script: str, database: str = bootstrap.WAREHOUSE) -> str:
         """What psql answers to a script of the superuser's, one line per row, with `|` between columns."""
-        options = ["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set", "ON_ERROR_STOP=1"]
+        options = ["--no-align", "--tuples-only", "--quiet", "--set", "ON_ERROR_STOP=1"]
         if isinstance(self.driver, Native):
             postgres = self.driver.postgres
             return self.command(postgres.psql("postgres", database, *options), script, {**self.env, **postgres.psql_env("postgres")})
-        psql = ["psql", "--username", "postgres", "--dbname", database, *options]
-        return self.command(argv.on_server(self.settings, psql), script)
+        return self.command(argv.on_server(self.settings, argv.psql("postgres", *options, database=database)), script)
 
     def execute(self, name: str, command: Sequence[str], stdin: str = "") -> str:
         """Run a command where an orchestrator runs dbt: in its container, or in its environment."""

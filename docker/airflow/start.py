@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import psycopg2
 from airflow.utils.db import check_migrations
 
-from rundbt import project, quick_exit
+from rundbt import project, quick_exit, retention
 
 RUNS = "dag_run,task_instance_history,xcom,log,job,celery_taskmeta"  # not what it knows of the DAGs, as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
@@ -62,9 +61,7 @@ def delete_old_runs() -> None:
         if cursor.fetchone():
             options = ["--tables", RUNS, "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
             subprocess.Popen(["airflow", "db", "clean", *options])
-    for folder in Path(os.environ["AIRFLOW_HOME"], "logs").glob("dag_id=*/run_id=*"):
-        if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < before.timestamp():
-            shutil.rmtree(folder, ignore_errors=True)
+    retention.delete_folders(Path(os.environ["AIRFLOW_HOME"], "logs").glob("dag_id=*/run_id=*"), before)
 
 
 def write_passwords() -> None:

@@ -12,12 +12,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rundbt import api, project, warm
+from rundbt import api, project, retention, warm
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -51,14 +50,6 @@ def delete_old_runs(instance: DagsterInstance, before: datetime) -> None:
             shutil.rmtree(Path(os.environ["DAGSTER_HOME"], "storage", run.run_id), ignore_errors=True)
 
 
-def delete_old_folders(before: datetime) -> None:
-    """Delete what was logged of runs that ended ``before``, where it is in this machine's volume."""
-    for folder in Path(os.environ["DAGSTER_HOME"], "storage").glob("*"):
-        with suppress(FileNotFoundError):  # another one deletes it
-            if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < before.timestamp():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
 def become(command: list[str]) -> None:
     """Become ``command``, beside a warm dbt."""
     if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
@@ -84,7 +75,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "--end-interrupted-runs":
         end_interrupted_runs(datetime.fromtimestamp(float(sys.argv[2]), timezone.utc))
     elif "celery" in sys.argv:  # a worker: the code server deletes the runs of all, and what is in the folders of its own machine
-        delete_old_folders(datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"])))
+        oldest = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
+        retention.delete_folders(Path(os.environ["DAGSTER_HOME"], "storage").glob("*"), oldest)
         become(sys.argv[1:])
     else:
         now = str(datetime.now(timezone.utc).timestamp())

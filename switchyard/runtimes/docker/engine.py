@@ -132,6 +132,7 @@ class Engine:
 
     @property
     def volume(self) -> str:
+        """The name of the data's volume."""
         return f"{self.settings.project}_{argv.DATA_VOLUME}"
 
     def images(self) -> list[str]:
