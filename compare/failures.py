@@ -86,7 +86,7 @@ CANCEL = Row(
 KILLED = Row(
     "killed",
     "The service that runs dbt is killed",
-    "kill -9 at the same moment. Docker starts it again; natively, `invoke up` starts all services again. From then until the command and"
+    "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From then until the command and"
     " the run have ended, well or not; the next run must succeed.",
     "s",
 )
@@ -378,6 +378,7 @@ SECTION = Section(
     "failures",
     "Failures",
     (
+        Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN, TESTS, CALLS), 54, once=True),
         Scenario("failing test", failing_test, (FAILING,), 26, "default", once=True),
         Scenario("failing hook", failing_hook, (HOOK,), 28, "default", once=True),
         Scenario("project that does not parse", no_parse, (UNREADABLE,), 5, "default", once=True),
@@ -388,7 +389,6 @@ SECTION = Section(
         Scenario("other services killed", beside_killed, (BESIDE,), 100, "default", once=True),
         Scenario("PostgreSQL restarted", restarted, (RESTARTED,), 50, "default", once=True),
         Scenario("laptop asleep", asleep, (ASLEEP,), 180, "full"),
-        Scenario("broken model and fix", broken_model, (BROKEN, RECOVERY, GREEN, TESTS, CALLS), 54),
         Scenario("what is left", leftovers, (LEFT,), 1, "default", once=True),
     ),
     sentence,

@@ -20,7 +20,7 @@ from bench import harness
 from bench.rig import CHECKOUT, RUNTIMES, Rig, possible, rig, where
 from compare import alerting, backfill, cost, failures, loop, scaling, scheduling, security, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
-from compare.report import SCHEMA, Report
+from compare.report import LEAST, SCHEMA, Report
 from compare.trial import Subject, Trial
 from rundbt import jobs
 from switchyard import ROOT, caller, console, environments, orchestrators, settings
@@ -45,11 +45,14 @@ SECTIONS = (
     scaling.SECTION,
 )
 NAME = f"switchyard-compare-{CHECKOUT}"
-ROUNDS = {"quick": 1, "default": 2, "full": 3}
+ROUNDS = {"quick": 1, "default": LEAST, "full": LEAST}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
 # Whatever the person has set: the rows say what is measured, nothing runs unasked, and nobody hears of what is broken on purpose.
-DEFAULTS = {"INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": ""}
+DEFAULTS = {
+    "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "0",
+    "NETWORK": "bridge",
+}  # fmt: skip
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 

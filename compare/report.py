@@ -15,6 +15,9 @@ from compare.model import Found, Row, Scenario, Section
 from switchyard.errors import BadUsage
 
 SCHEMA = 1
+# Measurements of each orchestrator from which on an order is claimed. Where all are equally quick, one is by chance ahead of both others
+# in each of 2 measurements in one case of 5, and in each of 3 in one of 28: 3 · (n!)(2n)! / (3n)!.
+LEAST = 3
 
 
 class Summary(NamedTuple):
@@ -115,11 +118,11 @@ class Report:
     def best(self, row: str) -> str | None:
         """The orchestrator whose every value is better than every value of each other one.
 
-        None where spreads overlap, something was measured once, for one alone or not each time, there is no better, or its verdict is not
-        good.
+        None where spreads overlap, something was measured fewer than `LEAST` times, for one alone or not each time, there is no better, or
+        its verdict is not good.
         """
         better, found = self.content["rows"][row]["better"], self.measured(row)
-        if better is None or len(found) < 2 or any(len(one.values) < 2 for one in found.values()):
+        if better is None or len(found) < 2 or any(len(one.values) < LEAST for one in found.values()):
             return None
         name = next(iter(found)) if better == "low" else next(reversed(found))
         first, others = found[name], [one for other, one in found.items() if other != name]
@@ -128,22 +131,31 @@ class Report:
         return name if apart and complete and all(good is not False for _, good, _ in first.verdicts) else None
 
     def ranking(self, row: Row) -> str:
-        """The medians of a row in words, the lowest first, and between which of them no order is claimed."""
+        """The medians of a row in words, the lowest first, which are missing or not good, and between which of them no order is claimed."""
         found = self.measured(row.id)
         shown = {name: text(one.median, row.unit) for name, one in found.items()}
         if not found:
             return "(not measured)"
-        if 1 < len(found) == len(self.titles) and len(set(shown.values())) == 1:
-            return f"{next(iter(shown.values()))} with each"
-        said = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
-        if len(found) == 1:
-            return said
-        if any(len(one.values) == 1 for one in found.values()):
-            return f"{said} (measured once, so no order is claimed)"
+        notes = []
+        if missing := [self.titles[name] for name in self.titles if name not in found]:
+            notes.append(f"not measured with {listed(missing)}")
+        if bad := [self.titles[name] for name, one in found.items() if any(good is False for _, good, _ in one.verdicts)]:
+            notes.append(f"not as it should be with {listed(bad)}")
+        if len(found) == len(self.titles) > 1 and len(set(shown.values())) == 1:
+            said = f"{next(iter(shown.values()))} with each"
+        else:
+            said = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
+            notes += self._unclaimed(found)
+        return f"{said} ({'; '.join(notes)})" if notes else said
+
+    def _unclaimed(self, found: dict[str, Summary]) -> list[str]:
+        """Why no order is claimed, and between which."""
+        if len(found) > 1 and (fewest := min(len(one.values) for one in found.values())) < LEAST:
+            return [f"measured {('once', 'twice')[fewest - 1]}, so no order is claimed"]
         overlapping = [
             f"{self.titles[a]} and {self.titles[b]}" for (a, one), (b, other) in pairwise(found.items()) if one.high >= other.low
         ]
-        return f"{said} (no order is claimed between {listed(overlapping)}: their spreads overlap)" if overlapping else said
+        return [f"no order is claimed between {listed(overlapping)}: their spreads overlap"] if overlapping else []
 
     def judged(self, row: Row) -> tuple[int, int]:
         """How many orchestrators have nothing but good verdicts, of how many that have any."""
@@ -167,7 +179,7 @@ class Report:
             "facts": self._facts(),
             "names": list(self.titles.values()),
             "complete": content["complete"],
-            "repeated": content["rounds"] > 1,
+            "repeated": content["rounds"] >= LEAST,
             "settings": [
                 {"title": facts["title"], "versions": facts["versions"], "rows": sorted(facts["settings"].items())}
                 for facts in content["orchestrators"].values()

@@ -82,34 +82,39 @@ def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[st
         return error.code, dict(error.headers)
 
 
-def refused(row: Row, code: int) -> Found:
+def refused(row: Row, code: int, guard: str = "") -> Found:
     """A row whose request must not come through.
+
+    Args:
+        row: the row.
+        code: the HTTP status.
+        guard: who refuses it, where that is not the product.
 
     Raises:
         StackError: it was neither answered nor refused.
     """
     if code in (0, 404) or code >= 500:
         raise StackError(f"The answer is HTTP {code}." if code else "There is no answer.")
-    return Found(row.id, code, "refused" if code >= 400 else "answered", code >= 400)
+    return Found(row.id, code, f"refused {guard}".rstrip() if code >= 400 else "answered", code >= 400)
 
 
 def sign_in(trial: Trial) -> Iterator[Found]:
     """Ask for what only the password, the right name and the page itself should get."""
     asked = product(trial.rig, trial.name)
     url = asked.url
-    yield refused(NO_PASSWORD, status(url, asked.read)[0])
+    yield refused(NO_PASSWORD, status(url, asked.read)[0], asked.guard)
     try:
         wrong = status(url, asked.read, **asked.sign_in(f"not {asked.password}"))[0]
     except api.ApiError as error:  # where a token is asked for first
         wrong = error.status or 0
-    yield refused(WRONG_PASSWORD, wrong)
+    yield refused(WRONG_PASSWORD, wrong, asked.guard)
     right = asked.signed_in
     if (code := status(url, asked.read, **right)[0]) >= 400:
         raise StackError(f"With the password, too, the answer is HTTP {code}.")
-    yield refused(WRONG_HOST, status(url, asked.read, **right, Host=ELSEWHERE)[0])
+    yield refused(WRONG_HOST, status(url, asked.read, **right, Host=ELSEWHERE)[0], asked.guard)
     if (code := status(url, asked.write, **right, Origin=url)[0]) >= 400:
         raise StackError(f"From the page itself, too, the answer to a write is HTTP {code}.")
-    yield written(status(url, asked.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, asked.write))
+    yield written(status(url, asked.write, **right, Origin=f"http://{ELSEWHERE}")[0], *preflight(url, asked.write), asked.guard)
 
 
 def preflight(url: str, write: PageRequest) -> tuple[int, str]:
@@ -119,11 +124,11 @@ def preflight(url: str, write: PageRequest) -> tuple[int, str]:
     return code, {key.lower(): value for key, value in headers.items()}.get("access-control-allow-origin", "")
 
 
-def written(code: int, asked: int, allowed: str) -> Found:
-    """What a write of another page's comes to: its own status, and that of the preflight with the origin that it allows."""
+def written(code: int, asked: int, allowed: str, guard: str = "") -> Found:
+    """What a write of another page's comes to: its own status, that of the preflight with the origin that it allows, and who refuses it."""
     parts = {"preflight": asked, "allowed origin": allowed}
     if code >= 400:
-        return Found(FOREIGN_ORIGIN.id, code, "refused", True, parts)
+        return Found(FOREIGN_ORIGIN.id, code, f"refused {guard}".rstrip(), True, parts)
     if asked < 300 and allowed in ("*", f"http://{ELSEWHERE}"):
         return Found(FOREIGN_ORIGIN.id, code, "done; a browser may send it, to a page that knows the password", False, parts)
     return Found(FOREIGN_ORIGIN.id, code, "done; a browser would not send it", True, parts)

@@ -31,17 +31,25 @@ START = Row("start", "Start", "From the command to all services healthy; Postgre
 RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it must succeed.", "s")
 SERVICES = Row("services", "Services", "Processes or containers that stay up, without PostgreSQL.", better=None)
 SIZE = Row("size", "Size on disk", "The image, base image included; without Docker the environments, dbt's included.", "MB")
+# What Switchyard's authors have written: the reader judges whether more lines are worse.
 CODE = Row(
     "code_lines",
     "Lines of the integration",
-    "Lines with something on them in docker/<name>/, without the locked packages and what `invoke eject` takes.",
+    "Lines with something on them in docker/<name>/, without the locked packages and what `invoke eject` takes. They are Switchyard's.",
+    better=None,
 )
-COMPOSE = Row("compose_lines", "Lines of the compose file", "Lines with something on them in compose/docker-compose-<name>.yaml.")
+COMPOSE = Row(
+    "compose_lines",
+    "Lines of the compose file",
+    "Lines with something on them in compose/docker-compose-<name>.yaml. They are Switchyard's.",
+    better=None,
+)
 SETTINGS = Row(
     "settings",
     "Settings of its services",
     "Different variables in the `environment` of its services in that file. To fill in: those in `.env` without which nothing starts, and"
     " for which neither a default nor a secret is made.",
+    better=None,
 )
 NEEDED = re.compile(r"\$\{(\w+):\?")  # a variable of the compose file that must have a value
 

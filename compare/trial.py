@@ -217,6 +217,7 @@ class Trial:
         name: the orchestrator's.
         green: the nodes of its first run, which succeeded.
         down: why it is not up; empty where it is.
+        whole: whether its newest run was one of the whole project, and green.
         left: by the title of a fault, what it has left in the warehouse.
     """
 
@@ -224,6 +225,7 @@ class Trial:
     name: str
     green: frozenset[str] = frozenset()
     down: str = ""
+    whole: bool = False
     left: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -243,7 +245,9 @@ class Trial:
 
     def run(self, *args: str) -> Typed:
         """Type `invoke run`, however it ends."""
-        return typed(self.rig, "run", *args, seconds=RUN_TIMEOUT_S)
+        run = typed(self.rig, "run", *args, seconds=RUN_TIMEOUT_S)
+        self.whole = not args and not run.code
+        return run
 
     def spans(self, began: float, ended: float) -> dict[str, Span]:
         """What PostgreSQL did for each node between two moments, by the node's id, in the order of their begin."""
@@ -367,7 +371,7 @@ class Trial:
         self.kill_all([self.rig.orchestrators[self.name].dbt])
 
     def kill_all(self, services: Iterable[str]) -> None:
-        """Kill services, and natively, where nothing else does, start them again."""
+        """Kill services, and natively, where nothing else does, start these again; the others stay as they are."""
         for service in services:
             self.kill(service)
         if isinstance(self.rig.driver, Native):

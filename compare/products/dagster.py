@@ -15,6 +15,7 @@ class DagsterProduct(Product):
 
     read = PageRequest("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"})
     write = PageRequest("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'})
+    guard = "by Switchyard's guard before Dagster's page, which has no sign-in"
     alert = "by a run failure sensor that looks every 10 s (30 by default)"
 
     ASSETS = """{assetNodes {

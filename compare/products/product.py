@@ -86,6 +86,7 @@ class Product(ABC):
     read: PageRequest  # asks for runs
     write: PageRequest  # changes nothing
     alert: str = ""  # what the product has for an alert
+    guard: str = ""  # what asks for the password where the product does not
     # Of the sign-in page: a selector and what is typed there; none where the browser signs in by HTTP basic authentication.
     fields: tuple[tuple[str, str], ...] = ()
 
@@ -128,8 +129,9 @@ class Product(ABC):
     def boxes(self) -> set[str]:
         """The names of the models of its graph, as it is now."""
 
-    def build(self, model: str) -> Begun | None:
-        """Begin to build one model with its tests, as its page does; None where it has nothing for that.
+    @abstractmethod
+    def build(self, model: str) -> Begun:
+        """Begin to build one model with its tests, as its page does.
 
         Args:
             model: the name.
@@ -137,7 +139,6 @@ class Product(ABC):
         Raises:
             StackError: it has no such model, or does not begin.
         """
-        return None
 
     @abstractmethod
     def pictures(self, run: str, name: str) -> list[Picture]:

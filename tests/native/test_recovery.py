@@ -21,11 +21,13 @@ from ..stacks import DAGSTER, mostly_long, wait_until
 @pytest.mark.parametrize("name", DAGSTER)
 def test_killed_processes_are_reported_and_the_next_command_recovers(stack, reference, name) -> None:
     stack.on(name)
-    service = next(entry["name"] for entry in stack.status()["services"] if entry["orchestrator"])
+    service, *others = (entry["name"] for entry in stack.status()["services"] if entry["orchestrator"])
+    kept = {other: stack.root(other).pid for other in others}
     stack.root(service).kill()
     assert stack.states()[service][0] == "crashed"
     stack.invoke("up", "--orch", name)
     assert set(stack.states().values()) == {("running", "healthy")}
+    assert {other: stack.root(other).pid for other in others} == kept
     stack.invoke("run", "--job", "smoke")
     assert stack.hashes() == reference
 

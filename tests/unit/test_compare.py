@@ -42,12 +42,13 @@ def report(row: Row = ROW, **values: list[float]) -> Report:
 @pytest.mark.parametrize(
     ("values", "best"),
     [
-        pytest.param({"a": [1.0, 1.2], "b": [1.3, 1.4], "c": [5.0, 9.0]}, "a", id="apart"),
-        pytest.param({"a": [1.0, 1.3], "b": [1.3, 1.4]}, None, id="touching"),
+        pytest.param({"a": [1.0, 1.1, 1.2], "b": [1.3, 1.3, 1.4], "c": [5.0, 9.0, 9.0]}, "a", id="apart"),
+        pytest.param({"a": [1.0, 1.1, 1.2], "b": [1.3, 1.4], "c": [5.0, 9.0, 9.0]}, None, id="one measured twice"),
+        pytest.param({"a": [1.0, 1.1, 1.3], "b": [1.3, 1.4, 1.4]}, None, id="touching"),
         pytest.param({"a": [1.0, 9.0, 1.1], "b": [2.0, 2.1, 2.2]}, None, id="one slow moment"),
         pytest.param({"a": [1.0], "b": [9.0]}, None, id="measured once"),
-        pytest.param({"a": [1.0, 1.1]}, None, id="nothing to compare with"),
-        pytest.param({"a": [1.0, 1.1], "b": []}, None, id="the other could not be measured"),
+        pytest.param({"a": [1.0, 1.1, 1.1]}, None, id="nothing to compare with"),
+        pytest.param({"a": [1.0, 1.1, 1.1], "b": []}, None, id="the other could not be measured"),
     ],
 )
 def test_best_is_what_is_better_in_every_measurement(values, best) -> None:
@@ -55,14 +56,14 @@ def test_best_is_what_is_better_in_every_measurement(values, best) -> None:
 
 
 def test_best_may_be_the_highest_or_there_may_be_none() -> None:
-    values = {"a": [1.0, 1.2], "b": [2.0, 2.4]}
+    values = {"a": [1.0, 1.1, 1.2], "b": [2.0, 2.1, 2.4]}
     assert report(replace(ROW, better="high"), **values).best("x") == "b"
     assert report(replace(ROW, better=None), **values).best("x") is None
 
 
 def test_quick_and_wrong_is_not_best() -> None:
-    made = report(a=[], b=[5.0, 6.0])
-    for value in (1.0, 1.1):
+    made = report(a=[], b=[5.0, 6.0, 6.0])
+    for value in (1.0, 1.1, 1.1):
         made.add(Found("x", value, "ends as if all were well", False), "a", 0)
     assert made.best("x") is None
 
@@ -70,19 +71,28 @@ def test_quick_and_wrong_is_not_best() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"a": [2.0, 2.2], "b": [1.0, 1.2]}, "1.10 s with B and 2.10 s with A"),
+        ({"a": [2.0, 2.1, 2.2], "b": [1.0, 1.1, 1.2]}, "1.10 s with B and 2.10 s with A"),
+        ({"a": [2.0, 2.2], "b": [1.0, 1.2]}, "1.10 s with B and 2.10 s with A (measured twice, so no order is claimed)"),
         ({"a": [2.0], "b": [1.0]}, "1.00 s with B and 2.00 s with A (measured once, so no order is claimed)"),
         (
-            {"a": [1.0, 3.0], "b": [2.0, 2.2], "c": [9.0, 9.1]},
-            "2.00 s with A, 2.10 s with B and 9.05 s with C (no order is claimed between A and B: their spreads overlap)",
+            {"a": [1.0, 2.0, 3.0], "b": [2.0, 2.1, 2.2], "c": [9.0, 9.0, 9.1]},
+            "2.00 s with A, 2.10 s with B and 9 s with C (no order is claimed between A and B: their spreads overlap)",
         ),
         ({"a": [1.0], "b": [1.0]}, "1.00 s with each"),
         ({"a": [1.0]}, "1.00 s with A"),
         ({"a": []}, "(not measured)"),
+        ({"a": [1.0], "b": []}, "1.00 s with A (not measured with B)"),
     ],
 )
 def test_a_sentence_claims_no_more_than_the_figures(values, said) -> None:
     assert report(**values).ranking(ROW) == said
+
+
+def test_a_sentence_does_not_hide_a_figure_that_is_not_as_it_should_be() -> None:
+    made = report(a=[], b=[2.0, 2.0, 2.0])
+    for value in (1.0, 1.1, 1.2):
+        made.add(Found("x", value, "1 of 37 left out", False), "a", 0)
+    assert made.ranking(ROW) == "1.10 s with A and 2.00 s with B (not as it should be with A)"
 
 
 def test_the_sentence_on_failures_counts_verdicts() -> None:
@@ -135,7 +145,7 @@ def test_a_cell_shows_why_nothing_was_measured() -> None:
     made = report(a=[1.0], b=[])
     made.add(Found("x", why="it is off"), "b", 0)
     (section,) = whole(made).view([SECTION])["sections"]
-    assert section["sentence"] == "It takes 1.00 s with A."
+    assert section["sentence"] == "It takes 1.00 s with A (not measured with B)."
     measured, missing = section["rows"][0]["cells"]
     assert (measured["value"], measured["spread"], measured["why"]) == ("1.00 s", "n = 1", "")
     assert (missing["value"], missing["why"]) == ("", "it is off")

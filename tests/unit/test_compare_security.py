@@ -40,6 +40,8 @@ def test_a_socket_is_reached_from_its_own_machine(address, hosts) -> None:
 def test_a_server_that_is_broken_has_refused_nothing() -> None:
     assert security.refused(security.WRONG_HOST, 403).good
     assert not security.refused(security.WRONG_HOST, 200).good
+    assert security.refused(security.WRONG_HOST, 403, "by a guard").verdict == "refused by a guard"
+    assert security.refused(security.WRONG_HOST, 200, "by a guard").verdict == "answered"
     for code in (0, 404, 500):
         with pytest.raises(StackError):
             security.refused(security.WRONG_HOST, code)

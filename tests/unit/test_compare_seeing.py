@@ -148,7 +148,7 @@ def test_a_cell_shows_of_how_many() -> None:
 def test_the_most_is_best_though_it_is_not_all() -> None:
     made = Report({"orchestrators": {"a": {"title": "A"}, "b": {"title": "B"}}, "rows": {}})
     made.declare(seeing.SECTION, seeing.SECTION.scenarios)
-    for name, value in (("a", 3), ("a", 3), ("b", 0), ("b", 0)):
+    for name, value in (*3 * [("a", 3)], *3 * [("b", 0)]):
         made.add(Found(seeing.TESTS.id, value, "of 4"), name, 0)
     assert made.best(seeing.TESTS.id) == "a"
 

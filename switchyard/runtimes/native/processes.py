@@ -120,9 +120,9 @@ class Processes:
             (self.folder / f"{record.service}.json").unlink(missing_ok=True)
             self._stopping(record).unlink(missing_ok=True)
 
-    def lasting(self, record: Record) -> bool:
-        """Whether the record's process runs, and nobody has begun to stop it: a killed command may have."""
-        return self.root(record) is not None and not self._stopping(record).exists()
+    def being_stopped(self, record: Record) -> bool:
+        """Whether somebody has begun to stop the record's process: a killed command may have."""
+        return self._stopping(record).exists()
 
     def _stopping(self, record: Record) -> Path:
         return self.folder / f"{record.service}.stopping"

@@ -89,6 +89,8 @@ class Native:
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
         """Replace whatever orchestrator runs by ``target``, and wait until it is healthy.
 
+        Of the target's own processes, those that have ended are started again, as Docker restarts a container.
+
         Raises:
             NotHealthy: a process ended; with the last log lines.
             StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
@@ -98,6 +100,8 @@ class Native:
             self.stop_orchestrator(on_line)
             if not self.runner.dry:
                 self._prepare_home(target)
+        elif not self.runner.dry:
+            self.processes.stop([record for record in self.processes.records() if record not in kept])  # what they started may run still
         picked = next((record.ports for record in kept or []), None) or {name: ports.unused() for name in plan.port_names(target)}
         deadline = time.monotonic() + timeout
         waiting: dict[str, Process] = {}
@@ -178,22 +182,26 @@ class Native:
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
 
     def _kept(self, target: Orchestrator) -> list[Record] | None:
-        """The target's processes when they, or as many as were started, run as they would be started again; else None.
+        """The target's processes that run as they would be started again; None where one does not, or none runs.
 
-        Each is well, or still in the time that a first good answer may take: then `start` continues with it.
+        Each is well, or still in the time that a first good answer may take: then `start` continues with it. What has ended is left out.
         """
         records = self.processes.records()
         processes = {process.service: process for process in target.native_block.processes}
+        kept = []
         for record in records:
             process = processes.get(record.service)
-            if record.orchestrator != target.name or process is None or not self.processes.lasting(record):
+            if record.orchestrator != target.name or process is None or self.processes.being_stopped(record):
                 return None
+            if self.processes.root(record) is None:
+                continue
             if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
                 return None
             young = self.machine.young(record) and not self.machine.mark(record.service).exists()
             if not young and not self.machine.well(target, record):
                 return None
-        return records or None
+            kept.append(record)
+        return kept or None
 
     def _prepare_home(self, target: Orchestrator) -> None:
         folders = plan.Folders(self.settings.root, target.name)
