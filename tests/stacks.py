@@ -155,7 +155,7 @@ class Stack:
         folder: the checkout.
         python: the interpreter that has Invoke.
         account: who types the commands, where it is not the tests' own account.
-        env: variables that the commands see, besides free ports and this process's own.
+        env: variables that the commands see, besides free ports and this process's own; of those that are settings, the base images alone.
     """
 
     def __init__(self, folder: Path, python: str = sys.executable, account: str | None = None, **env: str) -> None:
@@ -164,7 +164,9 @@ class Stack:
         self.folder = folder
         self.dbt = folder / "dbt_project"
         self.ports = {key: ports.unused() for key in PORTS}
-        self.env = {**os.environ, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
+        settings = {"COMPOSE_PROJECT_NAME", *dotenv_values(ROOT / ".env.example", interpolate=False)}
+        outer = {key: value for key, value in os.environ.items() if key not in settings or key.endswith("_IMAGE")}
+        self.env = {**outer, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
 
     def invoke(self, *args: str, code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """Type `invoke ARGS`, with ``env`` set in the shell; unless ``code`` is None, it must end with that exit code."""

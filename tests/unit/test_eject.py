@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from switchyard import eject, helm, orchestrators, project, release, settings
+from switchyard import eject, helm, orchestrators, project, release
 from switchyard.errors import BadUsage
 
 from .test_release import DIGEST, GOOD
@@ -31,16 +31,15 @@ CHARTS = {  # chart, and the values' file
 
 
 @pytest.fixture
-def ejected(root, tmp_path):
+def ejected(root, unconfigured, tmp_path):
     """Writes the files of an orchestrator, for Compose or for Kubernetes, and returns their folder."""
 
     def write(name: str, to: Any = eject, **variables: str) -> Path:
         (tmp_path / "release.json").write_text(json.dumps(CONTENT))
-        loaded, _ = settings.load(root, {}, write=False)
         target = orchestrators.load_all(root)[name]
-        found = project.load(loaded, {})
+        found = project.load(unconfigured, {})
         object.__setattr__(found, "variables", variables)
-        eject.write(tmp_path / name, to.files(loaded, target, found, release.read(tmp_path / "release.json")))
+        eject.write(tmp_path / name, to.files(unconfigured, target, found, release.read(tmp_path / "release.json")))
         return tmp_path / name
 
     return write

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import machines, orchestrators, project, release, settings
+from switchyard import machines, orchestrators, project, release
 from switchyard.errors import BadUsage
 
 from .test_eject import CONTENT, NAMES
@@ -20,14 +20,13 @@ READY = {"RELEASE_FILE": "release.json", "WORKERS": "1", "NETWORK": "overlay"}
 
 
 @pytest.fixture
-def written(root, tmp_path):
+def written(root, unconfigured, tmp_path):
     """Writes the files for an orchestrator whose project has a variable and a file, and returns their folder."""
 
     def write(name: str):
         (tmp_path / "release.json").write_text(json.dumps(CONTENT))
         (tmp_path / "key.p8").write_bytes(b"\x30\x82\xff")
-        loaded, _ = settings.load(root, {}, write=False)
-        loaded = replace(loaded, values={**loaded.values, "REDIS_PASSWORD": "of-redis"})
+        loaded = replace(unconfigured, values={**unconfigured.values, "REDIS_PASSWORD": "of-redis"})
         found = replace(project.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
         target = orchestrators.load_all(root)[name]
         machines.write(tmp_path / name, machines.files(loaded, target, found, release.read(tmp_path / "release.json")))
@@ -73,17 +72,17 @@ def test_its_env_has_each_variable_and_is_for_the_owner_alone(written, name) -> 
         pytest.param({"NETWORK": "bridge"}, "this machine only", id="without a network for it"),
     ],
 )
-def test_it_is_refused_where_the_other_machine_could_not_join(root, changed, says) -> None:
-    loaded, _ = settings.load(root, {}, write=False)
-    shop = project.load(loaded, {})
-    machines.check(replace(loaded, values={**loaded.values, **READY}), shop)
+def test_it_is_refused_where_the_other_machine_could_not_join(unconfigured, changed, says) -> None:
+    shop = project.load(unconfigured, {})
+    machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), shop)
     with pytest.raises(BadUsage, match=says) as caught:
-        machines.check(replace(loaded, values={**loaded.values, **READY, **changed}), shop)
+        machines.check(replace(unconfigured, values={**unconfigured.values, **READY, **changed}), shop)
     assert caught.value.next
 
 
-def test_a_warehouse_that_is_a_file_is_not_shared(root) -> None:
-    loaded, _ = settings.load(root, {}, write=False)
-    found = replace(project.load(loaded, {}), output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"})
+def test_a_warehouse_that_is_a_file_is_not_shared(unconfigured) -> None:
+    found = replace(
+        project.load(unconfigured, {}), output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"}
+    )
     with pytest.raises(BadUsage, match="file on this machine"):
-        machines.check(replace(loaded, values={**loaded.values, **READY}), found)
+        machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), found)
