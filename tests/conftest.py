@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from .stacks import ROOT
@@ -16,6 +17,14 @@ from .stacks import ROOT
 for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
+
+# Of every test of properties, whichever files are run: the same examples each time, however slow the machine is.
+# HYPOTHESIS_PROFILE=thorough tries others, and many; a failure then shows how to see it again.
+settings.register_profile(
+    "quick", max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000, derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Has a stack of its own, and so can run in whichever worker is free first.
 APART = "tests/native/test_own_project.py"

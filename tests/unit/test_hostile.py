@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import re
 import shutil
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from invoke import Collection, Program
 
@@ -37,12 +36,6 @@ ps) case "$*" in *publish=*) ;; *)
   printf 'b\\tx-dagster-code-1\\tdagster-code\\tdagster\\t\\trunning\\tUp (healthy)\\t\\n' ;; esac ;;
 esac
 """
-
-settings.register_profile(
-    "quick", max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000, derandomize=False)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a POSIX shell's script")
 
