@@ -26,21 +26,39 @@ settings.register_profile(
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-# Has a stack of its own, and so can run in whichever worker is free first.
-APART = "tests/native/test_own_project.py"
+# The tests by where they are, in the order in which they begin: the longest groups first and the shortest files last, so that both workers
+# end together. The files with Airflow are the first of small/, so that mostly one worker's stack there has to have it.
+ORDER = (
+    "tests/docker/",
+    "tests/native/",
+    "tests/fourth/",
+    "tests/small/test_airflow.py",
+    "tests/small/test_runs.py",
+    "tests/small/test_flow_runs.py",
+    "tests/small/test_compare.py",
+    "tests/native/test_own_project.py",
+    "tests/small/",
+    "tests/unit/",
+)
+# Where each file goes to whichever worker is free: it has a stack of its own, one that is up in less than a minute, or none.
+APART = ("tests/native/test_own_project.py", "tests/small/", "tests/unit/")
+
+
+def rank(nodeid: str) -> int:
+    """The test's place in ORDER."""
+    return ORDER.index(max(filter(nodeid.startswith, ORDER), key=len, default=ORDER[-1]))
 
 
 class RuntimesApart(LoadScopeScheduling):
-    """Hands the tests out to pytest-xdist's workers by folder: those of one runtime share a stack and follow one another."""
+    """Hands the tests out to pytest-xdist's workers by folder, in ORDER: those of one runtime share a stack and follow one another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        # Files of small/ go to whichever worker is free: its stack is up in less than a minute.
-        apart = nodeid.startswith((APART, "tests/small/"))
-        return nodeid.split("::")[0] if apart else nodeid.split("/")[1]
+        return nodeid.split("::")[0] if nodeid.startswith(APART) else nodeid.split("/")[1]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """Have the two runtimes' tests run beside each other."""
+    config.option.loadscopereorder = False  # else those with most tests come first, which are the shortest
     return RuntimesApart(config, log)
 
 
@@ -51,10 +69,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long forms out, unless CHAOS asks for them."""
+    """Leave the long forms out, unless CHAOS asks for them; the rest in ORDER."""
     if not os.environ.get("CHAOS"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
 @pytest.fixture(scope="session")
