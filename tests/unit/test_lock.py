@@ -118,14 +118,14 @@ def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
     [("SIGUSR1", "SIGINT"), ("SIGINT", "SIGTERM"), ("SIGINT, SIGTERM", "SIGKILL")],
     ids=["as Ctrl-C does", "harder", "at last for certain"],
 )
-def test_a_program_that_takes_too_long_is_ended(monkeypatch, deaf, ends) -> None:
+def test_a_program_that_takes_too_long_is_ended(monkeypatch, tmp_path, deaf, ends) -> None:
     monkeypatch.setattr(runner, "SIGNAL_TIMEOUT_S", 0.5)
     script = f"""
 import subprocess
 import sys
 import time
 from signal import *
-subprocess.Popen([sys.executable, "-c", "from signal import *; signal(SIGINT, SIG_DFL); import time; time.sleep(61)"])
+subprocess.Popen([sys.executable, "-c", "from signal import *; signal(SIGINT, SIG_DFL); import time; time.sleep(61)", {str(tmp_path)!r}])
 signal(SIGINT, SIG_DFL)  # the tests themselves may have been started in a script's background
 for number in [{deaf}]:
     signal(number, SIG_IGN)
@@ -135,4 +135,4 @@ time.sleep(60)
     said: list[str] = []
     found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=5)
     assert (found.code, said) == (-getattr(signal, ends), ["up"])
-    wait_until(lambda: not any("time.sleep(61)" in " ".join(command_line(process)) for process in psutil.process_iter()))  # its child
+    wait_until(lambda: not any(str(tmp_path) in command_line(process) for process in psutil.process_iter()))  # its child
