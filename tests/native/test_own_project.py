@@ -101,7 +101,8 @@ def test_another_project_while_one_is_up_is_refused(stack, duck, projects) -> No
     assert "invoke down" in stack.invoke("use", str(projects / "plain"), code=4).stderr
 
 
-@pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "dagster"))
+@pytest.mark.long  # the project of tests/small has one every day
+@pytest.mark.parametrize("name", ORCHESTRATORS)
 def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) -> None:
     """With a model that prints 50,000 lines, one whose name begins as an orchestrator's own task does, and none for the job smoke."""
     stack.on(name)
