@@ -38,6 +38,8 @@ ORDER = (
     "tests/small/test_compare.py",
     "tests/native/test_own_project.py",
     "tests/small/",
+    "tests/unit/test_types.py",
+    "tests/unit/test_tasks.py",
     "tests/unit/",
 )
 # Where each file goes to whichever worker is free: it has a stack of its own, one that is up in less than a minute, or none.
