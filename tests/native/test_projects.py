@@ -15,7 +15,7 @@ import pytest
 from rundbt import results
 
 from .. import runs
-from ..stacks import ROOT, copy_checkout
+from ..stacks import ROOT
 from .conftest import NativeStack
 
 # What is broken in tests/projects/ordinary, by name: the files, and what they hold then; `old|new` replaces a part of one.
@@ -47,19 +47,41 @@ def plain_dbt(stack: NativeStack, target: Path, *args: str) -> tuple[int, list[d
     return done.returncode, results.read(target)
 
 
+@pytest.mark.long  # before `ordinary` is in its place
+@pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
+def test_the_shop_too(stack, reference, tmp_path, text) -> None:
+    stack.on("dagster")
+    stack.invoke("run")
+    path = "models/marts/fct_daily_sales.sql"
+    with stack.edited(path, text or (stack.dbt / path).read_text()):
+        code, nodes = plain_dbt(stack, tmp_path, "build")
+        for name in ORCHESTRATORS:
+            stack.on(name)
+            run = runs.record(stack)
+            assert runs.outcome(run["nodes"]) == runs.outcome(nodes), name
+            assert run["state"] == ("failure" if code else "success")
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
 @pytest.fixture(scope="module")
-def ordinary(tmp_path_factory, bare_path) -> Iterator[NativeStack]:
-    """A stack of its own with that project, and Dagster up."""
-    folder = (tmp_path_factory.mktemp("ordinary") / "switchyard").resolve()
-    copy_checkout(ROOT, folder)
-    shutil.rmtree(folder / "dbt_project")
-    shutil.copytree(ROOT / "tests" / "projects" / "ordinary", folder / "dbt_project")
-    stack = NativeStack(folder, PATH=bare_path)
+def ordinary(stack, reference) -> Iterator[NativeStack]:
+    """The stack with that project in the shop's place, and Dagster up."""
+    away = stack.folder / "shop"
+    stack.invoke("down")
+    stack.dbt.rename(away)
     try:
+        shutil.copytree(ROOT / "tests" / "projects" / "ordinary", stack.dbt)
         stack.invoke("up", "--orch", "dagster")
         yield stack
     finally:
-        stack.remove()
+        stack.invoke("down", "--force")
+        shutil.rmtree(stack.dbt)
+        away.rename(stack.dbt)
+    stack.on("dagster")
+    for schema in stack.sql("select nspname from pg_namespace where nspname like 'analytics%'").split():
+        stack.invoke("sql", f"drop schema {schema} cascade")
+    assert stack.hashes() == reference
 
 
 def broken(stack: NativeStack, variant: str) -> ExitStack:
@@ -124,20 +146,3 @@ def test_the_variants_break_what_they_mean_to(expected) -> None:
     assert [code for code, _ in expected.values()] == [0, 1, 1, 1, 2]
     operations = [unique_id for unique_id in expected["whole"][1] if unique_id.startswith("operation.")]
     assert len(operations) == 2
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
-def test_the_shop_too(stack, reference, tmp_path, text) -> None:
-    stack.on("dagster")
-    stack.invoke("run")
-    path = "models/marts/fct_daily_sales.sql"
-    with stack.edited(path, text or (stack.dbt / path).read_text()):
-        code, nodes = plain_dbt(stack, tmp_path, "build")
-        for name in ORCHESTRATORS:
-            stack.on(name)
-            run = runs.record(stack)
-            assert runs.outcome(run["nodes"]) == runs.outcome(nodes), name
-            assert run["state"] == ("failure" if code else "success")
-    stack.invoke("run")
-    assert stack.hashes() == reference
