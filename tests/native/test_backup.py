@@ -16,6 +16,8 @@ from .conftest import NativeStack, removed
 
 OWNERS = "select distinct pg_get_userbyid(relowner) from pg_class c join pg_namespace n on n.oid = relnamespace where nspname = 'marts'"
 SCHEMAS = "select string_agg(nspname, ' ' order by nspname) from pg_namespace where nspowner = 'dbt'::regrole"
+ROOM = "room " * 30
+HONEST = f"COMMENT ON SCHEMA marts IS '{ROOM}';".encode()
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,16 @@ def dump(stack, reference, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("dumps") / "reference.dump"
     stack.invoke("backup", "--file", str(file))
     return file
+
+
+@pytest.fixture(scope="module")
+def roomy(stack, dump) -> bytes:
+    """A backup with a statement in whose place another one fits."""
+    stack.invoke("sql", f"comment on schema marts is '{ROOM}'")
+    file = dump.with_name("roomy.dump")
+    stack.invoke("backup", "--file", str(file))
+    assert HONEST in file.read_bytes()
+    return file.read_bytes()
 
 
 @contextmanager
@@ -186,15 +198,9 @@ def test_a_killed_backup_leaves_nothing_that_looks_like_one(stack, dump, tmp_pat
         pytest.param("\n\\connect - postgres\n", id="another session"),
     ],
 )
-def test_a_hostile_file_can_do_no_more_than_a_model(stack, reference, dump, tmp_path, statement) -> None:
-    room = "room " * 30
-    stack.invoke("sql", f"comment on schema marts is '{room}'")
+def test_a_hostile_file_can_do_no_more_than_a_model(stack, reference, roomy, tmp_path, statement) -> None:
     file = tmp_path / "hostile.dump"
-    stack.invoke("backup", "--file", str(file))
-    honest = f"COMMENT ON SCHEMA marts IS '{room}';".encode()
-    content = file.read_bytes()
-    assert honest in content
-    file.write_bytes(content.replace(honest, statement.encode().ljust(len(honest))))
+    file.write_bytes(roomy.replace(HONEST, statement.encode().ljust(len(HONEST))))
     assert "the data is as it was" in stack.invoke("restore", "--yes", str(file), code=18).stderr
     assert stack.hashes() == reference
     assert stack.sql("select rolsuper from pg_roles where rolname = 'dbt'") == "f"
