@@ -44,21 +44,6 @@ def in_volume(script: str) -> str:
     return subprocess.check_output([*argv, f"{PROJECT}-postgres:local", "-c", script], text=True).strip()
 
 
-def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container(stack) -> None:
-    stack.invoke("down")
-    name, port = f"{PROJECT}-stranger", stack.ports["DAGSTER_PORT"]
-    stranger = ["docker", "run", "--rm", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8000"]
-    subprocess.check_output([*stranger, "--entrypoint", "sleep", python_image(), "300"])
-    try:
-        up, doctor = stack.invoke("up", "--orch", "dagster", code=9).stderr, stack.invoke("doctor", code=9).stdout
-    finally:
-        subprocess.check_output(["docker", "rm", "--force", name])
-    for said in (up, doctor):
-        assert f"Port {port} (DAGSTER_PORT) is in use" in said
-        assert f"The container {name} publishes it" in said
-    assert stack.status()["services"] == []
-
-
 def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> None:
     """Without a name or a port in its environment, and this stack having those of `.env.example`."""
     stack.on("dagster")
@@ -130,28 +115,6 @@ def test_images_of_another_checkout_are_left_alone(stack, root, tmp_path) -> Non
             assert f"{folders['first']} has its containers, its data or its images" in stacks["second"].invoke(*words, code=5).stderr
     finally:
         assert f"Deleted {project}-dagster:local" in stacks["first"].invoke("clean", "--images", "--yes").stdout
-
-
-def test_compose_typed_by_hand_changes_nothing_and_starts_no_second_orchestrator(stack) -> None:
-    stack.on("dagster")
-    before = {service["name"]: service["id"] for service in stack.status()["services"]}
-
-    def typed(name: str) -> subprocess.CompletedProcess[str]:
-        argv = ["docker", "compose", "-f", f"compose/docker-compose-{name}.yaml", "up", "--detach", "--no-build"]
-        env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
-        return subprocess.run(argv, cwd=stack.folder, env=env, capture_output=True, text=True)
-
-    again = typed("dagster")
-    assert again.returncode == 0, again.stderr
-    assert {service["name"]: service["id"] for service in stack.status()["services"]} == before
-    second = typed("prefect")
-    assert second.returncode
-    assert f"{PROJECT}-orchestrator" in second.stderr
-    assert stack.orchestrators() == {"dagster"}
-    assert stack.status()["orchestrator"] == "dagster"
-    stack.invoke("switch", "prefect")
-    assert stack.orchestrators() == {"prefect"}
-    assert {service["state"] for service in stack.status()["services"]} == {"running"}
 
 
 @pytest.mark.long
@@ -298,6 +261,21 @@ def test_containers_of_an_orchestrator_without_a_file_are_reported(stack) -> Non
     assert stack.status()["services"] == []
 
 
+def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container(stack) -> None:
+    stack.invoke("down")
+    name, port = f"{PROJECT}-stranger", stack.ports["DAGSTER_PORT"]
+    stranger = ["docker", "run", "--rm", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8000"]
+    subprocess.check_output([*stranger, "--entrypoint", "sleep", python_image(), "300"])
+    try:
+        up, doctor = stack.invoke("up", "--orch", "dagster", code=9).stderr, stack.invoke("doctor", code=9).stdout
+    finally:
+        subprocess.check_output(["docker", "rm", "--force", name])
+    for said in (up, doctor):
+        assert f"Port {port} (DAGSTER_PORT) is in use" in said
+        assert f"The container {name} publishes it" in said
+    assert stack.status()["services"] == []
+
+
 @pytest.mark.parametrize(
     "password",
     mostly_long(
@@ -352,3 +330,26 @@ def test_an_engine_that_is_not_permitted_is_reported(tmp_path) -> None:
         done = subprocess.run(argv, capture_output=True, text=True, cwd="/", env={**os.environ, "HOME": "/"}, **account)
     assert done.returncode
     assert "not permitted" in checks.no_answer(done.stderr).what
+
+
+# The last, for the test of a switch from Prefect that follows in test_switch.py.
+def test_compose_typed_by_hand_changes_nothing_and_starts_no_second_orchestrator(stack) -> None:
+    stack.on("dagster")
+    before = {service["name"]: service["id"] for service in stack.status()["services"]}
+
+    def typed(name: str) -> subprocess.CompletedProcess[str]:
+        argv = ["docker", "compose", "-f", f"compose/docker-compose-{name}.yaml", "up", "--detach", "--no-build"]
+        env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
+        return subprocess.run(argv, cwd=stack.folder, env=env, capture_output=True, text=True)
+
+    again = typed("dagster")
+    assert again.returncode == 0, again.stderr
+    assert {service["name"]: service["id"] for service in stack.status()["services"]} == before
+    second = typed("prefect")
+    assert second.returncode
+    assert f"{PROJECT}-orchestrator" in second.stderr
+    assert stack.orchestrators() == {"dagster"}
+    assert stack.status()["orchestrator"] == "dagster"
+    stack.invoke("switch", "prefect")
+    assert stack.orchestrators() == {"prefect"}
+    assert {service["state"] for service in stack.status()["services"]} == {"running"}
