@@ -7,6 +7,7 @@ import pytest
 from rundbt.jobs import DEFAULT
 
 from ..stacks import DAGSTER, mostly_long
+from .conftest import PROJECT
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
 # Of a model from which nothing is built: what is built from one whose test fails is skipped.
@@ -17,6 +18,12 @@ NEW_MODEL = "select count(*) as orders from {{ ref('fct_orders') }}\n"
 def clean(stack) -> bool:
     """Whether git sees nothing new in the checkout."""
     return subprocess.check_output(["git", "status", "--porcelain"], cwd=stack.folder, text=True) == ""
+
+
+def image_id(orchestrator: str) -> str:
+    """The id of the orchestrator's image."""
+    argv = ["docker", "image", "inspect", "--format", "{{.Id}}", f"{PROJECT}-{orchestrator}:local"]
+    return subprocess.check_output(argv, text=True)
 
 
 @pytest.mark.parametrize("job", mostly_long(DEFAULT, "daily"))
@@ -58,15 +65,12 @@ def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orch
 
 @pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
 def test_a_model_added_on_the_host_runs_without_a_rebuild(stack, orchestrator) -> None:
-    image = stack.container("postgres")["Image"], subprocess.check_output(["docker", "images", "-q", f"switchyard-test-{orchestrator}"])
+    images = stack.ours("ps", "{{.ID}} {{.Image}}"), image_id(orchestrator)
     with stack.edited("models/intermediate/order_count.sql", NEW_MODEL):
         out = stack.invoke("run", "--select", "order_count").stdout
     assert any(line.split()[:3] == ["success", "model", "order_count"] for line in out.splitlines())
     assert stack.sql("select orders = (select count(*) from marts.fct_orders) from intermediate.order_count") == "t"
-    assert image == (
-        stack.container("postgres")["Image"],
-        subprocess.check_output(["docker", "images", "-q", f"switchyard-test-{orchestrator}"]),
-    )
+    assert (stack.ours("ps", "{{.ID}} {{.Image}}"), image_id(orchestrator)) == images
     stack.invoke("sql", "drop view if exists intermediate.order_count", code=None)
 
 
