@@ -14,7 +14,10 @@ from .interruptions import ended, typed
 from .stacks import ROOT, Stack, slow_model, wait_until
 
 SLOW_MODEL = slow_model(120, ["last"])
-SLOW = "select count(*) from pg_stat_activity where query like '%pg_sleep({})%' and state = 'active' and pid <> pg_backend_pid()"
+SLOW = (
+    "select count(*) from pg_stat_activity where usename = 'dbt' and query like '%pg_sleep({})%' and state = 'active'"
+    " and pid <> pg_backend_pid()"
+)
 SLOW_QUERIES = SLOW.format(120)
 DBT_SESSIONS = "select count(*) from pg_stat_activity where application_name = 'dbt'"
 
@@ -82,10 +85,10 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         ) as command,
     ):  # fmt: skip
         try:
-            wait_until(lambda: command.poll() is not None or stack.sql(SLOW_QUERIES) == "1", 120)
+            wait_until(lambda: command.poll() is not None or stack.ask(SLOW_QUERIES) == "1", 120)
             (run,) = ask_runs(stack, "active_runs")
             canceled = ask_runs(stack, "cancel_runs")
-            wait_until(lambda: stack.sql(DBT_SESSIONS) == "0")
+            wait_until(lambda: stack.ask(DBT_SESSIONS) == "0")
             assert ask_runs(stack, "active_runs") == []
             said, _ = command.communicate(timeout=30)
         finally:
@@ -129,12 +132,12 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
     stack.on(name)
     with stack.edited("models/slow.sql", slow_model(8, ["last"])):
         first = typed(stack, "run")
-        wait_until(lambda: first.poll() is not None or stack.sql(SLOW.format(8)) == "1", 120)
+        wait_until(lambda: first.poll() is not None or stack.ask(SLOW.format(8)) == "1", 120)
         (running,) = ask_runs(stack, "active_runs")
         second = typed(stack, "run", "--job", "full_refresh")
         most = 0
         while any(command.poll() is None for command in (first, second)):
-            most = max(most, int(stack.sql(SLOW.format(8))))
+            most = max(most, int(stack.ask(SLOW.format(8))))
             time.sleep(0.5)  # each look is a command
         ends = [ended(command) for command in (first, second)]
     assert [code for code, _ in ends] == [0, 0]
@@ -150,7 +153,7 @@ def edits_at_any_time(stack: Stack, name: str, reference: dict[str, tuple[int, s
     model = "models/edited.sql"
     with stack.edited("models/slow.sql", slow_model(4, ["last"])), stack.edited(model, "select 1 as version\n"):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(SLOW.format(4)) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(SLOW.format(4)) == "1", 120)
         (stack.dbt / model).write_text("select 2 as version\n")
         assert ended(run)[0] == 0
         for version in ("3", "4"):
@@ -233,12 +236,12 @@ def interrupted_command(stack: Stack, name: str, reference: dict[str, tuple[int,
     stack.on(name)
     with stack.edited("models/slow.sql", SLOW_MODEL):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(SLOW_QUERIES) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(SLOW_QUERIES) == "1", 120)
         run.send_signal(number)
         code, out = ended(run)
         (active,) = ask_runs(stack, "active_runs")
         canceled = stack.invoke("run", "--cancel").stdout
-        wait_until(lambda: stack.sql(DBT_SESSIONS) == "0")
+        wait_until(lambda: stack.ask(DBT_SESSIONS) == "0")
     assert code == 130
     assert f"Interrupted. The run continues: {active['url']}" in out
     assert "invoke run --cancel" in out

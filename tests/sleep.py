@@ -32,7 +32,7 @@ def in_a_run(stack: Stack, reference: object, name: str, last: Sequence[str]) ->
     stack.on(name)
     with stack.edited("models/slow.sql", slow_model(15, last)):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(SLOW.format(15)) == "1", 300)
+        wait_until(lambda: run.poll() is not None or stack.ask(SLOW.format(15)) == "1", 300)
         sleep(stack)
         code, out = ended(run)
     assert code in (0, 1), out

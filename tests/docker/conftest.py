@@ -48,6 +48,12 @@ class DockerStack(Stack):
         """Whose containers run at this moment."""
         return set(self.ours("ps", '{{.Label "switchyard.orchestrator"}}')) - {""}
 
+    def ask(self, query: str) -> str:
+        """What PostgreSQL answers its superuser: a question that is put again and again need not be a command of Invoke's each time."""
+        name = f"{self.env['COMPOSE_PROJECT_NAME']}-postgres-1"
+        argv = ["docker", "exec", "--user", "postgres", name, "psql", "-XAtqU", "postgres", "-d", "airflow", "-c", query]
+        return subprocess.check_output(argv, text=True).strip()
+
     def leftovers(self) -> list[str]:
         """Every container and network of the stack."""
         return self.ours("ps", "{{.Names}}", "--all") + self.ours("network ls", "{{.Name}}")

@@ -55,6 +55,10 @@ class NativeStack(Stack):
                     found.add(Path(process.cwd()).relative_to(home).parts[0])
         return found - {"postgres"}
 
+    def ask(self, query: str) -> str:
+        """What PostgreSQL answers its superuser: a question that is put again and again need not be a command of Invoke's each time."""
+        return ask_as(self, "postgres", "airflow", query)
+
     def leftovers(self) -> list[psutil.Process]:
         """Every process of the stack."""
         return self.processes()

@@ -85,7 +85,7 @@ def test_freshness_that_fails_sends_one_message(stack, receiver) -> None:
 def test_a_cancelled_run_sends_nothing(stack, receiver) -> None:
     with stack.edited("models/slow.sql", runs.SLOW_MODEL):
         command = typed(stack, "run")
-        wait_until(lambda: command.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
+        wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
         stack.invoke("run", "--cancel")
         assert ended(command)[0] != 0
     with stack.edited("models/last.sql", BROKEN_MODEL):

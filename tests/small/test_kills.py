@@ -43,7 +43,7 @@ def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) 
     stack.on(name)
     with stack.edited("models/slow.sql", slow_model(SECONDS, ["last"])):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(SLOW) == "1", 120)
         assert run.poll() is None
         find(stack, name, victim).kill()
         watch(stack, SECONDS)  # what was being built at the time would end in this
@@ -51,8 +51,8 @@ def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) 
         watch(stack, 150, until=lambda: run.poll() is not None)  # Airflow by itself would leave a killed scheduler's tasks alone for 300 s
         assert run.poll() is not None, "the run neither ended nor went on"
         code, out = ended(run)
-        wait_until(lambda: runs.ask_runs(stack, "active_runs") == [] or int(stack.sql(SLOW)) > 1, 150)
-        assert int(stack.sql(SLOW)) <= 1
+        wait_until(lambda: runs.ask_runs(stack, "active_runs") == [] or int(stack.ask(SLOW)) > 1, 150)
+        assert int(stack.ask(SLOW)) <= 1
     # 10: the service that `invoke run` asks is the one that was killed.
     assert code in (0, 1, 10), out
     if code == 1:
@@ -86,7 +86,7 @@ def watch(stack, seconds: float, until: Callable[[], bool] = lambda: False) -> N
     """See for so long, or until something is, that no two dbt are at work."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not until():
-        assert int(stack.sql(SLOW)) <= 1
+        assert int(stack.ask(SLOW)) <= 1
         time.sleep(0.5)  # each look is a command
 
 

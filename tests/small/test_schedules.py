@@ -41,7 +41,7 @@ def test_schedules_that_fall_due_together_take_turns(stack, reference, name) -> 
         deadline = time.monotonic() + 300
         while not ended >= {"daily", "full_refresh"}:
             assert time.monotonic() < deadline, (began, ended)
-            most = max(most, int(stack.sql(runs.SLOW.format(SECONDS))))
+            most = max(most, int(stack.ask(runs.SLOW.format(SECONDS))))
             assert most <= 1
             running = {run["job"] for run in runs.ask_runs(stack, "active_runs") if run["state"] in ("running", "started")}
             assert len(running) <= 1 or name == "airflow", running  # where a run is running while its first task waits for the pool
