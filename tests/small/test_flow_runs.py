@@ -56,11 +56,11 @@ def test_a_cancelled_flow_run_leaves_no_query_and_runs_again_as_a_whole(stack, r
     slow = "models/slow.sql"
     with stack.edited(slow, runs.SLOW_MODEL):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
         cancelled = page.newest()
-        page.ask("POST", f"flow_runs/{cancelled}/set_state", {"state": {"type": "CANCELLING"}})
+        assert [one["run_id"] for one in runs.ask_runs(stack, "cancel_runs")] == [cancelled]
         code, out = ended(run)
-        assert (code, stack.sql(runs.DBT_SESSIONS)) == (1, "0")
+        assert (code, stack.ask(runs.DBT_SESSIONS)) == (1, "0")
         assert "daily ended with canceled on" in out
         assert "success  model     last" in out
         assert page.ask("GET", f"flow_runs/{cancelled}")["state_type"] == "CANCELLED"
@@ -71,3 +71,7 @@ def test_a_cancelled_flow_run_leaves_no_query_and_runs_again_as_a_whole(stack, r
     assert {"model.small.slow", "model.small.last"} <= {node["unique_id"] for node in again["nodes"]}
     stack.invoke("sql", "drop view slow")
     assert stack.hashes() == reference
+
+
+def test_two_runs_of_prefect_take_turns(stack, reference) -> None:
+    runs.two_runs_take_turns(stack, "prefect", reference)

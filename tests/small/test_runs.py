@@ -24,12 +24,14 @@ def name(request) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "airflow", "prefect"), indirect=True, scope="module")
+@pytest.mark.long  # test_airflow.py has Airflow's, and test_flow_runs.py one of Prefect, every day
+@pytest.mark.parametrize("name", ["dagster", "prefect"], indirect=True, scope="module")
 def test_a_run_is_shown_and_canceled(stack, reference, name) -> None:
     runs.canceled_run(stack, name, reference)
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "prefect"), indirect=True, scope="module")  # test_schedules.py has Dagster's
+@pytest.mark.long  # test_flow_runs.py has Prefect's every day, and test_schedules.py has Dagster's
+@pytest.mark.parametrize("name", ["dagster", "airflow"], indirect=True, scope="module")
 def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 
@@ -95,7 +97,7 @@ def test_a_command_in_a_scripts_background_can_be_stopped(stack, reference) -> N
         run = subprocess.Popen(
             ["sh", "-c", script], cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW.format(10)) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(10)) == "1", 120)
         run.terminate()
         code, out = ended(run)
         assert (code, "The run continues" in out) == (130, True)
@@ -118,7 +120,7 @@ def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
     stack.on("dagster")
     with stack.edited("models/slow.sql", slow_model(10, ["last"])):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.sql(runs.SLOW.format(10)) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(10)) == "1", 120)
         before = stack.status()["services"]
         for command in (["up", "--orch", "dagster"], ["switch", "dagster"]):  # with a variable that each of its processes gets
             assert "A run is in progress: daily" in stack.invoke(*command, RETENTION_DAYS="29").stdout
@@ -196,7 +198,7 @@ def test_a_second_interrupt_on_a_terminal_cancels_the_run(stack, reference) -> N
         ours, theirs = pty.openpty()
         command = typed(stack, "run", stdin=theirs)
         try:
-            wait_until(lambda: command.poll() is not None or stack.sql(runs.SLOW_QUERIES) == "1", 120)
+            wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
             command.send_signal(signal.SIGINT)
             said = ""
             while "Ctrl-C again" not in said:
