@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -98,7 +99,7 @@ class NativeStack(Stack):
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):  # it has ended since
                 sockets += process.net_connections()
-        addresses = [ip_address(socket.laddr.ip) for socket in sockets if socket.status == psutil.CONN_LISTEN]
+        addresses = [ip_address(one.laddr.ip) for one in sockets if one.status == psutil.CONN_LISTEN]
         assert len(addresses) >= 2
         found = [str(address) for address in addresses if not (getattr(address, "ipv4_mapped", None) or address).is_loopback]
         places = {folder: list((base / "native" / folder).rglob("*")) for folder in ("data", "run", "logs")}
@@ -133,6 +134,18 @@ def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int =
     done = subprocess.run(argv, env={**stack.env, "PGPASSWORD": secret}, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done.stdout.strip()
+
+
+def warm_dbt_answers(folder: Path) -> bool:
+    """Whether a warm dbt takes requests at its socket in ``folder``; the file alone may be one that has ended, or not begun to listen."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        place = os.open(folder, os.O_PATH)
+        try:
+            client.connect(f"/proc/self/fd/{place}/warm.sock")  # the folder's own path may be longer than a socket's can be
+            return True
+        finally:
+            os.close(place)
+    return False
 
 
 @contextmanager

@@ -8,15 +8,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from rundbt import warm
 
-from ..stacks import command_line, wait_until
+from ..stacks import command_line, mostly_long, wait_until
+from .conftest import warm_dbt_answers
 
-SLEEPING = "select count(*) from pg_stat_activity where query like '%pg_sleep(119)%' and state = 'active' and pid <> pg_backend_pid()"
+SLEEPING = "select count(*) from pg_stat_activity where usename = 'dbt' and query like '%pg_sleep(119)%' and state = 'active'"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm dbt on Linux only")
 
@@ -31,9 +33,9 @@ def environ(stack) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def server(stack, environ) -> psutil.Process:
     """The process that has dbt in memory."""
-    children = stack.root("dagster-code").children
-    wait_until(lambda: (stack.folder / ".stack/native/environments/dagster/target/warm.sock").exists(), 60)
-    return next(child for child in children() if "--serve" in command_line(child))
+    wait_until(lambda: warm_dbt_answers(Path(environ["SWITCHYARD_TARGET_PATH"])), 60)
+    (found,) = [child for child in stack.root("dagster-code").children() if "--serve" in command_line(child)]
+    return found
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def said(dbt: subprocess.Popen[str]) -> tuple[str, str, int]:
 
 def test_a_dbt_ends_with_its_caller(stack, typed, server) -> None:
     caller = typed("show", "--inline", "select pg_sleep(119)")
-    wait_until(lambda: caller.poll() is not None or stack.sql(SLEEPING) == "1", 120)
+    wait_until(lambda: caller.poll() is not None or stack.ask(SLEEPING) == "1", 120)
     (dbt,) = [child for child in server.children() if command_line(child) == server.cmdline()]
     caller.kill()
     wait_until(lambda: not dbt.is_running(), 30)
@@ -122,9 +124,9 @@ def test_a_dbt_ends_with_its_server(stack, typed, server, environ, tmp_path) -> 
     own = {**environ, "SWITCHYARD_TARGET_PATH": str(target)}
     parent = psutil.Popen([sys.executable, "-m", "rundbt.warm", "sleep", "600"], env=own, cwd=tmp_path)
     try:
-        wait_until(lambda: (target / "warm.sock").exists(), 60)
+        wait_until(lambda: warm_dbt_answers(target), 60)
         caller = typed("show", "--inline", "select pg_sleep(119)", SWITCHYARD_TARGET_PATH=str(target))
-        wait_until(lambda: caller.poll() is not None or stack.sql(SLEEPING) == "1", 120)
+        wait_until(lambda: caller.poll() is not None or stack.ask(SLEEPING) == "1", 120)
         (warm,) = parent.children()
         (dbt,) = [child for child in warm.children() if command_line(child) == warm.cmdline()]
         warm.kill()
@@ -155,16 +157,17 @@ def test_silent_callers_hold_up_nobody(typed, server, environ) -> None:
         os.close(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+# All are passed on in the same way.
+@pytest.mark.parametrize("number", mostly_long([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], signal.SIGINT, signal.SIGTERM))
 def test_a_signal_ends_it_as_it_ends_dbt(stack, typed, server, environ, number) -> None:
     codes = []
     for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}):
         caller = typed("show", "--inline", "select pg_sleep(119)", **other)
-        wait_until(lambda caller=caller: caller.poll() is not None or stack.sql(SLEEPING) == "1", 120)
+        wait_until(lambda caller=caller: caller.poll() is not None or stack.ask(SLEEPING) == "1", 120)
         caller.send_signal(number)
         caller.communicate(timeout=60)
         codes.append(caller.returncode)
-        wait_until(lambda: stack.sql(SLEEPING) == "0", 60)
+        wait_until(lambda: stack.ask(SLEEPING) == "0", 60)
     assert codes[0] == codes[1]
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from ..stacks import wait_until
+from .conftest import warm_dbt_answers
 
 STEPS = int(os.environ.get("WARM_STEPS", "7"))
 SEED = int(os.environ.get("WARM_SEED", "0")) or random.randrange(1, 10**6)
@@ -184,7 +185,7 @@ class Pair:
             self.parent = subprocess.Popen(
                 [sys.executable, "-m", "rundbt.warm", "sleep", "3600"], env=self.env("warm"), stdout=log, stderr=log, cwd=folder
             )
-        wait_until(lambda: (folder / "warm" / "warm.sock").exists(), 60)
+        wait_until(lambda: warm_dbt_answers(folder / "warm"), 60)
 
     def env(self, name: str) -> dict[str, str]:
         folders = ("DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "SWITCHYARD_SOURCE_PATH")
