@@ -7,7 +7,9 @@ import threading
 
 import psutil
 import pytest
+from invoke.context import Context
 
+import tasks
 from switchyard import lock, runner
 from switchyard.errors import Locked
 from switchyard.runner import Runner
@@ -74,6 +76,21 @@ Path({str(done)!r}).touch()
         process.kill()
     go_on.touch()
     wait_until(done.exists)
+
+
+def test_a_task_that_changes_the_stack_has_the_lock_from_before_it_looks(tmp_path, monkeypatch) -> None:
+    looks = []
+
+    def look(*_: object) -> None:
+        with pytest.raises(Locked), lock.held(tmp_path, "down", seconds=0):
+            pass
+        looks.append("locked")
+
+    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(tasks, "runtime_of", look)
+    with tasks.changing(Context(), "up"):
+        look()
+    assert looks == ["locked"] * 2
 
 
 def test_who_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, root) -> None:

@@ -2,13 +2,14 @@
 
 import http.server
 import json
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rundbt import api, results
+from rundbt import api, jobs, results
 from switchyard import pipeline, settings
 from switchyard.errors import ApiUnusable, BadUsage, RunFailed
 from switchyard.runner import Result
@@ -76,6 +77,14 @@ def test_a_failed_run_names_the_node_and_its_error() -> None:
         pipeline.conclude(run, "Airflow", Path())
     assert 'model dim_customers: column "nope" does not exist' in str(caught.value)
     assert caught.value.code == 1
+
+
+def test_a_canceled_run_is_no_success_and_what_was_cut_off_in_it_is_not_why() -> None:
+    for node in (NODE, BROKEN):
+        run = pipeline.follow("daily", stream(events(node, state="canceled"), code=1), lambda _: None)
+        with pytest.raises(RunFailed, match="daily ended with canceled on Prefect") as caught:
+            pipeline.conclude(run, "Prefect", Path())
+        assert (caught.value.code, caught.value.why) == (1, "")
 
 
 def test_a_run_that_fails_before_any_node_shows_why() -> None:
@@ -149,6 +158,19 @@ def test_a_record_of_a_failed_test() -> None:
     assert results.failures([record]) == [record]
 
 
+@pytest.mark.parametrize(
+    ("status", "failed", "again"),
+    [
+        *((status, True, True) for status in ("error", "fail", "runtime error", "partial success")),
+        ("skipped", False, True),
+        *((status, False, False) for status in ("success", "pass", "warn", "no-op")),
+    ],
+)
+def test_what_fails_a_run_and_what_a_rerun_does_again_is_what_dbt_says(status, failed, again) -> None:
+    record = results.node_record({"unique_id": "source.shop.raw.orders", "status": status})
+    assert (bool(results.failures([record])), bool(results.left([record]))) == (failed, again)
+
+
 def test_a_view_has_no_row_count() -> None:
     assert (
         results.node_record({"unique_id": "model.shop.v", "status": "success", "adapter_response": {"rows_affected": -1}})["rows"] is None
@@ -158,6 +180,27 @@ def test_a_view_has_no_row_count() -> None:
 def test_colour_codes_are_taken_out_of_messages() -> None:
     record = results.node_record({"unique_id": "unit_test.shop.m.t", "status": "fail", "message": "\x1b[31mactual\x1b[0m differs"})
     assert record["message"] == "actual differs"
+
+
+@pytest.mark.parametrize(
+    ("words", "good", "code"),
+    [
+        (["daily"], True, 0),
+        (["daily"], False, 1),
+        (["--failed"], False, 1),
+        (["dayly"], True, 2),
+        (["--active"], True, 3),
+    ],
+)
+def test_a_run_ends_with_the_code_of_the_line_protocol(root, monkeypatch, words, good, code) -> None:
+    def unreachable() -> list[dict]:
+        raise api.ApiError("no answer")
+
+    monkeypatch.setattr(sys, "argv", ["run_job.py", *words])
+    monkeypatch.setattr(jobs, "load", lambda: jobs.read(root / "dbt_project"))
+    with pytest.raises(SystemExit) as caught:
+        api.main(lambda job, options: good, lambda: good, unreachable, unreachable)
+    assert caught.value.code == code
 
 
 def test_a_rerun_has_the_name_of_the_run_that_it_repeats(capsys) -> None:

@@ -1,0 +1,108 @@
+"""What other programs are asked for by a start, a backup and a restore."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from switchyard import backups, orchestrators, settings
+from switchyard.runner import Result, Runner
+from switchyard.runtimes.docker.runtime import Docker
+from switchyard.runtimes.native.runtime import Native
+from switchyard.runtimes.runtime import Runtime
+from switchyard.settings import Settings
+
+POSTGRES = "0\tp-postgres-1\tpostgres\t\t\trunning\tUp 1 second (healthy)\t"
+
+
+@dataclass(frozen=True)
+class Noting(Runner):
+    """Runs nothing: a PostgreSQL is up that has one schema, and no other container.
+
+    Attributes:
+        commands: what it was asked to run, in order.
+    """
+
+    commands: list[list[str]] = field(default_factory=list)
+
+    def ask(self, argv: Sequence[str], env: Mapping[str, str] | None = None, seconds: float | None = None) -> Result:
+        self.commands.append(list(argv))
+        if "ps" in argv:
+            return Result(0, POSTGRES)
+        return Result(0, "marts" if "pg_namespace" in argv[-1] else "")
+
+    def change(self, argv: Sequence[str], *_: object, **__: object) -> Result:
+        self.commands.append(list(argv))
+        return Result(0)
+
+    transfer = follow = change
+
+    def hand_over(self, argv: Sequence[str], *_: object, **__: object) -> int:
+        return self.change(argv).code
+
+    def running(self, program: str) -> list[list[str]]:
+        """The commands that run a program."""
+        return [argv for argv in self.commands if any(Path(word).stem == program for word in argv)]
+
+
+@pytest.fixture
+def checkout(tmp_path, root) -> Settings:
+    """The settings of a checkout that has its secrets."""
+    shutil.copy(root / ".env.example", tmp_path)
+    for name in ("compose", "docker"):
+        shutil.copytree(root / name, tmp_path / name)
+    return settings.load(tmp_path, {"DBT_PROJECT": str(root / "dbt_project")})[0]
+
+
+@pytest.fixture(params=[Docker, Native], ids=["docker", "native"])
+def runtime(request, checkout, tmp_path, monkeypatch) -> Runtime:
+    """A runtime whose PostgreSQL is up, over a runner that only notes."""
+    made = request.param(checkout, orchestrators.load_all(checkout.root), Noting({}), {})
+    monkeypatch.setattr(made.data, "exists", lambda: True)
+    if isinstance(made, Native):
+        made.postgres.data = tmp_path
+        (tmp_path / "postmaster.opts").touch()
+        monkeypatch.setattr(made.postgres, "server", psutil.Process)
+    return made
+
+
+def start_save_and_restore(runtime: Runtime, folder: Path) -> Noting:
+    """As `invoke up`, `backup`, `restore` and `sql`; returns what was run for it."""
+    (folder / "of-before.dump").write_bytes(b"PGDMP\x01\x0f")
+    runtime.start_postgres(1, lambda line: None)
+    backups.backup(runtime, str(folder / "new.dump"))
+    backups.restore(runtime, str(folder / "of-before.dump"), yes=True)
+    runtime.sql("select 1", tty=False)
+    assert isinstance(runtime.runner, Noting)
+    return runtime.runner
+
+
+def test_no_password_is_in_a_command_line_which_others_can_read(runtime, tmp_path) -> None:
+    runner = start_save_and_restore(runtime, tmp_path)
+    passwords = {key: value for key, value in runtime.settings.values.items() if key.endswith("PASSWORD")}
+    assert {"POSTGRES_PASSWORD", "DBT_PASSWORD"} < passwords.keys()
+    assert all(runner.running(program) for program in ("psql", "pg_dump", "pg_restore"))
+    assert not [key for key, value in passwords.items() if value in str(runner.commands)]
+
+
+def test_a_restore_is_one_transaction(runtime, tmp_path) -> None:
+    writes = [argv for argv in start_save_and_restore(runtime, tmp_path).running("pg_restore") if "--dbname" in argv]
+    assert len(writes) == 1
+    assert "--single-transaction" in writes[0]
+
+
+def test_a_baked_start_takes_the_projects_mount_away(checkout) -> None:
+    runner = Noting({})
+    known = orchestrators.load_all(checkout.root)
+    Docker(checkout, known, runner, {}).start(known["dagster"], baked=True, timeout=1, on_line=lambda line: None)
+    (start,) = runner.commands
+    mounted, taken_away = (Path(file).read_text() for flag, file in pairwise(start) if flag == "-f")
+    assert ":/opt/dbt/project:ro" in mounted
+    assert "volumes: !override" in taken_away
+    assert ":/opt/dbt/project:ro" not in taken_away
