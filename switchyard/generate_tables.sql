@@ -28,7 +28,7 @@ create table raw.raw_returns (
     id integer, order_item_id integer, quantity integer, reason text, refund_amount numeric(12, 2), returned_at timestamptz,
     _loaded_at timestamptz not null default now()
 );
--- While it is there, the seeds leave these tables as they are (dbt_project/macros/publish_seed.sql).
+-- What `invoke generate --days` continues.
 create table raw.generated (orders bigint, seed bigint, last_day date);
 
 copy raw.raw_products (id, sku, name, category, unit_price, unit_cost, updated_at) from stdin with (format csv, header);

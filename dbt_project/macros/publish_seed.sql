@@ -1,13 +1,21 @@
-{#- Shows a seed whose table has an alias (seeds/raw/_seeds.yml) under the seed's own name, as a view: this is
-    what the sources read. `invoke generate` makes tables of these names. They are left alone as long as there is
-    a table raw.generated. -#}
+{#- Shows a seed whose table has an alias (seeds/raw/_seeds.yml) under the
+    seed's own name, as a view: this is what the sources read. Whatever else has
+    that name, such as a table of a loader's or of `invoke generate`, stays as
+    it is, and is what the sources read instead. -#}
 {% macro publish_seed() -%}
-    {%- set generated = adapter.get_relation(this.database, this.schema, 'generated') -%}
-    {%- if this.identifier != model.name and not generated -%}
-        {%- set before = adapter.get_relation(this.database, this.schema, model.name) -%}
-        {%- if before and not before.is_view -%}
-            {%- do adapter.drop_relation(before) -%}
+    {%- if this.identifier != model.name -%}
+        {%- set view = this.incorporate(path={'identifier': model.name}) -%}
+        {%- set found = adapter.get_relation(
+            view.database, view.schema, view.identifier
+        ) -%}
+        {%- if not found -%}
+            create view {{ view }} as select * from {{ this }}
+        {%- elif not found.is_view -%}
+            {%- do log(
+                found.render() ~ " is a " ~ found.type ~ ", and stays as it is: "
+                ~ "the models read it, and not the seed " ~ model.name ~ ".",
+                info=true
+            ) -%}
         {%- endif -%}
-        create or replace view {{ this.incorporate(path={'identifier': model.name}) }} as select * from {{ this }}
     {%- endif -%}
 {%- endmacro %}

@@ -46,7 +46,7 @@ def shop(stack, reference):
     assert stack.hashes() == reference
     stack.invoke("generate", "--orders", str(ORDERS), stdin="y\n")
     yield stack
-    stack.invoke("sql", "drop table raw.generated")
+    stack.invoke("sql", "drop schema raw cascade")
     stack.invoke("sql", "drop schema if exists floor cascade")
     stack.invoke("run", "--job", "full_refresh")
     assert stack.hashes() == reference
