@@ -8,21 +8,22 @@ create table floor.dim_products as
 select
     product_id, sku, product_name, category, unit_price, unit_cost,
     (unit_price - unit_cost)::numeric(12, 2) as unit_margin,
-    round((unit_price - unit_cost) / nullif(unit_price, 0), 4)::numeric(6, 4) as margin_rate,
+    round((unit_price - unit_cost) / nullif(unit_price, 0), 4)::numeric(14, 4) as margin_rate,
     updated_at
 from (
     select
         id as product_id, sku, trim(name) as product_name, lower(trim(category)) as category,
-        regexp_replace(unit_price, '[^0-9.-]', '', 'g')::numeric(12, 2) as unit_price, unit_cost,
-        updated_at at time zone 'UTC' as updated_at
+        nullif(regexp_replace(unit_price, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as unit_price, unit_cost,
+        coalesce(updated_at, _loaded_at) at time zone 'UTC' as updated_at
     from raw.raw_products
 ) as products;
 
 create table floor.fct_orders as
 with items as (
     select
-        order_id, count(*)::integer as line_count, sum(quantity)::integer as unit_count,
-        sum(quantity * unit_price) as gross_amount, sum(discount_amount) as discount_amount, sum(quantity * unit_cost) as cost,
+        order_id, count(*)::integer as line_count, sum(coalesce(quantity, 0))::integer as unit_count,
+        sum(coalesce(quantity * unit_price, 0)) as gross_amount, sum(coalesce(discount_amount, 0)) as discount_amount,
+        sum(coalesce(quantity * unit_cost, 0)) as cost,
         sum(extract(epoch from _loaded_at)) as loads
     from raw.raw_order_items
     group by order_id
@@ -33,7 +34,7 @@ payments as (
         max(paid_at) as tried_at, sum(extract(epoch from _loaded_at)) as loads
     from (
         select
-            order_id, paid_at, _loaded_at, regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) as amount,
+            order_id, paid_at, _loaded_at, nullif(regexp_replace(amount, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as amount,
             lower(trim(status)) = 'succeeded' as succeeded
         from raw.raw_payments
     ) as payments
@@ -49,32 +50,37 @@ returns as (
 ),
 orders as (
     select
-        id, customer_id, ordered_at, updated_at, replace(lower(trim(status)), 'canceled', 'cancelled') as order_status, loads
+        id, customer_id, coalesce(ordered_at, updated_at, _loaded_at) as ordered_at, updated_at, order_status, loads
     from (
         select
             *, sum(extract(epoch from _loaded_at)) over (partition by id) as loads,
             row_number() over (
                 partition by id
-                order by
-                    updated_at desc nulls last, _loaded_at desc, replace(lower(trim(status)), 'canceled', 'cancelled'), customer_id,
-                    ordered_at
+                order by updated_at desc nulls last, _loaded_at desc, order_status, customer_id, ordered_at
             ) as version
-        from raw.raw_orders
+        from (
+            select *, coalesce(replace(lower(trim(status)), 'canceled', 'cancelled'), 'unknown') as order_status from raw.raw_orders
+        ) as orders
     ) as versions
     where version = 1
 )
 select
-    orders.id as order_id, customer_id, (ordered_at at time zone 'UTC')::date as order_date, ordered_at at time zone 'UTC' as ordered_at,
-    order_status, order_status in ('shipped', 'completed', 'returned') as is_sale,
+    orders.id as order_id, customer_id, order_status,
     coalesce(line_count, 0) as line_count, coalesce(unit_count, 0) as unit_count,
     coalesce(gross_amount, 0)::numeric(12, 2) as gross_amount, coalesce(discount_amount, 0)::numeric(12, 2) as discount_amount,
     coalesce(gross_amount - discount_amount, 0)::numeric(12, 2) as revenue, coalesce(cost, 0)::numeric(12, 2) as cost,
-    coalesce(gross_amount - discount_amount - cost, 0)::numeric(12, 2) as margin, coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
+    coalesce(gross_amount - discount_amount - cost, 0)::numeric(12, 2) as margin,
+    coalesce(refund_amount, 0)::numeric(12, 2) as refund_amount,
     (coalesce(gross_amount - discount_amount, 0) - coalesce(refund_amount, 0))::numeric(12, 2) as net_revenue,
-    coalesce(paid, 0)::numeric(12, 2) as amount_paid, coalesce(paid, 0) = coalesce(gross_amount - discount_amount, 0) as is_fully_paid,
+    coalesce(paid, 0)::numeric(12, 2) as amount_paid,
     (paid_at at time zone 'UTC')::date - (ordered_at at time zone 'UTC')::date as days_to_pay,
-    greatest(updated_at, tried_at, returned_at) at time zone 'UTC' as last_activity_at,
-    (orders.loads + coalesce(items.loads, 0) + coalesce(payments.loads, 0) + coalesce(returns.loads, 0))::numeric(24, 6) as load_fingerprint
+    (
+        coalesce(orders.loads, 0) + coalesce(items.loads, 0) + coalesce(payments.loads, 0) + coalesce(returns.loads, 0)
+    )::numeric(24, 6) as load_fingerprint,
+    order_status in ('shipped', 'completed', 'returned') as is_sale,
+    coalesce(coalesce(paid, 0) = gross_amount - discount_amount, false) as is_fully_paid,
+    (ordered_at at time zone 'UTC')::date as order_date, ordered_at at time zone 'UTC' as ordered_at,
+    greatest(coalesce(updated_at, ordered_at), tried_at, returned_at) at time zone 'UTC' as last_activity_at
 from orders
 left join items on items.order_id = orders.id
 left join payments on payments.order_id = orders.id
@@ -99,9 +105,10 @@ group by order_date;
 create table floor.dim_customers as
 select
     id as customer_id, trim(first_name) as first_name, trim(last_name) as last_name, lower(trim(email)) as email,
-    coalesce(upper(nullif(trim(country), '')), 'unknown') as country_code, signed_up_at at time zone 'UTC' as signed_up_at,
-    first_ordered_at, last_ordered_at, coalesce(order_count, 0) as order_count, coalesce(value, 0)::numeric(12, 2) as lifetime_value,
-    case when value >= 2000 then 'high_value' when value >= 500 then 'medium_value' else 'low_value' end as customer_segment
+    coalesce(upper(nullif(trim(country), '')), 'unknown') as country_code,
+    case when value >= 2000 then 'high_value' when value >= 500 then 'medium_value' else 'low_value' end as customer_segment,
+    coalesce(order_count, 0) as order_count, coalesce(value, 0)::numeric(12, 2) as lifetime_value,
+    signed_up_at at time zone 'UTC' as signed_up_at, first_ordered_at, last_ordered_at
 from raw.raw_customers
 left join (
     select
@@ -114,13 +121,17 @@ left join (
 create table floor.fct_daily_category_sales as
 select
     order_date, coalesce(category, 'unknown') as category, count(distinct order_id)::integer as orders_sold,
-    sum(quantity)::integer as units_sold, sum(items.discount_amount)::numeric(12, 2) as discount_amount,
-    sum(quantity * items.unit_price - items.discount_amount)::numeric(12, 2) as revenue,
+    sum(units)::integer as units_sold, sum(discount)::numeric(12, 2) as discount_amount, sum(gross - discount)::numeric(12, 2) as revenue,
     coalesce(sum(returns.refund_amount), 0)::numeric(12, 2) as refund_amount,
-    (sum(quantity * items.unit_price - items.discount_amount) - coalesce(sum(returns.refund_amount), 0))::numeric(12, 2) as net_revenue,
-    sum(quantity * items.unit_price - items.discount_amount - quantity * items.unit_cost)::numeric(12, 2) as margin
+    (sum(gross - discount) - coalesce(sum(returns.refund_amount), 0))::numeric(12, 2) as net_revenue,
+    sum(gross - discount - cost_of_goods)::numeric(12, 2) as margin
 from floor.fct_orders
-inner join raw.raw_order_items as items using (order_id)
+inner join (
+    select
+        id, order_id, product_id, coalesce(quantity, 0) as units, coalesce(quantity * unit_price, 0) as gross,
+        coalesce(discount_amount, 0) as discount, coalesce(quantity * unit_cost, 0) as cost_of_goods
+    from raw.raw_order_items
+) as items using (order_id)
 left join floor.dim_products using (product_id)
 left join (
     select order_item_id, sum(refund_amount) as refund_amount from raw.raw_returns group by 1
@@ -133,24 +144,27 @@ select
     date_trunc('month', order_date)::date as sales_month, category, sum(orders_sold)::integer as orders_sold,
     sum(units_sold)::integer as units_sold, sum(discount_amount)::numeric(12, 2) as discount_amount, sum(revenue)::numeric(12, 2) as revenue,
     sum(refund_amount)::numeric(12, 2) as refund_amount, sum(net_revenue)::numeric(12, 2) as net_revenue,
-    sum(margin)::numeric(12, 2) as margin, round(sum(margin) / nullif(sum(revenue), 0), 4)::numeric(6, 4) as margin_rate
+    sum(margin)::numeric(12, 2) as margin, round(sum(margin) / nullif(sum(revenue), 0), 4)::numeric(14, 4) as margin_rate
 from floor.fct_daily_category_sales
 group by 1, 2;
 
 create table floor.fct_daily_payments as
 select
-    (paid_at at time zone 'UTC')::date as payment_date, replace(lower(trim(method)), ' ', '_') as payment_method, count(*)::integer as attempts,
+    (paid_at at time zone 'UTC')::date as payment_date, coalesce(replace(lower(trim(method)), ' ', '_'), 'unknown') as payment_method,
+    count(*)::integer as attempts,
     (count(*) filter (where lower(trim(status)) = 'failed'))::integer as failed_attempts,
     coalesce(sum(amount) filter (where lower(trim(status)) = 'succeeded'), 0)::numeric(12, 2) as amount_received,
     coalesce(sum(amount) filter (where lower(trim(status)) = 'refunded'), 0)::numeric(12, 2) as amount_paid_back
 from (
-    select paid_at, method, status, regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) as amount from raw.raw_payments
+    select paid_at, method, status, nullif(regexp_replace(amount, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as amount from raw.raw_payments
+    where paid_at is not null
 ) as payments
 group by 1, 2;
 
 create table floor.rpt_customer_cohorts as
 with active as (
-    select distinct customer_id, date_trunc('month', order_date)::date as month from floor.fct_orders where is_sale
+    select distinct customer_id, date_trunc('month', order_date)::date as month from floor.fct_orders
+    where is_sale and customer_id is not null
 ),
 counted as (
     select cohort, month, count(*) as customers

@@ -16,7 +16,8 @@ order_items as (
 
     select
         order_id,
-        quantity * unit_price - discount_amount as revenue
+        coalesce(quantity * unit_price, 0)
+        - coalesce(discount_amount, 0) as revenue
 
     from {{ ref('stg_shop__order_items') }}
 
@@ -26,7 +27,9 @@ calculated as (
 
     select
         orders.ordered_at::date as order_date,
-        coalesce(sum(order_items.revenue) filter (where orders.is_sale), 0) as revenue
+        coalesce(
+            sum(order_items.revenue) filter (where orders.is_sale), 0
+        ) as revenue
 
     from {{ ref('stg_shop__orders') }} as orders
     left join order_items on orders.order_id = order_items.order_id

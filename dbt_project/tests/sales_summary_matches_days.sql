@@ -25,10 +25,10 @@ days as (
 
     from {{ ref('fct_daily_sales') }}
     group by sales_month
-    having sum(units_sold) > 0
 
 )
 
+-- A month without any line of a sale is in the days alone, with zeros.
 select
     coalesce(summed.sales_month, days.sales_month) as sales_month,
     summed.revenue as summary_revenue,
@@ -37,5 +37,7 @@ select
 from summed
 full join days on summed.sales_month = days.sales_month
 where
-    (summed.units_sold, summed.revenue, summed.refund_amount, summed.margin)
-    is distinct from (days.units_sold, days.revenue, days.refund_amount, days.margin)
+    coalesce(summed.units_sold, 0) is distinct from days.units_sold
+    or coalesce(summed.revenue, 0) is distinct from days.revenue
+    or coalesce(summed.refund_amount, 0) is distinct from days.refund_amount
+    or coalesce(summed.margin, 0) is distinct from days.margin

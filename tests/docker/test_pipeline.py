@@ -11,7 +11,7 @@ from .conftest import PROJECT
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
 # Of a model from which nothing is built: what is built from one whose test fails is skipped.
-BROKEN_TEST = "select cohort_month from {{ ref('rpt_customer_cohorts') }} limit 3\n"
+BROKEN_TEST = "{{ config(severity='error') }} select cohort_month from {{ ref('rpt_customer_cohorts') }} limit 3\n"
 NEW_MODEL = "select count(*) as orders from {{ ref('fct_orders') }}\n"
 
 

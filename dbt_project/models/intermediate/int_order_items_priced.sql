@@ -6,6 +6,23 @@ order_items as (
 
 ),
 
+-- A null is no amount: it must not take the line's other amounts with it.
+measured as (
+
+    select
+        order_item_id,
+        order_id,
+        product_id,
+        coalesce(quantity, 0) as quantity,
+        coalesce(quantity * unit_price, 0)::numeric(14, 2) as gross_amount,
+        coalesce(discount_amount, 0) as discount_amount,
+        coalesce(quantity * unit_cost, 0)::numeric(14, 2) as cost,
+        loaded_at
+
+    from order_items
+
+),
+
 priced as (
 
     select
@@ -13,14 +30,14 @@ priced as (
         order_id,
         product_id,
         quantity,
-        quantity * unit_price as gross_amount,
+        gross_amount,
         discount_amount,
-        quantity * unit_price - discount_amount as revenue,
-        quantity * unit_cost as cost,
-        quantity * unit_price - discount_amount - quantity * unit_cost as margin,
+        (gross_amount - discount_amount)::numeric(14, 2) as revenue,
+        cost,
+        (gross_amount - discount_amount - cost)::numeric(14, 2) as margin,
         loaded_at
 
-    from order_items
+    from measured
 
 )
 

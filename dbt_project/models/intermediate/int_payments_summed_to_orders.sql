@@ -12,10 +12,12 @@ summed as (
         order_id,
         coalesce(
             sum(amount) filter (where payment_status = 'succeeded'), 0
-        )::numeric(12, 2) as amount_paid,
-        max(paid_at) filter (where payment_status = 'succeeded') as last_paid_at,
-        max(paid_at) as last_payment_activity_at,
-        sum(extract(epoch from loaded_at)) as load_fingerprint
+        )::numeric(14, 2) as amount_paid,
+        sum(extract(epoch from loaded_at)) as load_fingerprint,
+        max(paid_at) filter (
+            where payment_status = 'succeeded'
+        ) as last_paid_at,
+        max(paid_at) as last_payment_activity_at
 
     from payments
     group by order_id

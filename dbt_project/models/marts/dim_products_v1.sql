@@ -16,7 +16,7 @@ final as (
         unit_price,
         unit_cost,
         unit_margin,
-        (100 * margin_rate)::numeric(7, 2) as margin_percent,
+        (100 * margin_rate)::numeric(14, 2) as margin_percent,
         updated_at
 
     from products

@@ -16,7 +16,9 @@ final as (
         unit_price,
         unit_cost,
         (unit_price - unit_cost)::numeric(12, 2) as unit_margin,
-        round((unit_price - unit_cost) / nullif(unit_price, 0), 4)::numeric(6, 4) as margin_rate,
+        round(
+            (unit_price - unit_cost) / nullif(unit_price, 0), 4
+        )::numeric(14, 4) as margin_rate,
         updated_at
 
     from products

@@ -57,22 +57,23 @@ joined as (
     select
         orders.order_id,
         orders.customer_id,
-        orders.ordered_at,
         orders.order_status,
         orders.is_sale,
+        orders.ordered_at,
         order_payments.last_paid_at,
         coalesce(order_items.line_count, 0) as line_count,
         coalesce(order_items.unit_count, 0) as unit_count,
         coalesce(order_items.gross_amount, 0) as gross_amount,
         coalesce(order_items.discount_amount, 0) as discount_amount,
-        coalesce(order_items.gross_amount - order_items.discount_amount, 0) as revenue,
         coalesce(order_items.cost, 0) as cost,
         coalesce(order_returns.refund_amount, 0) as refund_amount,
         coalesce(order_payments.amount_paid, 0) as amount_paid,
         greatest(
-            orders.updated_at, order_payments.last_payment_activity_at, order_returns.last_returned_at
+            coalesce(orders.updated_at, orders.ordered_at),
+            order_payments.last_payment_activity_at,
+            order_returns.last_returned_at
         ) as last_activity_at,
-        orders.load_fingerprint
+        coalesce(orders.load_fingerprint, 0)
         + coalesce(order_items.load_fingerprint, 0)
         + coalesce(order_payments.load_fingerprint, 0)
         + coalesce(order_returns.load_fingerprint, 0) as load_fingerprint
@@ -84,15 +85,22 @@ joined as (
 
 ),
 
+calculated as (
+
+    select
+        *,
+        gross_amount - discount_amount as revenue
+
+    from joined
+
+),
+
 final as (
 
     select
         order_id,
         customer_id,
-        ordered_at::date as order_date,
-        ordered_at,
         order_status,
-        is_sale,
         line_count,
         unit_count,
         gross_amount::numeric(12, 2) as gross_amount,
@@ -103,19 +111,23 @@ final as (
         refund_amount::numeric(12, 2) as refund_amount,
         (revenue - refund_amount)::numeric(12, 2) as net_revenue,
         amount_paid::numeric(12, 2) as amount_paid,
-        amount_paid = revenue as is_fully_paid,
         last_paid_at::date - ordered_at::date as days_to_pay,
-        last_activity_at,
-        load_fingerprint::numeric(24, 6) as load_fingerprint
+        load_fingerprint::numeric(24, 6) as load_fingerprint,
+        is_sale,
+        line_count > 0 and amount_paid = revenue as is_fully_paid,
+        ordered_at::date as order_date,
+        ordered_at,
+        last_activity_at
 
-    from joined
+    from calculated
 
 )
 
 select final.* from final
 {% if is_incremental() %}
-    -- Only an order of which a raw row was added, loaded again or removed is written: its fingerprint has
-    -- changed. A watermark would not see a removed row, nor one whose transaction ended late.
+    -- Only an order of which a raw row was added, loaded again or removed is
+    -- written: its fingerprint has changed. A watermark would not see a removed
+    -- row, nor one whose transaction ended late.
     left join {{ this }} as known on final.order_id = known.order_id
     where final.load_fingerprint is distinct from known.load_fingerprint
 {% endif %}

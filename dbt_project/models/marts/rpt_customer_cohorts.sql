@@ -7,7 +7,9 @@ active_months as (
         customer_id,
         date_trunc('month', order_date::timestamp)::date as order_month
     from {{ ref('fct_orders') }}
-    where is_sale
+    where
+        is_sale
+        and customer_id is not null
 
 ),
 
@@ -48,7 +50,8 @@ last_month as (
 
 ),
 
--- Every month that a cohort can have bought in, so that a month without a sale shows as zero.
+-- Every month that a cohort can have bought in, so that a month without a sale
+-- shows as zero.
 cohort_months as (
 
     select
@@ -59,30 +62,46 @@ cohort_months as (
     cross join last_month
     cross join
         generate_series(
-            cohorts.cohort_month::timestamp, last_month.order_month::timestamp, interval '1 month'
+            cohorts.cohort_month::timestamp,
+            last_month.order_month::timestamp,
+            interval '1 month'
         ) as months (activity_month)
+
+),
+
+joined as (
+
+    select
+        cohort_months.cohort_month,
+        cohort_months.activity_month,
+        cohort_months.cohort_size::integer as cohort_size,
+        coalesce(activity.active_customers, 0)::integer as active_customers,
+        age(
+            cohort_months.activity_month, cohort_months.cohort_month
+        ) as since_first_order
+    from cohort_months
+    left join activity
+        on
+            cohort_months.cohort_month = activity.cohort_month
+            and cohort_months.activity_month = activity.order_month
 
 ),
 
 final as (
 
     select
-        cohort_months.cohort_month,
-        cohort_months.activity_month,
+        cohort_month,
+        activity_month,
         (
-            12 * extract(year from age(cohort_months.activity_month, cohort_months.cohort_month))
-            + extract(month from age(cohort_months.activity_month, cohort_months.cohort_month))
+            12 * extract(year from since_first_order)
+            + extract(month from since_first_order)
         )::integer as months_since_first_order,
-        cohort_months.cohort_size::integer as cohort_size,
-        coalesce(activity.active_customers, 0)::integer as active_customers,
+        cohort_size,
+        active_customers,
         round(
-            coalesce(activity.active_customers, 0)::numeric / cohort_months.cohort_size, 4
+            active_customers::numeric / cohort_size, 4
         )::numeric(5, 4) as retention_rate
-    from cohort_months
-    left join activity
-        on
-            cohort_months.cohort_month = activity.cohort_month
-            and cohort_months.activity_month = activity.order_month
+    from joined
 
 )
 

@@ -19,7 +19,9 @@ final as (
         sum(refund_amount)::numeric(12, 2) as refund_amount,
         sum(net_revenue)::numeric(12, 2) as net_revenue,
         sum(margin)::numeric(12, 2) as margin,
-        round(sum(margin) / nullif(sum(revenue), 0), 4)::numeric(6, 4) as margin_rate
+        round(
+            sum(margin) / nullif(sum(revenue), 0), 4
+        )::numeric(14, 4) as margin_rate
 
     from daily_sales
     group by sales_month, category

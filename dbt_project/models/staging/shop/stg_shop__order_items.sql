@@ -14,9 +14,9 @@ renamed as (
         order_id,
         product_id,
         quantity,
-        unit_price,
-        unit_cost,
-        discount_amount,
+        unit_price::numeric(12, 2) as unit_price,
+        unit_cost::numeric(12, 2) as unit_cost,
+        discount_amount::numeric(12, 2) as discount_amount,
         _loaded_at as loaded_at
 
     from source

@@ -12,7 +12,9 @@ renamed as (
     select
         id as order_id,
         customer_id,
-        replace(lower(trim(status)), 'canceled', 'cancelled') as order_status,
+        coalesce(
+            replace(lower(trim(status)), 'canceled', 'cancelled'), 'unknown'
+        ) as order_status,
         {{ to_utc('ordered_at') }} as ordered_at,
         {{ to_utc('updated_at') }} as updated_at,
         _loaded_at as loaded_at
@@ -21,8 +23,9 @@ renamed as (
 
 ),
 
--- The loader can leave older versions of an order behind. The newest one counts. Of versions with the same
--- time, the one that was loaded last counts; the other columns only make the choice the same each time.
+-- The loader can leave older versions of an order behind. The newest one
+-- counts. Of versions with the same time, the one that was loaded last counts;
+-- the other columns only make the choice the same each time.
 ranked as (
 
     select
@@ -36,7 +39,9 @@ ranked as (
                 customer_id asc,
                 ordered_at asc
         ) as version_rank,
-        sum(extract(epoch from loaded_at)) over (partition by order_id) as load_fingerprint
+        sum(extract(epoch from loaded_at)) over (
+            partition by order_id
+        ) as load_fingerprint
 
     from renamed
 
@@ -48,10 +53,13 @@ final as (
         order_id,
         customer_id,
         order_status,
+        load_fingerprint,
         order_status in ('shipped', 'completed', 'returned') as is_sale,
-        ordered_at,
-        updated_at,
-        load_fingerprint
+        -- Without a time, an order would have no day to be counted in.
+        coalesce(
+            ordered_at, updated_at, {{ to_utc('loaded_at') }}
+        ) as ordered_at,
+        updated_at
 
     from ranked
     where version_rank = 1

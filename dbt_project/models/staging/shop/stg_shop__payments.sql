@@ -12,8 +12,10 @@ renamed as (
     select
         id as payment_id,
         order_id,
-        replace(lower(trim(method)), ' ', '_') as payment_method,
-        lower(trim(status)) as payment_status,
+        coalesce(
+            replace(lower(trim(method)), ' ', '_'), 'unknown'
+        ) as payment_method,
+        coalesce(lower(trim(status)), 'unknown') as payment_status,
         {{ to_money('amount') }} as amount,
         {{ to_utc('paid_at') }} as paid_at,
         _loaded_at as loaded_at

@@ -15,8 +15,8 @@ renamed as (
         trim(name) as product_name,
         lower(trim(category)) as category,
         {{ to_money('unit_price') }} as unit_price,
-        unit_cost,
-        {{ to_utc('updated_at') }} as updated_at
+        unit_cost::numeric(12, 2) as unit_cost,
+        {{ to_utc('coalesce(updated_at, _loaded_at)') }} as updated_at
 
     from source
 

@@ -12,9 +12,9 @@ renamed as (
     select
         id as return_id,
         order_item_id,
-        quantity,
         replace(lower(trim(reason)), ' ', '_') as return_reason,
-        refund_amount,
+        quantity,
+        refund_amount::numeric(12, 2) as refund_amount,
         {{ to_utc('returned_at') }} as returned_at,
         _loaded_at as loaded_at
 
