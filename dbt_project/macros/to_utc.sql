@@ -1,4 +1,5 @@
-{#- Without a time zone, so that dates cut from it do not depend on the session's setting. -#}
+{#- Without a time zone, so that dates cut from it do not depend on the
+    session's setting. -#}
 {% macro to_utc(column) -%}
     ({{ column }} at time zone 'UTC')
 {%- endmacro %}

@@ -2,7 +2,10 @@ with
 
 days as (
 
-    select generate_series(date '2024-01-01', date '2030-12-31', interval '1 day')::date as date_day
+    select
+        generate_series(
+            date '2024-01-01', date '2030-12-31', interval '1 day'
+        )::date as date_day
 
 ),
 

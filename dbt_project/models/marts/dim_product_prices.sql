@@ -15,9 +15,9 @@ final as (
         product_name,
         unit_price,
         unit_cost,
+        dbt_valid_to is null as is_current,
         dbt_valid_from as valid_from,
-        dbt_valid_to as valid_to,
-        dbt_valid_to is null as is_current
+        dbt_valid_to as valid_to
 
     from product_prices
 
