@@ -206,7 +206,7 @@ def test_a_product_that_comes_back_or_changes_in_secret_gets_a_version(shop) -> 
         shop.invoke("dbt", "build", "--select", "product_prices", "dim_product_prices")  # with the tests of their keys
     versions = "string_agg(concat_ws(' ', product_id, unit_price, unit_cost, is_current), ', ' order by product_id, valid_from)"
     found = shop.sql(f"select {versions} from marts.dim_product_prices where product_id < 3")
-    assert found == "1 79.00 38.00 f, 1 79.00 38.00 f, 2 99.00 47.00 f, 2 7.00 47.00 f, 2 8.00 47.00 f, 2 8.00 1.00 t"
+    assert found == "1 79.00 41.08 f, 1 79.00 41.08 f, 2 99.00 54.45 f, 2 7.00 54.45 f, 2 8.00 54.45 f, 2 8.00 1.00 t"
     following = "lead(valid_from) over (partition by product_id order by valid_from)"
     lasting = f"select valid_from, valid_to, {following} as following from marts.dim_product_prices where product_id < 3"
     wrong = "valid_to <= valid_from or valid_to > following or valid_to is null and following is not null or valid_from > now()"
