@@ -211,6 +211,7 @@ def test_a_product_that_comes_back_or_changes_in_secret_gets_a_version(shop) -> 
     lasting = f"select valid_from, valid_to, {following} as following from marts.dim_product_prices where product_id < 3"
     wrong = "valid_to <= valid_from or valid_to > following or valid_to is null and following is not null or valid_from > now()"
     assert shop.sql(f"select count(*) from ({lasting}) as versions where {wrong}") == "0"
+    shop.invoke("psql", stdin="truncate raw.raw_products; insert into raw.raw_products table raw.kept; drop table raw.kept;\n")
 
 
 def test_a_seed_leaves_a_table_of_a_loaders_alone(shop) -> None:
