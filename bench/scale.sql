@@ -157,7 +157,7 @@ select
     coalesce(sum(amount) filter (where lower(trim(status)) = 'refunded'), 0)::numeric(12, 2) as amount_paid_back
 from (
     select paid_at, method, status, nullif(regexp_replace(amount, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as amount from raw.raw_payments
-    where paid_at is not null
+    where paid_at >= '2024-01-01Z' and paid_at < (date_trunc('year', now() at time zone 'UTC') + interval '1 year') at time zone 'UTC'
 ) as payments
 group by 1, 2;
 

@@ -151,6 +151,7 @@ def test_a_day_whose_sales_vanish_goes(three_orders, gone) -> None:
 
 def test_a_day_whose_payments_vanish_goes(three_orders) -> None:
     days = "select string_agg(payment_date || ' ' || amount_received, ', ' order by payment_date) from marts.fct_daily_payments"
+    load(three_orders, PAYMENT.format(1, "2099-01-01"))  # a year to come has no batch
     load(three_orders, PAYMENT.format(1, "2024-07-01") + PAYMENT.format(2, "2024-07-02") + PAYMENT.format(2, "2024-07-02"))
     assert three_orders.sql(days) == "2024-07-01 9.00, 2024-07-02 18.00"
     load(three_orders, NO_PAYMENTS.format(1) + "delete from raw.raw_payments where id = (select max(id) from raw.raw_payments);")

@@ -1,10 +1,27 @@
+-- A batch is a year: where one fails, `dbt retry` builds that year alone. A
+-- payment may come late, so each run takes every year.
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='microbatch',
+        unique_key=['payment_date', 'payment_method'],
+        event_time='payment_date',
+        batch_size='year',
+        begin='2024-01-01',
+        lookback=modules.datetime.date.today().year - 2024,
+        on_schema_change='fail',
+        pre_hook='{{ delete_days_without_payments() }}',
+    )
+}}
+
 with
 
--- A payment without a time has no day. A test warns of it.
+-- dbt adds the batch's first and last day to this reference, by the event_time
+-- of stg_shop__payments. A payment without a time, or of a year to come, is in
+-- no batch. A test warns of it.
 payments as (
 
     select * from {{ ref('stg_shop__payments') }}
-    where paid_at is not null
 
 ),
 

@@ -1,0 +1,13 @@
+{#- A microbatch merges what it finds into the table, and so would keep a day
+    whose payments are all deleted. -#}
+{% macro delete_days_without_payments() -%}
+    {%- if is_incremental() -%}
+        delete from {{ this }} as days
+        where not exists (
+            select 1 from {{ ref('stg_shop__payments').render() }} as payments
+            where
+                payments.paid_at::date = days.payment_date
+                and payments.payment_method = days.payment_method
+        )
+    {%- endif -%}
+{%- endmacro %}
