@@ -59,8 +59,7 @@ def make_pool() -> None:
         try:
             client.read_work_pool(POOL)
         except ObjectNotFound:
-            with suppress(ObjectAlreadyExists):  # another worker was first
-                client.create_work_pool(WorkPoolCreate(name=POOL, type=TYPE, base_job_template=TEMPLATE))
+            client.create_work_pool(WorkPoolCreate(name=POOL, type=TYPE, base_job_template=TEMPLATE))
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=ONE_RUN_AT_A_TIME, base_job_template=TEMPLATE))
 
 
