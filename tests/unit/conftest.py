@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from switchyard import settings
+from switchyard import ROOT, settings
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_the_shell(monkeypatch, root) -> None:
+def no_settings_of_the_shell(monkeypatch) -> None:
     """No variable of the person's who runs the tests wins over a setting, but those that a test sets."""
-    for key in ("COMPOSE_PROJECT_NAME", *dotenv_values(root / ".env.example", interpolate=False)):
+    for key in ("COMPOSE_PROJECT_NAME", *dotenv_values(ROOT / ".env.example", interpolate=False)):
         monkeypatch.delenv(key, raising=False)
 
 
