@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -18,6 +19,9 @@ CHANGED = ("fct_orders+", "fct_daily_payments")
 ORDERS = st.integers(1, 5)
 STATUSES = st.sampled_from(["pending", "Shipped ", "completed", "returned", "canceled"])
 DAYS = st.sampled_from(["2024-07-01", "2024-07-02", "2025-12-31", "2026-06-30", "2099-01-01"])
+# Of the years that a run takes, see fct_daily_payments, and of one to come.
+YEAR = datetime.now(timezone.utc).year
+PAID = st.sampled_from([f"{YEAR - 2}-07-01", f"{YEAR - 1}-07-01", f"{YEAR}-01-01", "2099-01-01"])
 
 EMPTY = "truncate raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns;"
 AGAIN = "".join(f"update raw.raw_{table} set _loaded_at = now();" for table in ("orders", "order_items", "payments", "returns"))
@@ -58,7 +62,7 @@ NULLS = (
 OPERATIONS = st.one_of(
     st.builds(ORDER.format, ORDERS, STATUSES, DAYS, DAYS),
     st.builds(LINE.format, ORDERS, st.integers(1, 3), st.integers(1, 4)),
-    st.builds(PAYMENT.format, ORDERS, DAYS),
+    st.builds(PAYMENT.format, ORDERS, PAID),
     st.builds(RETURN.format, ORDERS, DAYS),
     st.builds(CHANGE.format, ORDERS, STATUSES),
     st.builds(LATE.format, ORDERS, STATUSES),
@@ -152,10 +156,11 @@ def test_a_day_whose_sales_vanish_goes(three_orders, gone) -> None:
 def test_a_day_whose_payments_vanish_goes(three_orders) -> None:
     days = "select string_agg(payment_date || ' ' || amount_received, ', ' order by payment_date) from marts.fct_daily_payments"
     load(three_orders, PAYMENT.format(1, "2099-01-01"))  # a year to come has no batch
-    load(three_orders, PAYMENT.format(1, "2024-07-01") + PAYMENT.format(2, "2024-07-02") + PAYMENT.format(2, "2024-07-02"))
-    assert three_orders.sql(days) == "2024-07-01 9.00, 2024-07-02 18.00"
+    first, second = f"{YEAR - 2}-07-01", f"{YEAR - 1}-07-01"
+    load(three_orders, PAYMENT.format(1, first) + PAYMENT.format(2, second) + PAYMENT.format(2, second))
+    assert three_orders.sql(days) == f"{first} 9.00, {second} 18.00"
     load(three_orders, NO_PAYMENTS.format(1) + "delete from raw.raw_payments where id = (select max(id) from raw.raw_payments);")
-    assert three_orders.sql(days) == "2024-07-02 9.00"
+    assert three_orders.sql(days) == f"{second} 9.00"
 
 
 def test_a_build_with_odd_rows_ends_with_the_marts_too(three_orders) -> None:
@@ -236,7 +241,7 @@ def test_a_seed_leaves_a_table_of_a_loaders_alone(shop) -> None:
         + ORDER.format(1, "completed", "2024-07-01", "2024-07-01")
         + LINE.format(1, 1, 2)
         + ORDER.format(2, "pending", "2024-07-01", "2099-01-01"),
-        MOVE.format(1, "2025-12-31") + PAYMENT.format(1, "2024-07-01") + LINE.format(2, 2, 1) + LATE.format(2, "Shipped "),
+        MOVE.format(1, "2025-12-31") + PAYMENT.format(1, f"{YEAR - 2}-07-01") + LINE.format(2, 2, 1) + LATE.format(2, "Shipped "),
         RETURN.format(2, "2024-07-02")
         + NO_LINES.format(1)
         + NO_PAYMENTS.format(1)
