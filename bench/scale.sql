@@ -13,7 +13,7 @@ select
 from (
     select
         id as product_id, sku, trim(name) as product_name, lower(trim(category)) as category,
-        nullif(regexp_replace(unit_price, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as unit_price, unit_cost,
+        case when pg_input_is_valid(regexp_replace(unit_price, '[^0-9.-]', '', 'g'), 'numeric(12,2)') then regexp_replace(unit_price, '[^0-9.-]', '', 'g')::numeric(12, 2) end as unit_price, unit_cost,
         coalesce(updated_at, _loaded_at) at time zone 'UTC' as updated_at
     from raw.raw_products
 ) as products;
@@ -34,7 +34,7 @@ payments as (
         max(paid_at) as tried_at, sum(extract(epoch from _loaded_at)) as loads
     from (
         select
-            order_id, paid_at, _loaded_at, nullif(regexp_replace(amount, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as amount,
+            order_id, paid_at, _loaded_at, case when pg_input_is_valid(regexp_replace(amount, '[^0-9.-]', '', 'g'), 'numeric(12,2)') then regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) end as amount,
             lower(trim(status)) = 'succeeded' as succeeded
         from raw.raw_payments
     ) as payments
@@ -156,7 +156,7 @@ select
     coalesce(sum(amount) filter (where lower(trim(status)) = 'succeeded'), 0)::numeric(12, 2) as amount_received,
     coalesce(sum(amount) filter (where lower(trim(status)) = 'refunded'), 0)::numeric(12, 2) as amount_paid_back
 from (
-    select paid_at, method, status, nullif(regexp_replace(amount, '[^0-9.-]', '', 'g'), '')::numeric(12, 2) as amount from raw.raw_payments
+    select paid_at, method, status, case when pg_input_is_valid(regexp_replace(amount, '[^0-9.-]', '', 'g'), 'numeric(12,2)') then regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) end as amount from raw.raw_payments
     where paid_at >= '2024-01-01Z' and paid_at < (date_trunc('year', now() at time zone 'UTC') + interval '1 year') at time zone 'UTC'
 ) as payments
 group by 1, 2;

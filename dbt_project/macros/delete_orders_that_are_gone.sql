@@ -4,7 +4,7 @@
     {%- if is_incremental() -%}
         delete from {{ this }} as known
         where not exists (
-            select 1 from {{ ref('stg_shop__orders') }} as orders
+            select 1 from {{ ref('stg_shop__orders').render() }} as orders
             where orders.order_id = known.order_id
         )
     {%- endif -%}

@@ -1,10 +1,14 @@
 {#- Removes what is no digit, point or minus. The inner call finds it, and costs
-    less than a pattern. Where nothing is left, there is no amount. -#}
+    less than a pattern. Where that leaves no amount, such as of "n.a.", there is
+    none. -#}
 {% macro to_money(column) -%}
-    nullif(
+    {%- set figures -%}
         translate(
             {{ column }}, translate({{ column }}, '0123456789.-', ''), ''
-        ),
-        ''
-    )::numeric(12, 2)
+        )
+    {%- endset -%}
+    case
+        when pg_input_is_valid({{ figures }}, 'numeric(12,2)')
+            then {{ figures }}::numeric(12, 2)
+    end
 {%- endmacro %}

@@ -21,5 +21,5 @@ from order_items
 left join returned on order_items.order_item_id = returned.order_item_id
 where
     order_items.quantity <= 0
-    or returned.least_returned < 0
+    or returned.least_returned <= 0
     or returned.returned_quantity > order_items.quantity

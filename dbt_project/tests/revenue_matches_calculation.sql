@@ -12,6 +12,12 @@ reported as (
 
 ),
 
+orders as (
+
+    select * from {{ ref('stg_shop__orders') }}
+
+),
+
 order_items as (
 
     select
@@ -31,7 +37,7 @@ calculated as (
             sum(order_items.revenue) filter (where orders.is_sale), 0
         ) as revenue
 
-    from {{ ref('stg_shop__orders') }} as orders
+    from orders
     left join order_items on orders.order_id = order_items.order_id
     group by orders.ordered_at::date
 

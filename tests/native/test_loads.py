@@ -53,10 +53,11 @@ LINE_OF_NULLS = (
     "insert into raw.raw_order_items (id, order_id, product_id, quantity, unit_price, unit_cost, discount_amount)"
     " select coalesce(max(id), 0) + 1, {0}, null, 2, 10, null, null from raw.raw_order_items;"
 )
-# An order and a payment of which the loader knows their keys alone.
+# An order and a payment of which the loader knows their keys alone, and a payment of no order.
 NULLS = (
     "insert into raw.raw_orders (id) values (6);"
     "insert into raw.raw_payments (id, order_id, amount) select coalesce(max(id), 0) + 1, 6, 'N/A' from raw.raw_payments;"
+    "insert into raw.raw_payments (id, amount) select coalesce(max(id), 0) + 1, '-' from raw.raw_payments;"
 )
 
 OPERATIONS = st.one_of(

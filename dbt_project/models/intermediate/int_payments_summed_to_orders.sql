@@ -20,6 +20,7 @@ summed as (
         max(paid_at) as last_payment_activity_at
 
     from payments
+    where order_id is not null
     group by order_id
 
 )

@@ -4,7 +4,7 @@ days as (
 
     select
         generate_series(
-            date '2024-01-01', date '2030-12-31', interval '1 day'
+            timestamp '2024-01-01', timestamp '2030-12-31', interval '1 day'
         )::date as date_day
 
 ),

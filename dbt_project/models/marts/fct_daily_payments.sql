@@ -1,6 +1,6 @@
--- A batch is a year: where one fails, `dbt retry` builds that year alone. Each
--- run takes this year and the two before: a payment that is loaded later than
--- that needs `--event-time-start`.
+-- A batch is a year. Each run takes this year and the two before: what is
+-- loaded or changed of an earlier one needs `--event-time-start` and
+-- `--event-time-end`, or a full refresh.
 {{
     config(
         materialized='incremental',
@@ -18,8 +18,8 @@
 with
 
 -- dbt adds the batch's first and last day to this reference, by the event_time
--- of stg_shop__payments. A payment without a time, or of a year to come, is in
--- no batch. A test warns of it.
+-- of stg_shop__payments. A payment without a time (a test warns of it), before
+-- `begin`, or of a year to come is in no batch.
 payments as (
 
     select * from {{ ref('stg_shop__payments') }}
