@@ -112,7 +112,7 @@ class Native:
             if process.service not in {record.service for record in kept or []}:
                 on_line(f"starting {process.service}")
                 self._start(target, process, picked)
-            elif self.machine.mark(process.service).exists():
+            elif len(kept or []) == len(target.native_block.processes) and self.machine.mark(process.service).exists():
                 continue  # `_kept` has just seen that it is well
             waiting[process.service] = process
         self._wait(waiting, target, picked, timeout, deadline, on_line)
@@ -189,6 +189,8 @@ class Native:
         records = self.processes.records()
         processes = {process.service: process for process in target.native_block.processes}
         kept = []
+        # Where one has ended, another's health command may fail for that alone: Airflow's scheduler is asked about at its API.
+        all_run = all(self.processes.root(record) for record in records)
         for record in records:
             process = processes.get(record.service)
             if record.orchestrator != target.name or process is None or self.processes.being_stopped(record):
@@ -198,7 +200,7 @@ class Native:
             if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
                 return None
             young = self.machine.young(record) and not self.machine.mark(record.service).exists()
-            if not young and not self.machine.well(target, record):
+            if all_run and not young and not self.machine.well(target, record):
                 return None
             kept.append(record)
         return kept or None
