@@ -26,7 +26,7 @@ from rundbt import jobs
 from switchyard import ROOT, caller, console, environments, orchestrators, settings
 from switchyard import project as projects
 from switchyard.errors import BadUsage, StackError
-from switchyard.fingerprints import BASE_IMAGE_KEYS
+from switchyard.fingerprints import base_image_keys
 from switchyard.project import Project
 from switchyard.runner import Runner
 from switchyard.runtimes.runtime import POSTGRES
@@ -172,7 +172,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "depth": depth,
             "project": {"name": project.name, "counts": "", "threads": threads if isinstance(threads, int) else "its profile's number of"},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
-            "base_images": [rig.settings[key] for key in BASE_IMAGE_KEYS] if rig.runtime == "docker" else [],
+            "base_images": [rig.settings[key] for key in base_image_keys(rig.folder)] if rig.runtime == "docker" else [],
             "orchestrators": {
                 name: {
                     "title": one.title,

@@ -17,7 +17,7 @@ from pathlib import Path
 from switchyard import checks, console, diagnosis, orchestrators, settings
 from switchyard.checks import Check
 from switchyard.errors import BadConfiguration, StackError, name_the_shell
-from switchyard.fingerprints import BASE_IMAGE_KEYS
+from switchyard.fingerprints import base_image_keys
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
 from switchyard.runtimes.choice import choose
@@ -186,7 +186,7 @@ def _private(root: Path) -> str:
 def _base_images(root: Path, loaded: Settings) -> str:
     """Whether the versions are those that the locks are made for; a mirror's name, or a digest, says nothing of that."""
     default = settings.defaults(root, {})
-    for key in BASE_IMAGE_KEYS:
+    for key in base_image_keys(root):
         wanted, found = (re.search(r":([^/:@]+)(?:@|$)", values[key]) for values in (default, loaded))
         if wanted and found and found[1] != wanted[1]:
             raise BadConfiguration(

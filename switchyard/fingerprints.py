@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 
 from rundbt import project as files
 from switchyard import certificates
@@ -10,7 +12,15 @@ from switchyard.orchestrators import NATIVE
 from switchyard.project import Project
 from switchyard.settings import Settings
 
-BASE_IMAGE_KEYS = ("POSTGRES_IMAGE", "PYTHON_IMAGE", "AIRFLOW_IMAGE")
+
+def base_image_keys(root: Path) -> list[str]:
+    """The settings that name base images: the Dockerfiles' arguments that end with ``_IMAGE``.
+
+    Args:
+        root: the checkout.
+    """
+    texts = (path.read_text(encoding="utf-8") for path in root.glob("docker/*/Dockerfile"))
+    return sorted({key for text in texts for key in re.findall(r"^ARG (\w+_IMAGE)\b", text, re.M)})
 
 
 def dbt_project(project: Project) -> str:
@@ -33,6 +43,6 @@ def environment(settings: Settings, image: str, project: Project | None) -> str:
         digest.update(files.digest(folder, built).encode())
     for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
-    digest.update("\n".join(settings[key] for key in BASE_IMAGE_KEYS).encode())
+    digest.update("\n".join(settings[key] for key in base_image_keys(settings.root)).encode())
     digest.update((project.environment() if project else "").encode())
     return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from switchyard import settings
-from switchyard.fingerprints import BASE_IMAGE_KEYS
+from switchyard.fingerprints import base_image_keys
 from switchyard.ports import unused
 
 from ..stacks import PORTS
@@ -229,7 +229,7 @@ def test_a_dry_lock_shows_what_it_would_type(invoke, words, moving) -> None:
 )
 def test_doctor_shows_a_base_image_of_another_version(invoke, free, image, other) -> None:
     (invoke.folder / ".env").write_text(f"AIRFLOW_IMAGE={image}\n")
-    done = invoke("doctor", **free, **dict.fromkeys(BASE_IMAGE_KEYS, ""))
+    done = invoke("doctor", **free, **dict.fromkeys(base_image_keys(invoke.folder), ""))
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("! Base images: AIRFLOW_IMAGE has the version 3.0.0-python3.12" in done.stdout) == other
 

@@ -50,7 +50,7 @@ class DockerImages:
         if not self.runner.dry:
             self.settings.write_for_compose()
         certificates.check(self.settings.root)
-        base_images = {key: self.settings[key] for key in fingerprints.BASE_IMAGE_KEYS}
+        base_images = {key: self.settings[key] for key in fingerprints.base_image_keys(self.settings.root)}
         for name in names:
             service = POSTGRES if name == POSTGRES else self.engine.orchestrators[name].built
             env = {"SWITCHYARD_ENVIRONMENT": self._environment(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
