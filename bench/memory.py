@@ -73,8 +73,8 @@ def idle(rig: Rig, seconds: float) -> dict[str, Usage]:
     with looking(rig) as look:
         began, before = time.monotonic(), look()
         time.sleep(seconds)
-        after, over = look(), time.monotonic() - began
-    return {name: Usage(one.memory, 100 * (one.processor - before[name].processor) / over) for name, one in after.items()}
+        after, seconds = look(), time.monotonic() - began
+    return {name: Usage(one.memory, 100 * (one.processor - before[name].processor) / seconds) for name, one in after.items()}
 
 
 def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
@@ -82,9 +82,9 @@ def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
     with looking(rig) as look, ThreadPoolExecutor(1) as pool:
         looks = [(time.monotonic(), look())]
         done = pool.submit(action)
-        over = False
-        while not over:
-            over = bool(wait([done], EVERY).done)
+        ended = False
+        while not ended:
+            ended = bool(wait([done], EVERY).done)
             looks.append((time.monotonic(), look()))
         return done.result(), peak(looks)
 

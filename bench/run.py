@@ -30,8 +30,14 @@ NO_WARM_DBT = """
 import os
 path = os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'warm.sock')
 if os.path.exists(path):
-    os.unlink(path)
+    os.replace(path, path + '.aside')
     print(path)
+"""
+# Puts it back: a socket of another name still has its server.
+WARM_DBT = """
+import os
+path = os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'warm.sock')
+os.replace(path + '.aside', path)
 """
 
 # %n is the time as epoch seconds, %a the program's name. Besides dbt, psql signs in as the role dbt: for `invoke sql`, and every ten

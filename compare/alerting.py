@@ -32,9 +32,10 @@ LINES = Row(
     "Lines for alerts",
     "Lines with something on them in docker/<name>/alert.py, which uses what the product has for this; what writes and sends the message"
     " is one module for all, and not counted.",
+    better=None,
 )
 SECOND = 30  # seconds after a message in which the same failure may be sent again
-WAIT = 180  # seconds for the message
+MESSAGE_TIMEOUT_S = 180  # seconds for the message
 
 
 class Receiver:
@@ -112,17 +113,17 @@ def webhook(trial: Trial) -> Iterator[Found]:
     except OSError:
         raise StackError(f"{address}, at which the containers reach this machine, is not an address of its own.") from None
     with receiver, alerting(trial.rig, trial.name, receiver.url):
-        shown, deadline = product(trial.rig, trial.name), time.monotonic() + WAIT
+        shown, deadline = product(trial.rig, trial.name), time.monotonic() + MESSAGE_TIMEOUT_S
         while not shown.alerts():
             if time.monotonic() > deadline:
-                raise StackError(f"Nothing looks for failures {WAIT} s after the start.")
+                raise StackError(f"Nothing looks for failures {MESSAGE_TIMEOUT_S} s after the start.")
             time.sleep(1)
         with trial.edited(victim.path, NO_SQL):
             run = trial.run()
             spans = trial.spans(run.began, run.ended)
             # A unit test of the model comes before it, and fails as it would.
             refused = min(spans[id].ended for id in (victim.id, *trial.graph.before(victim.id)) if id in spans)
-            deadline = time.monotonic() + WAIT
+            deadline = time.monotonic() + MESSAGE_TIMEOUT_S
             while not receiver.messages and time.monotonic() < deadline:
                 time.sleep(0.1)
         again = trial.run()
@@ -136,7 +137,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
 def judged(messages: list[tuple[float, Any]], refused: float, model: str, means: str) -> Found:
     """What came, after the statement of ``model`` was ``refused``."""
     if not messages:
-        return Found(WEBHOOK.id, why=f"no message within {WAIT} s")
+        return Found(WEBHOOK.id, why=f"no message within {MESSAGE_TIMEOUT_S} s")
     at, content = messages[0]
     named = mentions(content["text"], model)
     verdict = f"{'names the model' if named else 'without its name'}, {'once' if len(messages) == 1 else f'{len(messages)} times'}"
@@ -151,6 +152,8 @@ def counted(trial: Trial) -> Iterator[Found]:
 
 def sentence(report: Report) -> str:
     """The section's first."""
+    if not report.measured(WEBHOOK.id):
+        return f"For an alert, the integrations have {report.ranking(LINES)} lines."
     return f"From a failure to the message at a webhook it takes {report.ranking(WEBHOOK)}."
 
 

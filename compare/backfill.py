@@ -25,15 +25,16 @@ FILLED = Row(
     "backfill",
     f"{DAYS} days",
     f"A microbatch model over {DAYS} days and the table that it reads, by `invoke run --select +MODEL --full-refresh`. From typing it to"
-    " the prompt; each day must be there once.",
+    " the prompt; each day must be there once. It is dbt's own backfill, started by each product: Airflow's backfills and Dagster's"
+    " partitions are not set up in these integrations.",
     "s",
 )
-RUNS = Row("backfill_runs", f"Runs for {DAYS} days", "dbt's invocations that have filled them; one command was typed.")
+RUNS = Row("backfill_runs", f"Runs for {DAYS} days", "dbt's invocations that have filled them; one command was typed.", better=None)
 KILLED = Row(
     "backfill_killed",
     "Killed half way",
-    f"The same, where each day takes {SLEEP} s more; the service that runs dbt gets kill -9 when {HALF} days are there. Docker starts it"
-    " again, natively `invoke up` does. From then until the command, the run and dbt have ended.",
+    f"The same, where each day takes {SLEEP} s more; the service that runs dbt gets kill -9 when at least {HALF} days are there. Docker"
+    " starts it again, natively `invoke up` does. From then until the command, the run and dbt have ended.",
     "s",
 )
 COMPLETE = Row(

@@ -15,6 +15,7 @@ from bench.run import Typed, typed
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import AT_WORK, FILLING, ROOM, SLEPT, Trial
+from switchyard.errors import StackError
 
 BROKEN = Row(
     "broken_model",
@@ -26,7 +27,8 @@ RECOVERY = Row(
     "recovery",
     "Executed after the fix ÷ needed",
     "The model is as before; then `invoke run --failed`. Nodes for which PostgreSQL worked, divided by those that had to be executed:"
-    " the model and all that needs it.",
+    " the model and all that needs it. What the command does is Switchyard's: on Airflow it clears the failed tasks and what came after"
+    " them, Dagster's re-execution and Prefect's retry run `dbt retry`.",
     "×",
 )
 GREEN = Row("recovery_seconds", "Green after the fix", "From typing `invoke run --failed` to the prompt.", "s")
@@ -87,7 +89,8 @@ KILLED = Row(
     "killed",
     "The service that runs dbt is killed",
     "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From then until the command and"
-    " the run have ended, well or not; the next run must succeed.",
+    " the run have ended, well or not; the next run must succeed. How long a product waits for a sign of life is set here: Airflow 60 s"
+    " (its default is 300), Dagster looks every 15 s, Prefect 90 s, by an automation.",
     "s",
 )
 BESIDE = Row(
@@ -118,6 +121,11 @@ LEFT = Row(
 )
 
 ENDS = {0: "the run succeeds", 1: "the run fails"}  # by exit code
+# Of any other exit code, by whether the last model was built.
+LOST_SIGHT = {
+    True: "`invoke run` loses sight of the run, which builds its last model",
+    False: "`invoke run` loses sight of the run, which does not build its last model",
+}
 RUN_END_TIMEOUT_S = 300  # seconds in which a run must end that was disturbed
 NO_JINJA = "\n{{ this is no Jinja\n"
 TEST = "compare_failing_test"
@@ -314,20 +322,21 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
         began = strike() or began
         with contextlib.suppress(TimeoutError):  # then it is cancelled
             run = future.result(RUN_END_TIMEOUT_S)
-        over = trial.idle_at(began + RUN_END_TIMEOUT_S)  # in Docker the command may have ended with a service, and the run continues
+        idle = trial.idle_at(began + RUN_END_TIMEOUT_S)  # in Docker the command may have ended with a service, and the run continues
         left = ", its query still runs" if trial.rig.superuser(AT_WORK).strip() != "0|0" else ""
         built = bool(trial.tables(SLEPT))
         trial.note_left(row.title)
-    if over is None:
-        trial.rig.invoke("run", "--cancel")
+    if idle is None:
+        with contextlib.suppress(StackError):  # what was to be seen is known
+            trial.rig.invoke("run", "--cancel")
     again = trial.run()
-    ended = ENDS.get(run.code, f"the command ends with exit code {run.code}") if run and over else "the run does not end"
+    ended = ENDS.get(run.code, LOST_SIGHT[built]) if run and idle else "the run does not end"
     lost = run is not None and not run.code and not built
     if lost:
         ended = "ends as if all were well, without its last model"
     verdict = f"{what}{ended}{left}; the next one {'fails' if again.code else 'succeeds'}"
     parts = {"code": run and run.code, "said": run and run.text[-500:], "next_code": again.code, "next_said": again.text[-500:]}
-    seconds = max(run.ended, over) - began if run and over else None
+    seconds = max(run.ended, idle) - began if run and idle else None
     return Found(row.id, seconds, verdict, seconds is not None and not again.code and not lost, parts)
 
 

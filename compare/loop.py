@@ -14,14 +14,16 @@ from compare.report import Report
 from compare.trial import RUN_TIMEOUT_S, Trial
 from switchyard.errors import StackError
 
+# Airflow's and Dagster's have the help of the warm dbt, so none of them is the best for the product's own sake.
 TABLE = Row(
     "edit_table",
     "From an edit to the new table",
     "The model that most others need is saved with a comment more; then `invoke run --select` with its name. Until PostgreSQL has done the"
-    " model's last statement.",
+    " model's last statement. On Airflow that is a DAG of one task.",
     "s",
+    None,
 )
-PROMPT = Row("edit_prompt", "From an edit to the prompt", "The same, until the command has ended: the model's tests included.", "s")
+PROMPT = Row("edit_prompt", "From an edit to the prompt", "The same, until the command has ended: the model's tests included.", "s", None)
 NODES = Row(
     "edit_nodes",
     "Executed after an edit ÷ asked for",
@@ -33,7 +35,9 @@ OWN = Row(
     "Nodes executed for a change of one model",
     "The same edit, built without `invoke run`, by what a product's own API and page offer for a part of a project: Dagster materializes"
     " the model's asset, Airflow clears the model's tasks, Prefect runs the deployment with the model's name as the flow's parameter"
-    " `select`. Nodes for which PostgreSQL worked; the model and its own tests are asked for.",
+    " `select`. Nodes for which PostgreSQL worked; the model and its own tests are asked for. Airflow's tasks have Cosmos'"
+    " `test_indirect_selection` at `buildable`, not at its default `eager`: a test of two models is the later one's.",
+    better=None,
 )
 
 BOX = Row(
@@ -43,6 +47,7 @@ BOX = Row(
     " (`reloadRepositoryLocation`); Prefect has no graph without a run, so `invoke run --select` with the model's name. Until the API"
     " returns the model as a task, an asset or a task run.",
     "s",
+    None,
 )
 NEW = "compare_new_model"
 NEW_MODEL = "select 1 as one\n"
@@ -85,8 +90,10 @@ def own_way(trial: Trial) -> Iterator[Found]:
             raise StackError(f"The run failed that begins when {run.way}.")
         executed = trial.spans(began, ended)
     left = len(asked - executed.keys())
-    verdict = f"{run.way}; {f'{left} of {len(asked)} left out' if left else 'all that was asked for'}"
-    yield Found(OWN.id, len(executed), verdict, not left, {"asked": sorted(asked), "executed": list(executed)})
+    seconds = ended - began
+    verdict = f"{run.way}, {seconds:.0f} s; {f'{left} of {len(asked)} left out' if left else 'all that was asked for'}"
+    parts = {"asked": sorted(asked), "executed": list(executed), "seconds": seconds}
+    yield Found(OWN.id, len(executed), verdict, None if left else True, parts)
 
 
 def new_model(trial: Trial) -> Iterator[Found]:
@@ -118,7 +125,7 @@ SECTION = Section(
     "The day-to-day loop",
     (
         Scenario("an edited model", edit, (TABLE, PROMPT, NODES), 11, "default"),
-        Scenario("an edited model, the product's own way", own_way, (OWN,), 8, "default"),
+        Scenario("an edited model, the product's own way", own_way, (OWN,), 8, "default", once=True),
         Scenario("a new model", new_model, (BOX,), 5, "default"),
     ),
     sentence,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -53,6 +54,7 @@ DEFAULTS = {
     "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "0",
     "NETWORK": "bridge",
 }  # fmt: skip
+EARLY = ("start", "speed", "cost")  # before what edits the project, which a product would load again in a run that is measured
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -81,7 +83,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         BadConfiguration: the project cannot be run.
         BuildFailed: what makes the page cannot be installed.
     """
-    chosen = harness.picked(only, [section.id for section in SECTIONS], "section", "invoke compare --only")
+    picked = harness.picked(only, [section.id for section in SECTIONS], "section", "invoke compare --only")
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke compare --orch")
     asked = harness.picked(runtime, RUNTIMES, "runtime", "invoke compare --runtime")
     if len(asked) > 1:
@@ -101,19 +103,22 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     kind = asked[0] if asked else own["RUNTIME"] if own["RUNTIME"] in RUNTIMES else possible()[0]
     console.note("This takes a stack and a copy of the project of its own, and removes them again; yours are not touched.")
     console.note("What else runs on this machine makes the spreads wider.")
+    sections = [section for section in SECTIONS if not picked or section.id in picked]
+    depths = DEPTHS[: DEPTHS.index(depth) + 1]
+    scenarios = {section.id: found for section in sections if (found := [one for one in section.scenarios if one.depth in depths])}
+    if not scenarios:
+        raise BadUsage(f"Nothing of {only} is measured at this depth.", "", f"invoke compare --full --only {only}")
     environment()
     folder.mkdir(parents=True, exist_ok=True)
-    sections = [section for section in SECTIONS if not chosen or section.id in chosen]
     interrupted = None
     with rig(kind, names, NAME, lambda copy: prepare(copy, own, project)) as made:
         report = opened(made, project, now, rounds or ROUNDS[depth], depth)
-        depths = DEPTHS[: DEPTHS.index(depth) + 1]
-        scenarios = {section.id: found for section in sections if (found := [one for one in section.scenarios if one.depth in depths])}
         for section in sections:
             report.declare(section, scenarios.get(section.id, ()))
         try:
             subject = Subject(made, depth, folder, environment(), first_steps(project))
-            measure(subject, report, folder / "report.json", [one for found in scenarios.values() for one in found])
+            in_turn = sorted(scenarios, key=lambda id: id not in EARLY)
+            measure(subject, report, folder / "report.json", [one for id in in_turn for one in scenarios[id]])
             report.content["complete"] = True
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
@@ -159,7 +164,6 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
 
 def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -> Report:
     """A report with all but the figures."""
-    threads = project.output.get("threads", 1)
     return Report(
         {
             "schema": SCHEMA,
@@ -170,7 +174,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "runtime": rig.runtime,
             "rounds": rounds,
             "depth": depth,
-            "project": {"name": project.name, "counts": "", "threads": threads if isinstance(threads, int) else "its profile's number of"},
+            "project": {"name": project.name, "counts": "", "threads": threads(project)},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
             "base_images": [rig.settings[key] for key in base_image_keys(rig.folder)] if rig.runtime == "docker" else [],
             "orchestrators": {
@@ -191,6 +195,13 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
     )
 
 
+def threads(project: Project) -> str:
+    """How many dbt threads its profile has: the number, or the default of the variable that holds it."""
+    said = str(project.output.get("threads", 1))
+    match = re.search(r"env_var\(\s*['\"](\w+)['\"]\s*,\s*['\"]?(\d+)", said)
+    return project.variables.get(match[1], match[2]) if match else said if said.isdigit() else "its profile's number of"
+
+
 def first_steps(project: Project) -> Sequence[Sequence[str]]:
     """The dbt commands with which the project's first job begins, before it builds: without them, there may be nothing to build from."""
     known = jobs.read(project.folder)
@@ -207,6 +218,8 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
         if name in report.titles and name not in names:
             refuse(report, name, 0, scenarios, rig.driver.unsupported(orchestrator))
     needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # from which all others begin
+    if all(one.single for one in scenarios):
+        report.content["rounds"] = 1  # a start alone is no measurement of what was asked for
     steps = planned(names, report.content["rounds"], needed)
     expected = BUILD_S * len(names) + sum(step.scenario.seconds for step in steps)
     began, done = time.monotonic(), 0.0

@@ -10,7 +10,7 @@ import json
 import socket
 import sys
 
-WAIT = 10  # seconds
+ANSWER_TIMEOUT_S = 10  # seconds
 # What an HTTP/2 client, as one of gRPC's, begins with: the preface, and settings that are all the defaults.
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 SETTINGS = 4  # the type of the frame that such a server answers with
@@ -18,7 +18,7 @@ SETTINGS = 4  # the type of the frame that such a server answers with
 
 def answer(host: str, port: int, method: str, path: str, body: str) -> str:
     """``HTTP`` with the status, ``HTTP/2``, or nothing where neither is spoken."""
-    connection = http.client.HTTPConnection(host, port, timeout=WAIT)
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request(method, path, body or None, {"Content-Type": "application/json"})
         return f"HTTP {connection.getresponse().status}"
@@ -27,7 +27,7 @@ def answer(host: str, port: int, method: str, path: str, body: str) -> str:
     finally:
         connection.close()
     try:
-        with socket.create_connection((host, port), timeout=WAIT) as connected:
+        with socket.create_connection((host, port), timeout=ANSWER_TIMEOUT_S) as connected:
             connected.sendall(HTTP_2)
             head = connected.recv(9, socket.MSG_WAITALL)
             return "HTTP/2" if len(head) == 9 and head[3] == SETTINGS else ""

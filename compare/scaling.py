@@ -21,9 +21,13 @@ LINES = Row(
     "Lines that change for two workers",
     "The services of the orchestrator's compose file with `WORKERS=2`, against those with `WORKERS=0`: lines that are added or removed,"
     " with what several services share written out for each. No other file differs: the DAGs, assets and flows are the same.",
+    better=None,
 )
 SERVICES = Row(
-    "worker_services", "Containers more for two workers", "Of the same file: the workers, and a broker where the product has one between."
+    "worker_services",
+    "Containers more for two workers",
+    "Of the same file: the workers, and a broker where the product has one between.",
+    better=None,
 )
 WORKERS = "2"
 

@@ -77,12 +77,19 @@ def schedules(trial: Trial) -> Iterator[Found]:
         first = following(settled(trial))
         until(together - 10)  # the last of them has ended, or takes too long; and the log is not read while something is due
         connections = [float(match[1]) for line in server_log(rig) if (match := CONNECTED.search(line))]
-        found = lags(range(first, together, MINUTE), connections, runs(trial))
-        parts = {"due": first, "lags": [round(lag, 3) for lag in found]}
-        yield Found(LAG.id, median(found), parts=parts)
-        yield Found(WORST.id, max(found), parts=parts)
+        try:
+            found = lags(range(first, together, MINUTE), connections, runs(trial))
+        except StackError as error:  # the other rows are worth having
+            yield from (Found(row.id, why=error.what) for row in (LAG, WORST))
+        else:
+            parts = {"due": first, "lags": [round(lag, 3) for lag in found]}
+            yield Found(LAG.id, median(found), f"of {len(found)} due minutes", parts=parts)
+            yield Found(WORST.id, max(found), parts=parts)
         until(together)
-        yield turns([awaited(trial, job, together, together + DUE_TIMEOUT_S) for job in ("each", "once")], together)
+        try:
+            yield turns([awaited(trial, job, together, together + DUE_TIMEOUT_S) for job in ("each", "once")], together)
+        except StackError as error:
+            yield Found(TOGETHER.id, why=error.what)
         yield made_up(trial)
 
 

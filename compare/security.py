@@ -16,7 +16,7 @@ import psutil
 from compare import probe
 from compare.model import Found, Row, Scenario, Section
 from compare.products.product import PageRequest, product
-from compare.report import Report
+from compare.report import Report, listed
 from compare.trial import Trial
 from rundbt import api
 from switchyard.errors import StackError
@@ -45,7 +45,12 @@ FOREIGN_ORIGIN = Row(
     " asks whether that origin may send it (CORS preflight), and sends it only then.",
     better=None,
 )
-LISTENING = Row("listening", "Sockets that listen", "TCP sockets of the orchestrator's services; PostgreSQL's is left out.", better=None)
+LISTENING = Row(
+    "listening",
+    "Sockets that listen",
+    "TCP sockets of the orchestrator's services, Switchyard's guard before Dagster's page among them; PostgreSQL's is left out.",
+    better=None,
+)
 OPEN = Row(
     "open_sockets",
     "Sockets that ask for no password",
@@ -95,7 +100,8 @@ def refused(row: Row, code: int, guard: str = "") -> Found:
     """
     if code in (0, 404) or code >= 500:
         raise StackError(f"The answer is HTTP {code}." if code else "There is no answer.")
-    return Found(row.id, code, f"refused {guard}".rstrip() if code >= 400 else "answered", code >= 400)
+    good = None if guard or row is WRONG_HOST else code >= 400  # a guard is not the product's, and the other is for the reader to judge
+    return Found(row.id, code, f"refused {guard}".rstrip() if code >= 400 else "answered", good)
 
 
 def sign_in(trial: Trial) -> Iterator[Found]:
@@ -128,9 +134,9 @@ def written(code: int, asked: int, allowed: str, guard: str = "") -> Found:
     """What a write of another page's comes to: its own status, that of the preflight with the origin that it allows, and who refuses it."""
     parts = {"preflight": asked, "allowed origin": allowed}
     if code >= 400:
-        return Found(FOREIGN_ORIGIN.id, code, f"refused {guard}".rstrip(), True, parts)
+        return Found(FOREIGN_ORIGIN.id, code, f"refused {guard}".rstrip(), None if guard else True, parts)
     if asked < 300 and allowed in ("*", f"http://{ELSEWHERE}"):
-        return Found(FOREIGN_ORIGIN.id, code, "done; a browser may send it, to a page that knows the password", False, parts)
+        return Found(FOREIGN_ORIGIN.id, code, "done; a browser may send it, to a page that knows the password", None, parts)
     return Found(FOREIGN_ORIGIN.id, code, "done; a browser would not send it", True, parts)
 
 
@@ -249,7 +255,8 @@ def roles(trial: Trial) -> Iterator[Found]:
         raise StackError("Its API has no description to search.")
     named = [name for name in names if "role" in name.lower()]
     if not named:
-        yield Found(ROLES.id, why=f"none of the {len(names)} paths or questions of its API in this setting is about roles")
+        said = f"none of the {len(names)} paths or questions of its API in this setting is about roles"
+        yield Found(ROLES.id, why="; ".join(filter(None, (said, asked.roles))))
     else:
         yield Found(ROLES.id, why=f"its API names {', '.join(named)}, and this comparison does not know how to count there")
 
@@ -258,7 +265,11 @@ def sentence(report: Report) -> str:
     """The section's first."""
     rows = (NO_PASSWORD, WRONG_PASSWORD)
     asked = " and ".join(f"{good} of {all_} {what}" for row, what in zip(rows, DENIED) for good, all_ in (report.judged(row),) if all_)
-    return f"{asked or 'No request was made'}; the sockets that ask for no password are {report.ranking(OPEN)}."
+    guarded = [
+        report.titles[name] for name in report.titles if any(good is None for _, good, _ in report.summary(NO_PASSWORD.id, name).verdicts)
+    ]
+    own = f" by themselves, and before {listed(guarded)} stands Switchyard's guard" if guarded else ""
+    return f"{asked or 'No request was made'}{own}; the sockets that ask for no password are {report.ranking(OPEN)}."
 
 
 DENIED = ("refused a request without a password", "one with a wrong password")

@@ -30,8 +30,14 @@ def shown(id: str, title: str, what: str) -> Row:
 
 
 MODELS = shown("seen_models", "Models", f"How many of dbt's manifest the public API returns after a green run, {RULE}")
-TESTS = shown("seen_tests", "Tests", f"The same of data tests and unit tests, {RULE}")
-SOURCES = shown("seen_sources", "Sources", f"The same of sources, {RULE}")
+TESTS = shown(
+    "seen_tests",
+    "Tests",
+    f"The same of data tests and unit tests, {RULE} Airflow has one task for all tests of a node, which counts for none.",
+)
+SOURCES = shown(
+    "seen_sources", "Sources", f"The same of sources, {RULE} Cosmos has them with `source_rendering_behavior`, which is not its default."
+)
 SEEDS = shown("seen_seeds", "Seeds", f"The same of seeds, {RULE}")
 SNAPSHOTS = shown("seen_snapshots", "Snapshots", f"The same of snapshots, {RULE}")
 EXPOSURES = shown("seen_exposures", "Exposures", f"The same of exposures, {RULE}")
@@ -44,8 +50,14 @@ COUNTS = shown(
     "Models, seeds and snapshots that are tables: for how many the API returns a number of rows. Dagster asks for them with"
     " `DAGSTER_TABLE_METADATA=true`, which is not the default here.",
 )
-RAW = shown("seen_raw_sql", "Models' SQL as written", "For how many SQL models the API returns the text of their file.")
-COMPILED = shown("seen_compiled_sql", "Compiled SQL", "For how many SQL models the API returns what `dbt compile` makes of them.")
+JINJA = "one without Jinja is left out, as nobody can see which of the two is shown"
+RAW = shown("seen_raw_sql", "Models' SQL as written", f"For how many SQL models the API returns the text of their file; {JINJA}.")
+COMPILED = shown(
+    "seen_compiled_sql",
+    "Compiled SQL",
+    f"For how many SQL models the API returns what `dbt compile` makes of them; {JINJA}. Prefect has it with"
+    " `include_compiled_code=True`, which is not its default.",
+)
 EDGES = shown(
     "seen_edges",
     "Lineage",
@@ -166,7 +178,7 @@ def count(declared: Declared, things: Iterable[Thing]) -> dict[Row, Counted]:
     tables = [id for id, node in nodes.items() if node["table"]]
     made[COUNTS] = counted({id for id in tables if any(has_row_count(thing.said) for thing in seen.get(id, ()))}, tables)
     for row, key in ((RAW, "raw"), (COMPILED, "compiled")):
-        models = [id for id, node in nodes.items() if node["raw"]]
+        models = [id for id, node in nodes.items() if node["raw"] and clean(node["raw"]) != clean(node["compiled"])]
         made[row] = Counted([id for id in models if nodes[id][key].strip() and holds(id, nodes[id][key])], models)
     edges = [
         (parent, child)

@@ -26,9 +26,10 @@ FIRST = Row(
     "To the first green run",
     "The start and the first `invoke run` together, with images or environments built and an empty database.",
     "s",
+    None,
 )
 START = Row("start", "Start", "From the command to all services healthy; PostgreSQL is up, its databases are empty.", "s")
-RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it must succeed.", "s")
+RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it must succeed.", "s", None)
 SERVICES = Row("services", "Services", "Processes or containers that stay up, without PostgreSQL.", better=None)
 SIZE = Row("size", "Size on disk", "The image, base image included; without Docker the environments, dbt's included.", "MB")
 # What Switchyard's authors have written: the reader judges whether more lines are worse.

@@ -24,7 +24,7 @@ import yaml
 
 from bench import memory
 from bench.rig import Rig
-from bench.run import LOG_CONNECTIONS, Typed, bare, server_log, typed
+from bench.run import LOG_CONNECTIONS, Timeline, Typed, bare, server_log, typed
 from switchyard import bootstrap, pipeline
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, StackError
@@ -217,6 +217,7 @@ class Trial:
         name: the orchestrator's.
         green: the nodes of its first run, which succeeded.
         down: why it is not up; empty where it is.
+        ran: its last run that was measured, and the seconds of the bare build before it; None before that.
         whole: whether its newest run was one of the whole project, and green.
         left: by the title of a fault, what it has left in the warehouse.
     """
@@ -225,6 +226,7 @@ class Trial:
     name: str
     green: frozenset[str] = frozenset()
     down: str = ""
+    ran: tuple[Timeline, float] | None = None
     whole: bool = False
     left: dict[str, list[str]] = field(default_factory=dict)
 

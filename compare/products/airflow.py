@@ -19,6 +19,7 @@ class AirflowProduct(Product):
 
     read = PageRequest("GET", "/api/v2/dags/~/dagRuns?limit=1")
     write = PageRequest("PATCH", "/api/v2/dags/daily?update_mask=is_paused", {"is_paused": False})
+    roles = "its simple auth manager has viewer, user, op and admin; here is one user, an admin"
     alert = "by the DAG's on_failure_callback"
 
     fields = (("input[name=username]", "admin"), ("input[name=password]", "{password}"))

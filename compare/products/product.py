@@ -86,6 +86,7 @@ class Product(ABC):
     read: PageRequest  # asks for runs
     write: PageRequest  # changes nothing
     alert: str = ""  # what the product has for an alert
+    roles: str = ""  # those that it has in this setting, where its API does not list them
     guard: str = ""  # what asks for the password where the product does not
     # Of the sign-in page: a selector and what is typed there; none where the browser signs in by HTTP basic authentication.
     fields: tuple[tuple[str, str], ...] = ()

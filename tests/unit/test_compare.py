@@ -7,6 +7,7 @@ import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -302,6 +303,19 @@ def test_nobody_waits_after_an_interrupt_for_what_is_removed_anyway(error, tidie
         if error:
             raise error
     assert bool(done) == tidied
+
+
+@pytest.mark.parametrize(
+    ("said", "variables", "shown"),
+    [
+        (8, {}, "8"),
+        ("{{ env_var('DBT_THREADS', '4') | int }}", {}, "4"),
+        ("{{ env_var('DBT_THREADS', '4') | int }}", {"DBT_THREADS": "2"}, "2"),
+        ("{{ var('threads') }}", {}, "its profile's number of"),
+    ],
+)
+def test_the_threads_of_a_profile_are_shown(said, variables, shown) -> None:
+    assert main.threads(SimpleNamespace(output={"threads": said}, variables=variables)) == shown
 
 
 def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -> None:

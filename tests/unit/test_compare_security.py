@@ -12,6 +12,7 @@ import pytest
 
 from compare import probe, security
 from compare.alerting import Receiver
+from compare.report import Report
 from switchyard.errors import StackError
 
 PROC_NET_TCP = """\
@@ -38,13 +39,24 @@ def test_a_socket_is_reached_from_its_own_machine(address, hosts) -> None:
 
 
 def test_a_server_that_is_broken_has_refused_nothing() -> None:
-    assert security.refused(security.WRONG_HOST, 403).good
-    assert not security.refused(security.WRONG_HOST, 200).good
-    assert security.refused(security.WRONG_HOST, 403, "by a guard").verdict == "refused by a guard"
-    assert security.refused(security.WRONG_HOST, 200, "by a guard").verdict == "answered"
+    assert security.refused(security.NO_PASSWORD, 401).good
+    assert security.refused(security.NO_PASSWORD, 200).good is False
     for code in (0, 404, 500):
         with pytest.raises(StackError):
             security.refused(security.WRONG_HOST, code)
+
+
+def test_a_guard_of_switchyards_is_no_merit_of_the_product_nor_of_its_sentence() -> None:
+    guarded = security.refused(security.NO_PASSWORD, 401, "by a guard")
+    assert (guarded.verdict, guarded.good) == ("refused by a guard", None)
+    titles = {name: {"title": name.title(), "versions": {}, "settings": {}} for name in ("a", "b")}
+    made = Report({"orchestrators": titles, "rows": {}})
+    made.declare(security.SECTION, security.SECTION.scenarios)
+    made.add(guarded, "a", 0)
+    made.add(security.refused(security.NO_PASSWORD, 401), "b", 0)
+    assert security.sentence(made).startswith(
+        "1 of 2 refused a request without a password by themselves, and before A stands Switchyard's guard;"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,8 +77,8 @@ def test_rights_are_read_from_a_process(uid, caps, found) -> None:
         ((403, 403, ""), "refused", True),
         ((200, 405, ""), "done; a browser would not send it", True),
         ((200, 200, "http://localhost:1"), "done; a browser would not send it", True),
-        ((200, 200, "*"), "done; a browser may send it, to a page that knows the password", False),
-        ((200, 200, "http://elsewhere.example"), "done; a browser may send it, to a page that knows the password", False),
+        ((200, 200, "*"), "done; a browser may send it, to a page that knows the password", None),
+        ((200, 200, "http://elsewhere.example"), "done; a browser may send it, to a page that knows the password", None),
     ],
 )
 def test_a_write_with_a_foreign_origin_is_judged_as_a_browser_would(answers, verdict, good) -> None:
