@@ -29,6 +29,7 @@ SMOKE = "smoke"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # as registries take it
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-][a-z0-9]+)*)*")
 _UNKNOWN = re.compile("not found|manifest unknown|name unknown", re.I)  # what a registry says of an image that it does not have
+PACKAGE = "switchyard.package"  # of labels with the versions of an image's packages
 _OCI = "org.opencontainers.image"
 
 
@@ -95,7 +96,10 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         CHECKOUT: "",  # it is nobody's on this machine
     }
     try:
-        ids = {name: labelled(runtime, argv.image_name(runtime.settings, name), image, labels) for name, image in images.items()}
+        ids = {}
+        for name, image in images.items():
+            own = {f"{PACKAGE}.{package}": version for package, version in environments.versions(runtime.settings.root, name).items()}
+            ids[name] = labelled(runtime, argv.image_name(runtime.settings, name), image, {**labels, **own})
         tried(runtime, project, {**content, "images": ids}, names)
         folder.mkdir(parents=True, exist_ok=True)
         runtime.images.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
