@@ -38,7 +38,7 @@ os.umask(0o022)
 
 # Imports that a task needs are inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
-ORCH = "Orchestrator: airflow, dagster or prefect, or another that has a file compose/docker-compose-NAME.yaml."
+ORCH = "Orchestrator: NAME of a file compose/docker-compose-NAME.yaml."
 BAKED = "Run the dbt project that the image contains, without the mount of the project's folder."
 RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has the data, else Docker). Without it: RUNTIME in .env."
 TIMEOUT = "Seconds that services may take to become healthy."
@@ -158,16 +158,16 @@ def runtime_of(
         return choice.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
 
     as_started, others = (loaded, []) if new_ports else loaded.as_started()
-    chosen, reason = choose(as_started)
-    if others and not chosen.running():  # somebody else has these ports by now
-        others, (chosen, reason) = [], choose(loaded)
+    driver, reason = choose(as_started)
+    if others and not driver.running():  # somebody else has these ports by now
+        others, (driver, reason) = [], choose(loaded)
     with contextlib.redirect_stdout(sys.stderr):
         for line in others:
             console.advice(line)
     if reason:
         with contextlib.redirect_stdout(sys.stdout if starting else sys.stderr):
             console.note(reason)
-    return chosen
+    return driver
 
 
 @contextlib.contextmanager
@@ -235,15 +235,15 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
 
     known = orchestrators.load_all(ROOT)
     asked = orchestrators.find(known, orch) if orch is not None else None
-    with changing(c, "build", runtime) as chosen:
-        if chosen.settings["RELEASE_FILE"]:
+    with changing(c, "build", runtime) as driver:
+        if driver.settings["RELEASE_FILE"]:
             raise BadUsage(
-                f"The release {chosen.settings['SWITCHYARD_RELEASE']} is in use, whose images are never built here.",
+                f"The release {driver.settings['SWITCHYARD_RELEASE']} is in use, whose images are never built here.",
                 "",
                 "invoke use shop, or another folder",
             )
-        names = [asked.name] if asked else ["postgres", *(name for name in known if not chosen.unsupported(known[name]))]
-        lifecycle.build(chosen, names, cache=cache)
+        names = [asked.name] if asked else ["postgres", *(name for name in known if not driver.unsupported(known[name]))]
+        lifecycle.build(driver, names, cache=cache)
 
 
 @command(
@@ -284,17 +284,17 @@ def up(
     new = None if release is None else releases.read(Path(release).resolve())
     if new:
         os.environ["RELEASE_FILE"] = str(new.file)  # as above
-    with changing(c, "up", runtime, starting=True, new_ports=True) as chosen:
-        target = target or orchestrators.find(known, chosen.settings["ORCHESTRATOR"], "ORCHESTRATOR")
+    with changing(c, "up", runtime, starting=True, new_ports=True) as driver:
+        target = target or orchestrators.find(known, driver.settings["ORCHESTRATOR"], "ORCHESTRATOR")
 
         def deploy(new: Release) -> None:
             if not console.dry:
                 settings.assign(ROOT, "RELEASE_FILE", new.keep(ROOT))
 
         deploying = functools.partial(deploy, new) if new else None
-        lifecycle.up(chosen, target, baked=baked, timeout=seconds, deploy=deploying, keep=functools.partial(keep_workers, workers))
+        lifecycle.up(driver, target, baked=baked, timeout=seconds, deploy=deploying, keep=functools.partial(keep_workers, workers))
     if not console.dry:
-        console.facts(target.access(chosen.settings.values, project.database(chosen.settings)))
+        console.facts(target.access(driver.settings.values, project.database(driver.settings)))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
@@ -516,8 +516,8 @@ def backup(c: Context, file: str | None = None, runtime: str | None = None) -> N
     """Write the warehouse's data into one file, which `invoke restore` brings back, on either runtime."""
     from switchyard import backups
 
-    with changing(c, "backup", runtime) as chosen:
-        backups.backup(chosen, file)
+    with changing(c, "backup", runtime) as driver:
+        backups.backup(driver, file)
 
 
 @command(
@@ -530,8 +530,8 @@ def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None
         return
     from switchyard import backups
 
-    with changing(c, "restore", runtime, starting=True) as chosen:
-        backups.restore(chosen, file, yes=yes)
+    with changing(c, "restore", runtime, starting=True) as driver:
+        backups.restore(driver, file, yes=yes)
 
 
 @command(
@@ -553,9 +553,9 @@ def generate(
     if (orders is None) == (days is None):
         raise BadUsage("Say either --orders or --days.", "One makes a new shop, the other continues it.", "invoke generate --orders 10000")
     count = whole("--orders", orders) if orders is not None else whole("--days", days or "")
-    chosen_seed = whole("--seed", seed)
-    with changing(c, "generate", runtime, starting=True) as chosen:
-        generated.new(chosen, count, chosen_seed, yes=yes) if orders is not None else generated.append(chosen, count)
+    given_seed = whole("--seed", seed)
+    with changing(c, "generate", runtime, starting=True) as driver:
+        generated.new(driver, count, given_seed, yes=yes) if orders is not None else generated.append(driver, count)
 
 
 @command(
@@ -573,9 +573,9 @@ def clean(
     """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
     from switchyard import backups, lifecycle
 
-    with changing(c, "clean", runtime) as chosen:
+    with changing(c, "clean", runtime) as driver:
         first = backups.before_deletion if backup else None
-        lifecycle.clean(chosen, volumes=volumes, images=images, yes=yes, first=first)
+        lifecycle.clean(driver, volumes=volumes, images=images, yes=yes, first=first)
 
 
 @command(help={"runtime": RUNTIME, "json": "Print one JSON object, as an issue asks for it."})
@@ -630,13 +630,13 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
     from switchyard.runtimes.docker.runtime import Docker
 
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke release --orch")
-    with changing(c, "release", "docker") as chosen:
-        if not isinstance(chosen, Docker):
+    with changing(c, "release", "docker") as driver:
+        if not isinstance(driver, Docker):
             raise EngineMissing("A release is made of images, and what is up has none.", "", "invoke down, then the same command")
         if console.dry:
             console.say(f"Would release {', '.join(names)} to {registry}, as {tag}.")
             return
-        publish.publish(chosen, registry, tag, list(names) or list(chosen.orchestrators), None if out is None else Path(out))
+        publish.publish(driver, registry, tag, list(names) or list(driver.orchestrators), None if out is None else Path(out))
 
 
 @command(
@@ -663,16 +663,16 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
         raise BadUsage(f"--to {to!r} is not supported.", "It can be compose or helm.", f"invoke eject {name} --to compose")
     if release is not None:
         os.environ["RELEASE_FILE"] = str(releases.read(Path(release).resolve()).file)
-    with changing(c, "eject") as chosen:
-        if not chosen.settings["RELEASE_FILE"]:
+    with changing(c, "eject") as driver:
+        if not driver.settings["RELEASE_FILE"]:
             raise BadUsage(
                 "No release is in use.",
                 "What is ejected runs the images of one.",
                 f"invoke eject {name} --release releases/TAG/release.json",
             )
-        lifecycle.pull(chosen, target)
-        made = releases.read(releases.noted(ROOT, chosen.settings["RELEASE_FILE"]))
-        files = writers[to](chosen.settings, target, chosen.project, made)
+        lifecycle.pull(driver, target)
+        made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
+        files = writers[to](driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{name}-{to}"
     if console.dry:
         console.say(f"Would write {', '.join(files)} to {folder}.")

@@ -43,7 +43,7 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
         BadUsage: there is no such measurement or runtime, or the file is there.
         StackError: what was to be measured fails.
     """
-    chosen = harness.picked(only, MEASUREMENTS, "measurement", "invoke bench --only") or list(MEASUREMENTS)
+    picked = harness.picked(only, MEASUREMENTS, "measurement", "invoke bench --only") or list(MEASUREMENTS)
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke bench --orch")
     runtimes = harness.picked(runtime, RUNTIMES, "runtime", "invoke bench --runtime") or possible()
     now = datetime.now(timezone.utc)
@@ -56,7 +56,7 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
     try:
         for kind in runtimes:
             with rig(kind, names) as made:
-                for name in chosen:
+                for name in picked:
                     console.say(f"\n{name} ({kind})")
                     for figure in MEASUREMENTS[name](made, rounds):
                         found.setdefault(kind, {}).setdefault(name, []).append(figure)

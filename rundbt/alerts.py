@@ -12,7 +12,7 @@ import urllib.request
 from typing import Any
 
 VARIABLE = "ALERT_WEBHOOK"
-WAIT = 10  # seconds, all in all
+SEND_TIMEOUT_S = 10  # seconds, all in all
 NODES = 20  # that a message names
 LINE = 300  # characters of an error
 HEADING = re.compile(r"[\w ]+ Error in .*\)$")  # dbt's first line, which names the node once more; what is wrong follows
@@ -69,7 +69,7 @@ def send(content: dict[str, str]) -> None:
         try:
             data = json.dumps(content).encode()
             request = urllib.request.Request(_address(), data, {"Content-Type": "application/json"}, method="POST")
-            with urllib.request.urlopen(request, timeout=WAIT) as answer:
+            with urllib.request.urlopen(request, timeout=SEND_TIMEOUT_S) as answer:
                 said.append(f"sent, HTTP {answer.status}")
         except urllib.error.HTTPError as error:
             said.append(f"refused, HTTP {error.code}")
@@ -82,5 +82,5 @@ def send(content: dict[str, str]) -> None:
         # The time-out of a socket is one for each of its steps, and a look-up of a name has none.
         thread = threading.Thread(target=post, daemon=True)
         thread.start()
-        thread.join(WAIT)
-        print(f"alert: {said[0] if said else f'no answer in {WAIT} seconds'}", file=sys.stderr, flush=True)
+        thread.join(SEND_TIMEOUT_S)
+        print(f"alert: {said[0] if said else f'no answer in {SEND_TIMEOUT_S} seconds'}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from switchyard.errors import BadUsage, NotHealthy, RunInProgress, StackError
 from switchyard.runner import Result
 from switchyard.runtimes.runtime import POSTGRES, Runtime
 
-TIMEOUT = 120  # seconds that PostgreSQL may take to start
+START_TIMEOUT_S = 120  # seconds that PostgreSQL may take to start
 
 _DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
 # `public` is that of the database's owner, and counts where anything is in it.
@@ -79,7 +79,7 @@ def server(runtime: Runtime) -> Iterator[None]:
         lifecycle.build(runtime, runtime.images.outdated([POSTGRES], baked=False))
     try:
         with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
-            runtime.start_postgres(TIMEOUT, waiting.detail)
+            runtime.start_postgres(START_TIMEOUT_S, waiting.detail)
         with watched(runtime):
             yield
     finally:

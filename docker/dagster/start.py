@@ -50,7 +50,7 @@ def delete_old_runs(instance: DagsterInstance, before: datetime) -> None:
             shutil.rmtree(Path(os.environ["DAGSTER_HOME"], "storage", run.run_id), ignore_errors=True)
 
 
-def become(command: list[str]) -> None:
+def exec_command(command: list[str]) -> None:
     """Become ``command``, beside a warm dbt."""
     if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
         add_dbt()
@@ -77,8 +77,8 @@ if __name__ == "__main__":
     elif "celery" in sys.argv:  # a worker: the code server deletes the runs of all, and what is in the folders of its own machine
         oldest = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
         retention.delete_folders(Path(os.environ["DAGSTER_HOME"], "storage").glob("*"), oldest)
-        become(sys.argv[1:])
+        exec_command(sys.argv[1:])
     else:
         now = str(datetime.now(timezone.utc).timestamp())
         subprocess.Popen([sys.executable, __file__, "--end-interrupted-runs", now], stdin=subprocess.DEVNULL)
-        become(sys.argv[1:])
+        exec_command(sys.argv[1:])

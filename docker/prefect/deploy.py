@@ -46,7 +46,7 @@ TYPE = os.environ.get("WORK_POOL_TYPE", ProcessWorker.type)
 if file := os.environ.get("WORK_POOL_TEMPLATE"):
     TEMPLATE = json.loads(Path(file).read_bytes())
     TEMPLATE["variables"]["properties"]["namespace"]["default"] = os.environ["POD_NAMESPACE"]
-SILENCE = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for its node, or its image
+SILENCE_TIMEOUT_S = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for its node, or its image
 ATTEMPTS = 5  # to set up what other workers set up as well
 ZOMBIES = "Crash zombie flow runs"
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
@@ -108,9 +108,9 @@ def watch_for_zombies() -> None:
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
-                within=timedelta(seconds=SILENCE),
+                within=timedelta(seconds=SILENCE_TIMEOUT_S),
             ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"It gave no sign of life for {SILENCE} seconds.")],
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"It gave no sign of life for {SILENCE_TIMEOUT_S} seconds.")],
         ).create()
 
 

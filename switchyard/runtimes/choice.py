@@ -50,9 +50,9 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
                 f"{wanted} was asked for, by --runtime or by RUNTIME in .env." if len(up) == 1 else BOTH,
                 "invoke down",
             )
-        chosen = docker if asked == docker.name else up[0]
-        chosen.beside = next((runtime for runtime in up if runtime is not chosen), None)
-        return chosen, BOTH if chosen.beside else ""
+        picked = docker if asked == docker.name else up[0]
+        picked.beside = next((runtime for runtime in up if runtime is not picked), None)
+        return picked, BOTH if picked.beside else ""
     if wanted == native.name:
         return native, ""
     if missing:

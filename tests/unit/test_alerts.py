@@ -62,7 +62,7 @@ def test_it_is_sent_once_and_the_log_has_no_address(monkeypatch, capsys) -> None
 
 
 def test_a_webhook_that_hangs_is_left_alone(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(alerts, "WAIT", 0.2)
+    monkeypatch.setattr(alerts, "SEND_TIMEOUT_S", 0.2)
     with Receiver() as receiver:
         receiver.hang = True
         monkeypatch.setenv(alerts.VARIABLE, receiver.url)
