@@ -1,5 +1,6 @@
 """The warm dbt beside an orchestrator: like dbt in all that one can see, and gone with whoever called it."""
 
+import itertools
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,8 @@ from rundbt import warm
 from ..stacks import command_line, mostly_long, wait_until
 from .conftest import warm_dbt_answers
 
-SLEEPING = "select count(*) from pg_stat_activity where usename = 'dbt' and query like '%pg_sleep(119)%' and state = 'active'"
+SLEEPING = "select count(*) from pg_stat_activity where usename = 'dbt' and query like '%{}%' and state = 'active'"
+NUMBERS = itertools.count(1)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm dbt on Linux only")
 
@@ -110,23 +112,35 @@ def said(dbt: subprocess.Popen[str]) -> tuple[str, str, int]:
     return out, err, dbt.returncode
 
 
-def test_a_dbt_ends_with_its_caller(stack, typed, server) -> None:
-    caller = typed("show", "--inline", "select pg_sleep(119)")
-    wait_until(lambda: caller.poll() is not None or stack.ask(SLEEPING) == "1", 120)
+@pytest.fixture
+def asleep(stack, typed) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a dbt whose query sleeps in PostgreSQL; each has a name of its own, as that of a killed dbt stays active for a while."""
+
+    def start(**other: str) -> subprocess.Popen[str]:
+        name = f"asleep_{next(NUMBERS)}_"
+        caller = typed("show", "--inline", f"select pg_sleep(119) as {name}", **other)
+        wait_until(lambda: caller.poll() is not None or stack.ask(SLEEPING.format(name)) == "1", 120)
+        return caller
+
+    yield start
+    wait_until(lambda: stack.ask(SLEEPING.format("asleep_")) == "0", 60)
+
+
+def test_a_dbt_ends_with_its_caller(asleep, server) -> None:
+    caller = asleep()
     (dbt,) = [child for child in server.children() if command_line(child) == server.cmdline()]
     caller.kill()
     wait_until(lambda: not dbt.is_running(), 30)
 
 
-def test_a_dbt_ends_with_its_server(stack, typed, server, environ, tmp_path) -> None:
+def test_a_dbt_ends_with_its_server(asleep, server, environ, tmp_path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     own = {**environ, "SWITCHYARD_TARGET_PATH": str(target)}
     parent = psutil.Popen([sys.executable, "-m", "rundbt.warm", "sleep", "600"], env=own, cwd=tmp_path)
     try:
         wait_until(lambda: warm_dbt_answers(target), 60)
-        caller = typed("show", "--inline", "select pg_sleep(119)", SWITCHYARD_TARGET_PATH=str(target))
-        wait_until(lambda: caller.poll() is not None or stack.ask(SLEEPING) == "1", 120)
+        caller = asleep(SWITCHYARD_TARGET_PATH=str(target))
         (warm,) = parent.children()
         (dbt,) = [child for child in warm.children() if command_line(child) == warm.cmdline()]
         warm.kill()
@@ -159,15 +173,13 @@ def test_silent_callers_hold_up_nobody(typed, server, environ) -> None:
 
 # All are passed on in the same way.
 @pytest.mark.parametrize("number", mostly_long([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], signal.SIGINT, signal.SIGTERM))
-def test_a_signal_ends_it_as_it_ends_dbt(stack, typed, server, environ, number) -> None:
+def test_a_signal_ends_it_as_it_ends_dbt(asleep, server, environ, number) -> None:
     codes = []
     for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}):
-        caller = typed("show", "--inline", "select pg_sleep(119)", **other)
-        wait_until(lambda caller=caller: caller.poll() is not None or stack.ask(SLEEPING) == "1", 120)
+        caller = asleep(**other)
         caller.send_signal(number)
         caller.communicate(timeout=60)
         codes.append(caller.returncode)
-        wait_until(lambda: stack.ask(SLEEPING) == "0", 60)
     assert codes[0] == codes[1]
 
 
