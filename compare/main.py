@@ -50,8 +50,9 @@ ROUNDS = {"quick": 1, "default": LEAST, "full": LEAST}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
 # Whatever the person has set: the rows say what is measured, nothing runs unasked, and nobody hears of what is broken on purpose.
+# No workers are an empty WORKERS, as the compose files have it: some rows type `docker compose` themselves.
 DEFAULTS = {
-    "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "0",
+    "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "",
     "NETWORK": "bridge",
 }  # fmt: skip
 EARLY = ("start", "speed", "cost")  # before what edits the project, which a product would load again in a run that is measured
