@@ -4,6 +4,8 @@ set client_min_messages = warning;
 drop schema if exists floor cascade;
 create schema floor;
 
+-- With `offset 0` PostgreSQL tidies an amount once, and not once to look at it and once to read it.
+
 create table floor.dim_products as
 select
     product_id, sku, product_name, category, unit_price, unit_cost,
@@ -13,9 +15,10 @@ select
 from (
     select
         id as product_id, sku, trim(name) as product_name, lower(trim(category)) as category,
-        case when pg_input_is_valid(regexp_replace(unit_price, '[^0-9.-]', '', 'g'), 'numeric(12,2)') then regexp_replace(unit_price, '[^0-9.-]', '', 'g')::numeric(12, 2) end as unit_price, unit_cost,
+        case when pg_input_is_valid(figures, 'numeric(12,2)') then figures::numeric(12, 2) end as unit_price, unit_cost,
         coalesce(updated_at, _loaded_at) at time zone 'UTC' as updated_at
     from raw.raw_products
+    cross join lateral (select regexp_replace(unit_price, '[^0-9.-]', '', 'g') as figures offset 0) as tidied
 ) as products;
 
 create table floor.fct_orders as
@@ -34,9 +37,11 @@ payments as (
         max(paid_at) as tried_at, sum(extract(epoch from _loaded_at)) as loads
     from (
         select
-            order_id, paid_at, _loaded_at, case when pg_input_is_valid(regexp_replace(amount, '[^0-9.-]', '', 'g'), 'numeric(12,2)') then regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) end as amount,
+            order_id, paid_at, _loaded_at,
+            case when pg_input_is_valid(figures, 'numeric(12,2)') then figures::numeric(12, 2) end as amount,
             lower(trim(status)) = 'succeeded' as succeeded
         from raw.raw_payments
+        cross join lateral (select regexp_replace(amount, '[^0-9.-]', '', 'g') as figures offset 0) as tidied
     ) as payments
     group by order_id
 ),
@@ -156,7 +161,9 @@ select
     coalesce(sum(amount) filter (where lower(trim(status)) = 'succeeded'), 0)::numeric(12, 2) as amount_received,
     coalesce(sum(amount) filter (where lower(trim(status)) = 'refunded'), 0)::numeric(12, 2) as amount_paid_back
 from (
-    select paid_at, method, status, case when pg_input_is_valid(regexp_replace(amount, '[^0-9.-]', '', 'g'), 'numeric(12,2)') then regexp_replace(amount, '[^0-9.-]', '', 'g')::numeric(12, 2) end as amount from raw.raw_payments
+    select paid_at, method, status, case when pg_input_is_valid(figures, 'numeric(12,2)') then figures::numeric(12, 2) end as amount
+    from raw.raw_payments
+    cross join lateral (select regexp_replace(amount, '[^0-9.-]', '', 'g') as figures offset 0) as tidied
     where paid_at >= '2024-01-01Z' and paid_at < (date_trunc('year', now() at time zone 'UTC') + interval '1 year') at time zone 'UTC'
 ) as payments
 group by 1, 2;
