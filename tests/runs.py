@@ -138,7 +138,7 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
         most = 0
         while any(command.poll() is None for command in (first, second)):
             most = max(most, int(stack.ask(SLOW.format(8))))
-            time.sleep(0.5)  # each look is a command
+            time.sleep(0.5)  # between two looks
         ends = [ended(command) for command in (first, second)]
     assert [code for code, _ in ends] == [0, 0]
     assert most == 1

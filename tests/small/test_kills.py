@@ -87,7 +87,7 @@ def watch(stack, seconds: float, until: Callable[[], bool] = lambda: False) -> N
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not until():
         assert int(stack.ask(SLOW)) <= 1
-        time.sleep(0.5)  # each look is a command
+        time.sleep(0.5)  # between two looks
 
 
 def find(stack, name: str, victim: str) -> psutil.Process:
