@@ -355,6 +355,14 @@ class Trial:
                 return None
             time.sleep(0.5)
 
+    def at_rest(self, deadline: float) -> bool:
+        """Whether no query of dbt's is at work, or none is any more before the ``deadline``, in epoch seconds."""
+        while self.rig.superuser(AT_WORK).strip() != "0|0":
+            if time.time() > deadline:
+                return False
+            time.sleep(0.5)
+        return True
+
     def kill(self, service: str) -> None:
         """End a service of the orchestrator's, with all processes that it started, with no chance to tidy up."""
         driver = self.rig.driver

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from compare.products.product import Begun, Key, PageRequest, Picture, Product, Thing, paths
 from rundbt import api
 from switchyard.errors import StackError
+
+RECORDED_TIMEOUT_S = 60  # its server records task runs from their events, some time after these
 
 
 class PrefectProduct(Product):
@@ -69,10 +72,12 @@ class PrefectProduct(Product):
 
     def pictures(self, run: str, name: str) -> list[Picture]:
         newest_first = ("click", "[aria-label='log sort order']"), ("click", "[role=option]:has-text('Newest to oldest')")
+        deadline = time.monotonic() + RECORDED_TIMEOUT_S
         # Where a unit test of the model failed before it, the model has a task run that was skipped.
-        failed = next((one for one in self.task_runs() if one["state_type"] == "FAILED"), None)
-        if failed is None:
-            raise StackError("Prefect has no task run that failed.")
+        while not (failed := next((one for one in self.task_runs() if one["state_type"] == "FAILED"), None)):
+            if time.monotonic() > deadline:
+                raise StackError("Prefect has no task run that failed.")
+            time.sleep(1)
         return [
             Picture("graph", run, (("see", "text=Failed"), ("see", "canvas"))),  # a drawing without texts that could be waited for
             Picture("node", f"{self.url}/v2/runs/task-run/{failed['id']}", (("see", f"text={failed['name']}"), ("see", "text=Failed"))),
