@@ -1,6 +1,7 @@
 """The run protocol: what an orchestrator's answer becomes for a person."""
 
 import http.server
+import importlib.util
 import json
 import sys
 import threading
@@ -201,6 +202,21 @@ def test_a_run_ends_with_the_code_of_the_line_protocol(root, monkeypatch, words,
     with pytest.raises(SystemExit) as caught:
         api.main(lambda job, options: good, lambda: good, unreachable, unreachable)
     assert caught.value.code == code
+
+
+def test_a_flow_run_that_begins_between_two_questions_is_in_progress_once(root, monkeypatch) -> None:
+    spec = importlib.util.spec_from_file_location("prefect_run_job", root / "docker" / "prefect" / "run_job.py")
+    run_job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run_job)
+    flow_run = {"id": "1", "name": "tame-owl", "parameters": {"job": "daily"}, "state_name": "Pending", "labels": {}, "start_time": None}
+    states = iter(["SCHEDULED", "PENDING"])
+
+    def answer(method: str, path: str, body: dict) -> list[dict]:
+        return [flow_run] if next(states) in body["flow_runs"]["state"]["type"]["any_"] else []
+
+    monkeypatch.setattr(run_job, "request", answer)
+    monkeypatch.setenv("SWITCHYARD_UI_URL", "http://localhost:4200")
+    assert [run["run_id"] for run in run_job.active()] == ["1"]
 
 
 def test_a_rerun_has_the_name_of_the_run_that_it_repeats(capsys) -> None:
