@@ -686,7 +686,7 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
     help={"upgrade": "Take the newest versions: of all packages, of the one that is named, or the version that NAME==VERSION asks for."},
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
-    """Make every lock again from the requirements*.in beside it, for people who work on this checkout."""
+    """Make every lock again from versions.toml and the requirements*.in, for people who work on this checkout."""
     from switchyard import console, environments, locks, settings
     from switchyard.runner import Runner
 
@@ -698,12 +698,12 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
     for path in changed:
         console.ok(f"{path.relative_to(ROOT).as_posix()} has changed")
     if not changed and not console.dry:
-        console.ok("Every lock is as its requirements have it")
+        console.ok("Every lock and image is as versions.toml and the requirements have it")
 
 
 @command(
     name="upgrade-test",
-    help={"package": "The package that may move, or NAME==VERSION. Without it: all, as far as the requirements*.in allow it."},
+    help={"package": "The package that may move, or NAME==VERSION. Without it: all, as far as versions.toml allows it."},
 )
 def upgrade_test(c: Context, package: str = "") -> None:
     """Run the orchestrators' tests with newer packages, in a copy of the checkout, for people who work on this checkout."""

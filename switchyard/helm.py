@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import eject, environments
+from switchyard import eject, environments, locks
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
@@ -62,6 +62,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     versions = environments.versions(settings.root, target.name)
     words = {"repository": repository, "digest": digest, "tag": release.tag, "short": digest[7:17], "name": eject.plain_name(project)}
     words |= {f"version {package}": version for package, version in versions.items()}
+    words |= {f"chart {chart}": version for chart, version in locks.versions(settings.root)["charts"].items()}
     services = yaml.safe_load(target.file.read_text(encoding="utf-8"))["services"]
     defaults = {key: value or "" for key, value in dotenv_values(settings.root / ".env.example", interpolate=False).items()}
     asked = eject.asked(project)

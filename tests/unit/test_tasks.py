@@ -31,6 +31,7 @@ def invoke(tmp_path, root):
         "dbt_project",
         ".env.example",
         "requirements.txt",
+        "versions.toml",
     ):
         source = root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)

@@ -1,0 +1,77 @@
+"""A stack of an earlier commit, under this checkout's commands: its `.env`, its data, and its backup."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from ..stacks import MARTS, copy_checkout, unavailable
+from .conftest import NativeStack, removed
+
+BEFORE = "2371f601d032c50fec224d0e44b4294787d30559"  # of 2026-11-28: the last one that copied every default into `.env`
+KEPT = (".env", ".stack", "backups")  # what git does not know
+
+pytestmark = pytest.mark.long
+
+
+def ordered(stack: NativeStack) -> str:
+    """Number and revenue of the orders."""
+    return stack.ask("select count(*) || ' ' || sum(revenue) from marts.fct_orders")
+
+
+@pytest.fixture(scope="module")
+def upgraded(tmp_path_factory, root, bare_path) -> Iterator[tuple[NativeStack, dict[str, str]]]:
+    """A stack that the earlier commit started, ran and backed up, with this checkout's files now; and what it held."""
+    archive = subprocess.run(["git", "archive", BEFORE], cwd=root, capture_output=True)
+    if archive.returncode:
+        unavailable("this clone lacks the commit; git fetch --unshallow")
+    folder = (tmp_path_factory.mktemp("upgrade") / "switchyard").resolve()
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as file:
+        file.extractall(folder)
+    (folder / "backups").mkdir()
+    stack = NativeStack(folder, PATH=bare_path)
+    with removed(stack):
+        stack.invoke("up", "--orch", "dagster")
+        stack.invoke("run")
+        stack.invoke("backup", "--file", str(folder / "backups" / "before.dump"))
+        held = {"orders": ordered(stack), "env": (folder / ".env").read_text(encoding="utf-8")}
+        stack.invoke("down")
+        for path in folder.iterdir():
+            if path.name not in KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        copy_checkout(root, folder)
+        yield stack, held
+
+
+def test_what_an_earlier_version_left_is_taken_over(upgraded) -> None:
+    stack, held = upgraded
+    stack.invoke("up", "--orch", "dagster")
+    assert ordered(stack) == held["orders"]
+    now = (stack.folder / ".env").read_text(encoding="utf-8")
+    assert now.startswith(held["env"])  # its secrets and values; new secrets come after them
+    stack.invoke("sql", "drop schema raw, snapshots, marts cascade")  # the shop has other tables now (CHANGELOG.md)
+    stack.invoke("run")
+    assert stack.hashes() == MARTS
+    stack.invoke("switch", "prefect")
+    stack.invoke("run")
+    assert stack.hashes() == MARTS
+
+
+def test_a_backup_of_an_earlier_version_is_restored(upgraded) -> None:
+    stack, held = upgraded
+    stack.on("prefect")
+    stack.invoke("restore", str(stack.folder / "backups" / "before.dump"), "--yes")
+    assert ordered(stack) == held["orders"]
+
+
+def test_a_default_that_an_earlier_version_froze_is_reported(upgraded) -> None:
+    stack, held = upgraded
+    frozen = held["env"].replace("apache/airflow:3.3.2-python3.12", "apache/airflow:3.2.1-python3.12")
+    assert frozen != held["env"]
+    (stack.folder / ".env").write_text(frozen, encoding="utf-8")
+    assert "AIRFLOW_IMAGE has the version 3.2.1-python3.12" in stack.invoke("doctor", AIRFLOW_IMAGE="").stdout
