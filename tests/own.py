@@ -43,9 +43,9 @@ def plain_names(nodes: dict[str, tuple]) -> dict[str, tuple]:
     return {re.sub(r"\.[0-9a-f]{10}$", "", unique_id): what for unique_id, what in nodes.items()}
 
 
-def show(stack: Stack, query: str) -> list[dict]:
-    """The rows of a query, asked through dbt as a person does."""
-    out = stack.invoke("dbt", "--quiet", "--log-format", "json", "show", "--output", "json", "--inline", query).stdout
+def show(stack: Stack, query: str, *options: str) -> list[dict]:
+    """The rows of a query, asked through dbt as a person does; without ``options``, five at most."""
+    out = stack.invoke("dbt", "--quiet", "--log-format", "json", "show", "--output", "json", *options, "--inline", query).stdout
     found = [json.loads(line)["data"] for line in out.splitlines() if '"ShowNode"' in line or '"preview"' in line]
     return json.loads(found[-1]["preview"])
 

@@ -4,4 +4,4 @@ select
     order_id,
     ordered_at
 from {{ ref('fct_orders') }}
-where ordered_at > current_timestamp at time zone 'UTC'
+where ordered_at > {{ to_utc('current_timestamp') }}

@@ -1,4 +1,4 @@
-"""A project whose warehouse is a distributed engine: Spark, with a master, two workers and a Thrift server."""
+"""Projects whose warehouse is a distributed engine: Spark, with a master, two workers and a Thrift server."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import pytest
 from switchyard import environments, ports
 
 from .. import own, runs
-from ..stacks import ROOT, copy_checkout, wait_until
-from .conftest import NativeStack
+from ..stacks import MARTS, ROOT, copy_checkout, wait_until
+from .conftest import NativeStack, removed
 from .test_own_project import ORCHESTRATORS
+from .test_ports import SNAPSHOT, marts, port
 
 PYSPARK = "pyspark==4.3.0"
 CLASSES = "org.apache.spark"
-
 pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name == "nt" or not shutil.which("java"), reason="Spark needs a shell and Java")]
 
 
@@ -59,6 +59,12 @@ class Cluster:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
             return json.load(answer)
 
+    def workers(self) -> int:
+        """How many workers the master has; its page answers before it has all its paths."""
+        with suppress(OSError):
+            return int(self.ask(self.page, "json/")["aliveworkers"])
+        return 0
+
     def tasks(self) -> dict[str, int]:
         """How many tasks each executor has done."""
         (application,) = self.ask(self.driver, "api/v1/applications")
@@ -85,10 +91,11 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         wait_until(lambda: answers(found.port) and answers(found.page), 120)
         for _ in range(2):
             found.start(spark_class, f"{CLASSES}.deploy.worker.Worker", "-c", "1", "-m", "1g", "--webui-port", str(ports.unused()), address)
-        wait_until(lambda: found.ask(found.page, "json/")["aliveworkers"] == 2, 120)
+        wait_until(lambda: found.workers() == 2, 120)
         found.start(
             submit, "--class", f"{CLASSES}.sql.hive.thriftserver.HiveThriftServer2", "--master", address, "--driver-memory", "1g",
             "--conf", f"spark.ui.port={found.driver}", "--conf", "spark.sql.shuffle.partitions=4",
+            "--conf", "spark.sql.session.timeZone=UTC",
             "--conf", f"spark.sql.warehouse.dir={folder / 'warehouse'}", "spark-internal",
             "--hiveconf", f"hive.server2.thrift.port={found.thrift}", "--hiveconf", "hive.server2.thrift.bind.host=127.0.0.1",
         )  # fmt: skip
@@ -129,6 +136,31 @@ def test_a_distributed_engine_is_the_warehouse(stack, cluster, name) -> None:
     assert own.show(stack, "select sum(numbers) as numbers, sum(total) as total from {{ ref('totals') }}") == [
         {"numbers": 700000, "total": 700000 * 699999 // 2}
     ]
+    worked = {executor: tasks - done.get(executor, 0) for executor, tasks in cluster.tasks().items()}
+    assert len(worked) == 2
+    assert all(worked.values()), worked
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, bare_path, cluster) -> Iterator[tuple[NativeStack, Path]]:
+    """A stack with the shop on Spark, and where that is."""
+    folder = (tmp_path_factory.mktemp("shop") / "switchyard").resolve()
+    copy_checkout(ROOT, folder)
+    stack = NativeStack(folder, PATH=bare_path, THRIFT_PORT=str(cluster.thrift))
+    project = port("spark", tmp_path_factory.mktemp("projects") / "shop")
+    with removed(stack):
+        assert "target cluster (spark)" in stack.invoke("use", str(project)).stdout
+        yield stack, project
+
+
+@pytest.mark.parametrize("name", ORCHESTRATORS)
+def test_the_shop_on_spark_has_the_marts_of_postgresql(shop, cluster, name) -> None:
+    stack, project = shop
+    stack.on(name)
+    done = cluster.tasks()
+    run = runs.record(stack)
+    assert run["state"] == "success", run
+    assert marts(stack, project, leave=[SNAPSHOT]) == {table: found for table, found in MARTS.items() if table != SNAPSHOT}
     worked = {executor: tasks - done.get(executor, 0) for executor, tasks in cluster.tasks().items()}
     assert len(worked) == 2
     assert all(worked.values()), worked

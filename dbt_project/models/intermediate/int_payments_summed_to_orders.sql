@@ -13,7 +13,7 @@ summed as (
         coalesce(
             sum(amount) filter (where payment_status = 'succeeded'), 0
         )::numeric(14, 2) as amount_paid,
-        sum(extract(epoch from loaded_at)) as load_fingerprint,
+        sum({{ to_seconds('loaded_at') }}) as load_fingerprint,
         max(paid_at) filter (
             where payment_status = 'succeeded'
         ) as last_paid_at,

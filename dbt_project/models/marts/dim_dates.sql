@@ -3,9 +3,13 @@ with
 days as (
 
     select
-        generate_series(
-            timestamp '2024-01-01', timestamp '2030-12-31', interval '1 day'
-        )::date as date_day
+        {{ periods('day', "'2024-01-01'", "'2030-12-31'") }} as day_start
+
+),
+
+dated as (
+
+    select day_start::date as date_day from days
 
 ),
 
@@ -18,7 +22,7 @@ final as (
         date_trunc('quarter', date_day)::date as date_quarter,
         date_trunc('year', date_day)::date as date_year
 
-    from days
+    from dated
 
 )
 

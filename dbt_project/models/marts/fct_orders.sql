@@ -25,7 +25,7 @@ order_items as (
         sum(gross_amount) as gross_amount,
         sum(discount_amount) as discount_amount,
         sum(cost) as cost,
-        sum(extract(epoch from loaded_at)) as load_fingerprint
+        sum({{ to_seconds('loaded_at') }}) as load_fingerprint
 
     from {{ ref('int_order_items_priced') }}
     group by order_id
@@ -44,7 +44,7 @@ order_returns as (
         order_id,
         sum(refund_amount) as refund_amount,
         max(returned_at) as last_returned_at,
-        sum(extract(epoch from loaded_at)) as load_fingerprint
+        sum({{ to_seconds('loaded_at') }}) as load_fingerprint
 
     from {{ ref('int_returns_joined_to_order_items') }}
     group by order_id
@@ -111,7 +111,7 @@ final as (
         refund_amount::numeric(12, 2) as refund_amount,
         (revenue - refund_amount)::numeric(12, 2) as net_revenue,
         amount_paid::numeric(12, 2) as amount_paid,
-        last_paid_at::date - ordered_at::date as days_to_pay,
+        (last_paid_at::date - ordered_at::date)::integer as days_to_pay,
         load_fingerprint::numeric(24, 6) as load_fingerprint,
         is_sale,
         line_count > 0 and amount_paid = revenue as is_fully_paid,

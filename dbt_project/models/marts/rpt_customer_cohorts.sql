@@ -57,33 +57,38 @@ cohort_months as (
     select
         cohorts.cohort_month,
         cohorts.cohort_size,
-        months.activity_month::date as activity_month
+        {{
+            periods(
+                'month', 'cohorts.cohort_month', 'last_month.order_month'
+            )
+        }} as month_start
     from cohorts
     cross join last_month
-    cross join
-        generate_series(
-            cohorts.cohort_month::timestamp,
-            last_month.order_month::timestamp,
-            interval '1 month'
-        ) as months (activity_month)
+
+),
+
+dated as (
+
+    select
+        cohort_month,
+        cohort_size,
+        month_start::date as activity_month
+    from cohort_months
 
 ),
 
 joined as (
 
     select
-        cohort_months.cohort_month,
-        cohort_months.activity_month,
-        cohort_months.cohort_size::integer as cohort_size,
-        coalesce(activity.active_customers, 0)::integer as active_customers,
-        age(
-            cohort_months.activity_month, cohort_months.cohort_month
-        ) as since_first_order
-    from cohort_months
+        dated.cohort_month,
+        dated.activity_month,
+        dated.cohort_size::integer as cohort_size,
+        coalesce(activity.active_customers, 0)::integer as active_customers
+    from dated
     left join activity
         on
-            cohort_months.cohort_month = activity.cohort_month
-            and cohort_months.activity_month = activity.order_month
+            dated.cohort_month = activity.cohort_month
+            and dated.activity_month = activity.order_month
 
 ),
 
@@ -93,8 +98,10 @@ final as (
         cohort_month,
         activity_month,
         (
-            12 * extract(year from since_first_order)
-            + extract(month from since_first_order)
+            12 * extract(year from activity_month)
+            + extract(month from activity_month)
+            - 12 * extract(year from cohort_month)
+            - extract(month from cohort_month)
         )::integer as months_since_first_order,
         cohort_size,
         active_customers,

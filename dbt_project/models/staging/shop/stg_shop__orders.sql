@@ -39,7 +39,7 @@ ranked as (
                 customer_id asc,
                 ordered_at asc
         ) as version_rank,
-        sum(extract(epoch from loaded_at)) over (
+        sum({{ to_seconds('loaded_at') }}) over (
             partition by order_id
         ) as load_fingerprint
 

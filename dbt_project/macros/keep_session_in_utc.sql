@@ -1,0 +1,12 @@
+{#- dbt takes the end of a deleted product from the session's clock. -#}
+{% macro keep_session_in_utc() -%}
+    {{ return(adapter.dispatch('keep_session_in_utc', 'shop')()) }}
+{%- endmacro %}
+
+{% macro default__keep_session_in_utc() -%}
+    set timezone = 'UTC'
+{%- endmacro %}
+
+{% macro postgres__keep_session_in_utc() -%}
+    set local time zone 'UTC'
+{%- endmacro %}

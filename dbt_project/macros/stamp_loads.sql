@@ -1,0 +1,16 @@
+{#- First a column instead of the loader's audit column. dbt empties and refills
+    an existing seed table without naming this column, so that its default stamps
+    every load. -#}
+{% macro stamp_loads() -%}
+    {{ return(adapter.dispatch('stamp_loads', 'shop')()) }}
+{%- endmacro %}
+
+{% macro default__stamp_loads() -%}
+    alter table {{ this }} add column if not exists
+    _loaded_at timestamptz default now()
+{%- endmacro %}
+
+{% macro postgres__stamp_loads() -%}
+    alter table {{ this }} add column if not exists
+    _loaded_at timestamptz not null default now()
+{%- endmacro %}

@@ -1,0 +1,13 @@
+{#- Seconds since 1970, microseconds included. -#}
+{% macro to_seconds(column) -%}
+    {{ return(adapter.dispatch('to_seconds', 'shop')(column)) }}
+{%- endmacro %}
+
+{% macro default__to_seconds(column) -%}
+    extract(epoch from {{ column }})
+{%- endmacro %}
+
+{#- There, `extract` gives a double, whose sums are not exact. -#}
+{% macro duckdb__to_seconds(column) -%}
+    (epoch_us({{ column }})::decimal(18, 0) * 0.000001)
+{%- endmacro %}
