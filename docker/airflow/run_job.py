@@ -157,7 +157,7 @@ def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
     """Delete what the task that ran the build said of what is to run again; a task that never ran would believe it."""
     xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
     keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
-    for entry in airflow.request("GET", f"{xcoms}?xcom_key_pattern=_status&limit=1000")["xcom_entries"]:
+    for entry in pages(airflow, f"{xcoms}?xcom_key_pattern=_status", "xcom_entries"):
         key = entry["key"]
         if key in keys or (key.endswith("_tests_status") and airflow.request("GET", f"{xcoms}/{key}")["value"] != "pass"):
             airflow.request("DELETE", f"{xcoms}/{key}")
@@ -303,11 +303,16 @@ def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
 def task_instances(airflow: AirflowApi, path: str, *states: str) -> list[dict[str, Any]]:
     """The task instances of the run, or only those in one of ``states``."""
     wanted = "".join(f"&state={state}" for state in states)
+    return pages(airflow, f"{path}/taskInstances?order_by=id{wanted}", "task_instances")
+
+
+def pages(airflow: AirflowApi, path: str, name: str) -> list[dict[str, Any]]:
+    """All entries of a list. Airflow returns 100 at once at most, however many are asked for (``[api] maximum_page_limit``)."""
     found: list[dict[str, Any]] = []
     while True:
-        page = airflow.request("GET", f"{path}/taskInstances?limit=100&offset={len(found)}&order_by=id{wanted}")
-        found += page["task_instances"]
-        if not page["task_instances"] or len(found) >= page["total_entries"]:
+        page = airflow.request("GET", f"{path}&limit=100&offset={len(found)}")
+        found += page[name]
+        if not page[name] or len(found) >= page["total_entries"]:
             return found
 
 
@@ -321,7 +326,7 @@ def read_results(airflow: AirflowApi, path: str, since: datetime | None = None) 
     """What `results_xcom.push_results` pushed, at any time or after ``since``: dbt's last record of every node, or why it ran none."""
     nodes: dict[str, dict[str, Any]] = {}
     error = None
-    entries = airflow.request("GET", f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={KEY}&limit=1000")["xcom_entries"]
+    entries = pages(airflow, f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={KEY}", "xcom_entries")
     for entry in sorted(entries, key=lambda entry: entry["timestamp"]):
         if since is None or datetime.fromisoformat(entry["timestamp"]) > since:
             value = airflow.request("GET", f"{path}/taskInstances/{quote(entry['task_id'], safe='')}/xcomEntries/{KEY}")["value"]

@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -204,10 +205,33 @@ def test_a_run_ends_with_the_code_of_the_line_protocol(root, monkeypatch, words,
     assert caught.value.code == code
 
 
+def program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What runs a job of an orchestrator."""
+    monkeypatch.syspath_prepend(folder)
+    spec = importlib.util.spec_from_file_location(f"{folder.name}_run_job", folder / "run_job.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_results_of_more_tasks_than_airflow_returns_at_once_are_read(root, monkeypatch) -> None:
+    class Airflow:
+        """More entries than it returns at once, each with one node."""
+
+        def request(self, method: str, path: str) -> dict:
+            address, _, query = path.partition("?")
+            if not query:
+                return {"value": {"nodes": [{"unique_id": address}], "error": None}}
+            asked = dict(one.split("=") for one in query.split("&"))
+            first = int(asked.get("offset", 0))
+            entries = [{"task_id": str(number), "timestamp": "2026-01-01T00:00:00+00:00"} for number in range(250)]
+            return {"xcom_entries": entries[first : first + min(int(asked["limit"]), 100)], "total_entries": 250}
+
+    assert len(program(root / "docker" / "airflow", monkeypatch).read_results(Airflow(), "dags/daily/dagRuns/1")["nodes"]) == 250
+
+
 def test_a_flow_run_that_begins_between_two_questions_is_in_progress_once(root, monkeypatch) -> None:
-    spec = importlib.util.spec_from_file_location("prefect_run_job", root / "docker" / "prefect" / "run_job.py")
-    run_job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(run_job)
+    run_job = program(root / "docker" / "prefect", monkeypatch)
     flow_run = {"id": "1", "name": "tame-owl", "parameters": {"job": "daily"}, "state_name": "Pending", "labels": {}, "start_time": None}
     states = iter(["SCHEDULED", "PENDING"])
 
