@@ -14,7 +14,7 @@ from bench.run import Typed
 from compare.failures import ENDS, RUN_END_TIMEOUT_S
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import AT_WORK, Trial
+from compare.trial import Trial
 from switchyard.errors import StackError
 
 DAYS = 7
@@ -80,7 +80,7 @@ def killed(trial: Trial) -> Iterator[Found]:
             with contextlib.suppress(TimeoutError):  # then it is cancelled
                 run = future.result(RUN_END_TIMEOUT_S)
             deadline = struck_at + RUN_END_TIMEOUT_S
-            ended = (run.ended if run else None, trial.idle_at(deadline), at_rest(trial, deadline))
+            ended = (run.ended if run else None, trial.idle_at(deadline), trial.at_rest(deadline))
         before = rows(trial)
         verdict, good = struck(run, ended, before)
         known = [at for at in ended if at is not None]
@@ -135,17 +135,6 @@ select {SOURCE_DAY} as {DAY}, '{{{{ invocation_id }}}}' as run, clock_timestamp(
 from {{{{ ref('{SOURCE}') }}}}
 """,
     }
-
-
-def at_rest(trial: Trial, deadline: float) -> float | None:
-    """Since when dbt has no query at work, in epoch seconds; None where it has some still at the ``deadline``."""
-    quiet: list[float] = []
-    while len(quiet) < 3:  # looks in a row: between two days, too, there is a moment without
-        if time.time() > deadline:
-            return None
-        quiet = [*quiet, time.time()] if trial.rig.superuser(AT_WORK).strip().endswith("|0") else []
-        time.sleep(0.5)
-    return quiet[0]
 
 
 def rows(trial: Trial) -> list[Filled]:

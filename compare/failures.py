@@ -113,12 +113,14 @@ ASLEEP = Row(
     " have ended, well or not; the next run must succeed.",
     "s",
 )
+# How soon PostgreSQL ends the query of a client that is gone (client_connection_check_interval in the compose file), and a second.
+LOST_CLIENT_S = 11
 LEFT = Row(
     "left_in_warehouse",
     "Left in the warehouse",
     "After each fault of this section, when its run has ended: tables and views that are not in place (dbt's `__dbt_tmp` and"
-    " `__dbt_backup`), and queries of dbt's at work. After a kill, PostgreSQL"
-    " has 11 s to notice that its client is gone, however soon the run ends: it looks every 10 s. The sum over all faults.",
+    f" `__dbt_backup`), and queries of dbt's at work. PostgreSQL gets {LOST_CLIENT_S} s to notice that a client is gone, however soon the"
+    " run ends: it looks every ten. The sum over all faults.",
 )
 
 ENDS = {0: "the run succeeds", 1: "the run fails"}  # by exit code
@@ -133,8 +135,6 @@ TEST = "compare_failing_test"
 FUNCTION = "compare_missing_function"
 FAILING_HOOK = f"\n{{{{ config(post_hook='select {FUNCTION}()') }}}}\n"
 REFUSED = "password authentication failed"  # as PostgreSQL says it
-# How soon PostgreSQL ends the query of a client that is gone (client_connection_check_interval in the compose file), and a second.
-LOST_CLIENT_S = 11
 NO_SPACE = "No space left on device"  # as the system says it
 SLEEP = 120  # seconds
 MOST = 3  # commands after which nobody believes any more that it will be green
@@ -272,6 +272,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
         run: Typed | None = None
         with contextlib.suppress(TimeoutError):
             run = future.result(RUN_END_TIMEOUT_S)
+        trial.at_rest(time.time() + LOST_CLIENT_S)
         trial.note_left(CANCEL.title)
     if cancel.code or run is None:
         verdict = "the run does not end"

@@ -231,12 +231,8 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
                 rig.driver.images.build([POSTGRES, name], on_line=lambda _: None)
             except StackError as error:
                 broken[name] = reason(error)
-            done += BUILD_S
-        began, done, expected = (
-            time.monotonic(),
-            0.0,
-            expected - BUILD_S * len(names),
-        )  # a build that finds all made says nothing of the rest
+            expected -= BUILD_S
+        began = time.monotonic()  # a build that finds all made says nothing of the pace of the rest
         trial = Trial(subject, "")
         for number, step in enumerate(steps, 1):
             title = report.titles[step.name]

@@ -355,13 +355,15 @@ class Trial:
                 return None
             time.sleep(0.5)
 
-    def at_rest(self, deadline: float) -> bool:
-        """Whether no query of dbt's is at work, or none is any more before the ``deadline``, in epoch seconds."""
-        while self.rig.superuser(AT_WORK).strip() != "0|0":
-            if time.time() > deadline:
-                return False
+    def at_rest(self, deadline: float) -> float | None:
+        """Since when dbt has no query at work, in epoch seconds; None where it has one still at the ``deadline``."""
+        quiet: list[float] = []
+        while len(quiet) < 3:  # looks in a row: between two nodes, too, there is a moment without
+            quiet = [*quiet, time.time()] if self.rig.superuser(AT_WORK).strip().endswith("|0") else []
+            if not quiet and time.time() > deadline:
+                return None
             time.sleep(0.5)
-        return True
+        return quiet[0]
 
     def kill(self, service: str) -> None:
         """End a service of the orchestrator's, with all processes that it started, with no chance to tidy up."""

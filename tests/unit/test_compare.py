@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -361,6 +362,15 @@ class Rig:
     def superuser(self, *_: str) -> str:
         """The next answer."""
         return self.answers.pop(0)
+
+
+def test_a_warehouse_is_at_rest_after_three_quiet_looks_in_a_row_however_late(monkeypatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    rig = Rig("0|1", "0|0", "0|0", "1|1", "0|0", "0|0", "0|0")
+    assert Trial(Subject(rig, "default", Path(), Path()), "dagster").at_rest(time.time() + 60)
+    assert rig.answers == []
+    assert Trial(Subject(Rig("0|0", "0|0", "0|0"), "default", Path(), Path()), "dagster").at_rest(0)
+    assert Trial(Subject(Rig("0|0", "1|1"), "default", Path(), Path()), "dagster").at_rest(0) is None
 
 
 def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
