@@ -44,7 +44,7 @@ RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has 
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
 FORCE = "If a run is in progress, cancel it."
-PACKAGES = ("colorama", "dotenv", "psutil", "yaml")  # what requirements.txt has and is imported here
+PACKAGES = ("colorama", "dotenv", "psutil", "tomli", "yaml")  # what requirements.txt has and is imported here
 
 
 WRITING = ("build", "run", "seed", "snapshot", "run-operation", "clone", "retry", "test")  # commands of dbt that must not meet a run
@@ -686,7 +686,7 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
     help={"upgrade": "Take the newest versions: of all packages, of the one that is named, or the version that NAME==VERSION asks for."},
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
-    """Make every lock again from versions.toml and the requirements*.in, for people who work on this checkout."""
+    """Make every lock again from versions.toml and the requirements*.in, and write the base images' names; for work on this checkout."""
     from switchyard import console, environments, locks, settings
     from switchyard.runner import Runner
 
@@ -698,12 +698,12 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
     for path in changed:
         console.ok(f"{path.relative_to(ROOT).as_posix()} has changed")
     if not changed and not console.dry:
-        console.ok("Every lock and image is as versions.toml and the requirements have it")
+        console.ok("Every lock is as versions.toml and the requirements*.in have it, and each base image is named as there")
 
 
 @command(
     name="upgrade-test",
-    help={"package": "The package that may move, or NAME==VERSION. Without it: all, as far as versions.toml allows it."},
+    help={"package": "The package that may move, or NAME==VERSION. Without it: all that versions.toml and the requirements*.in allow."},
 )
 def upgrade_test(c: Context, package: str = "") -> None:
     """Run the orchestrators' tests with newer packages, in a copy of the checkout, for people who work on this checkout."""

@@ -44,9 +44,13 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
     try:
         content = tomllib.loads((root / VERSIONS).read_text(encoding="utf-8"))
         exact = {name: said.removeprefix("==") for name, said in content["packages"].items() if said.startswith("==")}
-        return {**content, "images": {name: said.format_map(exact) for name, said in content["images"].items()}}
-    except (OSError, KeyError, ValueError) as error:
-        raise BadConfiguration(f"{VERSIONS} cannot be read.", f"{type(error).__name__}: {error}", f"git diff {VERSIONS}") from None
+        images = {name: said.format_map(exact) for name, said in content["images"].items()}
+        return {"packages": content["packages"], "images": images, "charts": content["charts"]}
+    except KeyError as error:
+        why = f"It has no section, or no package with one exact version (==), called {error}."
+    except (OSError, AttributeError, ValueError) as error:
+        why = str(error)
+    raise BadConfiguration(f"{VERSIONS} cannot be read.", why, f"git diff {VERSIONS}")
 
 
 def misplaced(root: Path, images: Mapping[str, str]) -> dict[Path, str]:

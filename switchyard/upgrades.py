@@ -60,7 +60,7 @@ def test(package: str, runner: Runner) -> None:
         blocks = {name: made.orchestrators[name].native_block for name in made.possible()}
         names = [name for name, block in blocks.items() if any(f"docker/{name}/{lock}" in moved for lock in block.requirements)]
         if not names:
-            console.ok("Nothing newer for an orchestrator, as far as versions.toml allows it")
+            console.ok("Nothing newer for an orchestrator, as far as versions.toml and the requirements*.in allow it")
             return
         _commit(made.folder)
         argv = [sys.executable, "-m", "pytest", "-q", "-k", " or ".join(names), *SCENARIOS]

@@ -9,7 +9,7 @@
     )
 {%- endmacro %}
 
-{#- There, the function makes a list. -#}
+{#- In DuckDB, the function makes a list. -#}
 {% macro duckdb__periods(unit, first, last) -%}
     unnest({{ shop.default__periods(unit, first, last) }})
 {%- endmacro %}

@@ -7,7 +7,7 @@
     extract(epoch from {{ column }})
 {%- endmacro %}
 
-{#- There, `extract` gives a double, whose sums are not exact. -#}
+{#- In DuckDB, `extract` gives a double, whose sums are not exact. -#}
 {% macro duckdb__to_seconds(column) -%}
     (epoch_us({{ column }})::decimal(18, 0) * 0.000001)
 {%- endmacro %}

