@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from concurrent.futures import TimeoutError
 from contextlib import AbstractContextManager
 
 from bench.run import Typed, typed
@@ -103,7 +102,8 @@ BESIDE = Row(
 RESTARTED = Row(
     "postgres_restarted",
     "PostgreSQL is restarted",
-    "At the same moment. From then until the command and the run have ended, well or not; the next run must succeed.",
+    "At the same moment. A service that ends because of that is started again, as above. From then until the command and the run have"
+    " ended, well or not; the next run must succeed.",
     "s",
 )
 ASLEEP = Row(
@@ -269,9 +269,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
     with trial.under_way() as future:
         cancel = typed(trial.rig, "run", "--cancel")
         left = trial.rig.superuser(AT_WORK).strip() != "0|0"
-        run: Typed | None = None
-        with contextlib.suppress(TimeoutError):
-            run = future.result(RUN_END_TIMEOUT_S)
+        run = trial.outcome(future, RUN_END_TIMEOUT_S)
         trial.at_rest(time.time() + LOST_CLIENT_S)
         trial.note_left(CANCEL.title)
     if cancel.code or run is None:
@@ -320,12 +318,10 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
         strike: does it; returns since when it counts, in epoch seconds, where that is not from its own beginning.
         what: it was, for the verdict.
     """
-    run: Typed | None = None
     with trial.under_way() as future:
         began = time.time()
         began = strike() or began
-        with contextlib.suppress(TimeoutError):  # then it is cancelled
-            run = future.result(RUN_END_TIMEOUT_S)
+        run = trial.outcome(future, RUN_END_TIMEOUT_S)  # one that has not ended is cancelled
         idle = trial.idle_at(began + RUN_END_TIMEOUT_S)  # in Docker the command may have ended with a service, and the run continues
         left = "" if trial.at_rest(began + LOST_CLIENT_S) else ", its query still runs"
         built = bool(trial.tables(SLEPT))

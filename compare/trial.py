@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -388,6 +388,20 @@ class Trial:
             self.kill(service)
         if isinstance(self.rig.driver, Native):
             self.rig.invoke("up", "--orch", self.name)
+
+    def outcome(self, run: Future[Typed], seconds: float) -> Typed | None:
+        """The run's command when it has ended; None where it has not after ``seconds``.
+
+        Meanwhile, natively, a service that has ended is started again, as Docker does.
+        """
+        driver = self.rig.driver
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if wait([run], timeout=1).done:
+                return run.result()
+            if isinstance(driver, Native) and not all(map(driver.processes.root, driver.processes.records())):
+                self.rig.invoke("up", "--orch", self.name)
+        return None
 
     def restart_postgres(self) -> None:
         """Stop PostgreSQL, as its administrator would, and start it."""

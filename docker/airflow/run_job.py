@@ -29,6 +29,7 @@ DBT_ENDED = ("Command exited with return code", "Task killed!")
 PRODUCER = "dbt.dbt_producer_watcher"
 
 CUSTOM = "-custom"
+SILENT_LOOKS = 15  # in a row, about two minutes, after which a scheduler that does not report is given up
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 GOING_ON = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
@@ -279,13 +280,17 @@ def reason(stack_trace: str) -> str:
 
 
 def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
-    """Wait for the end of the run, telling how many of its tasks are done, and return the run."""
-    shown = 0
+    """Wait for the end of the run, showing how many of its tasks are done, and return the run.
+
+    Raises:
+        ApiError: the scheduler has not reported for two minutes, and without it no run ends.
+    """
+    shown = silent = 0
     total = count_tasks(airflow, path)
     looks = itertools.count(1)
 
     def probe() -> dict[str, Any] | None:
-        nonlocal shown
+        nonlocal shown, silent
         done = count_tasks(airflow, path, *DONE)
         if done > shown:
             shown = done
@@ -295,6 +300,11 @@ def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
         # A run in which nothing can run any more has failed, and has tasks that never will.
         dag_run = airflow.request("GET", path)
         ended = dag_run["state"] in DONE and (done >= total or not count_tasks(airflow, path, *GOING_ON))
+        silent = 0 if ended or airflow.request("GET", "monitor/health")["scheduler"]["status"] == "healthy" else silent + 1
+        if silent == 1:
+            api.emit("progress", message="waits for Airflow's scheduler, which does not report: invoke up")
+        if silent > SILENT_LOOKS:
+            raise api.ApiError("The run cannot end: Airflow's scheduler does not report. invoke up starts it, and the run continues.")
         return dag_run if ended else None
 
     return api.wait_for(probe, float("inf"), "the run", every=0.4)

@@ -230,6 +230,26 @@ def test_the_results_of_more_tasks_than_airflow_returns_at_once_are_read(root, m
     assert len(program(root / "docker" / "airflow", monkeypatch).read_results(Airflow(), "dags/daily/dagRuns/1")["nodes"]) == 250
 
 
+def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypatch, capsys) -> None:
+    """As one that has ended with PostgreSQL, natively, where nothing starts it again."""
+    run_job = program(root / "docker" / "airflow", monkeypatch)
+    monkeypatch.setattr(api.time, "sleep", lambda seconds: None)
+
+    class Airflow:
+        def __init__(self, *states: str) -> None:
+            self.states = iter(states)
+
+        def request(self, method: str, path: str) -> dict:
+            if path == "monitor/health":
+                return {"scheduler": {"status": next(self.states)}}
+            return {"state": "running", "total_entries": 1 if path.endswith("limit=1") else 0}
+
+    silent = ["unhealthy"] * run_job.SILENT_LOOKS
+    with pytest.raises(api.ApiError, match="scheduler does not report"):
+        run_job.follow(Airflow(*silent, "healthy", *silent, "unhealthy"), "dags/daily/dagRuns/1")
+    assert capsys.readouterr().out.count("waits for Airflow's scheduler") == 2
+
+
 def test_a_flow_run_that_begins_between_two_questions_is_in_progress_once(root, monkeypatch) -> None:
     run_job = program(root / "docker" / "prefect", monkeypatch)
     flow_run = {"id": "1", "name": "tame-owl", "parameters": {"job": "daily"}, "state_name": "Pending", "labels": {}, "start_time": None}
