@@ -1,12 +1,15 @@
-"""`invoke lock`: every lock from the ``requirements*.in`` beside it, within ``versions.toml``, and the images that this names."""
+"""`invoke lock`: every lock from the ``requirements*.in`` beside it, within ``versions.toml``; and the images of that, by digest."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 from switchyard import environments
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed
@@ -27,6 +30,7 @@ OPTIONS = "--universal --python-version 3.10 --generate-hashes"
 _OWN = re.compile(r"^# lock: (.*)$", re.M)
 _ASKED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==([\w.+!-]+))?", re.A)
 _IMAGE = re.compile(r"((\w+_IMAGE)(?::-|=))([^}\s]+)")  # in an `.env`, in a Dockerfile, or with its default in a compose file
+REGISTRY_TIMEOUT_S = 30
 
 
 def sources(root: Path) -> list[Path]:
@@ -51,6 +55,23 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
     except (OSError, AttributeError, ValueError) as error:
         why = str(error)
     raise BadConfiguration(f"{VERSIONS} cannot be read.", why, f"git diff {VERSIONS}")
+
+
+def held(root: Path, images: Mapping[str, str]) -> dict[str, str]:
+    """``images``, each with the digest that `.env.example` has of it; without one where that has none, or names another image."""
+    named = dotenv_values(root / ".env.example", interpolate=False)
+    return {key: said if (said := named.get(key) or "").partition("@")[0] == image else image for key, image in images.items()}
+
+
+def by_digest(images: Mapping[str, str], runner: Runner) -> dict[str, str]:
+    """``images``, each with the digest that its registry gives for all platforms; as it is where no registry answers."""
+    found = {}
+    for key, image in images.items():
+        name = image.partition("@")[0]
+        argv = ["docker", "buildx", "imagetools", "inspect", name, "--format", "{{json .Manifest}}"]
+        said = runner.ask(argv, seconds=REGISTRY_TIMEOUT_S)
+        found[key] = image if said.code else f"{name}@{json.loads(said.stdout)['digest']}"
+    return found
 
 
 def misplaced(root: Path, images: Mapping[str, str]) -> dict[Path, str]:
@@ -82,13 +103,14 @@ def argv(source: Path, constraints: Path, upgrade: str | None) -> list[str]:
 
 
 def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> list[Path]:
-    """Make every lock, write the images where they are named, and return the files that have changed.
+    """Make every lock, write the images where they are named, by digest, and return the files that have changed.
 
     Args:
         root: the checkout.
         runner: what starts uv.
-        upgrade: None keeps each version as long as its file allows it; an empty text takes the newest of all packages; a package's name
-            the newest of that one, and ``name==version`` that version, which is written where the package is pinned.
+        upgrade: None keeps each version as long as its file allows it; an empty text takes the newest of all packages, and the
+            digests that the images have now; a package's name takes the newest of that one, and ``name==version`` that version, which
+            is written where the package is pinned.
         on_line: called with each lock that is made.
 
     Raises:
@@ -125,7 +147,9 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
             path.write_bytes(text)
         raise
     if not runner.dry:
-        for path, content in misplaced(root, wanted["images"]).items():
+        images = held(root, wanted["images"])
+        images |= by_digest({key: image for key, image in images.items() if upgrade == "" or "@" not in image}, runner)
+        for path, content in misplaced(root, images).items():
             path.write_bytes(content.encode())
             changed.append(path)
     return changed

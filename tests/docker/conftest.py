@@ -75,7 +75,7 @@ def stand_ins() -> dict[str, str]:
     found = {}
     for key, image in dotenv_values(ROOT / ".env.example").items():
         if key.endswith("_IMAGE") and not os.environ.get(key):
-            own = f"switchyard-standin/{image.rpartition('/')[2]}"
+            own = f"switchyard-standin/{image.partition('@')[0].rpartition('/')[2]}"
             if subprocess.run(["docker", "image", "inspect", own], capture_output=True).returncode == 0:
                 found[key] = own
     return found

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from switchyard import ports
+from switchyard import locks, ports
+from switchyard.runner import Runner
 
 from ..stacks import ROOT, unavailable, wait_until
 from .conftest import PROJECT
@@ -98,6 +99,34 @@ def release(
     return stack.invoke("release", *words, code=code)
 
 
+def test_a_base_image_is_locked_by_the_digest_that_its_registry_has(registry, tmp_path) -> None:
+    image = f"{registry.address}/base/one:1"
+
+    def pushed(version: str) -> str:
+        dockerfile = f"FROM scratch\nLABEL version={version}\n"
+        subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile, text=True, check=True, capture_output=True)
+        said = subprocess.run(["docker", "push", image], text=True, check=True, capture_output=True).stdout
+        return re.search("digest: (sha256:[0-9a-f]{64})", said)[1]
+
+    def locked(upgrade: str | None) -> str:
+        locks.make(tmp_path, Runner({}), upgrade, lambda _: None)
+        return (tmp_path / ".env.example").read_text()
+
+    (tmp_path / "versions.toml").write_text(f'[packages]\n[images]\nONE_IMAGE = "{image}"\n[charts]\n')
+    (tmp_path / ".env.example").write_text("ONE_IMAGE=another:1\n")
+    try:
+        first = pushed("first")
+        assert locked(None) == f"ONE_IMAGE={image}@{first}\n"
+        second = pushed("second")
+        assert second != first
+        assert locked(None) == f"ONE_IMAGE={image}@{first}\n"
+        assert locked("") == f"ONE_IMAGE={image}@{second}\n"
+        (tmp_path / "versions.toml").write_text('[packages]\n[images]\nONE_IMAGE = "localhost:1/base/one:2"\n[charts]\n')
+        assert locked("") == "ONE_IMAGE=localhost:1/base/one:2\n"
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
+
+
 @pytest.mark.long
 def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, small) -> None:
     own = commit(small, MODEL, "select 1 as released\n")
@@ -150,6 +179,8 @@ def test_what_fails_on_its_images_is_not_pushed(stack, registry, small) -> None:
     failed = release(stack, registry, "broken", code=1)
     assert "nothing was pushed" in failed.stderr
     assert "never" in failed.stderr
+    commit(small, MODEL, "select {{ no_such_macro() }} as released\n")
+    assert "no_such_macro" in release(stack, registry, "broken", code=6).stderr
     assert "broken" not in registry.tags("dagster") + registry.tags("postgres")
     assert not (stack.folder / "releases" / "broken").exists()
 
