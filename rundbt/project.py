@@ -49,7 +49,8 @@ PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
 ARTIFACTS = ("manifest.json", PARTIAL)
 DECODE, NOT_UTF8 = "codec can't decode byte", "Not in UTF-8, as dbt wants it"
 READ = {".csv", ".md", ".py", ".sql", ".yaml", ".yml"}
-IGNORED = {"target", "logs", "dbt_packages", "__pycache__", ".user.yml"}
+MADE = {"target", "logs", "dbt_packages"}  # by dbt, beside a dbt_project.yml; elsewhere, a folder of models may be called so
+CACHE = "__pycache__"
 
 
 class ParseFailed(Exception):
@@ -91,7 +92,9 @@ def lay_out() -> None:
         return
     inside = packages_folder(source)
     # The profile that counts is in DBT_PROFILES_DIR, and a lock of packages is what dbt would write through its link.
-    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in {*IGNORED, "profiles.yml", "package-lock.yml"}}
+    without = {*MADE, CACHE, "profiles.yml", "package-lock.yml"}
+    parts = (path for path in source.iterdir() if path.name == ".dbtignore" or not is_hidden(path))
+    wanted = {Path(path.name): path for path in parts if path.name not in without}
     if inside:
         for depth in range(1, len(inside.parts)):  # a folder on the way to the packages cannot be a link
             above = Path(*inside.parts[:depth])
@@ -103,6 +106,10 @@ def lay_out() -> None:
         for path in (Path(folder, name) for name in (*folders, *files)):
             if path.is_symlink() and str(wanted.get(path.relative_to(work))) != os.readlink(path):
                 path.unlink()
+    if os.name == "nt":  # where the copy of what is gone would stay
+        for path in work.iterdir() if work.exists() else ():
+            if path.name not in {place.parts[0] for place in wanted}:
+                _remove(path)
     for place, target in wanted.items():
         link = work / place
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -118,15 +125,22 @@ def lay_out() -> None:
 def _mirror(source: Path, copy: Path) -> None:
     """Make ``copy`` hold what ``source`` holds, and nothing else."""
     if not source.is_dir():
-        shutil.copy2(source, copy)
+        shutil.copyfile(source, copy)  # not its mode: a copy that may not be written could not be made again
         return
     copy.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in source.iterdir()}
     for path in copy.iterdir():
         if path.name not in names:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove(path)
     for name in names:
         _mirror(source / name, copy / name)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder, also what may not be written, which Windows refuses."""
+    for one in (path, *(path.rglob("*") if path.is_dir() else ())):
+        one.chmod(0o700)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def install_packages(dependencies: Path) -> None:
@@ -213,14 +227,22 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
 def files(root: Path) -> Iterator[Path]:
     """The files of a dbt project that a run reads, in a fixed order."""
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(
-            name for name in folders if name not in IGNORED and not name.startswith(".") and not Path(folder, name, "pyvenv.cfg").exists()
-        )
+        folders[:] = sorted(name for name in folders if not is_left_out(Path(folder, name)))
         for name in sorted(names):
             path = Path(folder, name)
-            hidden = name in IGNORED or name.startswith(".") or name.endswith("~")
-            if not hidden and path.suffix != ".duckdb" and path != root / "profiles.yml" and path.is_file():
+            if not is_left_out(path) and path.suffix != ".duckdb" and path != root / "profiles.yml" and path.is_file():
                 yield path
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is hidden, or an environment of Python's."""
+    return path.name.startswith(".") or (path / "pyvenv.cfg").exists()
+
+
+def is_left_out(path: Path) -> bool:
+    """Whether a file or folder in a dbt project is no part of it: hidden, an editor's copy, or made by Python or dbt."""
+    made = path.name == CACHE or (path.name in MADE and path.with_name("dbt_project.yml").exists())
+    return made or is_hidden(path) or path.name.endswith("~")
 
 
 def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:

@@ -6,6 +6,7 @@ And what a project needs of Python beyond the locks, for both runtimes: its adap
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -144,7 +145,9 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
             done.stderr.strip(),
             f"Change {project.folder / 'requirements.txt'}, or run it in another orchestrator.",
         )
-    lock.write_text(stamp + "\n" + lock.with_suffix(".new").read_text(encoding="utf-8"), encoding="utf-8")
+    new = lock.with_suffix(".new")
+    new.write_text(stamp + "\n" + new.read_text(encoding="utf-8"), encoding="utf-8")
+    os.replace(new, lock)
     return lock
 
 

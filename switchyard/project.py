@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ import yaml
 from dotenv import dotenv_values
 
 from rundbt import jobs
-from rundbt.project import IGNORED
+from rundbt.project import CACHE, MADE, is_left_out
 from switchyard import ROOT, bootstrap, console, orchestrators, release
 from switchyard.errors import BadConfiguration
 from switchyard.settings import Settings, assign
@@ -155,12 +156,16 @@ class Project:
     @property
     def needs_git(self) -> bool:
         """Whether `dbt deps` calls git."""
-        return any("git" in package for package in self.packages)
+        return any("git" in package for package in self._all_packages())
 
     @property
     def needs_ssh(self) -> bool:
         """Whether `dbt deps` asks a git server by SSH."""
-        return any(re.match(r"ssh://|git@", str(package.get("git", ""))) for package in self.packages)
+        return any(re.match(r"ssh://|git@", str(package.get("git", ""))) for package in self._all_packages())
+
+    def _all_packages(self) -> list[dict[str, Any]]:
+        """What its packages files list, and those of its local packages."""
+        return [package for place in (self.folder, *_locals(self.folder)) for package in _packages(place)]
 
     def environment(self) -> str:
         """Sixteen hex digits that change whenever what is built for it, models aside, would be something else."""
@@ -312,17 +317,27 @@ def build_folder(root: Path) -> Path:
     return root / ".stack" / "build"
 
 
+def built_in(project: Project) -> set[Path]:
+    """The files of the project, and of its local packages, that `stage` copies."""
+    own = _parts(project.folder, _secret(project))
+    return {path for path in (*own, *(source for source, _ in _dependencies(project.folder))) if path.is_file()}
+
+
+def _secret(project: Project) -> set[Path]:
+    """The files in which secrets may be: its profile, and what that names."""
+    return {project.folder / "profiles.yml", *project.files.values()}
+
+
 def stage(settings: Settings, project: Project) -> Path:
     """Copy what is built in: the project, its packages' files and its profile, into ``.stack/build``; returns that folder.
 
     Docker's build context is the checkout, which the project need not be in.
     """
     base = build_folder(settings.root)
-    for name in ("project", "deps", "profiles"):
+    for name in ("project", "deps"):
         if (base / name).exists():
             shutil.rmtree(base / name)
-    # Secrets are in what its profile is, and in what that names.
-    _copy(project.folder, base / "project", {project.folder / "profiles.yml", *project.files.values()})
+    _copy(project.folder, base / "project", _secret(project))
     for source, place in _dependencies(project.folder):
         target = base / "deps" / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -330,8 +345,10 @@ def stage(settings: Settings, project: Project) -> Path:
     where = project.folder.relative_to(_root_of(project.folder)).as_posix()
     (base / "deps").mkdir(parents=True, exist_ok=True)
     (base / "deps" / ".project").write_text(where + "\n", encoding="utf-8")
-    (base / "profiles").mkdir()
-    (base / "profiles" / "profiles.yml").write_text(project.profiles, encoding="utf-8")
+    (base / "profiles").mkdir(exist_ok=True)
+    new = base / "profiles" / "profiles.yml.new"
+    new.write_text(project.profiles, encoding="utf-8")
+    os.replace(new, base / "profiles" / "profiles.yml")  # natively, a run may read it at this moment
     for path in (base / "profiles", base / "profiles" / "profiles.yml"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # an image's account reads it, whatever the umask; .stack is private
     return base
@@ -351,7 +368,7 @@ def duplicate(project: Project, target: Path) -> dict[str, str]:
     for place in sorted((project.folder, *_locals(project.folder))):  # what is inside another comes with it
         copy = target / place.relative_to(root)
         if not copy.exists():
-            _copy(place, copy, {project.folder / "profiles.yml", *project.files.values()})
+            _copy(place, copy, _secret(project))
     folder = target / project.folder.relative_to(root)
     (folder / "profiles.yml").write_text(project.profiles, encoding="utf-8")
     return {**project.variables, "DBT_PROJECT": str(folder), "DBT_TARGET": project.target, "WAREHOUSE": SHARED}
@@ -392,10 +409,11 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
     console.ok(f"dbt-{found.adapter} for dbt-core {_dbt_version(settings.root)}; the warehouse is {where}")
     for package in found.packages:
         if name := package.get("package") or package.get("git") or package.get("tarball"):
+            name = re.sub("//[^/@]*@", "//", str(name))  # without a token
             console.advice(f"packages: {name} is downloaded when its image or environment is built")
     for key, file in found.missing.items():
         console.advice(f"env_var: {key} is not set ({file}); add it to {place / '.env'} or .env")
-    for note in (*found.notes, _odd_names(place, found.content)):
+    for note in (*found.notes, _odd_names(place, found.content), *_outside(place, found.content)):
         if note:
             console.advice(note)
     for key in noted:
@@ -411,7 +429,7 @@ def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
     """The lines of a requirements file, and of those that it includes, without comments and hashes, which are those of another lock."""
     if file in seen or not file.is_file():
         return
-    text = re.sub(r"\\\n", " ", file.read_text(encoding="utf-8"))
+    text = re.sub(r"\\\n", " ", _text(file))
     for line in re.sub(r"\s--hash[= ]\S+", "", text).splitlines():
         word = re.sub(r"(^|\s)#.*", "", line).strip()
         if match := re.match(r"(?:-r|--requirement)[\s=]*(\S.*)", word):
@@ -420,6 +438,18 @@ def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
             yield f"-c {file.parent / match[1]}"
         elif word:
             yield word
+
+
+def _text(file: Path) -> str:
+    """The text of a file that a person has written.
+
+    Raises:
+        BadConfiguration: it is not in UTF-8, as what PowerShell 5 writes.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadConfiguration(f"{file} is not in UTF-8.", str(error), "Save it in UTF-8, then try again.") from None
 
 
 def unfit_version(wanted: Any, version: str) -> str:
@@ -454,7 +484,7 @@ def _content(settings: Settings) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         near = sorted(path.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for path in (place.glob(pattern) if place.is_dir() else ()))
-        near = [path for path in near if not IGNORED.intersection(path.parts)][:3]
+        near = [path for path in near if not {*MADE, CACHE}.intersection(path.parts)][:3]
         raise BadConfiguration(
             f"There is no {FILE} in {place}.",
             f"There is one in {', '.join(map(str, near))}." if near else "DBT_PROJECT in .env names the folder of a dbt project.",
@@ -542,7 +572,7 @@ class _Variables:
     def __init__(self, place: Path, settings: Settings, environ: Mapping[str, str]) -> None:
         self.place = place
         self.released = bool(settings.values.get("RELEASE_FILE"))  # where the profile asks for what was in it
-        own = dotenv_values(place / ".env", interpolate=False) if environ else {}
+        own = dotenv_values(stream=io.StringIO(_text(place / ".env")), interpolate=False) if environ and (place / ".env").is_file() else {}
         ours = dotenv_values(settings.env_file, interpolate=False) if environ and settings.saved else {}
         ours = {key: value for key, value in ours.items() if key not in settings.values}
         self.values = {key: value for key, value in {**ours, **own, **environ}.items() if value is not None}
@@ -555,7 +585,9 @@ class _Variables:
         """The variables that are asked for, but ``ours``: those that are set, and those that are not, with the file that asks."""
         found = {key: self.values[key] for key in DBTS_OWN if key in self.values}
         missing: dict[str, str] = {}
-        for name, text in [*_texts(self.place), ("the profile", "\n".join(_leaves(output)))]:
+        packages = (place for place in _locals(self.place) if not place.is_relative_to(self.place))
+        texts = [text for place in (self.place, *packages) for text in _texts(place)]
+        for name, text in [*texts, ("the profile", "\n".join(_leaves(output)))]:
             for match in _ASKED.finditer(text):
                 key = match[2]
                 if key in ours or key.startswith("SWITCHYARD_") or (key.startswith(PROFILE_SECRET) and not self.released):
@@ -581,17 +613,11 @@ def _leaves(value: Any) -> Iterator[str]:
 def _texts(place: Path) -> Iterator[tuple[str, str]]:
     """Name and text of every file in which a project may ask for a variable."""
     for directory, folders, names in os.walk(place):
-        folders[:] = sorted(
-            name for name in folders if name not in IGNORED and not name.startswith(".") and not _is_venv(Path(directory, name))
-        )
+        folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
         for name in sorted(names):
             path = Path(directory, name)
             if path.suffix in _READ and name != "profiles.yml" and path.is_file():
                 yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
-
-
-def _is_venv(path: Path) -> bool:
-    return (path / "pyvenv.cfg").exists()
 
 
 def _packages(place: Path) -> Iterator[dict[str, Any]]:
@@ -624,10 +650,30 @@ def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
 def _wrong_packages(place: Path) -> list[str]:
     """Local packages that are not where the packages file says."""
     return [
-        f"A packages file names {package['local']}, and there is no {FILE} in {(place / str(package['local'])).resolve()}."
+        f"A packages file names {package['local']}, and there is no {FILE} in {_local(place, package)}."
         for package in _packages(place)
-        if "local" in package and "{{" not in str(package["local"]) and not (place / str(package["local"]) / FILE).is_file()
+        if "local" in package and "{{" not in str(package["local"]) and not (_local(place, package) / FILE).is_file()
     ]
+
+
+def _local(place: Path, package: Mapping[str, Any]) -> Path:
+    """The folder of a local package: beside the project as it is named, and not as links lead, because in a copy none of them is there."""
+    return Path(os.path.normpath(place / str(package.get("local", "{{"))))
+
+
+def _outside(place: Path, content: Mapping[str, Any]) -> Iterator[str]:
+    """What `use` says of parts of the project that are not in its folder: no run would have them."""
+    for key, paths in content.items():
+        if key.endswith("-paths") and isinstance(paths, list):
+            for path in paths:
+                if not Path(os.path.normpath(place / str(path))).is_relative_to(place):
+                    yield f"{key}: {path} is not in the project's folder, so no run has it; make it a local package (packages.yml)"
+    for directory, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
+        for path in (Path(directory, name) for name in (*folders, *sorted(names))):
+            if path.is_symlink() and not path.resolve().is_relative_to(place.resolve()):
+                link = path.relative_to(place).as_posix()
+                yield f"{link} is a link to what is not in the project's folder, so no run has it; make it a local package (packages.yml)"
 
 
 def _locals(place: Path) -> list[Path]:
@@ -636,7 +682,7 @@ def _locals(place: Path) -> list[Path]:
     waiting = [place]
     while waiting:
         for package in _packages(waiting.pop()):
-            path = Path(os.path.normpath(place / str(package.get("local", "{{"))))
+            path = _local(place, package)
             if (path / FILE).is_file() and path not in found:
                 found.append(path)
                 waiting.append(path)
@@ -656,25 +702,31 @@ def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
             yield place / name, (place / name).relative_to(root)
     for package in _locals(place):
         for directory, folders, names in os.walk(package):
-            folders[:] = sorted(name for name in folders if name not in IGNORED and not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
             for name in sorted(names):
                 path = Path(directory, name)
-                hidden = name.startswith(".") and name != ".dbtignore"
-                if hidden or name in IGNORED or path in (package / "profiles.yml", place / "profiles.yml"):
+                hidden = is_left_out(path) and name != ".dbtignore"
+                if hidden or path in (package / "profiles.yml", place / "profiles.yml"):
                     continue
                 if path.is_file() and not (directory == str(place) and name in (FILE, *PACKAGE_FILES)):
                     yield path, path.relative_to(root)
 
 
-def _copy(source: Path, target: Path, without: Collection[Path]) -> None:
-    """Copy the project, without what dbt or a person makes in it that is no part of it, and those files."""
-    target.mkdir(parents=True)
+def _parts(source: Path, without: Collection[Path]) -> Iterator[Path]:
+    """The files and folders of the project, without what dbt or a person makes in it that is no part of it, and those files."""
     for path in sorted(source.iterdir()):
-        name = path.name
-        if name in IGNORED or (name.startswith(".") and name != ".dbtignore") or path.suffix == ".duckdb" or name.endswith("~"):
+        if (is_left_out(path) and path.name != ".dbtignore") or path.suffix == ".duckdb" or path in without:
             continue
         if path.is_dir():
-            if not _is_venv(path):
-                _copy(path, target / name, without)
-        elif path.is_file() and path not in without:
-            shutil.copy(path, target / name)
+            yield path
+            yield from _parts(path, without)
+        elif path.is_file():
+            yield path
+
+
+def _copy(source: Path, target: Path, without: Collection[Path]) -> None:
+    """Copy those of `_parts`."""
+    target.mkdir(parents=True)
+    for path in _parts(source, without):
+        place = target / path.relative_to(source)
+        place.mkdir() if path.is_dir() else shutil.copy(path, place)

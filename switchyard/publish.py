@@ -66,7 +66,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             "The profile uses files on this machine, which no image contains.", named, "Read their content in the profile with env_var()."
         )
     commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
-    tracked(runtime, project, projects.stage(runtime.settings, project) / "project")
+    tracked(runtime, project)
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
     images = {name: f"{registry}/{name}:{tag}" for name in (POSTGRES, *names)}
     for image in images.values():
@@ -127,16 +127,17 @@ def committed(runtime: Docker, place: Path) -> str:
     return head.stdout.strip()
 
 
-def tracked(runtime: Docker, project: Project, staged: Path) -> None:
-    """Make sure that git knows each file of the project that is built in: it may ignore some, such as one with a secret.
+def tracked(runtime: Docker, project: Project) -> None:
+    """Make sure that git knows each file that is built in, of the project and its local packages: it may ignore one with a secret.
 
     Raises:
         BadUsage: it does not.
     """
-    known = runtime.runner.ask(["git", "-C", str(project.folder), "ls-files", "-z", "--cached"]).stdout.split("\0")
-    built = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
-    what, next_ = "has files that git ignores and that would be in the images", "Move them out of the project, or commit them."
-    refuse(project.folder, what, sorted(built.difference(known)), next_)
+    built = projects.built_in(project)
+    for place in projects.folders(project):
+        known = {place / name for name in runtime.runner.ask(["git", "-C", str(place), "ls-files", "-z", "--cached"]).stdout.split("\0")}
+        found = [path.relative_to(place).as_posix() for path in sorted(built - known) if path.is_relative_to(place)]
+        refuse(place, "has files that git ignores and that would be in the images", found, "Move them out of the project, or commit them.")
 
 
 def refuse(place: Path, what: str, found: Sequence[str], next_: str) -> None:

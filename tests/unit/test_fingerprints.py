@@ -75,6 +75,25 @@ def test_what_dbt_writes_does_not_matter(copy) -> None:
     assert both(copy) == before
 
 
+@pytest.mark.parametrize("name", ["target", "logs", "dbt_packages"])
+def test_a_folder_of_models_may_be_called_as_what_dbt_writes(copy, name) -> None:
+    before = both(copy)
+    folder = copy / "dbt_project" / "models" / name
+    folder.mkdir()
+    (folder / "stg_lines.sql").write_text("select 1")
+    assert both(copy)[1] != before[1]
+    loaded = settings.defaults(copy, {})
+    assert (project.stage(loaded, project.load(loaded, {})) / "project" / "models" / name / "stg_lines.sql").exists()
+
+
+def test_what_dbt_writes_in_a_package_does_not_matter(copy) -> None:
+    before = both(copy)
+    package = next((copy / "dbt_project" / "packages").iterdir())
+    (package / "target").mkdir()
+    (package / "target" / "manifest.json").write_text("{}")
+    assert both(copy) == before
+
+
 def test_of_a_package_in_both_of_dagsters_environments_there_is_one_version(root) -> None:
     """One of them is put on the other's path (docker/dagster/start.py)."""
     locks = [

@@ -672,6 +672,13 @@ def test_dbt_works_on_what_is_in_the_project_and_finds_its_packages_in_it(jaffle
     assert (work / "models" / "a.sql").read_text() == "2"
 
 
+def test_what_is_hidden_is_no_part_of_what_dbt_works_on(jaffle, tmp_path, monkeypatch) -> None:
+    write(jaffle, {".env": "X=hush", ".git/config": "", "venv/pyvenv.cfg": "", "models/a.sql": "1", ".dbtignore": ""})
+    assert held(laid_out(jaffle, tmp_path, monkeypatch)) == {
+        "dbt_project.yml", "models/a.sql", ".dbtignore", "dbt_packages/utils/dbt_project.yml"
+    }  # fmt: skip
+
+
 def test_packages_can_be_anywhere_in_the_project_and_move(jaffle, tmp_path, monkeypatch) -> None:
     write(jaffle, {"dbt_project.yml": "name: jaffle\npackages-install-path: lib/dbt/packages\n"})
     write(jaffle, {"lib/mine.sql": "1", "lib/dbt/other.sql": "2", "lib/dbt/packages/stale/x": ""})
@@ -738,6 +745,51 @@ def test_names_that_dagster_cannot_show_are_reported_beforehand(checkout, jaffle
     project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     said = " ".join(capsys.readouterr().out.split())
     assert (f"because of {shown}:" in said) if shown else ("Dagster" not in said)
+
+
+def test_what_no_run_would_have_is_reported_beforehand(checkout, jaffle, capsys) -> None:
+    write(jaffle, {"dbt_project.yml": "name: jaffle\nmodel-paths: [models, ../shared/models]\n", "models/a.sql": ""})
+    write(jaffle.parent, {"elsewhere/m.sql": ""})
+    project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    said = capsys.readouterr().out
+    assert "model-paths: ../shared/models is not in the project's folder" in said
+    if os.name != "nt":  # where an ordinary account makes no links
+        (jaffle / "macros").symlink_to(jaffle.parent / "elsewhere")
+        (jaffle / "near.sql").symlink_to(jaffle / "models" / "a.sql")
+        project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+        said = capsys.readouterr().out
+        assert "macros is a link" in said
+        assert "near.sql" not in said
+
+
+def test_a_token_in_the_address_of_a_package_is_not_shown(checkout, jaffle, capsys) -> None:
+    write(jaffle, {"packages.yml": "packages: [{git: 'https://me:hush@git.example.com/x.git', revision: main}]"})
+    project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    said = capsys.readouterr().out
+    assert "https://git.example.com/x.git is downloaded" in said
+    assert "hush" not in said
+
+
+def test_what_a_local_package_asks_for_is_the_projects_as_well(checkout, jaffle) -> None:
+    write(jaffle, {"packages.yml": "packages: [{local: ../shared}]", ".env": "ROLE=reader\n"})
+    files_of_it = {"dbt_project.yml": "name: shared\n", "macros/m.sql": "{{ env_var('ROLE') }} {{ env_var('OTHER') }}"}
+    write(jaffle.parent / "shared", {**files_of_it, "packages.yml": "packages: [{git: 'git@git.example.com:x.git', revision: main}]"})
+    found = load(checkout, jaffle)
+    assert found.variables["ROLE"] == "reader"
+    assert found.missing == {"OTHER": "macros/m.sql"}
+    assert (found.needs_git, found.needs_ssh) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", ".env"])
+def test_a_file_that_is_not_in_utf_8_is_reported(checkout, jaffle, name) -> None:
+    """As PowerShell 5 writes it."""
+    (jaffle / name).write_bytes("X=1\n".encode("utf-16"))
+    with pytest.raises(BadConfiguration, match=re.escape(str(jaffle / name))):
+        _ = load(checkout, jaffle).requirements
+    (jaffle / name).write_bytes("\ufeffpandas==2.0\n".encode() if name == "requirements.txt" else "\ufeffROLE=reader\n".encode())
+    write(jaffle, {"models/a.sql": "{{ env_var('ROLE', '') }}"})
+    found = load(checkout, jaffle)
+    assert "pandas==2.0" in found.requirements.splitlines() or found.variables == {"ROLE": "reader"}
 
 
 def test_a_dry_use_changes_nothing(checkout, jaffle) -> None:

@@ -127,15 +127,28 @@ def test_what_was_changed_is_not_released(repository) -> None:
 
 
 def test_what_git_ignores_is_not_released(repository) -> None:
-    staged = project.stage(repository.settings, repository.project) / "project"
-    publish.tracked(repository, repository.project, staged)
+    publish.tracked(repository, repository.project)
     root = repository.settings.root
     (root / ".gitignore").write_text((root / ".gitignore").read_text() + "*.key.json\n")
     (root / "dbt_project" / "seeds" / "my.key.json").write_text("secret")
-    staged = project.stage(repository.settings, repository.project) / "project"
     with pytest.raises(BadUsage, match="git ignores") as caught:
-        publish.tracked(repository, repository.project, staged)
+        publish.tracked(repository, repository.project)
     assert caught.value.why == "seeds/my.key.json"
+
+
+def test_what_git_ignores_in_a_local_package_is_not_released(repository) -> None:
+    root = repository.settings.root
+    shutil.copytree(root / "dbt_project" / "macros", root / "shared" / "macros")
+    (root / "shared" / "dbt_project.yml").write_text("name: shared\n")
+    (root / "dbt_project" / "packages.yml").write_text("packages: [{local: ../shared}]\n")
+    (root / ".gitignore").write_text((root / ".gitignore").read_text() + "*.key.json\n")
+    subprocess.run(["git", "add", "."], cwd=root, check=True)
+    publish.tracked(repository, repository.project)
+    (root / "shared" / "my.key.json").write_text("secret")
+    with pytest.raises(BadUsage, match="git ignores") as caught:
+        publish.tracked(repository, repository.project)
+    assert caught.value.what.startswith(str(root / "shared"))
+    assert caught.value.why == "my.key.json"
 
 
 def test_a_folder_without_git_is_not_released(repository, tmp_path_factory) -> None:
