@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from rundbt import jobs
 from switchyard import ports, release
 from switchyard.errors import BadConfiguration
 
@@ -185,6 +187,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     if values["RELEASE_FILE"]:
         values |= release.read(release.noted(root, values["RELEASE_FILE"])).settings(root)
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
+    values["SWITCHYARD_JOBS"] = "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))  # or its images change
     return Settings(root, values, project, saved=there or write), made
 
 
@@ -194,6 +197,13 @@ def keep_private(path: Path) -> None:
     if os.name == "posix" and mode & 0o077:
         with contextlib.suppress(PermissionError):  # it is another account's, who sees to it
             path.chmod(stat.S_IMODE(mode) & 0o700)
+
+
+def _jobs(project: Path) -> str:
+    """Digits that change with the project's jobs, so that `up` starts again what makes deployments of them; empty where it has none."""
+    with contextlib.suppress(OSError):
+        return hashlib.sha256((project / jobs.FILE).read_bytes()).hexdigest()[:12]
+    return ""
 
 
 def _source(root: Path, values: Mapping[str, str]) -> str:

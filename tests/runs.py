@@ -21,6 +21,14 @@ SLOW = (
 SLOW_QUERIES = SLOW.format(120)
 DBT_SESSIONS = "select count(*) from pg_stat_activity where application_name = 'dbt'"
 
+JOBS = """\
+jobs:
+  daily: {dbt: build}
+  job: {dbt: run --select last}
+  dbt: {dbt: run --select last}
+  dbt_job: {dbt: build}
+"""
+
 ASK_RUNS = """
 import dataclasses, json, sys, invoke, tasks
 from switchyard import pipeline
@@ -87,6 +95,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         try:
             wait_until(lambda: command.poll() is not None or stack.ask(SLOW_QUERIES) == "1", 120)
             (run,) = ask_runs(stack, "active_runs")
+            assert run["url"] in stack.invoke("run", "--failed", code=13).stderr
             canceled = ask_runs(stack, "cancel_runs")
             wait_until(lambda: stack.ask(DBT_SESSIONS) == "0")
             assert ask_runs(stack, "active_runs") == []
@@ -144,6 +153,18 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
     assert most == 1
     assert running["url"] in ends[0][1]
     assert "waits for daily" in ends[1][1]
+    assert stack.hashes() == reference
+
+
+def edited_jobs(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
+    """`invoke up` brings new jobs, whatever they are called: these are names in the code of an orchestrator's definitions."""
+    stack.on(name)
+    with stack.edited("orchestration.yml", JOBS):
+        stack.invoke("up", "--orch", name)
+        for job in ("job", "dbt", "dbt_job"):
+            stack.invoke("run", "--job", job)
+    stack.invoke("up", "--orch", name)
+    stack.invoke("run")
     assert stack.hashes() == reference
 
 

@@ -75,7 +75,10 @@ def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
         return False
 
     others = find_active(airflow)
-    airflow.request("PATCH", f"dags/{dag}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
+    paused = airflow.request("GET", f"dags/{dag}")["is_paused"]
+    known = airflow.request("PATCH", f"dags/{dag}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
+    if paused and known["timetable_summary"]:
+        api.emit("progress", message=f"The schedule of {job} was paused; it is on again, because Airflow runs nothing of a paused DAG.")
     conf = asdict(options) if options else {}
     run_id = airflow.request("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
     path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
@@ -94,8 +97,10 @@ def rerun() -> bool:
     dag, run_id = newest[0]["dag_id"], newest[0]["dag_run_id"]
     job = dag.removesuffix(CUSTOM)
     options = jobs.Options.among(newest[0]["conf"] or {})
+    if newest[0]["state"] == "success":
+        return api.nothing_failed(f"The last run, {job}, succeeded.")
     if newest[0]["state"] != "failed":
-        return api.nothing_failed(f"The last run, {job}, {'succeeded' if newest[0]['state'] == 'success' else 'has not ended'}.")
+        raise api.ApiError(f"The last run has not ended yet: {page(dag, run_id)}")
     path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
     nodes = left(read_results(airflow, path)["nodes"])
     if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
@@ -203,13 +208,12 @@ def cancel() -> list[dict[str, Any]]:
     logs = []
     for run in runs:
         path = f"dags/{run['job']}/dagRuns/{quote(run['run_id'], safe='')}"
-        tasks = airflow.request("GET", f"{path}/taskInstances?state=running")["task_instances"]
-        logs += [
-            f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}?full_content=true"
-            for task in tasks
-            if task["pool"] == "dbt"  # the others watch this one
-        ]
+        before = {key for key, task in tasks_of_dbt(airflow, path).items() if task["end_date"]}
         airflow.request("PATCH", path, {"state": "failed", "note": CANCELED})
+        # Asked for only now, so that one that has just begun is among them; one that had not begun is skipped.
+        for (task, attempt), body in tasks_of_dbt(airflow, path).items():
+            if body["state"] == "failed" and (task, attempt) not in before:
+                logs.append(f"{path}/taskInstances/{task}/logs/{attempt}?full_content=true")
 
     def ended() -> bool | None:
         texts = (str(airflow.find(log)) for log in logs)
@@ -220,10 +224,16 @@ def cancel() -> list[dict[str, Any]]:
     return runs
 
 
+def tasks_of_dbt(airflow: AirflowApi, path: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """The task instances of a run that run dbt, by task and attempt; the others watch them."""
+    found = pages(airflow, f"{path}/taskInstances?pool=dbt", "task_instances")
+    return {(task["task_id"], task["try_number"]): task for task in found}
+
+
 def find_active(airflow: AirflowApi) -> list[dict[str, Any]]:
     """See `active`."""
-    dag_runs = airflow.request("GET", "dags/~/dagRuns?state=running&state=queued")["dag_runs"]
-    running = airflow.request("GET", "dags/~/dagRuns/~/taskInstances?state=running&pool=dbt")["task_instances"] if dag_runs else []
+    dag_runs = pages(airflow, "dags/~/dagRuns?state=running&state=queued", "dag_runs")
+    running = pages(airflow, "dags/~/dagRuns/~/taskInstances?state=running&pool=dbt", "task_instances") if dag_runs else []
     hosts = {(task["dag_id"], task["dag_run_id"]): task["hostname"] for task in running}
     return [
         {

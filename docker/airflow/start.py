@@ -30,8 +30,12 @@ def connect() -> psycopg2.extensions.connection:
     return psycopg2.connect(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1))
 
 
-def database_is_ready() -> bool:
-    """Whether the schema is that of this Airflow version, and the pools are there, which `prepare` makes last."""
+def database_is_ready(exactly: bool) -> bool:
+    """Whether the schema is that of this Airflow version, and the pools are there, which `prepare` makes last.
+
+    Args:
+        exactly: whether the pools must have the slots of the file, which a person may have changed on the page.
+    """
     try:
         check_migrations(0)
     except TimeoutError:
@@ -39,7 +43,8 @@ def database_is_ready() -> bool:
     with closing(connect()) as connection, connection.cursor() as cursor:
         cursor.execute("select pool, slots from slot_pool")
         found = dict(cursor.fetchall())
-    return all(found.get(name) == pool["slots"] for name, pool in json.loads(POOLS.read_text()).items())
+    wanted = json.loads(POOLS.read_text())
+    return wanted.keys() <= found.keys() and (not exactly or all(found[name] == pool["slots"] for name, pool in wanted.items()))
 
 
 def prepare() -> None:
@@ -76,9 +81,9 @@ if __name__ == "__main__":
     project.share_files()
     if sys.argv[1] == "api-server":
         write_passwords()
-        if not database_is_ready():
+        if not database_is_ready(exactly=True):
             prepare()
-    while not database_is_ready():
+    while not database_is_ready(exactly=False):
         time.sleep(0.5)
     # In this process, so that this holds: to look for garbage as often as Python does by itself, among all that is made at the
     # start and stays, would take the API server a third of its start.

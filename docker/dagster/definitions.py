@@ -42,6 +42,17 @@ DBT = DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 
 
+TAKEN = set(jobs.load())
+
+
+def free(name: str) -> str:
+    """A name for an op: with as many _ after it as no job and no op has, because Dagster wants each name once."""
+    while name in TAKEN:
+        name += "_"
+    TAKEN.add(name)
+    return name
+
+
 def with_unique_tests(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with six digits of a hash after the name of each test that has another one's name.
 
@@ -100,7 +111,7 @@ try:
         manifest=MANIFEST,
         project=PROJECT,
         select=everything(),
-        name="dbt",
+        name=free("dbt"),
         dagster_dbt_translator=Translator(
             DagsterDbtTranslatorSettings(
                 enable_code_references=True,
@@ -130,7 +141,7 @@ except dagster.DagsterInvalidDefinitionError as error:  # as for a model whose n
 def dbt_job(job: jobs.Job) -> Any:
     """A job that runs dbt commands, whatever they select."""
 
-    @op(name=f"dbt_{job.name}", out={})
+    @op(name=free(f"dbt_{job.name}"), out={})
     def dbt_commands(context: OpExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
         workers.note(context.instance, context.run_id)
         failed = report.failed_before(context)

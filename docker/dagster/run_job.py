@@ -136,7 +136,7 @@ def rerun() -> bool:
     if newest["status"] == "SUCCESS":
         return api.nothing_failed(f"The last run, {newest['jobName']}, succeeded.")
     if newest["status"] not in ("FAILURE", "CANCELED"):
-        return finish("failure", start, f"The last run, {newest['jobName']}, has not ended yet: {page(newest['runId'])}")
+        raise api.ApiError(f"The last run has not ended yet: {page(newest['runId'])}")
     if error := load_current_project():
         return finish("failure", start, error)
     for strategy in ("FROM_FAILURE", "ALL_STEPS"):  # a run that was ended before its first step has none that failed
@@ -192,7 +192,7 @@ def waits_for(run_id: str, answer: dict[str, Any]) -> str | None:
         return None
     for other in reversed(active()):  # the oldest is the one that runs, or is the next to
         if other["run_id"] != run_id:
-            return f"waits for {other['job']}, running: {other['url']}"
+            return f"waits for {other['job']}, {other['state'] if other['state'] == 'queued' else 'running'}: {other['url']}"
     statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
     if any(status["required"] and not status["healthy"] for status in statuses):
         return "waits for Dagster's daemon, which starts the runs of the queue and does not report: invoke up"

@@ -66,11 +66,9 @@ def make_pool() -> None:
 def is_on(job: str) -> bool:
     """Whether the schedule of ``job`` is to be on: as SCHEDULES_ENABLED says when it has changed, and else as it is on the page."""
     if Variable.get("schedules_enabled") == jobs.schedules_enabled():
-        with get_client(sync_client=True) as client:
-            try:
-                return any(schedule.active for schedule in client.read_deployment_by_name(f"dbt/{job}").schedules)
-            except ObjectNotFound:
-                pass
+        with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+            if schedules := client.read_deployment_by_name(f"dbt/{job}").schedules:
+                return any(schedule.active for schedule in schedules)
     return jobs.schedules_enabled()
 
 

@@ -50,6 +50,11 @@ def test_what_failed_runs_again_on_the_same_flow_run(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
+def test_an_edited_file_of_jobs_needs_only_up(stack, reference) -> None:
+    """The deployments are made at the worker's start."""
+    runs.edited_jobs(stack, "prefect", reference)
+
+
 def test_a_cancelled_flow_run_leaves_no_query_and_runs_again_as_a_whole(stack, reference) -> None:
     stack.on("prefect")
     page = Page(stack)

@@ -36,6 +36,12 @@ def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 
 
+@pytest.mark.long  # test_flow_runs.py has Prefect's every day, whose deployments are made at its worker's start
+@pytest.mark.parametrize("name", ["dagster", "airflow"], indirect=True, scope="module")
+def test_an_edited_file_of_jobs_needs_only_up(stack, reference, name) -> None:
+    runs.edited_jobs(stack, name, reference)
+
+
 @pytest.mark.long  # tests/docker has an edit between two runs every day
 @pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
@@ -122,8 +128,9 @@ def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(10)) == "1", 120)
         before = stack.status()["services"]
-        for command in (["up", "--orch", "dagster"], ["switch", "dagster"]):  # with a variable that each of its processes gets
-            assert "A run is in progress: daily" in stack.invoke(*command, RETENTION_DAYS="29").stdout
+        new = {"RETENTION_DAYS": "29", "DAGSTER_PORT": str(ports.unused())}  # each of its processes gets the first, and one the second
+        for command in (["up", "--orch", "dagster"], ["switch", "dagster"]):
+            assert "A run is in progress: daily" in stack.invoke(*command, **new).stdout
         assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
         assert ended(run)[0] == 0
     stack.invoke("up", "--orch", "dagster", RETENTION_DAYS="29")

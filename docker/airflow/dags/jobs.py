@@ -9,6 +9,6 @@ from rundbt import jobs
 wanted = get_parsing_context().dag_id  # a task needs no other DAG than its own
 for job in jobs.load().values():
     if wanted in (None, job.name):
-        globals()[job.name] = make_dag(job)
+        globals()[f"dag_{job.name}"] = make_dag(job)  # with what no name of this file begins
     if by_node(job) and wanted in (None, custom_dag(job.name)):
-        globals()[custom_dag(job.name)] = make_dag(job, custom=True)
+        globals()[f"dag_{custom_dag(job.name)}"] = make_dag(job, custom=True)
