@@ -40,7 +40,10 @@ os.umask(0o022)
 
 ORCH = "Orchestrator: NAME of a file compose/docker-compose-NAME.yaml."
 BAKED = "Run the dbt project that the image contains, without the mount of the project's folder."
-RUNTIME = "What to run on: docker, native (no Docker needed), or auto (what has the data, else Docker). Without it: RUNTIME in .env."
+RUNTIME = (
+    "What to run on: docker, native (no Docker needed), or auto (what has the data; else Docker, or native where no engine answers)."
+    " Without it: RUNTIME in .env."
+)
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
 FORCE = "If a run is in progress, cancel it."
@@ -67,6 +70,7 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         from switchyard.errors import EngineMissing, StackError, name_the_shell
 
+        environ = dict(os.environ)  # before flags are added to it
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -77,7 +81,7 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
         try:
             body(*args, **kwargs)
         except StackError as error:
-            name_the_shell(error, os.environ)
+            name_the_shell(error, environ)
             raise Exit(str(error), error.code) from None
         except ModuleNotFoundError as error:
             if error.name not in PACKAGES:
@@ -243,7 +247,7 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
                 "invoke use shop, or another folder",
             )
         names = [asked.name] if asked else ["postgres", *(name for name in known if not driver.unsupported(known[name]))]
-        lifecycle.build(driver, names, cache=cache)
+        lifecycle.rebuild(driver, names, cache=cache)
 
 
 @command(
@@ -294,7 +298,7 @@ def up(
         deploying = functools.partial(deploy, new) if new else None
         lifecycle.up(driver, target, baked=baked, timeout=seconds, deploy=deploying, keep=functools.partial(keep_workers, workers))
     if not console.dry:
-        console.facts(target.access(driver.settings.values, project.database(driver.settings)))
+        console.facts(target.access(driver.settings.as_started()[0].values, project.database(driver.settings)))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
@@ -314,7 +318,7 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
 
 @command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
 def scale(c: Context, workers: str, timeout: str = "300") -> None:
-    """Change how many workers run dbt, during a run too; a run on a removed worker fails. From or to 0, all services start again."""
+    """Change how many workers run dbt, during a run too; a run on a removed worker fails. Of 0, Prefect keeps one."""
     if asked_for_help("scale", workers):
         return
     from switchyard import lifecycle
@@ -374,14 +378,15 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
         return
     from switchyard import project
     from switchyard.errors import AlreadyActive, BadUsage
+    from switchyard.runner import shown
 
     if warehouse not in (None, project.AUTO, project.SHARED, project.OWN):
-        raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", f"invoke use {folder}")
+        raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", shown(["invoke", "use", folder]))
 
     with changing(c, "use", leaving=True) as runtime:
         if active := runtime.active():
             title = runtime.orchestrators[active].title
-            again = f"invoke use {folder}" + (f" --warehouse {warehouse}" if warehouse else "")
+            again = shown(["invoke", "use", folder, *(["--warehouse", warehouse] if warehouse else [])])
             raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: {again}")
         project.use(runtime.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
 
@@ -439,6 +444,7 @@ def run_dbt(c: Context) -> None:
     """Run the dbt command that stands after ``invoke dbt``."""
     from switchyard import pipeline
     from switchyard.errors import BadUsage, NothingActive, RunInProgress
+    from switchyard.runner import shown
 
     words = sys.argv[sys.argv.index("dbt") + 1 :]
     # Flags may stand before the command.
@@ -450,7 +456,8 @@ def run_dbt(c: Context) -> None:
     if active is None:
         raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
     if verb in WRITING and (runs := pipeline.active_runs(runtime)):
-        raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: invoke dbt {' '.join(words)}")
+        again = shown(["invoke", "dbt", *words])
+        raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: {again}")
     raise Exit(code=runtime.dbt(runtime.orchestrators[active], words))
 
 
@@ -686,7 +693,7 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
     help={"upgrade": "Take the newest versions: of all packages, of the one that is named, or the version that NAME==VERSION asks for."},
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
-    """Make every lock again from versions.toml and the requirements*.in, and write the base images' names; for work on this checkout."""
+    """Make every lock again from versions.toml and the requirements*.in, base images by digest; for people who work on this checkout."""
     from switchyard import console, environments, locks, settings
     from switchyard.runner import Runner
 
@@ -699,6 +706,9 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
         console.ok(f"{path.relative_to(ROOT).as_posix()} has changed")
     if not changed and not console.dry:
         console.ok("Every lock is as versions.toml and the requirements*.in have it, and each base image is named as there")
+    by_tag = [image for image in locks.held(ROOT, locks.versions(ROOT)["images"]).values() if "@" not in image]
+    if by_tag and not console.dry:
+        console.note(f"Without a digest, because no registry answered: {', '.join(by_tag)}")
 
 
 @command(
@@ -724,7 +734,7 @@ def upgrade_test(c: Context, package: str = "") -> None:
         "quick": "Measure once, and leave out what takes long.",
         "full": "Measure everything, which takes about three hours.",
         "only": "Some of the sections, separated by commas (see docs/compare.md). Without it: all.",
-        "rounds": "How often everything is measured. Without it: twice, once with --quick, three times with --full.",
+        "rounds": "How often everything is measured. Without it: three times; once with --quick.",
         "out": "The folder to write to. Without it: reports/<time> in the checkout.",
         "report": "Make the page again from a report.json, and measure nothing.",
     }

@@ -15,7 +15,7 @@ from switchyard import ports
 from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, OutOfMemory, PortInUse
 from switchyard.runner import Runner
 
-COMPOSE_NEEDED = (2, 24)  # the first with `!override` and `!reset`, which --baked uses
+COMPOSE_NEEDED = (2, 24, 4)  # the first with `!override`, which --baked uses: https://docs.docker.com/reference/compose-file/merge/
 # Bytes. PostgreSQL keeps up to max_wal_size of log, by default 1 GB, and stops at once when it cannot write it.
 DISK_NEEDED = 1 << 30
 MIB = 1 << 20
@@ -66,11 +66,11 @@ def compose_version(code: int, text: str) -> str:
     Raises:
         EngineMissing: there is none, or it is too old.
     """
-    install = "Install the package docker-compose-plugin, version {}.{} or newer; or update Docker Desktop.".format(*COMPOSE_NEEDED)
+    install = "Install the package docker-compose-plugin, version {}.{}.{} or newer; or update Docker Desktop.".format(*COMPOSE_NEEDED)
     if code:
         raise EngineMissing("Docker has no compose plugin.", "`docker compose version` fails.", install)
-    found = re.search(r"(\d+)\.(\d+)", text)
-    if found and (int(found[1]), int(found[2])) < COMPOSE_NEEDED:
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    if found and tuple(map(int, found.groups())) < COMPOSE_NEEDED:
         raise EngineMissing(f"Docker's compose plugin is too old: {text.strip()}.", "The compose files use what is newer.", install)
     return text.strip()
 
@@ -123,7 +123,7 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
 def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
     """Compose project and name of the containers that publish ``port``; none where no engine answers."""
     project = '{{.Label "com.docker.compose.project"}}'
-    found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"])
+    found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"], seconds=20)
     lines = found.stdout.splitlines() if found.code == 0 else []
     return [(project, name) for project, _, name in (line.partition("\t") for line in lines)]
 

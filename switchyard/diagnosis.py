@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,10 +96,12 @@ def refusal(error: OSError) -> StackError | None:
             "Copy it to a folder that you own, and type the command there.",
         )
     if isinstance(error, PermissionError):
+        if os.name == "nt":
+            return BadConfiguration("Windows refuses a file.", str(error), "Close the program that has it open, then try again.")
         return BadConfiguration(
-            "A file of the checkout belongs to another account.",
+            f"{error.filename or 'A file'} may not be read, or not be written to, by your account.",
             str(error),
-            "Give the checkout to yourself (sudo chown -R $USER .), or use the account that it belongs to.",
+            "Of the checkout, give it to yourself (sudo chown -R $USER .), or use the account that it belongs to.",
         )
     return None
 

@@ -187,7 +187,7 @@ def _base_images(root: Path, loaded: Settings) -> str:
     """Whether the versions are those that the locks are made for; a mirror's name, or a digest, says nothing of that."""
     default = settings.defaults(root, {})
     for key in base_image_keys(root):
-        wanted, found = (re.search(r":([^/:@]+)(?:@|$)", values[key]) for values in (default, loaded))
+        wanted, found = (re.search(r":([^/:]+)$", values[key].partition("@")[0]) for values in (default, loaded))
         if wanted and found and found[1] != wanted[1]:
             raise BadConfiguration(
                 f"{key} has the version {found[1]}; the locked packages are for {wanted[1]}.",

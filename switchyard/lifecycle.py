@@ -15,6 +15,7 @@ from switchyard.orchestrators import Orchestrator
 from switchyard.release import TAG_KEY, image_key
 from switchyard.runtimes.runtime import POSTGRES, Runtime
 
+ANSWER_TIMEOUT_S = 60  # seconds in which an orchestrator with a run in progress must answer once
 ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
 
 
@@ -39,6 +40,27 @@ def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
     for name in names:
         with _waiting("build", f"the {runtime.images.kind} for {name}", f"{runtime.images.kind.capitalize()} for {name} built") as waiting:
             runtime.images.build([name], cache=cache, on_line=waiting.detail)
+
+
+def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
+    """As `build`, of what runs as well: natively, PostgreSQL makes way for its new programs, and is started again.
+
+    Raises:
+        RunInProgress: a run is, in what would be made again; a container keeps its image.
+    """
+    if not runtime.images.in_use:
+        build(runtime, names, cache=cache)
+        return
+    if (active := runtime.active()) and {POSTGRES, active}.intersection(names):
+        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+
+    def up() -> bool:
+        return any(service.name == POSTGRES and service.up for service in runtime.services())
+
+    was_up = up()
+    build(runtime, names, cache=cache)
+    if was_up and not up():
+        _start_postgres(runtime, ROLLBACK_TIMEOUT_S)
 
 
 def pull(runtime: Runtime, target: Orchestrator) -> None:
@@ -96,7 +118,7 @@ def up(
         )
     if active and deploy:
         _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
-    elif active and _executes_a_run(runtime, target):
+    elif active and _executes_a_run(runtime.as_started(), target):
         keep()
         return
     _prepare(runtime, target, baked)
@@ -141,7 +163,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         raise NothingActive("No orchestrator is active, so there is nothing to switch from.", "", f"invoke up --orch {target.name}")
     if active == target.name:
         console.ok(f"{target.title} is the active orchestrator already")
-        if _executes_a_run(runtime, target):
+        if _executes_a_run(runtime.as_started(), target):
             return
         _prepare(runtime, target, baked)
         _start_postgres(runtime, timeout)
@@ -264,31 +286,53 @@ def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must
     Raises:
         RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
             has neither flag.
+        ApiUnusable: it does not answer, and that ``must_know``; or it has stopped answering while a run was waited for.
     """
     try:
         found = pipeline.active_runs(runtime)
-        if not found:
-            return
-        if runs is Runs.REFUSE:
-            raise RunInProgress(
-                f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
-                "\n".join(map(str, found)),
-                other or f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
-            )
-        if runs is Runs.FORCE:
-            with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):
-                pipeline.cancel_runs(runtime)
-                lock.wait_for_followers(runtime.settings.root)
-            return
-        with _waiting("wait for", _named(found), f"{_named(found)} ended"):
-            while pipeline.active_runs(runtime):
-                time.sleep(1)
-            lock.wait_for_followers(runtime.settings.root)
     except ApiUnusable as error:
         if must_know:
             raise
         # An orchestrator that is broken must be replaceable.
         console.fail(f"{error.what} Whether a run is in progress is not known.")
+        return
+    if not found:
+        return
+    if runs is Runs.REFUSE:
+        raise RunInProgress(
+            f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
+            "\n".join(map(str, found)),
+            other or f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
+        )
+    if runs is Runs.FORCE:
+        try:
+            with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):
+                pipeline.cancel_runs(runtime)
+                lock.wait_for_followers(runtime.settings.root)
+        except ApiUnusable as error:
+            console.fail(f"{error.what} It ends with its orchestrator.")
+        return
+    with _waiting("wait for", _named(found), f"{_named(found)} ended"):
+        _wait_for_runs(runtime)
+        lock.wait_for_followers(runtime.settings.root)
+
+
+def _wait_for_runs(runtime: Runtime) -> None:
+    """Wait until no run is in progress.
+
+    Raises:
+        ApiUnusable: the orchestrator has not answered for a minute; a service that is started again misses a few questions only.
+    """
+    answered = time.monotonic()
+    while True:
+        try:
+            if not pipeline.active_runs(runtime):
+                return
+            answered = time.monotonic()
+        except ApiUnusable:
+            if time.monotonic() - answered > ANSWER_TIMEOUT_S:
+                raise
+        time.sleep(1)
 
 
 def _named(runs: list[pipeline.ActiveRun]) -> str:

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,7 +82,8 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
                             "Wait until it is done, or end it; then try again.",
                         )
                     time.sleep(0.2)
-        holder.write_text(f"invoke {command} (process {os.getpid()})", encoding="utf-8")
+        with suppress(OSError):  # a full disk; it only shows others who holds the lock
+            holder.write_text(f"invoke {command} (process {os.getpid()})", encoding="utf-8")
         try:
             yield file.fileno()
         finally:

@@ -17,7 +17,7 @@ from colorama import Fore, Style
 from rundbt import api, jobs, project, results
 from switchyard import console, diagnosis, faults, lock
 from switchyard import project as projects
-from switchyard.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed
+from switchyard.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed, RunInProgress
 from switchyard.runner import Result
 from switchyard.runtimes.runtime import Runtime
 from switchyard.settings import Settings
@@ -115,7 +115,8 @@ def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
 
     done = runtime.trigger(runtime.orchestrators[active], [flag], on_line)
     if done.code:
-        raise ApiUnusable(f"Could not list {runtime.orchestrators[active].title}'s runs.", done.stderr, "invoke status")
+        verb = "cancel" if flag == "--cancel" else "list"
+        raise ApiUnusable(f"Could not {verb} {runtime.orchestrators[active].title}'s runs.", done.stderr, "invoke status")
     return [] if runtime.runner.dry else found
 
 
@@ -214,6 +215,7 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
 
     Raises:
         NothingActive: no orchestrator is up.
+        RunInProgress: a run is, which is the last one, and so the one that `RERUN` would repeat.
         RunFailed: the run did not succeed.
         ApiUnusable: the orchestrator gave no usable answer.
     """
@@ -223,6 +225,8 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
     orchestrator = runtime.orchestrators[active]
     _wait_for_start(runtime)
     console.say(f"{'What failed last' if job == RERUN else job} on {orchestrator.title}")
+    if job == RERUN and (runs := active_runs(runtime)):
+        raise RunInProgress("The last run has not ended yet.", "\n".join(map(str, runs)), "Wait until it ends, then: invoke run --failed")
     words = [job, json.dumps(asdict(options))] if options else [job]
 
     def show(event: dict[str, Any]) -> None:

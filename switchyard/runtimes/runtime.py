@@ -52,10 +52,12 @@ class Images(Protocol):
 
     Attributes:
         kind: what one is called.
+        in_use: whether what runs is in one itself, and not in what was made of it.
         cache_note: what `remove` leaves, and how to delete that; empty where it leaves nothing.
     """
 
     kind: str
+    in_use: bool
     cache_note: str
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
@@ -140,6 +142,9 @@ class Runtime(Protocol):
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
         """The known orchestrator that is up, or None; ``services`` is what was returned just now, to not ask again."""
+
+    def as_started(self) -> Runtime:
+        """The same, with the ports on which what is up was started."""
 
     def baked(self) -> bool:
         """Whether what runs is the dbt project of the image; asks no service how it does."""

@@ -27,12 +27,12 @@ def test_each_trouble_with_the_engine_has_its_own_next_step_on_each_platform() -
     assert not any("sudo" in step for (_, name), step in steps.items() if name == "win32")
 
 
-@pytest.mark.parametrize("text", ["2.24.0", "v2.26.1-4", "2.29.1-desktop.1", "3.0.0", "dev"])
+@pytest.mark.parametrize("text", ["2.24.4", "v2.26.1-4", "2.29.1-desktop.1", "3.0.0", "dev"])
 def test_a_compose_that_is_new_enough_passes(text) -> None:
     assert checks.compose_version(0, text + "\n") == text
 
 
-@pytest.mark.parametrize(("code", "text"), [(0, "2.23.3"), (0, "1.29.2"), (1, "")])
+@pytest.mark.parametrize(("code", "text"), [(0, "2.23.9"), (0, "2.24.3"), (0, "1.29.2"), (1, "")])
 def test_a_compose_that_is_missing_or_too_old_is_reported(code, text) -> None:
     with pytest.raises(EngineMissing, match=text or "no compose plugin"):
         checks.compose_version(code, text)

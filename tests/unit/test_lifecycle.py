@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ class Fake:
     """
 
     name = "fake"
-    kind = "image"
+    kind, in_use = "image", False
     cache_note = ""
     beside = None
 
@@ -64,6 +65,9 @@ class Fake:
 
     def active(self, services: object = None) -> str | None:
         return self._active
+
+    def as_started(self) -> Fake:
+        return self
 
     def baked(self) -> bool:
         return self._baked
@@ -122,7 +126,7 @@ class Volumes:
 def runs(monkeypatch) -> list[pipeline.ActiveRun]:
     """The runs in progress; they end when they are cancelled, and while somebody waits."""
     found: list[pipeline.ActiveRun] = []
-    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(sleep=lambda seconds: found.clear()))
+    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(sleep=lambda seconds: found.clear(), monotonic=time.monotonic))
     monkeypatch.setattr(pipeline, "active_runs", lambda runtime: list(found))
     monkeypatch.setattr(pipeline, "cancel_runs", lambda runtime: found.clear())
     return found
@@ -334,6 +338,50 @@ def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, mo
     switch(runtime)
     assert runtime.active() == "new"
     assert "is not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("silent", "waited"), [(3, True), (100, False)])
+def test_a_run_that_is_waited_for_outlives_a_restart_of_what_shows_it(tmp_path, monkeypatch, silent, waited) -> None:
+    """It is not taken for ended because a question was not answered; but nobody waits without end for an answer."""
+    answers = iter([[RUN], *[None] * silent, [RUN], []])
+    seconds = iter(range(1000))
+
+    def asked(_: object) -> list[pipeline.ActiveRun]:
+        answer = next(answers)
+        if answer is None:
+            raise ApiUnusable("Old does not answer.")
+        return answer
+
+    monkeypatch.setattr(pipeline, "active_runs", asked)
+    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(seconds)))
+    runtime = Fake(tmp_path, active="old")
+    with contextlib.nullcontext() if waited else pytest.raises(ApiUnusable):
+        switch(runtime, how=Runs.WAIT)
+    assert runtime.active() == ("new" if waited else "old")
+
+
+def test_a_run_that_cannot_be_cancelled_ends_with_its_orchestrator(tmp_path, runs, monkeypatch, capsys) -> None:
+    def broken(_: object) -> None:
+        raise ApiUnusable("Could not cancel Old's runs.")
+
+    monkeypatch.setattr(pipeline, "cancel_runs", broken)
+    runs.append(RUN)
+    runtime = Fake(tmp_path, active="old")
+    switch(runtime, how=Runs.FORCE)
+    assert runtime.active() == "new"
+    said = capsys.readouterr().out
+    assert "Could not cancel Old's runs. It ends with its orchestrator." in said
+    assert "not known" not in said
+
+
+@pytest.mark.parametrize(("in_use", "names", "refused"), [(True, ["old"], True), (True, ["new"], False), (False, ["old"], False)])
+def test_what_a_run_is_in_is_not_made_again(tmp_path, runs, in_use, names, refused) -> None:
+    runs.append(RUN)
+    runtime = Fake(tmp_path, active="old", outdated=names)
+    runtime.in_use = in_use
+    with pytest.raises(RunInProgress) if refused else contextlib.nullcontext():
+        lifecycle.rebuild(runtime, list(names), cache=True)
+    assert runtime.did == ([] if refused else [f"build {names[0]}"])
 
 
 @pytest.mark.parametrize("answer", [True, False])

@@ -25,7 +25,7 @@ PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # of the 
 class DockerImages:
     """See `switchyard.runtimes.runtime.Images`."""
 
-    kind = "image"
+    kind, in_use = "image", False
     cache_note = "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
 
     def __init__(self, engine: Engine) -> None:

@@ -92,6 +92,10 @@ class Docker:
         """The known orchestrator whose containers are up, or None."""
         return self.engine.active(services)
 
+    def as_started(self) -> Docker:
+        """The same: in a container no port changes."""
+        return self
+
     def baked(self) -> bool:
         """Whether a container runs the dbt project of its image."""
         return any(service.baked for service in self.services())

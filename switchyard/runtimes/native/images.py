@@ -13,7 +13,7 @@ from switchyard.runtimes.runtime import POSTGRES, OnLine
 class NativeImages:
     """See `switchyard.runtimes.runtime.Images`."""
 
-    kind = "environment"
+    kind, in_use = "environment", True
     cache_note = "  uv keeps its cache, of other projects too: uv cache prune deletes it."
 
     def __init__(self, machine: Machine) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from switchyard import diagnosis
 from switchyard.errors import NotHealthy, StackError
 from switchyard.runner import Runner
 from switchyard.runtimes.native import launch
@@ -88,9 +89,17 @@ class Processes:
             if process:
                 launch.write_record(path, facts, process.pid)
             return
-        launcher = [sys.executable, "-I", launch.__file__, str(path), json.dumps(facts)]
+        # Without PYTHONPATH, which is the command's; with the packages of a person's own account, where Switchyard's may be.
+        launcher = [sys.executable, "-E", launch.__file__, str(path), json.dumps(facts)]
         process = self.runner.detach([*launcher, *command], log, env, cwd=cwd)
-        while process and process.poll() is None and not (path.exists() and json.loads(path.read_bytes())["pid"] == process.pid):
+
+        def recorded(pid: int) -> bool:
+            return path.exists() and bool(json.loads(path.read_bytes())["pid"] == pid)
+
+        while process and not recorded(process.pid):
+            if process.poll() is not None and not recorded(process.pid):
+                said = diagnosis.last_lines(f"{service} has ended", log.read_text(encoding="utf-8", errors="replace"), log)
+                raise NotHealthy(f"{service} could not be started.", "\n".join(said), "invoke logs")
             time.sleep(0.01)
 
     def stop(self, records: Iterable[Record], patience: float = 15) -> None:

@@ -72,6 +72,10 @@ class Native:
         """Why ``target`` cannot run here without Docker; empty where it can."""
         return self.machine.unsupported(target)
 
+    def as_started(self) -> Native:
+        """The same, with the ports on which what is up was started."""
+        return Native(self.settings.as_started()[0], self.orchestrators, self.runner, self.environ)
+
     def baked(self) -> bool:
         """There is no image without Docker."""
         return False
@@ -253,8 +257,8 @@ class Native:
 
     def _late(self, target: Orchestrator, service: str, said: str, timeout: int) -> StackError:
         """The error for a process that is not healthy in time."""
-        record = next(record for record in self.machine.records(target) if record.service == service)
-        if self.machine.young(record):
+        record = next((record for record in self.machine.records(target) if record.service == service), None)
+        if record and self.machine.young(record):
             return still_starting(target.title, timeout)
         return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
 
