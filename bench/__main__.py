@@ -72,7 +72,7 @@ def _report(found: dict[str, dict[str, list[Figure]]], target: Path, now: dateti
         console.table(HEADER, [row(figure) for figures in measurements.values() for figure in figures])
     content = {
         "time": now.isoformat(timespec="seconds"),
-        **where(),
+        **where(next(iter(found))),
         "rounds": rounds,
         "figures": {
             kind: {name: [as_json(figure) for figure in figures] for name, figures in measurements.items()}

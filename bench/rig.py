@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from switchyard import ROOT, bootstrap, checks, neighbours, orchestrators, ports, settings
+from switchyard import ROOT, bootstrap, checks, console, neighbours, orchestrators, ports, settings
 from switchyard.errors import BadUsage, StackError
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
@@ -197,7 +197,12 @@ def rig(
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave all of it
             try:
                 for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
-                    subprocess.run(made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.DEVNULL, start_new_session=True)
+                    done = subprocess.run(
+                        made.argv(*args), cwd=made.folder, env=made.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                        encoding="utf-8", start_new_session=True,
+                    )  # fmt: skip
+                    if done.returncode:
+                        console.fail(f"invoke {' '.join(args)} of {name} failed, so something of it is left:\n{done.stdout.strip()}")
             finally:
                 signal.signal(signal.SIGINT, before)
 
@@ -243,9 +248,15 @@ def possible() -> list[str]:
     return [name for name in RUNTIMES if name != "docker" or Runner({}).ask(["docker", "version"]).code == 0]
 
 
-def where() -> dict[str, Any]:
-    """The commit and the machine, for whoever reads the figures."""
+def where(runtime: str) -> dict[str, Any]:
+    """The commit and the machine, which for Docker Desktop is a virtual one, for whoever reads the figures."""
+    system, cores, memory = platform.system(), os.cpu_count(), psutil.virtual_memory().total
+    if runtime == "docker":
+        said = Runner({}).ask(["docker", "info", "--format", "{{.OperatingSystem}}|{{.NCPU}}|{{.MemTotal}}"]).stdout.strip()
+        if said.count("|") == 2:
+            name, ncpu, total = said.split("|")
+            system, cores, memory = (system if name == system else f"{system}, {name}"), int(ncpu), int(total)
     return {
         "commit": git(ROOT, "describe", "--always", "--dirty").strip(),
-        "machine": {"system": platform.system(), "cores": os.cpu_count(), "memory_mib": psutil.virtual_memory().total // checks.MIB},
+        "machine": {"system": system, "cores": cores, "memory_mib": memory // checks.MIB},
     }

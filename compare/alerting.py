@@ -137,7 +137,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
 def judged(messages: list[tuple[float, Any]], refused: float, model: str, means: str) -> Found:
     """What came, after the statement of ``model`` was ``refused``."""
     if not messages:
-        return Found(WEBHOOK.id, why=f"no message within {MESSAGE_TIMEOUT_S} s")
+        return Found(WEBHOOK.id, verdict=f"no message within {MESSAGE_TIMEOUT_S} s", good=False)
     at, content = messages[0]
     named = mentions(content["text"], model)
     verdict = f"{'names the model' if named else 'without its name'}, {'once' if len(messages) == 1 else f'{len(messages)} times'}"
@@ -153,7 +153,7 @@ def counted(trial: Trial) -> Iterator[Found]:
 def sentence(report: Report) -> str:
     """The section's first."""
     if not report.measured(WEBHOOK.id):
-        return f"For an alert, the integrations have {report.ranking(LINES)} lines."
+        return f"Lines of code for alerts: {report.ranking(LINES)}."
     return f"From a failure to the message at a webhook it takes {report.ranking(WEBHOOK)}."
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import TimeoutError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -73,12 +71,10 @@ def filled(trial: Trial) -> Iterator[Found]:
 def killed(trial: Trial) -> Iterator[Found]:
     """Kill what runs dbt half way, then fill what is left."""
     with models(trial, SLEEP):
-        run: Typed | None = None
         with trial.started(lambda: len(rows(trial)) >= HALF, *COMMAND) as future:
             struck_at = time.time()
             trial.kill_dbt()
-            with contextlib.suppress(TimeoutError):  # then it is cancelled
-                run = future.result(RUN_END_TIMEOUT_S)
+            run = trial.outcome(future, RUN_END_TIMEOUT_S)  # one that has not ended is cancelled
             deadline = struck_at + RUN_END_TIMEOUT_S
             ended = (run.ended if run else None, trial.idle_at(deadline), trial.at_rest(deadline))
         before = rows(trial)
@@ -114,7 +110,7 @@ def mended(trial: Trial, before: list[Filled]) -> Iterator[Found]:
 def models(trial: Trial, sleep: float) -> Iterator[None]:
     """The model and the table that it reads; nothing is left of them afterwards."""
     today = datetime.now(timezone.utc).date()
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         for column in (DAY, SOURCE_DAY):
             stack.callback(trial.drop, column)
         for name, text in texts(today - timedelta(days=DAYS - 1), today, sleep).items():

@@ -22,6 +22,7 @@ MEMORY = Row(
     "All services and PostgreSQL, after a run; what processes share counts once (Linux). Switchyard's own are among"
     " them: the warm dbt of Airflow and Dagster, and the guard before Dagster's page.",
     "MiB",
+    None,
 )
 CPU = Row(
     "idle_cpu",
@@ -32,7 +33,7 @@ CPU = Row(
 PEAK_MEMORY = Row(
     "peak_memory",
     "Peak memory",
-    "The most that all services and PostgreSQL take at one moment of `invoke run`, by a look each half second, or as soon as one is done.",
+    "The most that all services and PostgreSQL take at one moment of `invoke run`, sampled about every half second.",
     "MiB",
 )
 PEAK_CPU = Row(
@@ -62,20 +63,19 @@ select coalesce(sum(n_tup_ins - n_tup_del), 0), coalesce(sum(pg_total_relation_s
 from pg_stat_user_tables where schemaname = 'public'
 """
 SETTLED = 11  # seconds: PostgreSQL 16 has an idle session hand in what it counted after 10 (PGSTAT_IDLE_INTERVAL)
-WINDOW = 60  # seconds; with --quick a quarter of it, as of the seconds before
+WINDOW = 60  # seconds: Airflow reads its DAGs again in each
 LOOK = 1  # seconds between two looks at the memory
 
 
 def idle(trial: Trial) -> Iterator[Found]:
     """Wait until what a run leaves has gone, then measure."""
-    part = 0.25 if trial.quick else 1
-    time.sleep(memory.SETTLING * part)
+    time.sleep(memory.SETTLING)
     yield taken(trial, MEMORY, {name: one.memory for name, one in memory.idle(trial.rig, LOOK).items()})
 
 
 def idle_load(trial: Trial) -> Iterator[Found]:
     """Measure what is worked while nothing runs."""
-    found = memory.idle(trial.rig, WINDOW * (0.25 if trial.quick else 1))
+    found = memory.idle(trial.rig, WINDOW)
     yield taken(trial, CPU, {name: one.processor for name, one in found.items()})
 
 
@@ -120,7 +120,7 @@ def kept(trial: Trial) -> int:
 
 def sentence(report: Report) -> str:
     """The section's first."""
-    return f"While nothing runs, the services and PostgreSQL take {report.ranking(MEMORY)} of memory."
+    return f"Memory of the services and PostgreSQL while nothing runs: {report.ranking(MEMORY)}."
 
 
 def pictures(report: Report) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ SECTION = Section(
     "Cost",
     (
         Scenario("idle memory", idle, (MEMORY,), 22),
-        Scenario("idle CPU", idle_load, (CPU,), 60, once=True),
+        Scenario("idle CPU", idle_load, (CPU,), 60, "default", once=True),
         Scenario("a run", one_run, (PEAK_MEMORY, PEAK_CPU, ROWS, SPACE, FILES), 48, "default", once=True),
     ),
     sentence,

@@ -19,7 +19,7 @@ from switchyard.errors import StackError
 BROKEN = Row(
     "broken_model",
     "A broken model",
-    "A model gets a line that is no SQL. From typing `invoke run` to its end with the model's name and an exit code other than 0.",
+    "A line that is not SQL is added to a model. From typing `invoke run` to its end with the model's name and an exit code other than 0.",
     "s",
 )
 RECOVERY = Row(
@@ -54,7 +54,8 @@ FAILING = Row(
 UNREADABLE = Row(
     "no_parse",
     "A project that does not parse",
-    "The same model gets a line that is no Jinja. From typing `invoke run` to its end with the model's name; nothing must be executed.",
+    "A line that is not Jinja is added to the same model. From typing `invoke run` to its end with the model's name; nothing must be"
+    " executed.",
     "s",
 )
 HOOK = Row(
@@ -88,8 +89,9 @@ KILLED = Row(
     "killed",
     "The service that runs dbt is killed",
     "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From then until the command and"
-    " the run have ended, well or not; the next run must succeed. How long a product waits for a sign of life is set here: Airflow 60 s"
-    " (its default is 300), Dagster looks every 15 s, Prefect 90 s, by an automation.",
+    " the run have ended, well or not; the next run must succeed. Who ends the run: Airflow's scheduler, after 60 s without a heartbeat"
+    " (set here; the default is 300); of Dagster, Switchyard's start of the code server, once that is up again; Prefect's automation, after"
+    " 90 s without a heartbeat (set here; there is none by default).",
     "s",
 )
 BESIDE = Row(
@@ -103,7 +105,7 @@ RESTARTED = Row(
     "postgres_restarted",
     "PostgreSQL is restarted",
     "At the same moment. A service that ends because of that is started again, as above. From then until the command and the run have"
-    " ended, well or not; the next run must succeed.",
+    " ended, well or not; the next run must succeed. Where Dagster's API fails once after that, Switchyard asks it again.",
     "s",
 )
 ASLEEP = Row(
@@ -118,7 +120,7 @@ LOST_CLIENT_S = 11
 LEFT = Row(
     "left_in_warehouse",
     "Left in the warehouse",
-    "After each fault of this section, when its run has ended: tables and views that are not in place (dbt's `__dbt_tmp` and"
+    "After each fault of this section, when its run has ended: unfinished tables and views (dbt's `__dbt_tmp` and"
     f" `__dbt_backup`), and queries of dbt's at work. PostgreSQL gets {LOST_CLIENT_S} s to notice that a client is gone, however soon the"
     " run ends: it looks every ten. The sum over all faults.",
 )
@@ -132,6 +134,7 @@ LOST_SIGHT = {
 RUN_END_TIMEOUT_S = 300  # seconds in which a run must end that was disturbed
 NO_JINJA = "\n{{ this is no Jinja\n"
 TEST = "compare_failing_test"
+ERROR = "{{ config(severity='error', enabled=true) }}"  # whatever the project has for all tests
 FUNCTION = "compare_missing_function"
 FAILING_HOOK = f"\n{{{{ config(post_hook='select {FUNCTION}()') }}}}\n"
 REFUSED = "password authentication failed"  # as PostgreSQL says it
@@ -183,7 +186,7 @@ def failing_test(trial: Trial) -> Iterator[Found]:
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     blocked = trial.graph.blocked(victim.id) & trial.green
-    test = trial.added("tests", f"{TEST}.sql", f"select 1 as found from (select 1) as one -- {{{{ ref('{victim.name}') }}}}\n")
+    test = trial.added("tests", f"{TEST}.sql", f"{ERROR}select 1 as found -- {{{{ ref('{victim.name}') }}}}\n")
     yield spoiled(trial, FAILING, victim.id, test, lambda text: TEST in text, blocked)
 
 
@@ -222,14 +225,14 @@ def spoiled(
         row: what is found.
         model: the id of the one that is broken, or tested.
         change: breaks it.
-        named: whether the command has printed what is broken.
+        named: whether the command's error says what is broken.
         skipped: the nodes that need it, and so must not be executed.
     """
     with change:
         run = trial.run()
         ran = skipped & trial.spans(run.began, run.ended).keys()
         trial.note_left(row.title)
-    verdict, good = judged(run.code, named(run.text), len(skipped), len(ran))
+    verdict, good = judged(run.code, named(error_of(run)), len(skipped), len(ran))
     return Found(row.id, run.seconds, verdict, good, {"model": model, "downstream": sorted(skipped), "ran": sorted(ran)})
 
 
@@ -238,19 +241,24 @@ def no_parse(trial: Trial) -> Iterator[Found]:
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     with trial.edited(victim.path, NO_JINJA):
-        yield stopped(trial, UNREADABLE, lambda run: mentions(run.text, victim.name), "fails without its name")
+        yield stopped(trial, UNREADABLE, lambda said: mentions(said, victim.name), "fails without its name")
 
 
 def wrong_password(trial: Trial) -> Iterator[Found]:
     """Have PostgreSQL refuse dbt."""
     trial.set_password(secrets.token_hex(16))
     try:
-        yield stopped(trial, PASSWORD, lambda run: REFUSED in run.text, "fails without the reason")
+        yield stopped(trial, PASSWORD, lambda said: REFUSED in said, "fails without the reason")
     finally:
         trial.set_password(trial.rig.settings["DBT_PASSWORD"])
 
 
-def stopped(trial: Trial, row: Row, named: Callable[[Typed], bool], unnamed: str) -> Found:
+def error_of(run: Typed) -> str:
+    """The error with which a command has ended: before that it prints every node, those that succeeded as well."""
+    return run.text.rpartition("Error: ")[2] if run.code else ""
+
+
+def stopped(trial: Trial, row: Row, named: Callable[[str], bool], unnamed: str) -> Found:
     """A run that must end before it executes anything, and say why."""
     run = trial.run()
     ran = trial.spans(run.began, run.ended)
@@ -260,8 +268,8 @@ def stopped(trial: Trial, row: Row, named: Callable[[Typed], bool], unnamed: str
     elif ran:
         verdict = f"{len(ran)} nodes ran all the same"
     else:
-        verdict = "named; nothing executed" if named(run) else unnamed
-    return Found(row.id, run.seconds, verdict, bool(run.code and named(run) and not ran), {"ran": sorted(ran)})
+        verdict = "named; nothing executed" if named(error_of(run)) else unnamed
+    return Found(row.id, run.seconds, verdict, bool(run.code and named(error_of(run)) and not ran), {"ran": sorted(ran)})
 
 
 def cancelled(trial: Trial) -> Iterator[Found]:
@@ -379,7 +387,7 @@ def judged(code: int, named: bool, needing: int, ran: int) -> tuple[str, bool]:
 def sentence(report: Report) -> str:
     """The section's first."""
     good, all_ = report.judged(BROKEN)
-    named = f"{good} of {all_} orchestrators named the broken model and skipped everything downstream; " if all_ else ""
+    named = f"With {good} of {all_} orchestrators, `invoke run` named the broken model and all downstream was skipped; " if all_ else ""
     return f"{named}after the fix, the nodes that were executed divided by those that had to be are {report.ranking(RECOVERY)}."
 
 

@@ -18,7 +18,7 @@ from switchyard.errors import StackError
 TABLE = Row(
     "edit_table",
     "From an edit to the new table",
-    "The model that most others need is saved with a comment more; then `invoke run --select` with its name. Until PostgreSQL has done the"
+    "A comment is added to the model that most others need; then `invoke run --select` with its name. Until PostgreSQL has done the"
     " model's last statement. On Airflow that is a DAG of one task.",
     "s",
     None,

@@ -55,7 +55,8 @@ DEFAULTS = {
     "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "",
     "NETWORK": "bridge",
 }  # fmt: skip
-EARLY = ("start", "speed", "cost")  # before what edits the project, which a product would load again in a run that is measured
+# Before what edits the project, which a product would load again in a run that is measured; and memory before what restarts services.
+EARLY = ("start", "cost", "speed")
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -118,7 +119,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
             report.declare(section, scenarios.get(section.id, ()))
         try:
             subject = Subject(made, depth, folder, environment(), first_steps(project))
-            in_turn = sorted(scenarios, key=lambda id: id not in EARLY)
+            in_turn = sorted(scenarios, key=lambda id: EARLY.index(id) if id in EARLY else len(EARLY))
             measure(subject, report, folder / "report.json", [one for id in in_turn for one in scenarios[id]])
             report.content["complete"] = True
         except KeyboardInterrupt as interrupt:
@@ -171,7 +172,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "time": now.isoformat(timespec="seconds"),
             "seconds": 0,
             "complete": False,
-            **where(),
+            **where(rig.runtime),
             "runtime": rig.runtime,
             "rounds": rounds,
             "depth": depth,

@@ -14,6 +14,7 @@ import re
 import sys
 from itertools import chain, groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jinja2
@@ -53,8 +54,7 @@ def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
     said = []
     for axes, row in zip(figure.subplots(len(rows), squeeze=False, height_ratios=ratios)[:, 0], rows):
         for place, values in enumerate(row["runs"].values()):
-            middle = sorted(values)[len(values) // 2] if len(values) % 2 else sum(sorted(values)[len(values) // 2 - 1 :][:2]) / 2
-            axes.plot([middle] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=1)
+            axes.plot([median(values)] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=1)
             axes.plot(values, [place] * len(values), "o", color=DOT, alpha=0.8, markersize=5, linestyle="none")
         axes.set_yticks(range(len(row["runs"])), row["runs"])
         axes.set_ylim(len(row["runs"]) - 0.5, -0.5)

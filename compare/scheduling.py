@@ -41,8 +41,8 @@ TOGETHER = Row(
 MADE_UP = Row(
     "schedule_missed",
     f"Runs made up for, of {MISSED} missed",
-    f"The job falls due {MISSED} times while the stack is down. Its runs after `invoke up`, without that of the next due minute. Nothing"
-    " is set for this but Airflow's `catchup=False`: with its other value, Airflow makes up for all since a DAG's first day.",
+    f"The job falls due {MISSED} times while the stack is down. Runs for the missed times, after `invoke up`. All settings"
+    " are defaults but Airflow's `catchup=False`: with `True`, Airflow makes up for all since a DAG's first day.",
     better=None,
 )
 

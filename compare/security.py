@@ -54,8 +54,8 @@ LISTENING = Row(
 OPEN = Row(
     "open_sockets",
     "Sockets that ask for no password",
-    "Each of them got the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. Those that answered,"
-    " with something other than 401 or 403.",
+    "Each of them gets the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. Counted is what answers"
+    " anything but 401 or 403. The health check of Prefect's worker, which Switchyard turns on, is one.",
 )
 RIGHTS = Row(
     "rights",

@@ -41,7 +41,11 @@ SOURCES = shown(
 SEEDS = shown("seen_seeds", "Seeds", f"The same of seeds, {RULE}")
 SNAPSHOTS = shown("seen_snapshots", "Snapshots", f"The same of snapshots, {RULE}")
 EXPOSURES = shown("seen_exposures", "Exposures", f"The same of exposures, {RULE}")
-DESCRIPTIONS = shown("seen_descriptions", "Descriptions", "Of all these that have a description: for how many the API returns its text.")
+DESCRIPTIONS = shown(
+    "seen_descriptions",
+    "Descriptions",
+    "Models, tests, sources, seeds, snapshots and exposures with a description: of how many the API returns the text.",
+)
 COLUMNS = shown("seen_columns", "Documented columns", "Columns with a description: for how many the API returns name and text.")
 OWNERS = shown("seen_owners", "Owners", "Owners of dbt's groups and exposures: how many the API names as an owner.")
 COUNTS = shown(
@@ -139,11 +143,16 @@ def counts(trial: Trial) -> Iterator[Found]:
 
 def settled(shown: Product) -> list[Thing]:
     """What a product shows, once it has written down all of a run: Prefect's server gets its task runs as events, and later."""
-    before, things, deadline = 0, shown.things(), time.monotonic() + SETTLING
-    while (size := len(repr(things))) != before and time.monotonic() < deadline:
+    sizes: list[int] = []
+    deadline = time.monotonic() + SETTLING
+    while True:
+        things = shown.things()
+        sizes.append(len(repr(things)))
+        if len(sizes) > 2 and len(set(sizes[-3:])) == 1:
+            return things
+        if time.monotonic() > deadline:
+            raise StackError(f"What the API returns still changes {SETTLING} s after the run.")
         time.sleep(5)  # between two looks
-        before, things = size, shown.things()
-    return things
 
 
 def found(row: Row, counted: Counted) -> Found:

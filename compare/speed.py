@@ -12,7 +12,7 @@ from bench import many
 from bench.run import NO_WARM_DBT, PHASES, WARM_DBT, bare, forms, orchestrated
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import Span, Trial, afterwards
+from compare.trial import RUN_TIMEOUT_S, Span, Trial, afterwards
 from switchyard.errors import StackError
 
 # Airflow's and Dagster's have the warm dbt, so none of them is the best for the product's own sake.
@@ -38,10 +38,11 @@ LEAN = Row(
     "run_lean",
     "A run, lean form",
     "As `A run`, where a documented option makes a run quicker and its page poorer: Airflow with `INTEGRATION=lean`, one task for the whole"
-    " build instead of a task for each node.",
+    " build instead of a task for each node. With Switchyard's warm dbt.",
     "s",
+    None,
 )
-LEAN_RATIO = Row("run_lean_ratio", "A run, lean form ÷ a bare dbt build", "The same, divided by a bare build just before it.", "×")
+LEAN_RATIO = Row("run_lean_ratio", "A run, lean form ÷ a bare dbt build", "The same, divided by a bare build just before it.", "×", None)
 TOGETHER = Row("parallel", "Nodes at the same time", "The most nodes that PostgreSQL worked for at one moment of that run.", better=None)
 
 SLOPE = Row(
@@ -52,7 +53,6 @@ SLOPE = Row(
     "ms",
 )
 SIZES = (10, 100, 500)
-MANY_TIMEOUT_S = 1200  # seconds of a run
 
 
 def run(trial: Trial) -> Iterator[Found]:
@@ -82,7 +82,7 @@ def nodes(trial: Trial) -> Iterator[Found]:
                     raise StackError(f"With {size} models more, a run of one of them ended with exit code {warm.code}.")
                 bare(rig, trial.name, "parse")
                 build = bare(rig, trial.name).seconds
-                points.append({"models": size, "run": orchestrated(rig, trial.name, MANY_TIMEOUT_S).seconds, "dbt build": build})
+                points.append({"models": size, "run": orchestrated(rig, trial.name, RUN_TIMEOUT_S).seconds, "dbt build": build})
     except Exception as error:  # the other points are worth having, and the tables must go
         why = f"with {size} models more: {error.what if isinstance(error, StackError) else error!r}"
         with contextlib.suppress(StackError):

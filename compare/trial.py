@@ -36,7 +36,7 @@ from switchyard.runtimes.runtime import POSTGRES
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"
 STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstatement:  ?/\* .*"node_id": "([^"]+)"', re.I)
 
-RUN_TIMEOUT_S = 1800  # seconds of a run, after which its command is killed
+RUN_TIMEOUT_S = 3600  # seconds of a run, after which its command is killed; a project may take long
 SLOW = "compare_slow"
 SLEEPING = "pg_sleep(15)"
 SLEPT = "compare_slept"  # its column
@@ -44,13 +44,13 @@ SLOW_MODEL = f"{{{{{{{{ config(materialized='table') }}}}}}}}\n{{before}}select 
 # How many queries of dbt's are at work on the slow model, and on anything.
 AT_WORK = (
     f"select count(*) filter (where query like '%{SLEEPING}%'), count(*) from pg_stat_activity"
-    " where application_name = 'dbt' and state = 'active'"
+    " where usename = 'dbt' and application_name <> 'psql' and state = 'active'"  # a profile may have an application_name
 )
 # What dbt has not put in place, or has not ended.
 LEFT = """
 select format('%s.%s', nspname, relname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
 where relkind in ('r', 'v', 'm') and relpersistence <> 't' and relname ~ '__dbt_(tmp|backup)'
-union all select 'a query at work' from pg_stat_activity where application_name = 'dbt' and state = 'active'
+union all select 'a query at work' from pg_stat_activity where usename = 'dbt' and application_name <> 'psql' and state = 'active'
 """
 # A model's line that writes 192 MB to a tablespace, on a file system that has fewer.
 ROOM = 64  # MB; in Docker, those of /tmp in PostgreSQL's container
@@ -321,6 +321,7 @@ class Trial:
     @contextmanager
     def under_way(self) -> Iterator[Future[Typed]]:
         """As `started`: a run of which one model is left, at which PostgreSQL works just now."""
+        self.require_nodes()
         looks: deque[bool] = deque(maxlen=3)  # in a row: between two nodes, too, there is a moment at which nothing else is at work
 
         def reached() -> bool:

@@ -110,6 +110,6 @@ def test_a_message_is_judged(texts, verdict, good) -> None:
     assert (found.value, found.verdict, found.good) == (2.0, verdict, good)
 
 
-def test_no_message_is_no_figure() -> None:
+def test_no_message_is_no_figure_and_no_good_verdict() -> None:
     found = alerting.judged([], 10.0, "a", "by y")
-    assert (found.value, found.why) == (None, "no message within 180 s")
+    assert (found.value, found.verdict, found.good) == (None, "no message within 180 s", False)

@@ -101,7 +101,7 @@ def test_the_sentence_on_failures_counts_verdicts() -> None:
     made = report(failures.BROKEN, a=[], b=[])
     made.add(Found(failures.BROKEN.id, 1.0, "named; all 3 downstream nodes skipped", True), "a", 0)
     made.add(Found(failures.BROKEN.id, 1.0, "named; 1 of 3 downstream nodes ran all the same", False), "b", 0)
-    assert failures.sentence(made).startswith("1 of 2 orchestrators named")
+    assert failures.sentence(made).startswith("With 1 of 2 orchestrators, `invoke run` named")
 
 
 @pytest.mark.parametrize(
