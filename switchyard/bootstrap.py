@@ -48,10 +48,12 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _role(name: str, password: str) -> str:
+def _role(name: str, password: str, alone: bool) -> str:
+    """Make a role, or give it the rights and the password of `.env` again; only a superuser may take ``superuser`` from one."""
+    rights = "nocreatedb nocreaterole" if alone else "nosuperuser nocreatedb nocreaterole"
     return f"""\
 select 'create role "{name}" login' where not exists (select from pg_roles where rolname = {literal(name)}) \\gexec
-alter role "{name}" with login nosuperuser nocreatedb nocreaterole password {literal(password)};"""
+alter role "{name}" with login {rights} password {literal(password)};"""
 
 
 def _database(name: str, owner: str = "") -> str:
@@ -81,17 +83,18 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
             already, stay as they are, and `invoke restore` has no use for it.
     """
     parts = ["\\set ON_ERROR_STOP on", "set client_min_messages = warning;"]
-    if alone:
-        parts.append(_database(WAREHOUSE))
+    quiet = "set log_statement = none; set log_min_error_statement = panic;"  # no password reaches the server's log
+    if alone:  # a cloud's administrator may not set that
+        parts += ["\\set ON_ERROR_STOP off", quiet, "\\set ON_ERROR_STOP on", _database(WAREHOUSE)]
     else:
         parts += [
+            quiet,
             "set search_path to pg_catalog, pg_temp;",  # this session's own, until the role has it
-            "set log_statement = none; set log_min_error_statement = panic;",  # no password reaches the server's log
             f"alter role postgres password {literal(settings['POSTGRES_PASSWORD'])};",
             _only("postgres", "pg_catalog"),
         ]
     parts += [
-        _role(DBT_ROLE, settings["DBT_PASSWORD"]),
+        _role(DBT_ROLE, settings["DBT_PASSWORD"], alone),
         f"alter role {DBT_ROLE} set timezone to 'UTC';",
         f"alter role {DBT_ROLE} set lock_timeout to '{settings['LOCK_TIMEOUT']}s';",
         f"alter role {DBT_ROLE} reset search_path;",  # older stacks have it for every database
@@ -104,7 +107,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
         random = len(settings[orchestrator.database_key]) >= RANDOM
         parts += [
             _SCRAM.format(1 if random else 4096),
-            _role(name, settings[orchestrator.database_key]),
+            _role(name, settings[orchestrator.database_key], alone),
             _only(name, "public"),
             _database(name, name),
             f'alter database "{name}" owner to "{name}";',

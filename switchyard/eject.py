@@ -62,7 +62,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
             services[name]["profiles"] = ["workers"]
     postgres = services[POSTGRES]
     postgres["environment"] |= {key: f"${{{key}:?{_MISSING}}}" for key in passwords(target)}
-    postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro")
+    postgres["volumes"].append(f"./{INIT}:/docker-entrypoint-initdb.d/{INIT}:ro,z")  # z: for SELinux
     content: dict[str, Any] = {"name": f"{plain_name(project)}-{target.name}", "services": services}
     content["volumes"] = {**shared.get("volumes", {}), **own.get("volumes", {})}
     if embedded(project):
@@ -166,19 +166,31 @@ docker compose up -d --wait
 docker compose exec {target.service} {job}
 ```
 
-The page is http://localhost:{port}{target.ui_path}, user admin, password {target.login_key} in `.env`.
+The page is http://localhost:{port}{target.ui_path}, {sign_in(target)}. If the first start fails, the database may
+have no roles: mend what its log shows, then `docker compose down --volumes`, and start again.
 
 | to change | where |
 |---|---|
 | a newer release of the project | the digests in `compose.yaml`, from its `release.json`; then `docker compose up -d --wait` |
-| workers | `WORKERS=2` and `COMPOSE_PROFILES=workers` in `.env` |
+| workers | `WORKERS=2` and `COMPOSE_PROFILES=workers` in `.env`; neither of them, and not `WORKERS=0`, for none |
 | ports, schedules, retention | `.env`; `SCHEDULES_ENABLED=true` turns the schedules of the jobs on |
 | a password of the database | also in PostgreSQL, by hand: `{INIT}` runs once, on an empty volume |
 | a PostgreSQL elsewhere | run `{INIT}` there by psql; replace the service `postgres`, and its name and port in the environments |
-| the page for other machines | it is bound to 127.0.0.1: put a proxy with TLS before it |
+| the page for other machines | `ssh -L`; or change the addresses in `compose.yaml`, and put a proxy with TLS before it |
 
-At rest it takes about {target.memory} MiB of memory. Back up the volume `postgres-db-volume`: it has the warehouse and the runs.
+Before a newer release, wait until no run is in progress, which would be ended, and make a backup: an older release may not start on a
+database that a newer one has used.
+
+At rest it takes about {target.memory} MiB of memory. PostgreSQL has the warehouse and the runs. A backup of all of it:
+`docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a server that is up is none.
 """
+
+
+def sign_in(target: Orchestrator) -> str:
+    """What its page asks for."""
+    if target.login_in_one:
+        return f"which asks for `admin:` and {target.login_key} of `.env`, in one field"
+    return f"user admin, password {target.login_key} in `.env`"
 
 
 def write(folder: Path, made: Mapping[str, str]) -> None:
@@ -191,4 +203,5 @@ def write(folder: Path, made: Mapping[str, str]) -> None:
         raise BadUsage(f"{folder} is not empty.", "What was ejected may have been edited since.", "invoke eject --out ANOTHER_FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_bytes(text.encode())  # with the line ends that a shell takes, on Windows too
+        (folder / name).chmod(0o644)  # a container's account reads them, whatever the umask; no secret is in them

@@ -142,7 +142,7 @@ validate the result; it has no cluster, so try them first where nothing depends 
 1. PostgreSQL 16 on port 5432, anywhere: put its DNS name into `postgres.yaml`. Run `{eject.INIT}` there once, by psql as a superuser, with
    the passwords that its first lines name in the environment.
 2. Fill in `secrets.yaml`. `openssl rand -base64 48 | tr '+/' '-_'` makes a password, `openssl rand -base64 32 | tr '+/' '-_'` a Fernet key.
-3. Where the registry asks for a sign-in, add a pull secret to the namespace's service accounts.
+3. Where the registry asks for a sign-in, set the charts' values for pull secrets.
 4. Then, with your namespace for NAMESPACE:
 
 ```sh
@@ -153,9 +153,14 @@ kubectl apply --namespace NAMESPACE --filename postgres.yaml --filename secrets.
 | to change | where |
 |---|---|
 | a newer release of the project | the digest and the tag, from its `release.json`; then the same commands |
+| a newer chart | `--version`, after you have tried it |
+| old runs | nothing deletes them here, as `RETENTION_DAYS` does in Compose: schedule what the product has for that |
 | memory and CPU | `resources`: they begin with what was measured on one machine, for a small project |
 | schedules | `SCHEDULES_ENABLED`, or each on the page |
 | the page for people | `kubectl port-forward`, or an ingress with TLS and a sign-in |
+
+Before a newer release, make a backup of the database: an older release may not start on one that a newer one has used. Whoever may read
+pods and jobs in the namespace can read what is in their environments.
 
 The services at rest take about {target.memory} MiB of memory, PostgreSQL included; a run takes up to 2 GiB more, for as long as it lasts.
 """

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 import yaml
 
-from switchyard import eject, helm, orchestrators, project, release
+from switchyard import eject, environments, helm, locks, orchestrators, project, release
 from switchyard.errors import BadUsage
 
+from ..stacks import ROOT
 from .test_release import DIGEST, GOOD
 
 NAMES = ("airflow", "dagster", "prefect")
 CONTENT = {**GOOD, "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)}}
 # Of the vendors', which the charts bring along.
 VENDORS = ("docker.io/busybox:1.28", "prefecthq/prefect:3.8.8-python3.12-kubernetes")
+PRODUCTS = {"airflow": "apache-airflow", "dagster": "dagster", "prefect": "prefect"}
 CHARTS = {  # chart, and the values' file
     "airflow": [("airflow", "values.yaml")],
     "dagster": [("dagster", "values.yaml")],
@@ -145,8 +147,12 @@ def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
     if not charts or not shutil.which("helm"):
         pytest.skip("HELM_CHARTS names no folder of charts, or there is no helm")
     folder = ejected(name, helm)
+    stated, product = locks.versions(ROOT)["charts"], environments.versions(ROOT, name)[PRODUCTS[name]]
     rendered = []
     for chart, values in CHARTS[name]:
+        about = yaml.safe_load(Path(charts, chart, "Chart.yaml").read_text())
+        assert about["version"] == stated.get(chart, about["version"])
+        assert str(about["appVersion"]).split(".")[0] == product.split(".")[0]
         command = ["helm", "template", chart, f"{charts}/{chart}", "--values", str(folder / values), "--kube-version", "1.32.0"]
         # The schema of Dagster's chart refers to others on the network.
         done = subprocess.run([*command, *(["--skip-schema-validation"] if chart == "dagster" else [])], capture_output=True, text=True)
