@@ -41,7 +41,6 @@ def test_the_doctor_reports_leftovers_of_a_crash(stack) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can make a small disk")
 def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference) -> None:
     """In Airflow, which has no task for the unit test."""
     stack.on("airflow")
@@ -53,6 +52,7 @@ def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference)
     assert stack.hashes() == reference
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can make a small disk")
 def test_a_disk_that_is_nearly_full_is_reported_before_anything_is_made(tmp_path, root, bare_path) -> None:
     copy_checkout(root, tmp_path)
     (tmp_path / ".stack").mkdir()
