@@ -44,7 +44,7 @@ class DockerChecks:
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
             Check("Compose project", self.engine.own),
             Check("dbt project", lambda: environments.describe(self.settings, self.engine.project)),
-            *([] if self.settings["RELEASE_FILE"] else [Check("dbt project's files", self._readable)]),
+            *([] if self.settings["RELEASE_FILE"] else [Check("dbt project's files", partial(self._readable, targets))]),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
@@ -72,7 +72,7 @@ class DockerChecks:
             for checked in [pool.submit(check.run) for check in self.of([target]) if not check.advice]:
                 checked.result()
 
-    def _readable(self) -> str:
+    def _readable(self, targets: Sequence[Orchestrator]) -> str:
         """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""
         if os.name == "posix" and self.engine.machine[2]:
             files = list(project_files(self.engine.project.folder))
@@ -85,6 +85,17 @@ class DockerChecks:
                         "The containers cannot read the dbt project.",
                         f"{path} has mode {stat.S_IMODE(found.st_mode):o}, and their accounts are not yours.",
                         f"chmod -R go+rX {shlex.quote(str(self.engine.project.folder))}",
+                    )
+            dockerfiles = [(self.settings.root / "docker" / target.name / "Dockerfile").read_text(encoding="utf-8") for target in targets]
+            accounts = {int(user) for text in dockerfiles for user in re.findall(r"^USER (\d+)", text, re.M)[-1:]}
+            for path in self.engine.project.files.values():
+                found = path.stat()
+                of_group = found.st_gid == 0 and found.st_mode & 0o40
+                if not (found.st_mode & 0o4 or of_group or accounts == {found.st_uid}):
+                    raise BadConfiguration(
+                        "The containers cannot read a file that the profile names.",
+                        f"{path} has mode {stat.S_IMODE(found.st_mode):o}, and their accounts are not yours.",
+                        f"Have the profile read its content with env_var(), or: chmod go+r {shlex.quote(str(path))}",
                     )
         return "readable by the containers"
 

@@ -1,0 +1,40 @@
+"""What the Docker runtime checks before a start, where no engine is needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from switchyard import orchestrators, project, settings
+from switchyard.errors import BadConfiguration
+from switchyard.runtimes.docker.checks import DockerChecks
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a container of Docker Desktop may read every file")
+@pytest.mark.parametrize(("mode", "own", "taken"), [(0o600, False, False), (0o604, False, True), (0o600, True, True)])
+def test_a_file_of_the_profile_that_a_container_cannot_read_is_reported(root, tmp_path, mode, own, taken) -> None:
+    loaded = settings.defaults(root, {})
+    target = orchestrators.load_all(root)["airflow"]
+    key = tmp_path / "key.p8"
+    key.touch()
+    key.chmod(mode)
+    (tmp_path / "docker" / "airflow").mkdir(parents=True)
+    (tmp_path / "docker" / "airflow" / "Dockerfile").write_text(f"USER root\nUSER {os.getuid() if own else os.getuid() + 1}:0\n")
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "dbt_project.yml").touch()
+    place.chmod(0o755)
+    (place / "dbt_project.yml").chmod(0o644)
+    found = replace(project.load(loaded, {}), folder=place, files={"SWITCHYARD_FILE_KEY": key})
+    values = replace(loaded, root=tmp_path)
+    engine = SimpleNamespace(settings=values, runner=None, own=None, project=found, machine=(1, 1, True))
+    (check,) = (one for one in DockerChecks(engine, None, None).of([target]) if one.what == "dbt project's files")
+    if taken:
+        assert check.run() == "readable by the containers"
+        return
+    with pytest.raises(BadConfiguration) as caught:
+        check.run()
+    assert f"chmod go+r {key}" in caught.value.next
