@@ -318,7 +318,7 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
 
 @command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
 def scale(c: Context, workers: str, timeout: str = "300") -> None:
-    """Change how many workers run dbt, during a run too; a run on a removed worker fails. Of 0, Prefect keeps one."""
+    """Change how many workers run dbt, during a run too; a run on a removed worker fails. With 0, Prefect keeps one."""
     if asked_for_help("scale", workers):
         return
     from switchyard import lifecycle

@@ -255,7 +255,7 @@ def wrong_password(trial: Trial) -> Iterator[Found]:
 
 def error_of(run: Typed) -> str:
     """The error with which a command has ended: before that it prints every node, those that succeeded as well."""
-    return run.text.rpartition("Error: ")[2] if run.code else ""
+    return re.split(r"^Error: ", run.text, flags=re.M)[-1] if run.code else ""
 
 
 def stopped(trial: Trial, row: Row, named: Callable[[str], bool], unnamed: str) -> Found:

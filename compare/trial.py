@@ -235,11 +235,6 @@ class Trial:
         """The stack."""
         return self.subject.rig
 
-    @property
-    def quick(self) -> bool:
-        """Whether little time is to be taken."""
-        return self.subject.depth == "quick"
-
     @cached_property
     def graph(self) -> Graph:
         """The project's nodes."""

@@ -101,7 +101,7 @@ def refusal(error: OSError) -> StackError | None:
         return BadConfiguration(
             f"{error.filename or 'A file'} may not be read, or not be written to, by your account.",
             str(error),
-            "Of the checkout, give it to yourself (sudo chown -R $USER .), or use the account that it belongs to.",
+            "If it is in the checkout, take that over (sudo chown -R $USER .), or use the account that it belongs to.",
         )
     return None
 

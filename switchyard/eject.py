@@ -172,7 +172,7 @@ have no roles: mend what its log shows, then `docker compose down --volumes`, an
 | to change | where |
 |---|---|
 | a newer release of the project | the digests in `compose.yaml`, from its `release.json`; then `docker compose up -d --wait` |
-| workers | `WORKERS=2` and `COMPOSE_PROFILES=workers` in `.env`; neither of them, and not `WORKERS=0`, for none |
+| workers | `WORKERS=2` and `COMPOSE_PROFILES=workers` in `.env`; for none, leave both out: `WORKERS=0` counts as set |
 | ports, schedules, retention | `.env`; `SCHEDULES_ENABLED=true` turns the schedules of the jobs on |
 | a password of the database | also in PostgreSQL, by hand: `{INIT}` runs once, on an empty volume |
 | a PostgreSQL elsewhere | run `{INIT}` there by psql; replace the service `postgres`, and its name and port in the environments |
@@ -182,7 +182,7 @@ Before a newer release, wait until no run is in progress, which would be ended, 
 database that a newer one has used.
 
 At rest it takes about {target.memory} MiB of memory. PostgreSQL has the warehouse and the runs. A backup of all of it:
-`docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a server that is up is none.
+`docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a server that is up is no backup.
 """
 
 

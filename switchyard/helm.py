@@ -142,7 +142,7 @@ validate the result; it has no cluster, so try them first where nothing depends 
 1. PostgreSQL 16 on port 5432, anywhere: put its DNS name into `postgres.yaml`. Run `{eject.INIT}` there once, by psql as a superuser, with
    the passwords that its first lines name in the environment.
 2. Fill in `secrets.yaml`. `openssl rand -base64 48 | tr '+/' '-_'` makes a password, `openssl rand -base64 32 | tr '+/' '-_'` a Fernet key.
-3. Where the registry asks for a sign-in, set the charts' values for pull secrets.
+3. Where the registry asks for a sign-in, set the charts' values for pull secrets, and add one to the default service account for the rest.
 4. Then, with your namespace for NAMESPACE:
 
 ```sh

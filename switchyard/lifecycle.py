@@ -58,9 +58,11 @@ def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
         return any(service.name == POSTGRES and service.up for service in runtime.services())
 
     was_up = up()
-    build(runtime, names, cache=cache)
-    if was_up and not up():
-        _start_postgres(runtime, ROLLBACK_TIMEOUT_S)
+    try:
+        build(runtime, names, cache=cache)
+    finally:
+        if was_up and not up():
+            _start_postgres(runtime, ROLLBACK_TIMEOUT_S)
 
 
 def pull(runtime: Runtime, target: Orchestrator) -> None:

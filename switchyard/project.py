@@ -662,18 +662,18 @@ def _local(place: Path, package: Mapping[str, Any]) -> Path:
 
 
 def _outside(place: Path, content: Mapping[str, Any]) -> Iterator[str]:
-    """What `use` says of parts of the project that are not in its folder: no run would have them."""
+    """What `use` says of parts of the project that are not in its folder."""
     for key, paths in content.items():
-        if key.endswith("-paths") and isinstance(paths, list):
+        if str(key).endswith("-paths") and isinstance(paths, list):
             for path in paths:
                 if not Path(os.path.normpath(place / str(path))).is_relative_to(place):
                     yield f"{key}: {path} is not in the project's folder, so no run has it; make it a local package (packages.yml)"
     for directory, folders, names in os.walk(place):
         folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
         for path in (Path(directory, name) for name in (*folders, *sorted(names))):
-            if path.is_symlink() and not path.resolve().is_relative_to(place.resolve()):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place)):
                 link = path.relative_to(place).as_posix()
-                yield f"{link} is a link to what is not in the project's folder, so no run has it; make it a local package (packages.yml)"
+                yield f"{link} is a link out of the project's folder: a container does not have it, and no edit of it is noticed"
 
 
 def _locals(place: Path) -> list[Path]:

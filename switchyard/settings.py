@@ -64,7 +64,7 @@ class Settings:
     Attributes:
         root: the checkout's folder.
         values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, what a release brings, and
-            under SWITCHYARD_SOURCE_PATH the whole path of the dbt project.
+            under SWITCHYARD_SOURCE_PATH the whole path of the dbt project, under SWITCHYARD_JOBS digits that change with its jobs.
         project: the compose project's name, which every container, network and volume of the stack carries.
         saved: whether they are in ``.env``, and not only in memory, for a look before there is one.
     """
@@ -187,7 +187,9 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     if values["RELEASE_FILE"]:
         values |= release.read(release.noted(root, values["RELEASE_FILE"])).settings(root)
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
-    values["SWITCHYARD_JOBS"] = "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))  # or its images change
+    values["SWITCHYARD_JOBS"] = (
+        "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))
+    )  # a release's jobs change with its images
     return Settings(root, values, project, saved=there or write), made
 
 

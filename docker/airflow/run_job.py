@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import time
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -29,7 +30,7 @@ DBT_ENDED = ("Command exited with return code", "Task killed!")
 PRODUCER = "dbt.dbt_producer_watcher"
 
 CUSTOM = "-custom"
-SILENT_LOOKS = 15  # in a row, about two minutes, after which a scheduler that does not report is given up
+SILENCE_TIMEOUT_S = 120  # after which a scheduler that does not report is given up
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 GOING_ON = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
@@ -295,12 +296,12 @@ def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
     Raises:
         ApiError: the scheduler has not reported for two minutes, and without it no run ends.
     """
-    shown = silent = 0
+    shown, silent_since = 0, None
     total = count_tasks(airflow, path)
     looks = itertools.count(1)
 
     def probe() -> dict[str, Any] | None:
-        nonlocal shown, silent
+        nonlocal shown, silent_since
         done = count_tasks(airflow, path, *DONE)
         if done > shown:
             shown = done
@@ -310,10 +311,12 @@ def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
         # A run in which nothing can run any more has failed, and has tasks that never will.
         dag_run = airflow.request("GET", path)
         ended = dag_run["state"] in DONE and (done >= total or not count_tasks(airflow, path, *GOING_ON))
-        silent = 0 if ended or airflow.request("GET", "monitor/health")["scheduler"]["status"] == "healthy" else silent + 1
-        if silent == 1:
+        if ended or airflow.request("GET", "monitor/health")["scheduler"]["status"] == "healthy":
+            silent_since = None
+        elif silent_since is None:
+            silent_since = time.monotonic()
             api.emit("progress", message="waits for Airflow's scheduler, which does not report: invoke up")
-        if silent > SILENT_LOOKS:
+        elif time.monotonic() - silent_since > SILENCE_TIMEOUT_S:
             raise api.ApiError("The run cannot end: Airflow's scheduler does not report. invoke up starts it, and the run continues.")
         return dag_run if ended else None
 

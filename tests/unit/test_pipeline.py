@@ -2,6 +2,7 @@
 
 import http.server
 import importlib.util
+import itertools
 import json
 import sys
 import threading
@@ -233,7 +234,9 @@ def test_the_results_of_more_tasks_than_airflow_returns_at_once_are_read(root, m
 def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypatch, capsys) -> None:
     """As one that has ended with PostgreSQL, natively, where nothing starts it again."""
     run_job = program(root / "docker" / "airflow", monkeypatch)
+    seconds = itertools.count()  # one between two looks at the time
     monkeypatch.setattr(api.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run_job.time, "monotonic", lambda: next(seconds))
 
     class Airflow:
         def __init__(self, *states: str) -> None:
@@ -244,9 +247,8 @@ def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypat
                 return {"scheduler": {"status": next(self.states)}}
             return {"state": "running", "total_entries": 1 if path.endswith("limit=1") else 0}
 
-    silent = ["unhealthy"] * run_job.SILENT_LOOKS
     with pytest.raises(api.ApiError, match="scheduler does not report"):
-        run_job.follow(Airflow(*silent, "healthy", *silent, "unhealthy"), "dags/daily/dagRuns/1")
+        run_job.follow(Airflow("unhealthy", "unhealthy", "healthy", *["unhealthy"] * 200), "dags/daily/dagRuns/1")
     assert capsys.readouterr().out.count("waits for Airflow's scheduler") == 2
 
 
