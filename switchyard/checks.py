@@ -16,6 +16,7 @@ from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData,
 from switchyard.runner import Runner
 
 COMPOSE_NEEDED = (2, 24, 4)  # the first with `!override`, which --baked uses: https://docs.docker.com/reference/compose-file/merge/
+ENGINE_TIMEOUT_S = 20  # after which an engine that hangs counts as one that is not started
 # Bytes. PostgreSQL keeps up to max_wal_size of log, by default 1 GB, and stops at once when it cannot write it.
 DISK_NEEDED = 1 << 30
 MIB = 1 << 20
@@ -123,7 +124,7 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
 def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
     """Compose project and name of the containers that publish ``port``; none where no engine answers."""
     project = '{{.Label "com.docker.compose.project"}}'
-    found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"], seconds=20)
+    found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"], seconds=ENGINE_TIMEOUT_S)
     lines = found.stdout.splitlines() if found.code == 0 else []
     return [(project, name) for project, _, name in (line.partition("\t") for line in lines)]
 

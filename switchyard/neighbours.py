@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from switchyard import ports, settings
+from switchyard.checks import ENGINE_TIMEOUT_S
 from switchyard.runner import Runner
 from switchyard.settings import Settings
 
 PROJECT = "com.docker.compose.project"  # the label of what belongs to a compose project
-DOCKER_TIMEOUT_S = 20  # for an answer of an engine that may hang
 CHECKOUT = "switchyard.checkout"  # that of the data's volume and of the images: whose they are
 
 
@@ -49,14 +49,14 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
 def _owner(name: str, runner: Runner) -> str:
     """Whose the compose project ``name`` is; empty where there is none, or no engine answers."""
     template = f'{{{{.Label "{PROJECT}.working_dir"}}}}'
-    found = runner.ask(["docker", "ps", "--all", "--filter", f"label={PROJECT}={name}", "--format", template], seconds=DOCKER_TIMEOUT_S)
+    found = runner.ask(["docker", "ps", "--all", "--filter", f"label={PROJECT}={name}", "--format", template], seconds=ENGINE_TIMEOUT_S)
     if found.code == 0 and found.stdout.strip():
         return f", of {found.stdout.splitlines()[0]}"
-    volumes = runner.ask(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={name}"], seconds=DOCKER_TIMEOUT_S)
+    volumes = runner.ask(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={name}"], seconds=ENGINE_TIMEOUT_S)
     if volumes.code == 0 and volumes.stdout.strip():
         return ", with data"
     images = runner.ask(
         ["docker", "image", "ls", "--quiet", "--filter", f"label={CHECKOUT}", "--filter", f"reference={name}-postgres:local"],
-        seconds=DOCKER_TIMEOUT_S,
+        seconds=ENGINE_TIMEOUT_S,
     )
     return ", with images" if images.code == 0 and images.stdout.strip() else ""

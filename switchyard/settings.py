@@ -187,9 +187,8 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     if values["RELEASE_FILE"]:
         values |= release.read(release.noted(root, values["RELEASE_FILE"])).settings(root)
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
-    values["SWITCHYARD_JOBS"] = (
-        "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))
-    )  # a release's jobs change with its images
+    # A release's jobs change with its images.
+    values["SWITCHYARD_JOBS"] = "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))
     return Settings(root, values, project, saved=there or write), made
 
 

@@ -26,7 +26,6 @@ from switchyard.runtimes.docker.override import VALUE, override
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
 from switchyard.settings import Settings
 
-ANSWER_TIMEOUT_S = 20  # after which an engine that hangs counts as one that is not started
 REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
 MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
 
@@ -72,7 +71,7 @@ class Docker:
         """
         if shutil.which("docker") is None:
             raise checks.no_docker()
-        found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"], seconds=ANSWER_TIMEOUT_S)
+        found = self.runner.ask(["docker", "version", "--format", "{{.Server.Version}}"], seconds=checks.ENGINE_TIMEOUT_S)
         if found.code:
             raise checks.no_answer(found.stderr.strip())
         if starting:
