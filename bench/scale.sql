@@ -25,7 +25,8 @@ create table floor.fct_orders as
 with items as (
     select
         order_id, count(*)::integer as line_count, sum(coalesce(quantity, 0))::integer as unit_count,
-        sum(coalesce(quantity * unit_price, 0)) as gross_amount, sum(coalesce(discount_amount, 0)) as discount_amount,
+        sum(coalesce(quantity * unit_price, 0)) as gross_amount,
+        coalesce(sum(discount_amount) filter (where quantity * unit_price is not null), 0) as discount_amount,
         sum(coalesce(quantity * unit_cost, 0)) as cost,
         sum(extract(epoch from _loaded_at)) as loads
     from raw.raw_order_items
@@ -134,7 +135,8 @@ from floor.fct_orders
 inner join (
     select
         id, order_id, product_id, coalesce(quantity, 0) as units, coalesce(quantity * unit_price, 0) as gross,
-        coalesce(discount_amount, 0) as discount, coalesce(quantity * unit_cost, 0) as cost_of_goods
+        case when quantity * unit_price is null then 0 else coalesce(discount_amount, 0) end as discount,
+        coalesce(quantity * unit_cost, 0) as cost_of_goods
     from raw.raw_order_items
 ) as items using (order_id)
 left join floor.dim_products using (product_id)

@@ -1,13 +1,17 @@
-{#- Removes what is no digit, point or minus. The inner call finds it, and costs
-    less than a pattern. Where that leaves no amount, such as of "n.a.", there is
-    none. -#}
+{#- Removes "$", "USD", spaces, and the commas before three figures. Where that
+    leaves no amount, such as of "n.a.", "12,50" or "5 EUR", there is none. The
+    letter n is removed as well: PostgreSQL takes "NaN" for a number. -#}
 {% macro to_money(column) -%}
-    {%- set figures -%}
-        translate(
-            {{ column }}, translate({{ column }}, '0123456789.-', ''), ''
-        )
-    {%- endset -%}
-    {{ return(adapter.dispatch('text_to_money', 'shop')(figures)) }}
+    {%- set noise = '$ USDNusdn' -%}
+    {%- set figures = "translate(" ~ column ~ ", '" ~ noise ~ ",', '')" -%}
+    {%- set typed = "translate(" ~ column ~ ", '" ~ noise ~ "', '')" -%}
+    case
+        when
+            {{ column }} not like '%,%'
+            or {{ typed }} like '%,___'
+            or {{ typed }} like '%,___.%'
+            then {{ adapter.dispatch('text_to_money', 'shop')(figures) }}
+    end
 {%- endmacro %}
 
 {% macro default__text_to_money(figures) -%}

@@ -2,6 +2,9 @@
 
 select
     order_id,
-    ordered_at
+    ordered_at,
+    last_activity_at
 from {{ ref('fct_orders') }}
-where ordered_at > {{ to_utc('current_timestamp') }}
+where
+    greatest(ordered_at, last_activity_at)
+    > {{ to_utc('current_timestamp') }}

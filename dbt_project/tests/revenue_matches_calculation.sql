@@ -22,8 +22,8 @@ order_items as (
 
     select
         order_id,
-        coalesce(quantity * unit_price, 0)
-        - coalesce(discount_amount, 0) as revenue
+        coalesce(quantity * unit_price - coalesce(discount_amount, 0), 0)
+            as revenue
 
     from {{ ref('stg_shop__order_items') }}
 

@@ -15,7 +15,11 @@ measured as (
         product_id,
         coalesce(quantity, 0) as quantity,
         coalesce(quantity * unit_price, 0)::numeric(14, 2) as gross_amount,
-        coalesce(discount_amount, 0) as discount_amount,
+        -- Without a price, there is nothing to take a discount off.
+        case
+            when quantity * unit_price is null then 0
+            else coalesce(discount_amount, 0)
+        end as discount_amount,
         coalesce(quantity * unit_cost, 0)::numeric(14, 2) as cost,
         loaded_at
 
