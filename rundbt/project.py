@@ -6,6 +6,7 @@ packages: dbt looks for them inside the project, and has no setting for another 
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
@@ -15,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import yaml
 
@@ -47,7 +48,7 @@ DBT_OF_A_RUN = str(DROP_IN.with_name("dbt_of_a_run")) if sys.platform == "linux"
 
 PARTIAL = "partial_parse.msgpack"  # dbt 2 writes none
 ARTIFACTS = ("manifest.json", PARTIAL)
-DECODE, NOT_UTF8 = "codec can't decode byte", "Not in UTF-8, as dbt wants it"
+DECODE, NOT_UTF8 = "codec can't decode byte", "Not in UTF-8, which dbt requires"
 READ = {".csv", ".md", ".py", ".sql", ".yaml", ".yml"}
 MADE = {"target", "logs", "dbt_packages"}  # by dbt, beside a dbt_project.yml; elsewhere, a folder of models may be called so
 CACHE = "__pycache__"
@@ -79,8 +80,17 @@ def share_files() -> None:
 
 
 def packages_folder(project: Path) -> Path | None:
-    """Where in the project dbt looks for its packages; None where a variable, as DBT_PACKAGES_PATH, or a whole path says it."""
-    content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
+    """Where in the project dbt looks for its packages; None where a variable, as DBT_PACKAGES_PATH, or a whole path says it.
+
+    Raises:
+        ParseFailed: ``dbt_project.yml`` cannot be read.
+    """
+    try:
+        content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParseFailed(f"dbt_project.yml cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ParseFailed("dbt_project.yml cannot be read: it is not a mapping.")
     text = str(content.get("packages-install-path") or content.get("modules-path") or "dbt_packages")
     return None if "{{" in text or Path(text).is_absolute() else Path(text)
 
@@ -109,7 +119,7 @@ def lay_out() -> None:
     if os.name == "nt":  # where the copy of what is gone would stay
         for path in work.iterdir() if work.exists() else ():
             if path.name not in {place.parts[0] for place in wanted}:
-                _remove(path)
+                remove(path)
     for place, target in wanted.items():
         link = work / place
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -125,18 +135,21 @@ def lay_out() -> None:
 def _mirror(source: Path, copy: Path) -> None:
     """Make ``copy`` hold what ``source`` holds, and nothing else."""
     if not source.is_dir():
-        shutil.copyfile(source, copy)  # not its mode: a copy that may not be written could not be made again
+        if not copy.exists() or not filecmp.cmp(source, copy, shallow=False):
+            new = copy.with_name(f"{copy.name}.new")
+            shutil.copyfile(source, new)  # not its mode: a copy that may not be written could not be made again
+            os.replace(new, copy)  # at once: a run may be reading it
         return
     copy.mkdir(parents=True, exist_ok=True)
-    names = {path.name for path in source.iterdir()}
+    names = {path.name for path in source.iterdir() if path.suffix != ".duckdb"}
     for path in copy.iterdir():
         if path.name not in names:
-            _remove(path)
+            remove(path)
     for name in names:
         _mirror(source / name, copy / name)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Delete a file or folder, also what may not be written, which Windows refuses."""
     for one in (path, *(path.rglob("*") if path.is_dir() else ())):
         one.chmod(0o700)
@@ -176,8 +189,11 @@ def install_packages(dependencies: Path) -> None:
                 target = source_dir() / target.relative_to(project)
             package.unlink()
             place.symlink_to(target)
-        elif place != package:
-            shutil.move(package, place)
+        else:
+            if (package / ".git").exists():  # dbt clones by the address in packages.yml, which can hold a token
+                remove(package / ".git")
+            if place != package:
+                shutil.move(package, place)
 
 
 @contextmanager
@@ -273,10 +289,23 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
         return manifest, wanted
 
 
+def last_manifest() -> tuple[Path, str]:
+    """The manifest of the last parse that succeeded, and its fingerprint, whatever the project is like by now."""
+    target = target_dir()
+    return target / "manifest.json", (target / "fingerprint").read_text()
+
+
 def environment() -> dict[str, str]:
     """This process's environment, without the secrets of its orchestrator: a project can read all variables that dbt has."""
     secrets = os.environ.get("SWITCHYARD_SECRETS", "").split()
     return {key: value for key, value in os.environ.items() if key not in secrets}
+
+
+def become(command: list[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by a command, found on the PATH, with ``env`` as its environment."""
+    if os.name == "nt":  # where exec ends the process that others wait for
+        sys.exit(subprocess.call(command, env=env))
+    os.execvpe(command[0], command, env)
 
 
 def _parse(dbt: str, target: Path) -> None:

@@ -69,9 +69,7 @@ def exec_command(command: list[str]) -> NoReturn:
         python = str(beside) if beside.exists() else sys.executable
         serve = [python, "-m", "rundbt.warm", "--serve", str(os.getpid()), dbt]
         subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project.environment())
-    if os.name == "nt":  # where exec ends the process that others wait for
-        sys.exit(subprocess.call(command))
-    os.execvp(command[0], command)
+    project.become(command, os.environ)
 
 
 def say(text: str) -> None:
@@ -128,7 +126,7 @@ class Request:
         self._missing = 0
         self._data = bytearray()
 
-    def hear(self) -> bool:
+    def receive(self) -> bool:
         """Read what is there, and return whether that is all.
 
         Raises:
@@ -286,7 +284,7 @@ class Server:
             return
         request.client.setblocking(False)
         self._requests.add(request)
-        self._selector.register(request.client, selectors.EVENT_READ, partial(self._step, request, self._hear))
+        self._selector.register(request.client, selectors.EVENT_READ, partial(self._step, request, self._receive))
 
     def _step(self, request: Request, step: Callable[[Request], None]) -> None:
         """Do ``step``; a client that went wrong or away is let go, and runs the plain dbt where it still can."""
@@ -312,9 +310,9 @@ class Server:
             self._selector.unregister(request.client)
         request.close()
 
-    def _hear(self, request: Request) -> None:
-        """Hear what the client wants; when that is all, say that a dbt can be had."""
-        if request.hear():
+    def _receive(self, request: Request) -> None:
+        """Receive the client's request; when it is complete, answer that a dbt can be had."""
+        if request.receive():
             request.understand(self._dbt)
             self._parse.refresh()
             self._selector.modify(request.client, selectors.EVENT_READ, partial(self._step, request, self._start))

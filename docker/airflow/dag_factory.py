@@ -18,7 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 # Cosmos's own package exports everything, and importing it all takes seconds in every task: import modules.
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, get_parsing_context
 from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior, TestIndirectSelection
@@ -59,13 +59,15 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
             would wait for nodes that such a run leaves out.
 
     Raises:
-        RuntimeError: dbt cannot parse the project. Airflow shows the text as the file's import error.
+        RuntimeError: dbt cannot parse the project, outside of a task. Airflow shows the text as the file's import error.
     """
     wanted = project.fingerprint()
     try:
         manifest, fingerprint = project.ensure_manifest()
     except project.ParseFailed as error:
-        raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
+        if not get_parsing_context().dag_id:
+            raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
+        manifest, fingerprint = project.last_manifest()  # a task of a run that began before the edit
     nodes = by_node(job) and not custom
     with DAG(
         dag_id=custom_dag(job.name) if custom else job.name,

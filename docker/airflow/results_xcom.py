@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rundbt import results
+from rundbt import project, results
 
 KEY = "dbt_results"
+# Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
+PRODUCER = "dbt.dbt_producer_watcher"
+WATCHED = ("model", "seed", "snapshot")  # nodes with a task that watches the producer
+FAIL_FAST = "Skipping due to fail_fast"  # dbt's message of a node for which it logs nothing
 
 
 def push_results(project_dir: str, context: Any) -> None:
@@ -26,3 +31,36 @@ def push_results(project_dir: str, context: Any) -> None:
         _, found, text = said.rpartition("Encountered an error:")
         error = text.strip() if found else None
     context["ti"].xcom_push(KEY, {"nodes": nodes, "error": error})
+    if context["ti"].task_id == PRODUCER:
+        for key, value in left_out(json.loads(manifest().read_bytes()), nodes).items():
+            context["ti"].xcom_push(key, value)
+
+
+def manifest() -> Path:
+    """The manifest of the project as it is now, or else the last one: a model that was added during the run has a task in it, too."""
+    try:
+        return project.ensure_manifest()[0]
+    except project.ParseFailed:
+        return project.last_manifest()[0]
+
+
+def left_out(manifest: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What Cosmos' tasks look for, by its key, of nodes and tests that dbt has left out; without it, they would look for ever.
+
+    As in Cosmos' own trigger, a node that dbt has not run is done, where dbt succeeded.
+
+    Args:
+        manifest: the content of dbt's ``manifest.json``.
+        records: of the run, see `rundbt.results`.
+    """
+    reached = {record["unique_id"] for record in records if record["message"] != FAIL_FAST}
+    good = bool(records) and not results.failures(records)
+    found: dict[str, Any] = {}
+    for unique_id in (unique_id for unique_id, node in manifest["nodes"].items() if node["resource_type"] in WATCHED):
+        key = unique_id.replace(".", "__")
+        if unique_id not in reached:
+            found[f"{key}_status"] = {"status": "success" if good else "failed", "outlet_uris": []}
+        tests = {child for child in manifest.get("child_map", {}).get(unique_id, ()) if child.startswith("test.")}
+        if tests - reached:
+            found[f"{key}_tests_status"] = "pass" if good else "fail"
+    return found

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from results_xcom import KEY
+from results_xcom import KEY, PRODUCER
 from rundbt import api, jobs, project
 from rundbt.results import failures, left
 
@@ -26,21 +26,19 @@ CANCELED = "Canceled by a command of the task runner."
 # In the log of a task that runs dbt: dbt has ended, or else the whole task was killed before it ran dbt.
 DBT_ENDED = ("Command exited with return code", "Task killed!")
 
-# Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
-PRODUCER = "dbt.dbt_producer_watcher"
-
+TASKLESS = ("function", "unit_test")  # nodes for which Cosmos has no task
 CUSTOM = "-custom"
 SILENCE_TIMEOUT_S = 120  # after which a scheduler that does not report is given up
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
-GOING_ON = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
+UNFINISHED = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
 
 
 class AirflowApi:
     """Airflow's REST API, signed in."""
 
     def __init__(self) -> None:
-        # The tasks' API is served beside the public one, and every component knows where.
+        # The tasks' API is served beside the public one, and every component has its address.
         self.root = urljoin(os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], "/")
         credentials = {"username": "admin", "password": os.environ["AIRFLOW_ADMIN_PASSWORD"]}
         token = api.request("POST", f"{self.root}auth/token", credentials)["access_token"]
@@ -107,6 +105,8 @@ def rerun() -> bool:
     if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
         return run(job, options)
     if jobs.load()[job].dbt_args[0] == "build":
+        if any(node["kind"] in TASKLESS for node in nodes):
+            return run(job, replace(options, select=selection(nodes) or options.select))
         if not airflow.find(f"dags/{dag}/tasks/{PRODUCER}"):  # one task for the whole build
             return run(job, replace(options, select=selection(nodes) or options.select))
         if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean form
@@ -144,12 +144,12 @@ def rerun() -> bool:
         # Airflow may end a run that was cleared before it starts any of its tasks.
         return run(job, replace(options, select=selection(nodes) or options.select))
     ran = {node["unique_id"] for node in found["nodes"]}
-    missing = selection([node for node in nodes if node["kind"] == "test" and node["unique_id"] not in ran])
+    missing = [node for node in nodes if node["kind"] == "test" and node["unique_id"] not in ran]
     if ended["state"] == "success" and missing:
         # A test of two models, neither of which needs the other, is in no task that was cleared.
         for record in found["nodes"]:
             api.emit("node", **record)
-        return run(job, replace(options, select=missing), ended["duration"] or 0.0)
+        return run(job, replace(options, select=selection(missing) or options.select), ended["duration"] or 0.0)
     return report(airflow, path, url, ended, found)
 
 
@@ -161,7 +161,7 @@ def selection(nodes: list[dict[str, Any]]) -> str:
 
 
 def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
-    """Delete what the task that ran the build said of what is to run again; a task that never ran would believe it."""
+    """Delete what the task that ran the build said of what is to run again; a task that never ran would take it for its own."""
     xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
     keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
     for entry in pages(airflow, f"{xcoms}?xcom_key_pattern=_status", "xcom_entries"):
@@ -310,7 +310,7 @@ def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
             return None
         # A run in which nothing can run any more has failed, and has tasks that never will.
         dag_run = airflow.request("GET", path)
-        ended = dag_run["state"] in DONE and (done >= total or not count_tasks(airflow, path, *GOING_ON))
+        ended = dag_run["state"] in DONE and (done >= total or not count_tasks(airflow, path, *UNFINISHED))
         if ended or airflow.request("GET", "monitor/health")["scheduler"]["status"] == "healthy":
             silent_since = None
         elif silent_since is None:

@@ -66,7 +66,8 @@ def delete_old_runs() -> None:
         if cursor.fetchone():
             options = ["--tables", RUNS, "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
             subprocess.Popen(["airflow", "db", "clean", *options])
-    retention.delete_folders(Path(os.environ["AIRFLOW_HOME"], "logs").glob("dag_id=*/run_id=*"), before)
+    logs = Path(os.environ["AIRFLOW_HOME"], "logs")
+    retention.delete_folders([*logs.glob("dag_id=*/run_id=*"), *logs.glob("dag_processor/20*")], before)
 
 
 def write_passwords() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "hook before": {"dbt_project.yml": "select 1 as hook_before|select no_such_column"},
     "parse": {"models/fragile.sql": "select * from {{ ref('nowhere') }}\n"},
+    "an empty model": {"models/nothing.sql": ""},  # dbt has it in its manifest, and leaves it out of a build
 }  # fmt: skip
 ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
 
@@ -116,6 +118,7 @@ SHORT = {
     ("airflow", "model, batch and source"),
     ("prefect", "tests and hook after"),
     ("dagster", "parse"),
+    ("airflow", "an empty model"),
 }
 
 
@@ -136,6 +139,26 @@ def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name,
         assert "no node of the project is selected" in done.stdout
 
 
+def test_a_variable_can_enable_a_model_that_no_definitions_have(ordinary) -> None:
+    ordinary.on("dagster")
+    with ordinary.edited("models/on_demand.sql", "{{ config(enabled=var('on_demand', false)) }} select 1 as one\n"):
+        said = ordinary.invoke("run", "--vars", "{on_demand: true}").stdout
+    assert re.search("success +model +on_demand ", said)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run there")
+def test_a_unit_test_that_failed_is_run_again_and_fails_again(ordinary) -> None:
+    """Airflow has no task for it."""
+    ordinary.on("airflow")
+    with ordinary.edited("models/fragile.sql", VARIANTS["tests and hook after"]["models/fragile.sql"]):
+        failed = runs.record(ordinary)
+        again = runs.record(ordinary, "--failed")
+    assert failed["state"] == again["state"] == "failure"
+    kinds = {node["kind"] for node in again["nodes"] if node["status"] == "fail"}
+    assert kinds == {"unit_test"}
+
+
 def test_the_variants_break_what_they_mean_to(expected) -> None:
     """Or else the comparisons would compare less than they say."""
     statuses = {variant: {status for status, _, _ in nodes.values()} for variant, (_, nodes) in expected.items()}
@@ -143,6 +166,6 @@ def test_the_variants_break_what_they_mean_to(expected) -> None:
     assert {"error", "skipped", "partial success", "fail"} <= statuses["model, batch and source"]
     assert {"fail", "skipped", "error"} <= statuses["tests and hook after"]
     assert "error" in statuses["hook before"]
-    assert [code for code, _ in expected.values()] == [0, 1, 1, 1, 2]
+    assert [code for code, _ in expected.values()] == [0, 1, 1, 1, 2, 0]
     operations = [unique_id for unique_id in expected["whole"][1] if unique_id.startswith("operation.")]
     assert len(operations) == 2

@@ -79,7 +79,7 @@ server.recv(1)
             client, _ = listener.accept()
             with client:
                 request = warm.Request(client)
-                while not request.hear():
+                while not request.receive():
                     pass
                 with pytest.raises(warm.Refused, match="another user"):
                     request.understand("dbt")

@@ -11,6 +11,8 @@ import pytest
 from rundbt import api
 
 from .. import runs
+from ..interruptions import ended, typed
+from ..stacks import slow_model, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run there")
 
@@ -99,3 +101,29 @@ def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> No
         stack.invoke("up", "--orch", "airflow")
     assert runs.outcome(runs.record(stack)["nodes"]) == lean
     assert "dbt.first.run" in Page(stack).states()
+
+
+@pytest.mark.long  # Airflow reads its DAGs once in a minute
+def test_a_model_that_is_added_during_a_run_does_not_hold_it_up(stack, reference) -> None:
+    stack.on("airflow")
+    with stack.edited("models/slow.sql", slow_model(100, ["last"])):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(100)) == "1", 120)
+        with stack.edited("models/added.sql", "select 1 as one\n"):
+            wait_until(lambda: "dbt.added_run" in Page(stack).states() or "dbt.added.run" in Page(stack).states(), 95)
+            assert ended(run)[0] == 0
+        stack.invoke("sql", "drop table slow")
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+def test_a_project_that_cannot_be_parsed_for_a_while_fails_no_run_in_progress(stack, reference) -> None:
+    stack.on("airflow")
+    with stack.edited("models/slow.sql", slow_model(10, ["last"])):
+        run = typed(stack, "run")
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(10)) == "1", 120)
+        with stack.edited("models/half.sql", "select {{ this is no Jinja\n"):
+            assert ended(run)[0] == 0
+        stack.invoke("sql", "drop table slow")
+    stack.invoke("run")
+    assert stack.hashes() == reference

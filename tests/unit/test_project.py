@@ -46,3 +46,10 @@ def test_without_an_image_there_is_none(folders, monkeypatch) -> None:
     monkeypatch.delenv("SWITCHYARD_BAKED_PATH")
     project.adopt_baked()
     assert held(target) == set()
+
+
+@pytest.mark.parametrize("text", ["name: [\n", "name:\tshop\n\t- x\n", "- a list\n"])
+def test_a_project_file_that_cannot_be_read_is_a_failed_parse(folders, tmp_path, text) -> None:
+    (tmp_path / "source" / "dbt_project.yml").write_text(text)
+    with pytest.raises(project.ParseFailed, match=r"dbt_project\.yml cannot be read: "):
+        project.adopt_baked()

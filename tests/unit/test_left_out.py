@@ -1,0 +1,53 @@
+"""What Airflow's tasks look for of nodes that dbt has left out: without it, Cosmos' watchers would look for ever."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from ..stacks import ROOT
+
+MODULE = importlib.util.spec_from_file_location("results_xcom", ROOT / "docker" / "airflow" / "results_xcom.py")
+assert MODULE
+results_xcom = importlib.util.module_from_spec(MODULE)
+MODULE.loader.exec_module(results_xcom)
+
+MANIFEST = {
+    "nodes": {
+        "model.p.a": {"resource_type": "model"},
+        "model.p.b": {"resource_type": "model"},
+        "test.p.of_b.1": {"resource_type": "test"},
+    },
+    "child_map": {"model.p.a": ["model.p.b"], "model.p.b": ["test.p.of_b.1", "exposure.p.x"]},
+}
+FAIL_FAST = "Skipping due to fail_fast"
+
+
+def record(unique_id: str, status: str = "success", message: str | None = None) -> dict:
+    return {"unique_id": unique_id, "status": status, "message": message}
+
+
+@pytest.mark.parametrize(
+    ("records", "found"),
+    [
+        pytest.param([record("model.p.a"), record("model.p.b"), record("test.p.of_b.1", "pass")], {}, id="nothing"),
+        pytest.param([record("model.p.a"), record("model.p.b")], {"model__p__b_tests_status": "pass"}, id="a test, added during the run"),
+        pytest.param(
+            [record("model.p.a")],
+            {"model__p__b_status": {"status": "success", "outlet_uris": []}, "model__p__b_tests_status": "pass"},
+            id="a model, without SQL",
+        ),
+        pytest.param(
+            [
+                record("model.p.a", "error", "no such column"),
+                record("model.p.b", "skipped", FAIL_FAST),
+                record("test.p.of_b.1", "skipped", FAIL_FAST),
+            ],
+            {"model__p__b_status": {"status": "failed", "outlet_uris": []}, "model__p__b_tests_status": "fail"},
+            id="what fail_fast has left out",
+        ),
+    ],
+)
+def test_each_task_of_what_dbt_has_left_out_finds_an_end(records, found) -> None:
+    assert results_xcom.left_out(MANIFEST, records) == found
