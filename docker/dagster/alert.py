@@ -9,13 +9,13 @@ from dagster import DefaultSensorStatus, RunFailureSensorContext, run_failure_se
 import report
 from rundbt import alerts, results
 
-EVERY = 10  # seconds between two looks; Dagster's own number is 30
+POLL_S = 10  # seconds between two looks; Dagster's own number is 30
 
 
 @run_failure_sensor(
     name="alert",
     description="Sends a message to ALERT_WEBHOOK when a run has failed.",
-    minimum_interval_seconds=EVERY,
+    minimum_interval_seconds=POLL_S,
     default_status=DefaultSensorStatus.RUNNING,
 )
 def alert(context: RunFailureSensorContext) -> None:

@@ -42,11 +42,12 @@ DBT = DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 
 
+OWNER = re.compile(r"team:.+|[\w.+-]+@[\w-]+\.[\w.-]+", re.ASCII)
 TAKEN = set(jobs.load())
 
 
 def free(name: str) -> str:
-    """A name for an op: with as many _ after it as no job and no op has, because Dagster wants each name once."""
+    """A name for an op: with as many _ after it as no job and no op has, because Dagster takes each name once."""
     while name in TAKEN:
         name += "_"
     TAKEN.add(name)
@@ -70,12 +71,16 @@ MANIFEST = with_unique_tests(json.loads(MANIFEST_FILE.read_bytes()))
 
 
 class Translator(DagsterDbtTranslator):
-    """All is dagster-dbt's own, but that an asset without a group is in that of its schema."""
+    """All is dagster-dbt's own, but that an asset without a group is in that of its schema, and that dbt takes more names than Dagster."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
         """The group that dbt or ``meta.dagster`` names, or else the schema, as the project configures it."""
         schema = dbt_resource_props["config"].get("schema") or dbt_resource_props["schema"]
-        return super().get_group_name(dbt_resource_props) or re.sub(r"\W", "_", schema, flags=re.ASCII)
+        return re.sub(r"[^\w/]", "_", super().get_group_name(dbt_resource_props) or schema, flags=re.ASCII)
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
+        """The owners that are a team's or have an address, as Dagster takes them."""
+        return [owner for owner in super().get_owners(dbt_resource_props) or () if OWNER.fullmatch(owner)]
 
 
 class RunOptions(Config):

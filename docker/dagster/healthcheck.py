@@ -10,7 +10,7 @@ import time
 from rundbt import api
 from webserver import ask, reload_code, unreachable
 
-NOTICED = 3  # seconds in which the webserver has seen that the code server is there: it looks every second
+RECHECK_S = 3  # seconds in which the webserver has seen that the code server is there: it looks every second
 
 
 def code() -> None:
@@ -24,7 +24,7 @@ def webserver() -> None:
     found = location()
     if found and unreachable(found):
         code()
-        time.sleep(NOTICED)
+        time.sleep(RECHECK_S)
         if unreachable(location() or {}):
             reload_code()
             found = location()

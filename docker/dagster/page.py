@@ -41,7 +41,7 @@ def cookie(request: web.Request) -> str:
     return f"dagster-{request.url.port}"
 
 
-def wants_web_socket(request: web.Request) -> bool:
+def asks_for_web_socket(request: web.Request) -> bool:
     """Whether the connection is to become a WebSocket."""
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
@@ -67,7 +67,7 @@ def own(request: web.Request) -> bool:
 
 def forgeable(request: web.Request) -> bool:
     """Whether any page could have a browser send this request, which Dagster would execute: it takes a mutation in an address, too."""
-    if request.path != GRAPHQL or wants_web_socket(request):
+    if request.path != GRAPHQL or asks_for_web_socket(request):
         return False
     return request.content_type != "application/json" if request.method == "POST" else "query" in request.query
 
@@ -103,7 +103,7 @@ async def pass_on(request: web.Request) -> web.StreamResponse:
     url = URL(f"http://127.0.0.1:{request.app[PORT]}{request.raw_path}", encoded=True)
     response = None
     try:
-        if wants_web_socket(request):
+        if asks_for_web_socket(request):
             return await connect(request, url)
         headers = passed_on(request.headers)
         body = request.content if request.body_exists else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from dagster import AssetKey, AssetObservation, Failure, MetadataValue, OpExecutionContext
 from dagster_dbt import DbtCliInvocation
+from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
 
 from rundbt import results
 
@@ -54,9 +55,9 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
     """
     target = invocation.target_path
     try:
-        events = invocation.stream()
+        events = asset_events(invocation)
         if TABLE_METADATA:
-            events = events.fetch_row_counts().fetch_column_metadata()
+            events = DbtEventIterator(events, invocation).fetch_row_counts().fetch_column_metadata()
         yield from events
         keep_results(target)
     finally:
@@ -68,6 +69,19 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
     yield AssetObservation(RESULTS, metadata={"dbt": MetadataValue.json(records)})
     if error := invocation.get_error():
         raise Failure(words(records, error), allow_retries=False)
+
+
+def asset_events(invocation: DbtCliInvocation) -> Iterator[Any]:
+    """What ``invocation.stream()`` yields, but of nodes that the loaded manifest lacks: a variable of the run may have enabled one."""
+    for event in invocation.stream_raw_events():
+        if not event.is_result_event or event.raw_event["data"]["node_info"]["unique_id"] in invocation.manifest["nodes"]:
+            yield from event.to_default_asset_events(
+                manifest=invocation.manifest,
+                dagster_dbt_translator=invocation.dagster_dbt_translator,
+                context=invocation.context,
+                target_path=invocation.target_path,
+                project=invocation.project,
+            )
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

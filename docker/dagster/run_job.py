@@ -88,7 +88,8 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
 }"""
 
 WORKER = "switchyard/worker"  # the tag of workers.py, which imports Dagster
-EVERY = 3  # seconds between two words on how far a run is
+PROGRESS_S = 3  # seconds between two words on how far a run is
+LOAD_TIMEOUT_S = 180  # seconds: dbt may have to parse a large project again
 CANCEL_TIMEOUT_S = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries
 
 PLANNED = ("AssetMaterializationPlannedEvent", "AssetCheckEvaluationPlannedEvent")
@@ -179,7 +180,7 @@ def follow(job: str, run_id: str, start: float) -> bool:
                     message = message or engine
                 return finish(state, start, (message or event["message"]) if state == "failure" else None)
         now = waits_for(run_id, answer) or progress(counts)
-        if now and now != said and time.monotonic() - at >= EVERY:
+        if now and now != said and time.monotonic() - at >= PROGRESS_S:
             api.emit("progress", message=now)
             said, at = now, time.monotonic()
         if not events["events"]:
@@ -267,14 +268,14 @@ def load_current_project() -> str | None:
     wanted = project.fingerprint()
     if unreachable(location()):
         reload_code()
-    fingerprint, error = api.wait_for(loaded, 90, "Dagster to load the definitions")
+    fingerprint, error = api.wait_for(loaded, LOAD_TIMEOUT_S, "Dagster to load the definitions")
     if fingerprint == wanted:
         return None
     api.emit("progress", message="The dbt project has changed: Dagster loads it again.")
     reload_code()
-    fingerprint, error = api.wait_for(loaded, 90, "Dagster to load the definitions again")
+    fingerprint, error = api.wait_for(loaded, LOAD_TIMEOUT_S, "Dagster to load the definitions again")
     if error is None and fingerprint != wanted:
-        error = "The dbt project changes faster than Dagster can load it. Try again."
+        error = "The dbt project changed again while Dagster loaded it. Try again."
     return error
 
 

@@ -35,7 +35,7 @@ def end_interrupted_runs(before: datetime) -> None:
         # With workers, runs are elsewhere (workers.py).
         found = [] if os.environ.get("WORKERS") else instance.get_runs(RunsFilter(statuses=statuses, updated_before=before))
         for run in found:
-            instance.report_run_failed(run, "The process that it ran in has ended without a word: killed, or stopped with the machine.")
+            instance.report_run_failed(run, "The run's process ended without reporting: it was killed, or the machine stopped.")
         delete_old_runs(instance, before - timedelta(days=int(os.environ["RETENTION_DAYS"])))
 
 

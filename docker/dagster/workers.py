@@ -10,11 +10,11 @@ from dagster import DagsterInstance, DagsterRunStatus, DefaultSensorStatus, Runs
 
 WORKER = "switchyard/worker"  # the tag of a run with the host name of the worker that it is on
 TASK = "dagster-celery/task_id"  # and that of its Celery task
-EVERY = 15  # seconds between two looks
-ANSWER = 3  # seconds that workers have to answer
+POLL_S = 15  # seconds between two looks
+ANSWER_TIMEOUT_S = 3  # seconds that workers have to answer
 LOOKS = 3  # in a row at which no worker has the run, before it counts as lost
 SILENCE = 4  # the same, where no worker answers at all: the broker may be on its way up
-LOST = "No worker has it any more: the one that it ran on was killed, or is cut off from the others."
+LOST = "No worker is running it any more: its worker was killed, or lost its connection."
 
 
 def note(instance: DagsterInstance, run_id: str) -> None:
@@ -26,7 +26,7 @@ def note(instance: DagsterInstance, run_id: str) -> None:
 @sensor(
     name="workers",
     description="Fails a run that no worker has any more.",
-    minimum_interval_seconds=EVERY,
+    minimum_interval_seconds=POLL_S,
     default_status=DefaultSensorStatus.RUNNING,
 )
 def watch(context: SensorEvaluationContext) -> SensorResult:
@@ -36,7 +36,7 @@ def watch(context: SensorEvaluationContext) -> SensorResult:
     instance = context.instance
     runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
     if runs:
-        answers = instance.run_launcher.celery.control.inspect(timeout=ANSWER).active() or {}
+        answers = instance.run_launcher.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
         there = {task["id"] for tasks in answers.values() for task in tasks}
         for run in runs:
             if run.tags.get(TASK) not in there:
