@@ -7,18 +7,26 @@ import os
 import random
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
+from uuid import UUID
 
 from prefect import get_client
 from prefect.automations import Automation
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.events import EventTrigger, ResourceSpecification
 from prefect.events.actions import ChangeFlowRunState
@@ -72,6 +80,16 @@ def is_on(job: str) -> bool:
     return jobs.schedules_enabled()
 
 
+def forget_due(deployment: UUID) -> None:
+    """Delete the flow runs that a schedule had made in advance: a worker takes those that are past due, also when it is off by now."""
+    scheduled = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+    ours = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=scheduled, deployment_filter=ours):
+            if run.auto_scheduled:
+                client.delete_flow_run(run.id)
+
+
 def deploy() -> None:
     """Create or update a deployment for each job, and delete those of jobs that are no more, or are another project's."""
     with get_client(sync_client=True) as client:
@@ -80,15 +98,18 @@ def deploy() -> None:
                 client.delete_deployment(deployment.id)
     source = flow.dbt.from_source(source=str(Path(__file__).parent), entrypoint="flow.py:dbt")
     for job in flow.JOBS.values():
-        source.deploy(
+        on = bool(job.cron) and is_on(job.name)
+        deployed = source.deploy(
             name=job.name,
             description=job.description,
             parameters={"job": job.name},
             work_pool_name=POOL,
-            schedules=[Cron(job.cron, timezone=job.timezone, active=is_on(job.name))] if job.cron else [],
+            schedules=[Cron(job.cron, timezone=job.timezone, active=on)] if job.cron else [],
             print_next_steps=False,
             ignore_warnings=True,
         )
+        if not on:
+            forget_due(deployed)
     Variable.set("schedules_enabled", jobs.schedules_enabled(), overwrite=True)
 
 
@@ -145,6 +166,4 @@ if __name__ == "__main__":
     command = sys.argv[1:]
     if "--name" not in command:
         command += ["--name", socket.gethostname()]
-    if os.name == "nt":  # where exec ends the process that others wait for
-        sys.exit(subprocess.call(command))
-    os.execvp(command[0], command)
+    project.become(command, os.environ)
