@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
     before = stack.hashes()
     for _ in range(2):
         assert other.status()["services"] == []
-        assert "is that of another checkout" in other.invoke("doctor", code=5).stdout
+        assert "is not this checkout's" in other.invoke("doctor", code=5).stdout
         for words in [("up",), ("down",), ("build", "--orch", "dagster"), ("clean", "--volumes", "--images", "--yes", "--no-backup")]:
             done = other.invoke(*words, code=5)
             assert f"{stack.folder} has its containers, its data or its images" in done.stderr
@@ -146,7 +147,8 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
             said.update(check.run() for _ in range(20))
     finally:
         subprocess.check_output(["docker", "rm", "--force", name])
-    assert said == {f"{port} is free", f"{port} is held by this stack"}
+    assert said
+    assert said <= {f"{port} is free", f"{port} is held by this stack"}
 
 
 @pytest.mark.long
@@ -279,8 +281,23 @@ def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container
 @pytest.mark.parametrize(
     "password",
     mostly_long(
-        ["two words", "it's", 'a "b" c', "$HOME", "$$", "${x:-y}", "a#b #c", "back\\slash\\n", "`id`;&|", "50%", "é漢", "{code}", "=="],
-        *("it's", "${x:-y}", "back\\slash\\n", "é漢"),
+        [
+            "two words",
+            "it's",
+            'a "b" c',
+            "$HOME",
+            "$$",
+            "${x:-y}",
+            "a#b #c",
+            "back\\slash\\n",
+            "C:\\keys\\",
+            "`id`;&|",
+            "50%",
+            "é漢",
+            "{code}",
+            "==",
+        ],
+        *("it's", "${x:-y}", "back\\slash\\n", "C:\\keys\\", "é漢"),
     ),
 )
 def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -> None:
@@ -320,7 +337,7 @@ def test_an_engine_that_is_not_started_is_reported(stack, tmp_path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a socket's permissions are POSIX's")
 def test_an_engine_that_is_not_permitted_is_reported(tmp_path) -> None:
-    path = tmp_path / "engine.sock"
+    path = Path(tempfile.mkdtemp(dir="/tmp"), "engine.sock")  # the path of a socket has a hundred characters at most
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()

@@ -138,10 +138,22 @@ def test_containers_of_another_checkout_are_not_this_ones(tmp_path) -> None:
     for name in ("mine", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tasks.py").touch()
+        (tmp_path / name / "compose").mkdir()
+        (tmp_path / name / "compose" / "docker-compose-postgres.yaml").touch()
     (tmp_path / "linked").symlink_to(tmp_path / "mine")
     line = "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes\t{}/compose\n"
     found, other = engine.services(line.format(tmp_path / "linked") + line.format(tmp_path / "other"), tmp_path / "mine")
     assert (len(found), other) == (1, str(tmp_path / "other"))
+
+
+def test_containers_of_anything_else_that_compose_runs_are_not_this_ones(tmp_path) -> None:
+    for folder in ("mine/compose", "other/compose", "another"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mine" / "compose" / "docker-compose-postgres.yaml").touch()
+    line = "0123456789abcdef\tapp-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes\t{}\n"
+    assert len(engine.services(line.format(tmp_path / "mine" / "compose"), tmp_path / "mine")[0]) == 1
+    for folder in ("other/compose", "another"):
+        assert engine.services(line.format(tmp_path / folder), tmp_path / "mine") == ([], str(tmp_path / folder))
 
 
 def test_the_baked_override_takes_only_the_projects_mount_away() -> None:

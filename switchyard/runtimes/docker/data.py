@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from switchyard.neighbours import PROJECT
 from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.engine import Engine, is_others
 
@@ -18,7 +17,7 @@ class DockerData:
 
     def names(self) -> list[str]:
         """The names of the stack's volumes."""
-        return self.engine.ids(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={self.settings.project}"])
+        return self.engine.volumes()
 
     def remove(self, names: Sequence[str]) -> None:
         """Delete the volumes called ``names`` with all their data."""

@@ -37,13 +37,18 @@ def is_others(root: Path, folder: str) -> bool:
         return True
 
 
+def is_foreign(folder: str) -> bool:
+    """Whether ``folder``, which a container carries, is on this machine and has no compose files of a checkout."""
+    return os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "docker-compose-postgres.yaml"))
+
+
 def services(text: str, root: Path) -> tuple[list[Service], str]:
-    """Read what `argv.ps` printed: the services of the checkout ``root``, and the folder of another one that has some."""
+    """Read what `argv.ps` printed: the services of the checkout ``root``, and the folder of another stack that has some."""
     found, other = [], ""
     for line in text.splitlines():
         id_, container, name, orchestrator, baked, state, status, folder = line.split("\t")
-        if is_others(root, os.path.dirname(folder)):
-            other = os.path.dirname(folder)
+        if is_foreign(folder) or is_others(root, os.path.dirname(folder)):
+            other = folder if is_foreign(folder) else os.path.dirname(folder)
             continue
         health = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", status)
         found.append(Service(id_[:12], container, name, orchestrator, bool(baked), state, health[1] if health else "", status))
@@ -82,7 +87,7 @@ class Engine:
         return self.asked()[0]
 
     def asked(self) -> tuple[list[Service], str]:
-        """The same, and the folder of another checkout that has a stack with this project name."""
+        """The same, and the folder of another stack with this project name, of a checkout or of anything that Compose runs."""
         return services(self.checked(self.runner.ask(argv.ps(self.settings))).stdout, self.settings.root)
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
@@ -97,7 +102,7 @@ class Engine:
         return next((service.orchestrator for service in runs or found if service.up), None)
 
     def own(self) -> str:
-        """Make sure that no other checkout has a stack with this project name.
+        """Make sure that nothing else on this machine has this project name.
 
         Raises:
             BadConfiguration: one has.
@@ -106,11 +111,14 @@ class Engine:
         if not own and not other:
             folders = [self.volume_owner() or "", *self.image_owners()]
             other = next((folder for folder in folders if is_others(self.settings.root, folder)), "")
+            volumes = self.volumes()
+            if not other and volumes and self.volume not in volumes:
+                other = f"What made the volume {volumes[0]}"
         if other and neighbours.is_new(self.settings.root):
             return f"{self.settings.project} is that of {other}; the first command chooses another name"
         if other:
             raise BadConfiguration(
-                f"The Docker stack {self.settings.project} is that of another checkout.",
+                f"The Docker stack {self.settings.project} is not this checkout's.",
                 f"{other} has its containers, its data or its images.",
                 "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
             )
@@ -134,6 +142,10 @@ class Engine:
     def volume(self) -> str:
         """The name of the data's volume."""
         return f"{self.settings.project}_{argv.DATA_VOLUME}"
+
+    def volumes(self) -> list[str]:
+        """The names of the volumes that carry the stack's project name."""
+        return self.ids(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={self.settings.project}"])
 
     def images(self) -> list[str]:
         """The names of the stack's images that exist; those of a release are not the stack's own."""
