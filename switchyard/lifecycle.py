@@ -53,11 +53,16 @@ def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
         return
     if (active := runtime.active()) and {POSTGRES, active}.intersection(names):
         _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+    _build_in_place(runtime, names, cache=cache)
+
+
+def _build_in_place(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
+    """As `build`, after which PostgreSQL is up where it was: natively, it makes way for its new programs."""
 
     def up() -> bool:
         return any(service.name == POSTGRES and service.up for service in runtime.services())
 
-    was_up = up()
+    was_up = runtime.images.in_use and POSTGRES in names and up()
     try:
         build(runtime, names, cache=cache)
     finally:
@@ -65,15 +70,15 @@ def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
             _start_postgres(runtime, ROLLBACK_TIMEOUT_S)
 
 
-def pull(runtime: Runtime, target: Orchestrator) -> None:
-    """Pull what of a release is not here; its project is unpacked with that, which all checks read.
+def pull(runtime: Runtime, target: Orchestrator) -> bool:
+    """Pull what of a release is not here; its project is unpacked with that, which all checks read. Returns whether there was any.
 
     Raises:
         EngineMissing: the runtime has no images.
         ImageUnavailable: there is no such image.
     """
     if not runtime.settings["RELEASE_FILE"]:
-        return
+        return False
     if why := runtime.unsupported(target):
         raise EngineMissing(why, "", "invoke down, then the same command with Docker")
     if image_key(target.name) not in runtime.settings.values:
@@ -82,9 +87,11 @@ def pull(runtime: Runtime, target: Orchestrator) -> None:
             runtime.settings[TAG_KEY],
             "invoke use FOLDER, to build it here; or a release that has it",
         )
-    for name in runtime.images.outdated([POSTGRES, target.name], baked=True):
+    missing = runtime.images.outdated([POSTGRES, target.name], baked=True)
+    for name in missing:
         with _waiting("pull", f"the image for {name}", f"Image for {name} pulled") as waiting:
             runtime.images.build([name], on_line=waiting.detail)
+    return bool(missing)
 
 
 def up(
@@ -118,12 +125,17 @@ def up(
             f"{target.title} would use the same warehouse at the same time.",
             f"invoke switch {target.name}",
         )
-    if active and deploy:
-        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
-    elif active and _executes_a_run(runtime.as_started(), target):
+
+    def is_left_alone() -> bool:
+        if active and deploy:
+            _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+            return False
+        return bool(active) and _executes_a_run(runtime.as_started(), target)
+
+    # Once more after what takes minutes, in which a schedule may have started a run.
+    if is_left_alone() or (_prepare(runtime, target, baked) and is_left_alone()):
         keep()
         return
-    _prepare(runtime, target, baked)
     if deploy:
         deploy()
     keep()
@@ -165,9 +177,9 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         raise NothingActive("No orchestrator is active, so there is nothing to switch from.", "", f"invoke up --orch {target.name}")
     if active == target.name:
         console.ok(f"{target.title} is the active orchestrator already")
-        if _executes_a_run(runtime.as_started(), target):
+        started = runtime.as_started()
+        if _executes_a_run(started, target) or (_prepare(runtime, target, baked) and _executes_a_run(started, target)):
             return
-        _prepare(runtime, target, baked)
         _start_postgres(runtime, timeout)
         _start(runtime, target, baked, timeout)
         return
@@ -176,7 +188,8 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     command = f"invoke switch {target.name}"
     with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
         checked = pool.submit(runtime.checks.preflight, target, baked=baked)
-        if runs is Runs.REFUSE:  # before anybody waits for a build
+        # Before anybody waits for a build, and before one stops the server that a run works on.
+        if runs is Runs.REFUSE or (runtime.images.in_use and runtime.images.outdated([POSTGRES], baked=baked)):
             _settle(runtime, runs, command)
         checked.result()
     if _build_outdated(runtime, target, baked) or runs is not Runs.REFUSE:
@@ -188,9 +201,11 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _stop(runtime, old)
         _start(runtime, target, baked, timeout)
     except BrokenPipeError:  # nobody reads what is printed
+        lock.leave_terminal()
+        _bring_back(runtime, old, was_baked)
         raise
     except (StackError, OSError) as error:
-        console.fail(f"{target.title} did not start; bringing {old.title} back")
+        _announce(f"{target.title} did not start; bringing {old.title} back")
         outcome = _bring_back(runtime, old, was_baked)
         if isinstance(error, OSError):  # as where the checkout's disk is full
             error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
@@ -201,7 +216,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
             error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
         raise error from None
     except KeyboardInterrupt:
-        console.fail(f"Interrupted; bringing {old.title} back")
+        _announce(f"Interrupted; bringing {old.title} back")
         raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
 
 
@@ -240,16 +255,25 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
 
 def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
     """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be distinguished from what runs."""
-    with _deaf(f"{orchestrator.title} is being stopped; after that.") as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
+    answer = f"Stopping {orchestrator.title} first; the interrupt counts after that."
+    with _deferring_interrupts(answer) as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
         runtime.stop_orchestrator(waiting.detail)
     faults.point("stopped")
     if interrupts:
         raise KeyboardInterrupt
 
 
+def _announce(text: str) -> None:
+    """Print what comes next, which is done also where nobody reads that."""
+    try:
+        console.fail(text)
+    except BrokenPipeError:
+        lock.leave_terminal()
+
+
 def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
     """Start the old orchestrator again, whatever is typed meanwhile, and return how that went."""
-    with _deaf(f"{old.title} is being brought back; that takes less than a minute."):
+    with _deferring_interrupts(f"Starting {old.title} again, which cannot be interrupted; this takes less than a minute."):
         try:
             if runtime.active() != old.name:
                 with console.Waiting("stop", "what was started") as waiting:
@@ -258,23 +282,23 @@ def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
             _start(runtime, old, baked, ROLLBACK_TIMEOUT_S)
         except (StackError, OSError) as error:
             what = error.what if isinstance(error, StackError) else error
-            return f"{old.title} could not be brought back either: {what} Next: invoke up --orch {old.name}"
+            return f"{old.title} could not be started again either: {what} Next: invoke up --orch {old.name}"
     return f"{old.title} is active again."
 
 
 @contextmanager
-def _deaf(answer: str) -> Iterator[list[int]]:
+def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
     """Answer an interrupt, instead of obeying it; yield those that came."""
     came: list[int] = []
 
-    def heard(number: int, _: object) -> None:
+    def note(number: int, _: object) -> None:
         came.append(number)
         if number == getattr(signal, "SIGHUP", None):
             lock.leave_terminal()
         console.note(answer)
 
     # What is ignored, as a closed terminal under nohup, stays so.
-    before = {number: signal.signal(number, heard) for number in lock.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
+    before = {number: signal.signal(number, note) for number in lock.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield came
     finally:
@@ -296,7 +320,7 @@ def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must
         if must_know:
             raise
         # An orchestrator that is broken must be replaceable.
-        console.fail(f"{error.what} Whether a run is in progress is not known.")
+        console.fail(f"{error.what} An active run cannot be ruled out.")
         return
     if not found:
         return
@@ -341,18 +365,19 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
     return ", ".join(f"{run.job} ({run.run_id})" for run in runs)
 
 
-def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> None:
-    """Check and build what ``target`` needs, without touching anything that runs."""
-    pull(runtime, target)
+def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
+    """Check, pull and build what ``target`` needs, without touching anything that runs; returns whether it pulled or built anything."""
+    pulled = pull(runtime, target)
     runtime.checks.preflight(target, baked=baked)
-    _build_outdated(runtime, target, baked)
+    built = _build_outdated(runtime, target, baked)
     faults.point("prepared")
+    return pulled or built
 
 
 def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
     """Build what ``target`` needs and is missing or out of date; return whether there was any."""
     outdated = runtime.images.outdated([POSTGRES, target.name], baked=baked)
-    build(runtime, outdated)
+    _build_in_place(runtime, outdated)
     return bool(outdated)
 
 

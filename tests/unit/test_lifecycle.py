@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard import console, lifecycle, pipeline
+from switchyard import console, lifecycle, lock, pipeline
 from switchyard.errors import (
     AlreadyActive,
     ApiUnusable,
@@ -280,7 +280,7 @@ def test_a_switch_that_fails_brings_the_old_one_back(tmp_path, runs, at, kind, w
 def test_a_switch_reports_it_where_the_old_one_does_not_come_back(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {"start new": NotHealthy("New did not start."), "start old": NotHealthy("Old is ill.")}
-    with pytest.raises(NotHealthy, match=r"could not be brought back either: Old is ill\. Next: invoke up --orch old"):
+    with pytest.raises(NotHealthy, match=r"could not be started again either: Old is ill\. Next: invoke up --orch old"):
         switch(runtime)
 
 
@@ -297,7 +297,7 @@ def test_an_interrupt_while_the_old_one_is_brought_back_is_answered(tmp_path, ru
     runtime.start = interrupted
     with pytest.raises(NotHealthy, match="Old is active again"):
         switch(runtime)
-    assert "being brought back" in capsys.readouterr().out
+    assert "cannot be interrupted" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [lambda runtime, how: switch(runtime, how=how), lifecycle.down], ids=["switch", "down"])
@@ -329,6 +329,49 @@ def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -
     assert runtime.active() == "old"
 
 
+@pytest.mark.parametrize("command", [up, switch])
+def test_a_run_that_begins_during_the_build_of_what_is_up_is_left_alone(tmp_path, runs, command) -> None:
+    runtime = Fake(tmp_path, active="old", outdated=["old"])
+    build = runtime.build
+
+    def slow(names, **options) -> None:
+        build(names, **options)
+        runs.append(RUN)
+
+    runtime.build = slow
+    command(runtime, OLD)
+    assert runtime.did == ["check old", "build old"]
+
+
+def test_a_run_that_is_waited_for_keeps_its_postgresql(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old", outdated=["postgres"])
+    runtime.in_use = True
+    runs.append(RUN)
+    build = runtime.build
+
+    def checked(names, **options) -> None:
+        assert runs == []
+        build(names, **options)
+
+    runtime.build = checked
+    switch(runtime, how=Runs.WAIT)
+    assert runtime.active() == "new"
+    assert "build postgres" in runtime.did
+
+
+@pytest.mark.parametrize("at", ["stop old", "start new"])
+def test_a_switch_whose_output_nobody_reads_any_more_is_undone(tmp_path, runs, monkeypatch, at) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr(lock, "leave_terminal", lambda: left.append(True))  # which would take this test's own output away
+    runtime = Fake(tmp_path, active="old")
+    runtime.fails = {at: BrokenPipeError()}
+    with pytest.raises(BrokenPipeError):
+        switch(runtime)
+    assert left
+    assert runtime.active() == "old"
+    assert runtime.did[-1] == "start old"
+
+
 def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, monkeypatch, capsys) -> None:
     def broken(_: object) -> list[pipeline.ActiveRun]:
         raise ApiUnusable("Old does not answer.")
@@ -337,7 +380,7 @@ def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, mo
     runtime = Fake(tmp_path, active="old")
     switch(runtime)
     assert runtime.active() == "new"
-    assert "is not known" in capsys.readouterr().out
+    assert "cannot be ruled out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("silent", "waited"), [(3, True), (100, False)])
@@ -371,7 +414,7 @@ def test_a_run_that_cannot_be_cancelled_ends_with_its_orchestrator(tmp_path, run
     assert runtime.active() == "new"
     said = capsys.readouterr().out
     assert "Could not cancel Old's runs. It ends with its orchestrator." in said
-    assert "not known" not in said
+    assert "ruled out" not in said
 
 
 @pytest.mark.parametrize(("in_use", "names", "refused"), [(True, ["old"], True), (True, ["new"], False), (False, ["old"], False)])

@@ -66,15 +66,13 @@ class Postgres:
         return bool(self.settings["STACK_PG_BIN"]) or (environments.current(self.settings, POSTGRES, None) and self.programs.exists())
 
     def build(self, *, cache: bool, on_line: OnLine) -> None:
-        """Install the programs; a server that runs from older ones makes way."""
-        if self.server():
-            self.stop()
+        """Install the programs; a server that runs from older ones makes way once the new ones are there."""
         if self.account and not self.runner.dry:
             for folder in (self.place.parent, self.place):
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(0o755)  # whatever the umask
             (self.place / "checkout").write_text(f"{self.settings.root}\n", encoding="utf-8")
-        environments.unpack_postgres(self.settings, self.programs, self.runner, cache=cache, on_line=on_line)
+        environments.unpack_postgres(self.settings, self.programs, self.runner, cache=cache, on_line=on_line, before=self.stop)
 
     def tidy(self) -> None:
         """Forget the folder outside of the checkout when neither data nor programs are left in it."""
@@ -207,7 +205,7 @@ class Postgres:
 
     def _note(self) -> list[str]:
         try:
-            return (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            return (self.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
 
@@ -255,7 +253,7 @@ class Postgres:
 
     def _unchanged(self) -> bool:
         """Whether the running server would be started just so again; it notes how it was."""
-        note = (self.data / "postmaster.opts").read_text(encoding="utf-8")
+        note = (self.data / "postmaster.opts").read_text(encoding="utf-8", errors="replace")
         return all(f'"{word}"' in note for word in self._words())
 
     def _start(self, timeout: int) -> None:
