@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -13,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from switchyard import bootstrap, console, faults, warehouse
+from switchyard import bootstrap, console, diagnosis, faults, warehouse
 from switchyard import project as projects
 from switchyard.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from switchyard.runner import shown
@@ -23,7 +22,6 @@ from switchyard.settings import PROJECT_NAME, keep_private
 FOLDER = "backups"
 MAGIC = b"PGDMP"
 ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
-NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 ANOTHER = "Restore a file that `invoke backup` has written."
 _PUBLIC = "create schema if not exists public"  # a file without it leaves none
 
@@ -62,7 +60,7 @@ def pattern(schema: str) -> str:
     return f'--schema="{quoted}"'
 
 
-def _patience(runtime: Runtime) -> str:
+def _lock_timeout(runtime: Runtime) -> str:
     """The option that gives pg_dump the role's limit for locks, which it sets aside; 0 is none for both."""
     return f"--lock-wait-timeout={runtime.settings['LOCK_TIMEOUT']}s"
 
@@ -109,7 +107,7 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
     warehouse.require_shared(runtime, "restore")
     with _explained(Path(file)):
         if not stat.S_ISREG(os.stat(file).st_mode):  # it is read twice
-            raise BadUsage(f"{file} is no ordinary file.", "", ANOTHER)
+            raise BadUsage(f"{file} is not a regular file.", "", ANOTHER)
         archive = open(file, "rb", buffering=0)  # what is read from here, the programs read from there
     with archive:
         check_header(archive.read(7), file)
@@ -145,13 +143,15 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
                 return None
             raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
         with _explained(target), console.Waiting("back up", "the warehouse"):
-            _dump(runtime, database, schemas, partial_file(root, target), target)
+            chosen = [pattern(schema) for schema in schemas]
+            chosen += [f"--extension={extension}" for extension in warehouse.extensions(runtime, database)]
+            _dump(runtime, database, chosen, partial_file(root, target), target)
     return target
 
 
-def _dump(runtime: Runtime, database: str, schemas: list[str], partial: Path, target: Path) -> None:
-    """Write the archive under a name of its own, and give it the right one when it is complete."""
-    argv, env = runtime.client("pg_dump", "--format=custom", _patience(runtime), *map(pattern, schemas), database)
+def _dump(runtime: Runtime, database: str, chosen: list[str], partial: Path, target: Path) -> None:
+    """Write the archive, of what the options ``chosen`` name, under a name of its own, and give it the right one when it is complete."""
+    argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *chosen, database)
     if runtime.runner.dry:
         runtime.runner.transfer(argv, None, None, env)
         return
@@ -212,7 +212,7 @@ def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in diagnosis.NO_ROOM:
             raise NoSpace(f"{file} could not be written.", error.strerror or str(error), "Free some space, then try again.") from None
         raise BadUsage(f"{file} cannot be used.", error.strerror or str(error), "Name another file.") from None
 

@@ -23,12 +23,12 @@ _PULL = re.compile(
 _REASONS = {
     r"toomanyrequests|rate limit|429 Too Many": "The registry limits how much it gives without a sign-in; `docker login` raises the limit.",
     r"x509|certificate signed by unknown|tls: failed to verify": (
-        "The engine does not trust the registry's certificate. certs/ is for what runs in the build; the engine itself wants the\n"
+        "The engine does not trust the registry's certificate. certs/ is for what runs in the build; the engine itself needs the\n"
         "company's certificate in /etc/docker/certs.d/REGISTRY/ca.crt, and Docker Desktop in the system's own store."
     ),
     r"proxyconnect|proxy authentication|407 Proxy": "The engine's proxy does not let it through; the proxy is a setting of the engine.",
     r"no such host|server misbehaving|name resolution|lookup .+ on ": "The registry's name is not found: there is no network, or no DNS.",
-    r"403|forbidden|denied|401|unauthorized": "The registry refuses: it is blocked here, wants `docker login`, or has no such image.",
+    r"403|forbidden|denied|401|unauthorized": "The registry refuses: it is blocked here, needs `docker login`, or has no such image.",
     r"not found|manifest unknown": "The registry has no such image.",
     r"refused|timeout|timed out|deadline exceeded|unreachable|reset by peer|EOF": "The registry cannot be reached from here.",
 }
@@ -45,6 +45,9 @@ _HELP = {
 _UNTRUSTED = re.compile(
     r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|UnknownIssuer|unable to get local issuer|self.signed certificate", re.I
 )
+
+# What a system says where a disk, or an account's share of one, is full.
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memory: str = "", old_programs: str = "") -> StackError:
@@ -87,7 +90,7 @@ def help_for(messages: Sequence[str]) -> list[str]:
 
 def refusal(error: OSError) -> StackError | None:
     """The error for what the system has refused to a command itself; None where no user could have caused it."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in NO_ROOM:
         return NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
     if error.errno == errno.EROFS:
         return BadConfiguration(

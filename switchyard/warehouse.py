@@ -23,6 +23,7 @@ and (nspname <> 'public' or exists (select from pg_class where relnamespace = sc
      or exists (select from pg_proc where pronamespace = schema.oid))
 order by nspname
 """
+_EXTENSIONS = "select extname from pg_extension where extowner = to_regrole(current_user) order by extname"
 # Whoever waits for a command inside a transaction is in the middle of something as well.
 _BUSY = """
 select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
@@ -30,7 +31,7 @@ select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_
 from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
 """
 
-LOOK = 10  # seconds: how often a run's locks are looked at, and how long a node may wait before it is shown
+LOCK_POLL_S = 10  # seconds: how often a run's locks are looked at, and how long a node may wait before it is shown
 # dbt puts the node into a comment before its query.
 _WAITING = f"""
 select format('%s waits for a lock that process %s of PostgreSQL has (role %s%s%s)',
@@ -43,7 +44,7 @@ from pg_stat_activity as waiting
 cross join unnest(pg_blocking_pids(waiting.pid)) as blocker (pid)
 join pg_stat_activity as blocking on blocking.pid = blocker.pid
 where waiting.usename = current_user
-and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now() - interval '{LOOK} s'
+and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now() - interval '{LOCK_POLL_S} s'
 """
 
 
@@ -54,7 +55,7 @@ def watched(runtime: Runtime) -> Iterator[None]:
 
     def watch() -> None:
         shown: set[str] = set()
-        while not ended.wait(LOOK):
+        while not ended.wait(LOCK_POLL_S):
             with suppress(StackError, OSError):  # the project may just be edited, and who asked for the run may have gone
                 if not runtime.project.shared:
                     return
@@ -126,6 +127,11 @@ def change(runtime: Runtime, statement: str) -> Result:
 def schemas(runtime: Runtime, database: str | None = None) -> list[str]:
     """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
     return query(runtime, _SCHEMAS, database)
+
+
+def extensions(runtime: Runtime, database: str | None = None) -> list[str]:
+    """The extensions that the role ``dbt`` has made, whose types and functions its schemas may use."""
+    return query(runtime, _EXTENSIONS, database)
 
 
 def databases(runtime: Runtime) -> list[str]:

@@ -161,7 +161,7 @@ def test_a_file_that_is_not_there(stack, tmp_path) -> None:
     assert "There is no folder" in stack.invoke("backup", "--file", str(tmp_path / "x" / "y.dump"), code=2).stderr
 
 
-def test_restore_waits_for_nobodys_work_to_be_lost(stack, reference, dump) -> None:
+def test_restore_is_refused_while_a_session_is_active(stack, reference, dump) -> None:
     argv = [sys.executable, "-m", "invoke", "sql", "select pg_sleep(60)"]
     with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdout=subprocess.DEVNULL) as busy:
         wait_until(lambda: ask_superuser(stack, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")

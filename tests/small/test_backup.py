@@ -8,6 +8,8 @@ from .. import runs
 def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     file = tmp_path / "public.dump"
+    for change in ("create extension citext", "create table kinds as select 'A'::citext as kind"):  # as a hook and a model might
+        stack.invoke("sql", change)
     stack.invoke("backup", "--file", str(file))
     for change in ("drop table last cascade", "create table extra (a int)", "create function more() returns int return 1"):
         stack.invoke("sql", change)
@@ -16,6 +18,9 @@ def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_pa
     stack.invoke("restore", str(file), "--yes")
     assert stack.hashes() == reference
     assert stack.sql("select to_regclass('extra') is null, to_regproc('more') is null") == "t\tt"
+    assert stack.sql("select count(*) from kinds where kind = 'a'") == "1"
+    stack.invoke("sql", "drop extension citext cascade")
+    stack.invoke("sql", "drop table kinds")
     stack.invoke("run")
     assert stack.hashes() == reference
 
