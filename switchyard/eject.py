@@ -21,7 +21,7 @@ from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.override import WAREHOUSE_VOLUME, embedded
 from switchyard.runtimes.native.plan import SETTING
 from switchyard.runtimes.runtime import POSTGRES
-from switchyard.settings import Settings
+from switchyard.settings import Settings, for_compose
 
 INIT = "postgres-init.sql"
 OF_PROJECT = "PROJECT_"  # before a variable of the project's in `.env`
@@ -73,7 +73,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     return {
         "compose.yaml": text,
         INIT: initial(settings, target, project),
-        ".env.example": to_fill_in(text, makers),
+        ".env.example": to_fill_in(text, makers, carried(settings, makers)),
         "README.md": readme(target, project, release, makers[target.ui_port] or ""),
     }
 
@@ -125,12 +125,26 @@ def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
     return "".join(f"\\getenv {key} {key}\n" for key in keys) + script
 
 
-def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
+def carried(settings: Settings, example: Mapping[str, str | None]) -> dict[str, str]:
+    """The settings of this checkout that what is ejected has too: no secret, no port, nothing of this machine's.
+
+    Args:
+        settings: of the checkout.
+        example: of `.env.example`, where a secret has a word for its kind.
+    """
+    left = {key for key, value in example.items() if (value or "").startswith("<") or key.endswith("_PORT")}
+    left |= {"ALERT_WEBHOOK", "NETWORK", "WORKERS"}  # a secret, a swarm's, and what Compose's profiles must go with
+    others = ("POSTGRES_", "SWITCHYARD_")  # of memory that this machine has, and what is of this checkout alone
+    return {key: value for key, value in settings.values.items() if key not in left and not key.startswith(others)}
+
+
+def to_fill_in(text: str, makers: Mapping[str, str | None], values: Mapping[str, str]) -> str:
     """An `.env` to fill in: each variable of the file; secrets first, then what the project asks for, then what has a default.
 
     Args:
         text: the compose file.
         makers: what stands for each secret.
+        values: the settings that it begins with, where they differ from the file's defaults.
     """
     found = [match.groups()[1:] for match in SETTING.finditer(text) if match[2]]
     needed = {name for name, kind, _ in found if kind == ":?"}
@@ -139,8 +153,15 @@ def to_fill_in(text: str, makers: Mapping[str, str | None]) -> str:
     asked = {name for name, _, _ in found} - needed - defaults.keys()
     lines = ["# Secrets; README.md has a command that makes them.", *(f"{name}={makers.get(name) or ''}" for name in sorted(needed))]
     lines += ["", "# What the project asks for.", *(f"{name}=" for name in sorted(asked))] if asked else []
-    lines += ["", "# These have defaults.", *(f"#{name}={default}" for name, default in sorted(defaults.items()))]
+    own = {name: values[name] for name, default in defaults.items() if values.get(name, default) != default}
+    lines += ["", "# As they were set.", *(f"{name}={quoted(value)}" for name, value in sorted(own.items()))] if own else []
+    lines += ["", "# These have defaults.", *(f"#{name}={default}" for name, default in sorted(defaults.items()) if name not in own)]
     return "\n".join(lines) + "\n"
+
+
+def quoted(value: str) -> str:
+    """A value as a line of `.env` has it."""
+    return value if re.fullmatch(r"[\w./:@+-]*", value) else for_compose(value)
 
 
 def readme(target: Orchestrator, project: Project, release: Release, port: str) -> str:
@@ -166,8 +187,8 @@ docker compose up -d --wait
 docker compose exec {target.service} {job}
 ```
 
-The page is http://localhost:{port}{target.ui_path}, {sign_in(target)}. If the first start fails, the database may
-have no roles: mend what its log shows, then `docker compose down --volumes`, and start again.
+The page is http://localhost:{port}{target.ui_path}. Sign-in: `{target.sign_in}`. If the first start fails, the
+database may have no roles: mend what its log shows, then `docker compose down --volumes`, and start again.
 
 | to change | where |
 |---|---|
@@ -184,13 +205,6 @@ database that a newer one has used.
 At rest it takes about {target.memory} MiB of memory. PostgreSQL has the warehouse and the runs. A backup of all of it:
 `docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a server that is up is no backup.
 """
-
-
-def sign_in(target: Orchestrator) -> str:
-    """What its page asks for."""
-    if target.login_in_one:
-        return f"which asks for `admin:` and {target.login_key} of `.env`, in one field"
-    return f"user admin, password {target.login_key} in `.env`"
 
 
 def write(folder: Path, made: Mapping[str, str]) -> None:

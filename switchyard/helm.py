@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import eject, environments, locks
+from switchyard import eject, locks
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
@@ -59,12 +59,12 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         why = "Its database is a file in a volume, and on Kubernetes each run is a pod of its own."
         raise BadUsage(f"{project.name} cannot run there: {project.connection}.", why, f"invoke eject {target.name} --to compose")
     repository, _, digest = release.images[target.name].partition("@")
-    versions = environments.versions(settings.root, target.name)
     words = {"repository": repository, "digest": digest, "tag": release.tag, "short": digest[7:17], "name": eject.plain_name(project)}
-    words |= {f"version {package}": version for package, version in versions.items()}
+    words |= {f"version {package}": version for package, version in release.versions[target.name].items()}
     words |= {f"chart {chart}": version for chart, version in locks.versions(settings.root)["charts"].items()}
     services = yaml.safe_load(target.file.read_text(encoding="utf-8"))["services"]
-    defaults = {key: value or "" for key, value in dotenv_values(settings.root / ".env.example", interpolate=False).items()}
+    example = {key: value or "" for key, value in dotenv_values(settings.root / ".env.example", interpolate=False).items()}
+    defaults = example | eject.carried(settings, example)
     asked = eject.asked(project)
     made = {path.name: filled(path.read_text(encoding="utf-8"), words, services, defaults, asked) for path in templates}
     return {
@@ -82,7 +82,7 @@ def filled(text: str, words: Mapping[str, str], services: Mapping[str, Any], def
         text: the template.
         words: what stands for each word.
         services: of the orchestrator's compose file.
-        defaults: of `.env.example`.
+        defaults: of `.env.example`, with what was set here.
         asked: the names of the variables that the project asks for.
     """
 

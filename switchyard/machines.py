@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from switchyard.release import Release
 from switchyard.runtimes.docker.checks import OVERLAY
 from switchyard.runtimes.docker.override import embedded
 from switchyard.runtimes.native.plan import SETTING
+from switchyard.runtimes.runtime import Service
 from switchyard.settings import Settings, for_compose
 
 ENV = ".env"
@@ -49,6 +50,21 @@ def check(settings: Settings, project: Project) -> None:
             "Services on several machines need an overlay network, and so a Docker swarm (docs/scaling.md).",
             f"docker swarm init, NETWORK={OVERLAY} in .env, invoke down, invoke up",
         )
+
+
+def require_workers(target: Orchestrator, services: Iterable[Service], number: str) -> None:
+    """Make sure that the stack was started with workers: the broker is there only then.
+
+    Args:
+        target: the active orchestrator.
+        services: what is up.
+        number: of workers, as the settings have it.
+
+    Raises:
+        BadUsage: it was not.
+    """
+    if target.scaled and not any(service.name in target.scaled for service in services):
+        raise BadUsage(f"{target.title} was started without workers.", f"WORKERS in .env is {number} since.", f"invoke scale {number}")
 
 
 def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, bytes]:

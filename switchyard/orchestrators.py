@@ -47,7 +47,7 @@ class NativeBlock:
 
     Attributes:
         requirements: locked sets in ``docker/<name>``, each an environment of its own; the first one's programs win.
-        home: files of ``docker/<name>`` that the product wants to find in its home folder.
+        home: files of ``docker/<name>`` that the product needs in its home folder.
         unsupported: why not, by platform (as in ``sys.platform``).
         environment: of every process, and of the commands at build.
         run: the command that triggers and follows a job; the job's name is appended.
@@ -147,15 +147,19 @@ class Orchestrator:
         """The address of the start page."""
         return f"http://localhost:{settings[self.ui_port]}{self.ui_path}"
 
+    @property
+    def sign_in(self) -> str:
+        """What its page asks for, and where the password is."""
+        if not self.login_user:
+            return "none (the product has no sign-in)"
+        user = f"{self.login_user}:<password> in one field" if self.login_in_one else f"user {self.login_user}"
+        return f"{user}, password: {self.login_key} in .env"
+
     def access(self, settings: Mapping[str, str], database: str) -> list[tuple[str, str]]:
         """Where to go and how to sign in: label and value, never a password itself. ``database`` is the dbt project's."""
-        sign_in = "none (the product has no sign-in)"
-        if self.login_user:
-            user = f"{self.login_user}:<password> in one field" if self.login_in_one else f"user {self.login_user}"
-            sign_in = f"{user}, password: {self.login_key} in .env"
         return [
             (self.title, self.url(settings)),
-            ("Sign-in", sign_in),
+            ("Sign-in", self.sign_in),
             ("PostgreSQL", f"localhost:{settings['POSTGRES_PORT']}, database {database}, user dbt, password: DBT_PASSWORD in .env"),
         ]
 

@@ -27,7 +27,7 @@ FOLDER = "releases"
 MANIFEST = "manifest.json"
 SMOKE = "smoke"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # as registries take it
-_REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-][a-z0-9]+)*)*")
+_REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*")
 _UNKNOWN = re.compile("not found|manifest unknown|name unknown", re.I)  # what a registry says of an image that it does not have
 PACKAGE = "switchyard.package"  # of labels with the versions of an image's packages
 _OCI = "org.opencontainers.image"
@@ -135,7 +135,12 @@ def tracked(runtime: Docker, project: Project) -> None:
     """
     built = projects.built_in(project)
     for place in projects.folders(project):
-        known = {place / name for name in runtime.runner.ask(["git", "-C", str(place), "ls-files", "-z", "--cached"]).stdout.split("\0")}
+        known = {
+            place / name
+            for name in runtime.runner.ask(["git", "-C", str(place), "ls-files", "-z", "--cached", "--recurse-submodules"]).stdout.split(
+                "\0"
+            )
+        }
         found = [path.relative_to(place).as_posix() for path in sorted(built - known) if path.is_relative_to(place)]
         refuse(place, "has files that git ignores and that would be in the images", found, "Move them out of the project, or commit them.")
 

@@ -32,6 +32,7 @@ class Release:
         target: the target of the project's profile.
         shared: whether the warehouse is the stack's own PostgreSQL.
         shop: whether the project is the one that comes with the checkout.
+        versions: of the products in the image of each orchestrator, by package.
     """
 
     file: Path
@@ -41,6 +42,7 @@ class Release:
     target: str
     shared: bool
     shop: bool
+    versions: Mapping[str, Mapping[str, str]]
 
     def folder(self, root: Path) -> Path:
         """Where the project of its images is unpacked, for the commands to read."""
@@ -88,10 +90,11 @@ def read(path: Path) -> Release:
         project, images = content["project"], dict(content["images"])
         if content["schema"] != SCHEMA or not images or not all(map(_IMAGE.fullmatch, images.values())):
             raise ValueError(f"its schema is {content['schema']}, and this checkout reads {SCHEMA}, with images by their digest")
-        return Release(path, content["tag"], content["commit"], images, project["target"], project["shared"], project["shop"])
+        versions = {name: dict(found) for name, found in content["versions"].items()}
+        return Release(path, content["tag"], content["commit"], images, project["target"], project["shared"], project["shop"], versions)
     except OSError as error:
         why = error.strerror or str(error)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
     raise NoRelease(
         f"{path} is not a release.", why, "invoke up --release FILE, with a file from invoke release; or clear RELEASE_FILE in .env."

@@ -21,7 +21,11 @@ from ..stacks import ROOT
 from .test_release import DIGEST, GOOD
 
 NAMES = ("airflow", "dagster", "prefect")
-CONTENT = {**GOOD, "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)}}
+CONTENT = {
+    **GOOD,
+    "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)},
+    "versions": {name: environments.versions(ROOT, name) for name in NAMES},
+}
 # Of the vendors', which the charts bring along.
 VENDORS = ("docker.io/busybox:1.28", "prefecthq/prefect:3.8.8-python3.12-kubernetes")
 PRODUCTS = {"airflow": "apache-airflow", "dagster": "dagster", "prefect": "prefect"}
@@ -76,6 +80,16 @@ def test_each_variable_of_the_compose_file_is_in_the_example(ejected, name) -> N
     assert filled.pop("PROJECT_API_KEY") == ""
     assert set(filled.values()) <= {"<password>", "<key>", "<long-key>"}
     assert {"POSTGRES_PASSWORD", "DBT_PASSWORD", f"{name.upper()}_DB_PASSWORD"} <= filled.keys()
+
+
+@pytest.mark.parametrize("to", [eject, helm], ids=["compose", "helm"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_set_here_is_set_there(ejected, unconfigured, name, to) -> None:
+    unconfigured.values.update(SCHEDULES_ENABLED="true", ALERT_WEBHOOK="https://hooks.example.com/x", DAGSTER_PORT="3999")
+    texts = "".join(path.read_text() for path in ejected(name, to).iterdir())
+    assert re.search(r'^SCHEDULES_ENABLED=true$|SCHEDULES_ENABLED"?,? ?(value)?: "true"', texts, re.M)
+    assert "hooks.example.com" not in texts
+    assert "3999" not in texts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the commands are a POSIX shell's")

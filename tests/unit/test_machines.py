@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 
 from switchyard import machines, orchestrators, project, release
 from switchyard.errors import BadUsage
+from switchyard.runtimes.runtime import Service
 
 from .test_eject import CONTENT, NAMES
 
@@ -86,3 +87,11 @@ def test_a_warehouse_that_is_a_file_is_not_shared(unconfigured) -> None:
     )
     with pytest.raises(BadUsage, match="file on this machine"):
         machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), found)
+
+
+def test_a_stack_that_was_started_without_workers_is_refused(root) -> None:
+    target = orchestrators.load_all(root)["airflow"]
+    page, worker = (Service("1", "", name, "airflow", False, "running", "healthy", "") for name in (target.service, target.worker))
+    with pytest.raises(BadUsage, match="was started without workers"):
+        machines.require_workers(target, [page], "1")
+    machines.require_workers(target, [page, worker], "1")

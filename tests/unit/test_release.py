@@ -19,6 +19,7 @@ GOOD = {
     "tag": "2026.11.1",
     "commit": "c" * 40,
     "project": {"name": "shop", "target": "dev", "shared": True, "shop": True},
+    "versions": {"dagster": {"dagster": "1.13.0"}},
     "images": {"postgres": f"localhost:5000/shop/postgres@{DIGEST}", "dagster": f"localhost:5000/shop/dagster@{DIGEST}"},
 }
 
@@ -52,8 +53,9 @@ def test_the_settings_follow_from_the_release(checkout) -> None:
         {"images": None},
         {"project": {}},
         {"tag": ...},
+        {"versions": None},
     ],
-    ids=["another schema", "no images", "a tag for a digest", "no address", "images that are none", "no project", "no tag"],
+    ids=["another schema", "no images", "a tag for a digest", "no address", "images that are none", "no project", "no tag", "no versions"],
 )
 def test_what_is_no_release_is_refused(tmp_path, change) -> None:
     content = {key: value for key, value in {**GOOD, **change}.items() if value is not ...}
@@ -134,6 +136,20 @@ def test_what_git_ignores_is_not_released(repository) -> None:
     with pytest.raises(BadUsage, match="git ignores") as caught:
         publish.tracked(repository, repository.project)
     assert caught.value.why == "seeds/my.key.json"
+
+
+def test_a_package_in_a_submodule_is_released(repository, tmp_path) -> None:
+    """Of which the outer repository lists no file."""
+    package, root = tmp_path / "package", repository.settings.root
+    (package / "macros").mkdir(parents=True)
+    (package / "dbt_project.yml").write_text("name: package\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always"]
+    for folder, command in (
+        (package, ["init", "-q"]), (package, ["add", "."]), (package, ["commit", "-qm", "all"]),
+        (root, ["submodule", "--quiet", "add", str(package), "dbt_project/packages/package"]),
+    ):  # fmt: skip
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    publish.tracked(repository, repository.project)
 
 
 def test_what_git_ignores_in_a_local_package_is_not_released(repository) -> None:
