@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 WINDOW = 60  # seconds, of all rounds together
 SETTLING = 20  # seconds after a run, in which workers and connections that are not kept go away
-EVERY = 0.5  # seconds between two looks at what is taken at most
+POLL_S = 0.5  # seconds between two looks at what is taken at most
 
 # Of the control groups' second version, and of their first.
 CPU = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpuacct/cpuacct.usage"
@@ -84,7 +84,7 @@ def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
         done = pool.submit(action)
         ended = False
         while not ended:
-            ended = bool(wait([done], EVERY).done)
+            ended = bool(wait([done], POLL_S).done)
             looks.append((time.monotonic(), look()))
         return done.result(), peak(looks)
 
@@ -170,8 +170,11 @@ def _processor(process: psutil.Process) -> float:
 
 
 def _own_memory(process: psutil.Process) -> int:
-    info = process.memory_full_info()
-    return getattr(info, "pss", info.uss)
+    try:
+        info = process.memory_full_info()
+    except psutil.AccessDenied:  # on macOS, of every other process
+        return int(process.memory_info().rss)
+    return int(getattr(info, "pss", info.uss))
 
 
 def _total(processes: list[psutil.Process], ask: Callable[[psutil.Process], float]) -> float:

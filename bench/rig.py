@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from switchyard import ROOT, bootstrap, checks, console, neighbours, orchestrators, ports, settings
+from switchyard import ROOT, bootstrap, checks, console, lock, neighbours, orchestrators, ports, settings
 from switchyard.errors import BadUsage, StackError
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
@@ -64,7 +64,7 @@ class Rig:
         self.orchestrators: dict[str, Orchestrator] = orchestrators.load_all(folder)
         keys = ("POSTGRES_PORT", *(orchestrator.ui_port for orchestrator in self.orchestrators.values()))
         own = {key: str(ports.unused()) for key in keys}
-        fixed = {"COMPOSE_PROJECT_NAME": name, "RUNTIME": runtime, "NO_COLOR": "1"}
+        fixed = {"COMPOSE_PROJECT_NAME": name, "RUNTIME": runtime, "NO_COLOR": "1", "PYTHONUTF8": "1"}
         self.env = {**os.environ, **(variables or {}), **own, **fixed}
 
     @cached_property
@@ -183,8 +183,9 @@ def rig(
 
     Raises:
         EngineMissing: there is no such runtime here.
+        Locked: another command of this checkout has the stack of that name.
     """
-    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+    with lock.alone(ROOT, name), tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
         copy = Path(folder).resolve()
         copy_checkout(ROOT, copy)
         made = Rig(copy, runtime, only, name, prepare(copy))

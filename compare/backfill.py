@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import NamedTuple
 
 from bench.run import Typed
-from compare.failures import ENDS, RUN_END_TIMEOUT_S
+from compare.failures import ENDS
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Trial
@@ -74,8 +74,8 @@ def killed(trial: Trial) -> Iterator[Found]:
         with trial.started(lambda: len(rows(trial)) >= HALF, *COMMAND) as future:
             struck_at = time.time()
             trial.kill_dbt()
-            run = trial.outcome(future, RUN_END_TIMEOUT_S)  # one that has not ended is cancelled
-            deadline = struck_at + RUN_END_TIMEOUT_S
+            run = trial.outcome(future, trial.run_end_timeout)  # one that has not ended is cancelled
+            deadline = struck_at + trial.run_end_timeout
             ended = (run.ended if run else None, trial.idle_at(deadline), trial.at_rest(deadline))
         before = rows(trial)
         verdict, good = struck(run, ended, before)

@@ -120,7 +120,7 @@ def kept(trial: Trial) -> int:
 
 def sentence(report: Report) -> str:
     """The section's first."""
-    return f"Memory of the services and PostgreSQL while nothing runs: {report.ranking(MEMORY)}."
+    return f"Memory of the services and PostgreSQL while nothing runs, Switchyard's warm dbt and guard included: {report.ranking(MEMORY)}."
 
 
 def pictures(report: Report) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ UNREADABLE = Row(
     "no_parse",
     "A project that does not parse",
     "A line that is not Jinja is added to the same model. From typing `invoke run` to its end with the model's name; nothing must be"
-    " executed.",
+    " executed. On Airflow and Dagster the command first has the project loaded again and reports that error, so no run is made.",
     "s",
 )
 HOOK = Row(
@@ -82,24 +82,29 @@ DISK = Row(
 CANCEL = Row(
     "cancel",
     "A run is cancelled",
-    "`invoke run --cancel` while PostgreSQL works on the last model of a run, from typing it to the prompt; the query must have ended.",
+    "`invoke run --cancel` while PostgreSQL works on the last model of a run, from typing it to the prompt; the query must have ended."
+    " Airflow's task asks every two seconds whether it was cancelled (set here).",
     "s",
 )
 KILLED = Row(
     "killed",
     "The service that runs dbt is killed",
     "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From then until the command and"
-    " the run have ended, well or not; the next run must succeed. Who ends the run: Airflow's scheduler, after 60 s without a heartbeat"
-    " (set here; the default is 300); of Dagster, Switchyard's start of the code server, once that is up again; Prefect's automation, after"
-    " 90 s without a heartbeat (set here; there is none by default).",
+    " the run have ended, well or not; the next run must succeed. A run that is taken up again takes longer than one that fails."
+    " Airflow's next scheduler takes tasks up again every 20 s (set here; the default is 300), and fails those without a heartbeat for 60 s"
+    " (set here; the default is 300). A run of Dagster's is ended by Switchyard's start of the code server, once that is up again. A run of"
+    " Prefect's is ended by an automation, 90 s after its last heartbeat, which can be 30 s old (set here; there is none by default).",
     "s",
+    None,
 )
 BESIDE = Row(
     "beside_killed",
     "The other services are killed",
     "kill -9 of every service but that one, at the same moment: the servers of pages and APIs, the daemon. Of Airflow, the scheduler is"
-    " the service that runs dbt. Started again, and judged, as above.",
+    " the service that runs dbt. Started again, and judged, as above. The seconds include what is left of the model's 15. `invoke run`"
+    " asks through one of these services, and gives up where that does not answer.",
     "s",
+    None,
 )
 RESTARTED = Row(
     "postgres_restarted",
@@ -107,6 +112,7 @@ RESTARTED = Row(
     "At the same moment. A service that ends because of that is started again, as above. From then until the command and the run have"
     " ended, well or not; the next run must succeed. Where Dagster's API fails once after that, Switchyard asks it again.",
     "s",
+    None,
 )
 ASLEEP = Row(
     "asleep",
@@ -114,6 +120,7 @@ ASLEEP = Row(
     "At the same moment all services, PostgreSQL and the command stand still for two minutes. From waking up until the command and the run"
     " have ended, well or not; the next run must succeed.",
     "s",
+    None,
 )
 # How soon PostgreSQL ends the query of a client that is gone (client_connection_check_interval in the compose file), and a second.
 LOST_CLIENT_S = 11
@@ -122,7 +129,8 @@ LEFT = Row(
     "Left in the warehouse",
     "After each fault of this section, when its run has ended: unfinished tables and views (dbt's `__dbt_tmp` and"
     f" `__dbt_backup`), and queries of dbt's at work. PostgreSQL gets {LOST_CLIENT_S} s to notice that a client is gone, however soon the"
-    " run ends: it looks every ten. The sum over all faults.",
+    " run ends: it looks every ten. PostgreSQL itself undoes what a transaction has left. The sum over all faults.",
+    better=None,
 )
 
 ENDS = {0: "the run succeeds", 1: "the run fails"}  # by exit code
@@ -131,7 +139,6 @@ LOST_SIGHT = {
     True: "`invoke run` loses sight of the run, which builds its last model",
     False: "`invoke run` loses sight of the run, which does not build its last model",
 }
-RUN_END_TIMEOUT_S = 300  # seconds in which a run must end that was disturbed
 NO_JINJA = "\n{{ this is no Jinja\n"
 TEST = "compare_failing_test"
 ERROR = "{{ config(severity='error', enabled=true) }}"  # whatever the project has for all tests
@@ -140,7 +147,7 @@ FAILING_HOOK = f"\n{{{{ config(post_hook='select {FUNCTION}()') }}}}\n"
 REFUSED = "password authentication failed"  # as PostgreSQL says it
 NO_SPACE = "No space left on device"  # as the system says it
 SLEEP = 120  # seconds
-MOST = 3  # commands after which nobody believes any more that it will be green
+MOST = 3  # commands after which it counts as not recovered
 NO_SQL = "\nthis line is no SQL\n"
 
 
@@ -277,7 +284,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
     with trial.under_way() as future:
         cancel = typed(trial.rig, "run", "--cancel")
         left = trial.rig.superuser(AT_WORK).strip() != "0|0"
-        run = trial.outcome(future, RUN_END_TIMEOUT_S)
+        run = trial.outcome(future, trial.run_end_timeout)
         trial.at_rest(time.time() + LOST_CLIENT_S)
         trial.note_left(CANCEL.title)
     if cancel.code or run is None:
@@ -329,8 +336,8 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
     with trial.under_way() as future:
         began = time.time()
         began = strike() or began
-        run = trial.outcome(future, RUN_END_TIMEOUT_S)  # one that has not ended is cancelled
-        idle = trial.idle_at(began + RUN_END_TIMEOUT_S)  # in Docker the command may have ended with a service, and the run continues
+        run = trial.outcome(future, trial.run_end_timeout)  # one that has not ended is cancelled
+        idle = trial.idle_at(began + trial.run_end_timeout)  # in Docker the command may have ended with a service, and the run continues
         left = "" if trial.at_rest(began + LOST_CLIENT_S) else ", its query still runs"
         built = bool(trial.tables(SLEPT))
         trial.note_left(row.title)
@@ -356,7 +363,7 @@ def leftovers(trial: Trial) -> Iterator[Found]:
         or f"nothing after {len(trial.left)} fault{'s' * (len(trial.left) > 1)}"
     )
     if trial.left:
-        yield Found(LEFT.id, sum(map(len, found.values())), verdict, not found, {"left": trial.left})
+        yield Found(LEFT.id, sum(map(len, found.values())), verdict, False if found else None, {"left": trial.left})
     else:
         yield Found(LEFT.id, why="no fault could be made")
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from compare.main import SECTIONS
 from compare.report import Report
+from compare.seeing import SHOWN
 
 INTRO = """\
 [report.html](report.html) is the whole page, one file: download it, and open it in a browser. It has the charts, a dot for every
-measurement, the settings and the integrations' code. [report.json](report.json) has every measurement. `invoke compare{flag}` made
-both, and `python -m compare.glance` this page from the figures."""
+measurement that has a unit, the settings and the integrations' code. [report.json](report.json) has every measurement.
+`invoke compare{flag}` made both, and `python -m compare.glance` this page from the figures."""
 HOW = """\
 A figure is the median, with the lowest and the highest in brackets. One is bold where all of its measurements are better than every
 measurement of the others. ✗ marks a verdict that is not as it should be. [How each is measured](../../compare-rows.md)."""
@@ -36,8 +37,14 @@ def markdown(report: Report, pictures: list[str]) -> str:
         rows = [[row["title"], *map(cell, row["cells"])] for row in section["rows"]]
         parts += [f"## {section['title']}", section["sentence"], table(["", *view["names"]], rows)]
     if pictures:
-        parts += ["## Pictures", *(f"![{Path(name).stem}]({name})" for name in pictures)]
+        parts += ["## Pictures", *(f"![{alternative(Path(name).stem, report)}]({name})" for name in pictures)]
     return "\n\n".join(parts) + "\n"
+
+
+def alternative(stem: str, report: Report) -> str:
+    """What a picture of a product's page shows, for who does not see it; its file's name is ORCHESTRATOR-WHAT."""
+    name, _, what = stem.rpartition("-")
+    return f"{SHOWN.get(what, stem)}, on the page of {report.titles.get(name, name)}"
 
 
 def cell(one: dict[str, Any]) -> str:

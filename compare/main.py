@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import yaml
 from dotenv import dotenv_values
 
 from bench import harness
@@ -49,7 +50,7 @@ NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": LEAST, "full": LEAST}
 # What is compared, whatever the project's own jobs select: all of it, with its tests.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
-# Whatever the person has set: the rows say what is measured, nothing runs unasked, and nobody hears of what is broken on purpose.
+# Whatever the person has set: the rows say what is measured, nothing runs unasked, and what is broken on purpose sends no alert.
 # No workers are an empty WORKERS, as the compose files have it: some rows type `docker compose` themselves.
 DEFAULTS = {
     "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "",
@@ -57,6 +58,8 @@ DEFAULTS = {
 }  # fmt: skip
 # Before what edits the project, which a product would load again in a run that is measured; and memory before what restarts services.
 EARLY = ("start", "cost", "speed")
+KINDS = {"test": "data test"}  # dbt's word for it, where a person has another
+QUERY_COMMENT = "query-comment"
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -160,8 +163,18 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not (value or "").startswith("<")}
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     Path(copy, copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
+    if query_comment(project):  # it would hide which node a statement is of
+        file = Path(copy, copied["DBT_PROJECT"], projects.FILE)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        del content[QUERY_COMMENT]
+        file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     # The images that are compared are built from the checkout, also where a release is in use.
     return {**kept, **DEFAULTS, **copied, "RELEASE_FILE": ""}
+
+
+def query_comment(project: Project) -> bool:
+    """Whether the project replaces dbt's comment before each statement."""
+    return QUERY_COMMENT in yaml.safe_load((project.folder / projects.FILE).read_text(encoding="utf-8"))
 
 
 def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -> Report:
@@ -176,7 +189,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "runtime": rig.runtime,
             "rounds": rounds,
             "depth": depth,
-            "project": {"name": project.name, "counts": "", "threads": threads(project)},
+            "project": {"name": project.name, "counts": "", "threads": threads(project), "query_comment": query_comment(project)},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
             "base_images": [rig.settings[key] for key in base_image_keys(rig.folder)] if rig.runtime == "docker" else [],
             "orchestrators": {
@@ -309,7 +322,9 @@ def facts(report: Report, trial: Trial) -> None:
         return
     graph = trial.graph
     counts = Counter(node["resource_type"] for node in graph.nodes.values())
-    report.content["project"]["counts"] = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(counts.items()))
+    report.content["project"]["counts"] = ", ".join(
+        f"{count} {KINDS.get(kind, kind)}{'s' * (count > 1)}" for kind, count in sorted(counts.items())
+    )
     report.content["versions"] = {"PostgreSQL": trial.rig.sql("select current_setting('server_version')"), "dbt-core": graph.version}
 
 

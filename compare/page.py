@@ -75,7 +75,7 @@ def bars(spec: dict[str, Any]) -> tuple[Figure, str]:
     at = [0.0] * len(runs)
     for colour, part in zip(COLOURS[::-1], parts):
         widths = [one.get(part, 0.0) for one in runs.values()]
-        axes.barh(range(len(runs)), widths, left=at, color=colour, label=part, height=0.6)
+        axes.barh(range(len(runs)), widths, left=at, color=colour, edgecolor=INK, linewidth=0.5, label=part, height=0.6)
         at = [a + width for a, width in zip(at, widths)]
     axes.set_yticks(range(len(runs)), runs)
     axes.set_ylim(len(runs) - 0.5, -0.5)
@@ -96,7 +96,7 @@ def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
         for node, began, ended, line in nodes:
             kind = node.split(".")[0]
             colour = COLOURS[KINDS.index(kind)] if kind in KINDS else COLOURS[-1]
-            bar = axes.barh(line, max(ended - began, 0.02), left=began, color=colour, height=0.8)
+            bar = axes.barh(line, max(ended - began, 0.02), left=began, color=colour, edgecolor=INK, linewidth=0.3, height=0.8)
             seen.setdefault(kind, bar)
         axes.set_title(name, loc="left", fontsize=10)
         axes.set_yticks([])

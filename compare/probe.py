@@ -23,7 +23,7 @@ def answer(host: str, port: int, method: str, path: str, body: str) -> str:
         connection.request(method, path, body or None, {"Content-Type": "application/json"})
         return f"HTTP {connection.getresponse().status}"
     except (OSError, http.client.HTTPException):
-        pass  # it may speak the other
+        pass  # it may use the other
     finally:
         connection.close()
     try:

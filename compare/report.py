@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -70,7 +71,9 @@ class Report:
             content = json.loads(path.read_text(encoding="utf-8"))
             schema = content["schema"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadUsage(f"{path} is no report of invoke compare.", str(error), "invoke compare --report reports/…/report.json") from None
+            raise BadUsage(
+                f"{path} is not a report of invoke compare.", str(error), "invoke compare --report reports/…/report.json"
+            ) from None
         if schema != SCHEMA:
             raise BadUsage(f"{path} has the schema {schema}, and this version reads {SCHEMA}.", "", "invoke compare")
         return cls(content)
@@ -145,7 +148,8 @@ class Report:
             said = f"{next(iter(shown.values()))} with each"
         else:
             said = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
-            notes += self._unclaimed(found)
+            if row.unit:  # what is counted is the same each time
+                notes += self._unclaimed(found)
         return f"{said} ({'; '.join(notes)})" if notes else said
 
     def _unclaimed(self, found: dict[str, Summary]) -> list[str]:
@@ -153,9 +157,9 @@ class Report:
         if len(found) > 1 and (fewest := min(len(one.values) for one in found.values())) < LEAST:
             return [f"measured {('once', 'twice')[fewest - 1]}, so no order is claimed"]
         overlapping = [
-            f"{self.titles[a]} and {self.titles[b]}" for (a, one), (b, other) in pairwise(found.items()) if one.high >= other.low
+            f"{self.titles[a]} and {self.titles[b]}" for (a, one), (b, other) in combinations(found.items(), 2) if one.high >= other.low
         ]
-        return [f"no order is claimed between {listed(overlapping)}: their spreads overlap"] if overlapping else []
+        return [f"no order is claimed between {', nor between '.join(overlapping)}: their spreads overlap"] if overlapping else []
 
     def judged(self, row: Row) -> tuple[int, int]:
         """How many orchestrators have nothing but good verdicts, of how many that have any."""
@@ -176,7 +180,7 @@ class Report:
         content = self.content
         return {
             "title": f"{listed(self.titles.values())} on the dbt project {content['project']['name']}",
-            "facts": self._facts(),
+            "facts": [*self._facts(), *self._left_out(sections)],
             "names": list(self.titles.values()),
             "complete": content["complete"],
             "repeated": content["rounds"] >= LEAST,
@@ -190,18 +194,34 @@ class Report:
     def _facts(self) -> list[tuple[str, str]]:
         content, machine, project = self.content, self.content["machine"], self.content["project"]
         images = ", ".join(content["base_images"]) or "none: without Docker"
+        if "switchyard-standin/" in images:
+            images += "; stand-ins made for tests, of other sizes than the vendors' images"
+        packages = {
+            package: version
+            for name, facts in content["orchestrators"].items()
+            for package, version in facts["versions"].items()
+            if re.search(rf"dbt|cosmos|(^|-){name}$", package)  # the product, and what it runs dbt with
+        }
+        versions = {**packages, **content["versions"]}
+        changed = "; measured without its query-comment" if project.get("query_comment") else ""
         return [
             (
                 "Made",
                 f"{content['time']}, in {content['seconds'] / 60:.0f} minutes, {content['rounds']} round{'s' * (content['rounds'] > 1)}",
             ),
-            ("Project", f"{project['name']}: {project['counts'] or 'nodes not counted'}, {project['threads']} threads"),
+            ("Project", f"{project['name']}: {project['counts'] or 'nodes not counted'}, {project['threads']} threads{changed}"),
             ("Machine", f"{machine['system']}, {machine['cores']} cores, {machine['memory_mib']:,} MiB of memory"),
             ("Runtime", content["runtime"]),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items() if version) or "not known"),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "not known"),
             ("Base images", images),
             ("Commit", content["commit"]),
         ]
+
+    def _left_out(self, sections: Iterable[Section]) -> list[tuple[str, str]]:
+        """What this comparison did not look at, where there is anything."""
+        rows = (row for section in sections for scenario in section.scenarios for row in scenario.rows)
+        missing = [row.title for row in rows if row.id not in self.content["rows"]]
+        return [("Left out", f"{', '.join(missing)} (`invoke compare --full` has all rows)")] if missing else []
 
     def _rows(self, section: Section) -> dict[str, dict[str, Any]]:
         """Those rows of a section of which anything is known, by id."""
@@ -227,7 +247,7 @@ class Report:
             "rows": [self._row(id, row) for id, row in rows.items()],
             "pictures": [
                 *section.pictures(self),
-                *([{"kind": "dots", "title": "Every measurement", "rows": dots}] if dots else []),
+                *([{"kind": "dots", "title": "Every measurement that has a unit", "rows": dots}] if dots else []),
             ],
             "code": section.code(self) if section.code else None,
         }

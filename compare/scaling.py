@@ -20,7 +20,8 @@ LINES = Row(
     "worker_lines",
     "Lines that change for two workers",
     "The services of the orchestrator's compose file with `WORKERS=2`, against those with `WORKERS=0`: lines that are added or removed,"
-    " with what several services share written out for each. No other file differs: the DAGs, assets and flows are the same.",
+    " with what several services share written out for each. They are Switchyard's. No other file differs: the DAGs, assets and flows are"
+    " the same.",
     better=None,
 )
 SERVICES = Row(
@@ -78,7 +79,8 @@ def containers(found: dict[str, Any]) -> int:
 
 def sentence(report: Report) -> str:
     """The section's first."""
-    return f"For two workers, the services and their settings change by {report.ranking(LINES)} lines; the code does not change."
+    what = "lines of Switchyard's services that change, shared ones written out for each"
+    return f"For two workers, {what}: {report.ranking(LINES)}. In `.env` it is one line."
 
 
 def diffs(report: Report) -> dict[str, Any]:

@@ -27,7 +27,8 @@ LAG = Row(
     "schedule_lag",
     "From due to dbt",
     f"A job of one model is due every minute; the median of {DUE} due minutes. From the full minute to dbt's first connection to"
-    " PostgreSQL.",
+    " PostgreSQL. How often each looks is set here: Airflow's scheduler every 0.2 s (by default every second), Dagster's queue every second"
+    " (5), Prefect's worker every second (10).",
     "s",
 )
 WORST = Row("schedule_lag_max", "From due to dbt, the slowest", "The longest of the same.", "s")
@@ -35,14 +36,14 @@ TOGETHER = Row(
     "schedule_together",
     "Two due together",
     f"Two jobs are due in the same minute, each with a model that sleeps {SLEEP} s. From the full minute until PostgreSQL has done both"
-    " models; the second dbt must wait for the first.",
+    " models; the second dbt must wait for the first, by limits that are set here.",
     "s",
 )
 MADE_UP = Row(
     "schedule_missed",
     f"Runs made up for, of {MISSED} missed",
-    f"The job falls due {MISSED} times while the stack is down. Runs for the missed times, after `invoke up`. All settings"
-    " are defaults but Airflow's `catchup=False`: with `True`, Airflow makes up for all since a DAG's first day.",
+    f"The job falls due {MISSED} times while the stack is down. Runs for the missed times, after `invoke up`. All settings for missed"
+    " runs are defaults but Airflow's `catchup=False`: with `True`, Airflow makes up for all since a DAG's first day.",
     better=None,
 )
 
@@ -187,7 +188,13 @@ def turns(two: Sequence[Done], due: float) -> Found:
     one, other = sorted(two, key=lambda done: done.began)
     apart = one.ended <= other.began
     verdict = "one after the other" if apart else "at the same time"
-    return Found(TOGETHER.id, other.ended - due, verdict, apart, {"done": [[done.began - due, done.ended - due] for done in (one, other)]})
+    return Found(
+        TOGETHER.id,
+        other.ended - due,
+        verdict,
+        None if apart else False,
+        {"done": [[done.began - due, done.ended - due] for done in (one, other)]},
+    )
 
 
 def made_up(trial: Trial) -> Found:

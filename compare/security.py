@@ -20,6 +20,7 @@ from compare.report import Report, listed
 from compare.trial import Trial
 from rundbt import api
 from switchyard.errors import StackError
+from switchyard.runtimes.native.processes import Processes
 from switchyard.runtimes.native.runtime import Native
 
 NO_PASSWORD = Row(
@@ -65,8 +66,8 @@ RIGHTS = Row(
 ROLES = Row(
     "roles",
     "Roles for users",
-    "Roles that the product's API lists in this setting. The API's own description is searched for them.",
-    better="high",
+    "Whether the product's API, in this setting, has anything about roles: its own description is searched for the word.",
+    better=None,
 )
 
 ELSEWHERE = "elsewhere.example"
@@ -143,7 +144,8 @@ def written(code: int, asked: int, allowed: str, guard: str = "") -> Found:
 def sockets(trial: Trial) -> Iterator[Found]:
     """Find what listens, and what answers there."""
     request = product(trial.rig, trial.name).read
-    listening = list(native_sockets(trial, request) if isinstance(trial.rig.driver, Native) else docker_sockets(trial, request))
+    driver = trial.rig.driver
+    listening = list(native_sockets(driver.processes, request) if isinstance(driver, Native) else docker_sockets(trial, request))
     outside = [one for one in listening if one["from elsewhere"]]
     where = "reachable from this machine only" if not outside else f"{len(outside)} reachable from other machines"
     yield Found(LISTENING.id, len(listening), where, not outside, {"sockets": listening})
@@ -152,9 +154,8 @@ def sockets(trial: Trial) -> Iterator[Found]:
     yield Found(OPEN.id, len(free), f"{said}; {where}" if free else "", not outside if free else None)
 
 
-def native_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any]]:
+def native_sockets(processes: Processes, request: PageRequest) -> Iterator[dict[str, Any]]:
     """The sockets of the stack's processes on this machine, with what answers there."""
-    processes = trial.rig.driver.processes  # type: ignore[attr-defined]
     found: dict[tuple[str, int], str] = {}
     for record in processes.records():
         for process in processes.members(record):
@@ -256,7 +257,7 @@ def roles(trial: Trial) -> Iterator[Found]:
     named = [name for name in names if "role" in name.lower()]
     if not named:
         said = f"none of the {len(names)} paths or questions of its API in this setting is about roles"
-        yield Found(ROLES.id, why="; ".join(filter(None, (said, asked.roles))))
+        yield Found(ROLES.id, verdict="; ".join(filter(None, (said, asked.roles))))
     else:
         yield Found(ROLES.id, why=f"its API names {', '.join(named)}, and this comparison does not know how to count there")
 

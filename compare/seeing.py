@@ -21,7 +21,7 @@ from compare.trial import Trial
 from switchyard import caller
 from switchyard.errors import StackError
 
-RULE = "as a thing of its own under their name: a task, an asset, an asset check, a task run, an event on an asset."
+RULE = "as objects of their own, under their names: a task, an asset, an asset check, a task run, an event on an asset."
 
 
 def shown(id: str, title: str, what: str) -> Row:
@@ -29,7 +29,7 @@ def shown(id: str, title: str, what: str) -> Row:
     return Row(id, title, what, better="high")
 
 
-MODELS = shown("seen_models", "Models", f"How many of dbt's manifest the public API returns after a green run, {RULE}")
+MODELS = shown("seen_models", "Models", f"Of the models in dbt's manifest, how many the public API returns after a green run {RULE}")
 TESTS = shown(
     "seen_tests",
     "Tests",
@@ -83,7 +83,7 @@ PICTURES = Row(
     better=None,
 )
 SHOWN = {"graph": "The graph of a run with a broken model", "node": "What failed", "log": "The log"}
-SETTLING = 60  # seconds in which a product has written down a run
+SETTLING = 60  # seconds in which a product has written down a run, or three times those of the project's first run
 PICTURES_TIMEOUT_S = 600
 
 ROWS = (*OF_A_KIND, DESCRIPTIONS, COLUMNS, OWNERS, COUNTS, RAW, COMPILED, EDGES)
@@ -134,24 +134,28 @@ def counts(trial: Trial) -> Iterator[Found]:
     """Compile, and ask the product for its last run, which must be one of the whole project."""
     if not trial.whole and (run := trial.run()).code:
         raise StackError(f"The run ended with exit code {run.code}.")
-    things = settled(product(trial.rig, trial.name))
+    things = settled(product(trial.rig, trial.name), max(SETTLING, 3 * trial.first))
     bare(trial.rig, trial.name, "compile")
     declared = Declared(**json.loads(trial.rig.execute(trial.name, ["python", "-c", PRINT_PROJECT])))
     for row, counted in count(declared, things).items():
         yield found(row, counted)
 
 
-def settled(shown: Product) -> list[Thing]:
-    """What a product shows, once it has written down all of a run: Prefect's server gets its task runs as events, and later."""
+def settled(shown: Product, seconds: float) -> list[Thing]:
+    """What a product shows, once it has written down all of a run: Prefect's server gets its task runs as events, and later.
+
+    Raises:
+        StackError: after so many ``seconds`` it has not.
+    """
     sizes: list[int] = []
-    deadline = time.monotonic() + SETTLING
+    deadline = time.monotonic() + seconds
     while True:
         things = shown.things()
         sizes.append(len(repr(things)))
         if len(sizes) > 2 and len(set(sizes[-3:])) == 1:
             return things
         if time.monotonic() > deadline:
-            raise StackError(f"What the API returns still changes {SETTLING} s after the run.")
+            raise StackError(f"What the API returns still changes {seconds:.0f} s after the run.")
         time.sleep(5)  # between two looks
 
 

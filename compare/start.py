@@ -35,8 +35,7 @@ SERVICES = Row("services", "Services", "Processes or containers that stay up, wi
 SIZE = Row(
     "size",
     "Size on disk",
-    "The image, base image included, which is apache/airflow with all its providers, and python-slim for Dagster and Prefect; without"
-    " Docker the environments, dbt's included.",
+    "The image, base image included; without Docker the environments, dbt's included.",
     "MB",
     None,
 )
@@ -78,6 +77,7 @@ def first(trial: Trial) -> Iterator[Found]:
     if run.code:
         raise StackError(f"The project's first run ended with exit code {run.code}.", "\n".join(run.text.splitlines()[-15:]))
     trial.green = frozenset(trial.spans(run.began, run.ended))
+    trial.first = run.seconds
     yield Found(RUN.id, run.seconds)
     yield Found(FIRST.id, start + run.seconds, parts={"start": start, "run": run.seconds})
 

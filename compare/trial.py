@@ -220,6 +220,7 @@ class Trial:
         ran: its last run that was measured, and the seconds of the bare build before it; None before that.
         whole: whether its newest run was one of the whole project, and green.
         left: by the title of a fault, what it has left in the warehouse.
+        first: the seconds of its first run; 0 before that.
     """
 
     subject: Subject
@@ -229,6 +230,12 @@ class Trial:
     ran: tuple[Timeline, float] | None = None
     whole: bool = False
     left: dict[str, list[str]] = field(default_factory=dict)
+    first: float = 0.0
+
+    @property
+    def run_end_timeout(self) -> float:
+        """Seconds in which a run must end that was disturbed: ten times the first one, and at least five minutes."""
+        return max(300, 10 * self.first)
 
     @property
     def rig(self) -> Rig:
@@ -241,8 +248,12 @@ class Trial:
         return self.subject.graph(self.name)
 
     def run(self, *args: str) -> Typed:
-        """Type `invoke run`, however it ends."""
-        run = typed(self.rig, "run", *args, seconds=RUN_TIMEOUT_S)
+        """Type `invoke run`, however it ends; a run that takes far longer than the first one is cancelled, so that others can begin."""
+        limit = min(RUN_TIMEOUT_S, 2 * self.run_end_timeout) if self.first else RUN_TIMEOUT_S
+        run = typed(self.rig, "run", *args, seconds=limit)
+        if run.seconds >= limit:
+            with contextlib.suppress(StackError):
+                self.rig.invoke("run", "--cancel")
         self.whole = not args and not run.code
         return run
 
@@ -257,7 +268,7 @@ class Trial:
             StackError: no statement named its node in the first run.
         """
         if not self.green:
-            raise StackError("PostgreSQL's log names no node: the project has a query-comment of its own.")
+            raise StackError("PostgreSQL's log names no node: the first run executed none, or a macro replaces dbt's query comment.")
 
     @property
     def project(self) -> Path:

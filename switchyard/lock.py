@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from switchyard import console, settings
-from switchyard.errors import Locked
+from switchyard.errors import BadConfiguration, Locked
 
 if sys.platform == "win32":
     import msvcrt
@@ -91,6 +92,23 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
 
 
 @contextmanager
+def alone(root: Path, name: str) -> Iterator[None]:
+    """Be the only process of this checkout that does something beside the stack.
+
+    Args:
+        root: the checkout; the lock is a file in its ``.stack``.
+        name: of the lock, and of what others have to wait for.
+
+    Raises:
+        Locked: another process is doing it.
+    """
+    with open(_folder(root) / f"{name}.lock", "ab+") as file:
+        if not _tried(file):
+            raise Locked(f"{name} is in use by another command.", "Each would remove what the other has started.", "Wait until it is done.")
+        yield
+
+
+@contextmanager
 def following(root: Path) -> Iterator[None]:
     """Follow a run: a command that stops its orchestrator once the run is over waits until its end has been read as well."""
     with open(_folder(root) / "following", "ab+") as file:
@@ -116,8 +134,11 @@ def _folder(root: Path) -> Path:
 def _tried(file: BinaryIO, attempt: Callable[[BinaryIO], None] = _try) -> bool:
     try:
         attempt(file)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        why = f"Two commands at once would disturb each other, and {file.name} cannot be locked: {error.strerror}."
+        raise BadConfiguration("The checkout is on a file system without locks.", why, "Copy it to a folder on this machine.") from None
     return True
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ def test_a_quick_comparison(stack, reference, tmp_path, names) -> None:
     assert "left" in shown
     assert [service["id"] for service in stack.status()["services"]] == before
     assert stack.hashes() == reference
+    checkout = hashlib.sha256(str(stack.folder).encode()).hexdigest()[:8]
+    assert list(Path(tempfile.gettempdir()).glob(f"switchyard-compare-{checkout}-*")) == []
     complete(tmp_path / "report", set(names.split(",")))
 
 
@@ -45,7 +49,8 @@ def opened(page: Path) -> None:
     """Open the page in a Chromium, where there is one: it has nothing to complain of."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser:
-        argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom", page.as_uri()]
+        argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+        argv += [f"--user-data-dir={page.parent / 'chromium'}", page.as_uri()]  # not the profile of a browser that is open
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
         assert "</html>" in done.stdout
         assert "CONSOLE" not in done.stderr, done.stderr

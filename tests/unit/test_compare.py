@@ -346,10 +346,10 @@ def test_services_of_one_place_have_one_colour() -> None:
 
 def test_a_verdict_may_be_neither_good_nor_bad() -> None:
     made = report(a=[1.0, 1.1], b=[])
-    made.add(Found("x", verdict="has one form only"), "b", 0)
+    made.add(Found("x", verdict="Switchyard has no lean form for it"), "b", 0)
     (section,) = whole(made).view([SECTION])["sections"]
     cell = section["rows"][0]["cells"][1]
-    assert (cell["value"], cell["verdicts"], cell["why"]) == ("", [{"text": "has one form only", "good": None}], "")
+    assert (cell["value"], cell["verdicts"], cell["why"]) == ("", [{"text": "Switchyard has no lean form for it", "good": None}], "")
 
 
 class Rig:
@@ -357,7 +357,7 @@ class Rig:
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
-        self.settings = settings.load(ROOT, {}, write=False)[0]
+        self.settings = settings.defaults(ROOT, {})
 
     def superuser(self, *_: str) -> str:
         """The next answer."""

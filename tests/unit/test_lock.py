@@ -1,5 +1,7 @@
 """One command at a time: who waits, for whom, for how long, and what becomes of the lock when its holder is killed."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +12,9 @@ import pytest
 from invoke.context import Context
 
 import tasks
+from bench import rig
 from switchyard import lock, runner
-from switchyard.errors import Locked
+from switchyard.errors import BadConfiguration, Locked
 from switchyard.runner import Runner
 
 from ..stacks import command_line, wait_until
@@ -46,6 +49,22 @@ def test_who_waits_in_vain_is_reported_for_whom(holder, tmp_path, capsys) -> Non
     assert f"Waiting for invoke switch (process {holder.pid}) to finish" in capsys.readouterr().out
 
 
+def test_two_measurements_of_one_checkout_do_not_remove_each_others_stacks(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(rig, "ROOT", tmp_path)
+    with lock.alone(tmp_path, "measured"), pytest.raises(Locked, match="measured is in use"), rig.rig("native", [], "measured"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is not of Windows")
+def test_a_file_system_without_locks_is_named(monkeypatch, tmp_path) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    with pytest.raises(BadConfiguration, match="without locks"), lock.held(tmp_path, "up", seconds=0):
+        pass
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
 def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder, tmp_path) -> None:
     (program,) = psutil.Process(holder.pid).children()
@@ -59,6 +78,7 @@ def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_a_program_whose_command_was_killed_does_its_work_to_the_end(tmp_path, root) -> None:
     go_on, done = tmp_path / "go-on", tmp_path / "done"
     program = f"""
@@ -130,6 +150,7 @@ def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
         assert (tmp_path / ".stack").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.parametrize(
     ("deaf", "ends"),
     [("SIGUSR1", "SIGINT"), ("SIGINT", "SIGTERM"), ("SIGINT, SIGTERM", "SIGKILL")],
@@ -153,3 +174,23 @@ time.sleep(60)
     found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=5)
     assert (found.code, said) == (-getattr(signal, ends), ["up"])
     wait_until(lambda: not any(str(tmp_path) in command_line(process) for process in psutil.process_iter()))  # its child
+
+
+HANDED_OVER = """
+import sys
+from switchyard.runner import Runner
+program = "import signal, time; signal.signal(2, lambda *_: (time.sleep(0.6), print('cancelled', flush=True), sys.exit(3)));"
+program = "import sys;" + program + "print('working', flush=True); time.sleep(60)"
+sys.exit(Runner({}).hand_over([sys.executable, "-c", program]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a terminal's signal")
+def test_an_interrupt_is_for_the_program_on_the_terminal(root) -> None:
+    """psql cancels a query by it, and dbt its queries."""
+    argv = [sys.executable, "-c", HANDED_OVER]
+    with subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout.readline() == "working\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "cancelled\n"
+        assert process.wait() == 3
