@@ -70,7 +70,7 @@ def many_ups(stack: Stack, reference: object) -> None:
 def many_switches(stack: Stack, reference: object) -> None:
     """Switches in a row, each with a run, leave the marts as they were, and nothing behind."""
     dice = random.Random(SEED)
-    for _ in range(ROUNDS // 2):
+    for _ in range(max(1, ROUNDS // 2)):
         active = stack.status()["orchestrator"]
         name = dice.choice([name for name in NAMES if name != active])
         stack.on(name)

@@ -13,6 +13,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 from .stacks import ROOT
 
+# Nothing of the person's own git: no signature, no hook. (git 2.31)
+os.environ |= {
+    "GIT_CONFIG_COUNT": "2",
+    **{"GIT_CONFIG_KEY_0": "commit.gpgsign", "GIT_CONFIG_VALUE_0": "false"},
+    **{"GIT_CONFIG_KEY_1": "core.hooksPath", "GIT_CONFIG_VALUE_1": os.devnull},
+}
+
 # Started in a script's background, or by nohup, the tests would hand down that these are ignored; some are about them.
 for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
     if signal.getsignal(number) == signal.SIG_IGN:

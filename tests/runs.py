@@ -139,14 +139,14 @@ def outcome(nodes: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, boo
 def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
     """Two jobs asked for at once: the second says for what it waits, and no two dbt are at work at any moment."""
     stack.on(name)
-    with stack.edited("models/slow.sql", slow_model(8, ["last"])):
+    with stack.edited("models/slow.sql", slow_model(20, ["last"])):
         first = typed(stack, "run")
-        wait_until(lambda: first.poll() is not None or stack.ask(SLOW.format(8)) == "1", 120)
+        wait_until(lambda: first.poll() is not None or stack.ask(SLOW.format(20)) == "1", 120)
         (running,) = ask_runs(stack, "active_runs")
         second = typed(stack, "run", "--job", "full_refresh")
         most = 0
         while any(command.poll() is None for command in (first, second)):
-            most = max(most, int(stack.ask(SLOW.format(8))))
+            most = max(most, int(stack.ask(SLOW.format(20))))
             time.sleep(0.5)  # between two looks
         ends = [ended(command) for command in (first, second)]
     assert [code for code, _ in ends] == [0, 0]

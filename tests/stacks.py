@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ import pytest
 from dotenv import dotenv_values
 
 from bench.rig import copy_checkout as copy_files
-from switchyard import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
@@ -82,6 +83,8 @@ def slow_model(seconds: int, last: Sequence[str] = LAST) -> str:
 def copy_checkout(root: Path, folder: Path) -> None:
     """Copy what git knows or would add into ``folder``, as a repository of its own."""
     copy_files(root, folder)
+    for path in (root / "certs").glob("*.crt"):  # without which nothing can be built behind some firewalls
+        shutil.copy(path, folder / "certs")
     for command in (["init", "--quiet"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "all"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
 
@@ -97,10 +100,24 @@ def unavailable(reason: str) -> None:
 
 
 def command_line(process: psutil.Process) -> list[str]:
-    """Program and arguments of a process; nothing for one that has ended."""
-    with suppress(psutil.NoSuchProcess):
+    """Program and arguments of a process; nothing for one that has ended, or is not shown."""
+    with suppress(psutil.Error):  # macOS shows another account's to root alone
         return process.cmdline()
     return []
+
+
+def unused_ports(count: int) -> list[int]:
+    """So many different ports that nobody holds at this moment."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder; what vanishes meanwhile is left out, as by no method of `Path` before Python 3.12."""
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
@@ -163,7 +180,7 @@ class Stack:
         self.as_account = {"user": account, "group": account_group(account), "extra_groups": []} if account else {}
         self.folder = folder
         self.dbt = folder / "dbt_project"
-        self.ports = {key: ports.unused() for key in PORTS}
+        self.ports = dict(zip(PORTS, unused_ports(len(PORTS))))
         settings = {"COMPOSE_PROJECT_NAME", *dotenv_values(ROOT / ".env.example", interpolate=False)}
         outer = {key: value for key, value in os.environ.items() if key not in settings or key.endswith("_IMAGE")}
         self.env = {**outer, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
@@ -191,7 +208,7 @@ class Stack:
             cwd=self.folder, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.as_account,
         )  # fmt: skip
         try:
-            wait_until(lambda: command.poll() is not None or when())
+            wait_until(lambda: command.poll() is not None or when(), 120)
             assert command.poll() is None, "it was over too soon"
         finally:
             command.kill()

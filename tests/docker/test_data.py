@@ -14,8 +14,13 @@ def up(stack) -> None:
     stack.on("dagster")
 
 
+STRANGER = f"not-{PROJECT}_postgres-db-volume"
+
+
 def volumes() -> set[str]:
-    return set(subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split())
+    """The stack's, and a stranger's; what else there is on the machine comes and goes."""
+    found = subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split()
+    return {name for name in found if name.startswith(f"{PROJECT}_") or name == STRANGER}
 
 
 def test_the_old_name_of_the_indian_zone_works(stack) -> None:
@@ -76,7 +81,7 @@ def test_a_run_needs_an_active_orchestrator(stack) -> None:
 @pytest.mark.long  # tests/small has a deletion every day
 def test_clean_makes_a_backup_asks_and_deletes_only_ours(stack, reference) -> None:
     stack.on("dagster")
-    subprocess.run(["docker", "volume", "create", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)
+    subprocess.run(["docker", "volume", "create", STRANGER], check=True, capture_output=True)
     try:
         before = volumes()
         stack.invoke("clean", "--volumes", code=2, stdin="n\n")
@@ -91,7 +96,7 @@ def test_clean_makes_a_backup_asks_and_deletes_only_ours(stack, reference) -> No
         containers = subprocess.check_output(["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}"], text=True)
         assert containers == ""
     finally:
-        subprocess.run(["docker", "volume", "rm", "somebody-elses_postgres-db-volume"], check=True, capture_output=True)
+        subprocess.run(["docker", "volume", "rm", STRANGER], check=True, capture_output=True)
     stack.invoke("restore", backup)
     assert stack.status()["services"] == []
     stack.invoke("up", "--orch", "dagster")

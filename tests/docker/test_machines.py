@@ -53,6 +53,8 @@ def machine(tmp_path_factory, registry) -> Iterator[Machine]:  # noqa: F811
     """The second one: in the same swarm, with the same registry."""
     if sys.platform != "linux" or os.geteuid() or not shutil.which("dockerd"):
         unavailable("a second engine needs root on Linux, and dockerd")
+    if root("docker", "info", "--format", "{{.Swarm.LocalNodeState}}").strip() != "inactive":
+        unavailable("this engine is in a swarm already")
     made = Machine(f"switchyard-{os.getpid()}", tmp_path_factory.mktemp("machine"))
     (made.folder / "registry.yml").write_text(CONFIG.format(folder=registry.folder, port=registry.address.partition(":")[2]))
     with contextlib.ExitStack() as undo:

@@ -37,10 +37,11 @@ class Watch:
             "--format",
             '{{.Label "switchyard.orchestrator"}}',
         ]
-        while not self._stop.is_set():
-            names = subprocess.check_output(argv, text=True).split()
-            self.seen.add(frozenset(names))
-            self.polls += 1
+        while not self._stop.wait(0.1):
+            done = subprocess.run(argv, capture_output=True, text=True)
+            if done.returncode == 0:
+                self.seen.add(frozenset(done.stdout.split()))
+                self.polls += 1
 
 
 @pytest.mark.parametrize("pair", mostly_long(PAIRS, ("prefect", "dagster")), ids="-".join)  # tests/native has a tour of all three every day

@@ -1,4 +1,4 @@
-"""The switch as a transaction, on a real engine; the bodies are shared with the Docker-free runtime."""
+"""The switch as a transaction, on a real engine; the bodies are shared with the native runtime."""
 
 import signal
 import subprocess
@@ -29,7 +29,7 @@ def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
 
 @pytest.mark.long
 def test_a_second_up_continues_with_what_is_starting(stack) -> None:
-    interruptions.second_up_goes_on(stack)
+    interruptions.second_up_continues(stack)
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ..stacks import MARTS, Stack, copy_checkout
+from ..stacks import MARTS, Stack, copy_checkout, files_below
 
 
 class NativeStack(Stack):
@@ -52,8 +52,8 @@ class NativeStack(Stack):
         found = set()
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.cwd().startswith(home):
-                    found.add(Path(process.cwd()).relative_to(home).parts[0])
+                if (folder := process.cwd()).startswith(home + os.sep):  # asked once: it may change
+                    found.add(Path(folder).relative_to(home).parts[0])
         return found - {"postgres"}
 
     def ask(self, query: str) -> str:
@@ -102,7 +102,7 @@ class NativeStack(Stack):
         addresses = [ip_address(one.laddr.ip) for one in sockets if one.status == psutil.CONN_LISTEN]
         assert len(addresses) >= 2
         found = [str(address) for address in addresses if not (getattr(address, "ipv4_mapped", None) or address).is_loopback]
-        places = {folder: list((base / "native" / folder).rglob("*")) for folder in ("data", "run", "logs")}
+        places = {folder: files_below(base / "native" / folder) for folder in ("data", "run", "logs")}
         for path in [self.folder / ".env", *places["data"], *places["run"], *places["logs"]]:
             # Data may hold one, for its owner alone; nothing that is noted or logged has a reason to.
             with suppress(FileNotFoundError):  # it was a temporary one

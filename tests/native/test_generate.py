@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import psutil
 import pytest
 
 from bench.scale import MARTS
+from switchyard import generate
 
+from ..interruptions import ended, typed
 from ..stacks import ROOT, wait_until
 
 TABLES = ("raw_customers", "raw_order_items", "raw_orders", "raw_payments", "raw_products", "raw_returns")
@@ -58,6 +61,17 @@ def test_the_same_size_and_seed_give_the_same_shop(shop) -> None:
     assert digest(shop) != DIGEST
     shop.invoke("generate", "--orders", str(ORDERS), "--yes")
     assert digest(shop) == DIGEST
+
+
+def test_an_interrupt_leaves_the_data_as_it_was(shop) -> None:
+    before = digest(shop)
+    command = typed(shop, "generate", "--orders", "1000000", "--yes")
+    filling = f"select count(*) from pg_stat_activity where application_name = '{generate.NAME}' and query like 'call%'"
+    wait_until(lambda: command.poll() is not None or shop.ask(filling) == "1", 60)
+    command.send_signal(signal.SIGINT)
+    code, said = ended(command)
+    assert code == 130, said
+    assert digest(shop) == before
 
 
 def test_the_tables_are_vacuumed_before_the_first_build(shop) -> None:

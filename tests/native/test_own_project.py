@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,23 @@ def test_a_job_that_is_not_there_is_refused_with_those_that_are(stack, duck) -> 
 def test_another_project_while_one_is_up_is_refused(stack, duck, projects) -> None:
     stack.on("dagster")
     assert "invoke down" in stack.invoke("use", str(projects / "plain"), code=4).stderr
+
+
+def test_what_git_keeps_of_a_package_is_not_installed(stack, duck, projects, tmp_path) -> None:
+    """The address of a package can hold a token, and git writes it into the clone."""
+    (tmp_path / "dbt_project.yml").write_text("name: cloned\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    file = projects / "duck" / "packages.yml"
+    before = file.read_text()
+    file.write_text(f"{before}  - {{git: '{tmp_path.as_uri()}', revision: main}}\n")
+    try:
+        stack.invoke("build", "--orch", "dagster")
+    finally:
+        file.write_text(before)
+    (installed,) = (path.parent for path in (stack.folder / ".stack").rglob("cloned/dbt_project.yml"))
+    assert not (installed / ".git").exists()
 
 
 @pytest.mark.long  # the project of tests/small has one every day

@@ -27,7 +27,7 @@ def test_killed_processes_are_reported_and_the_next_command_recovers(stack, refe
     assert stack.states()[service][0] == "crashed"
     stack.invoke("up", "--orch", name)
     # Not at once: Dagster's page loads the code again when it notices that its server is another one.
-    wait_until(lambda: set(stack.states().values()) == {("running", "healthy")})
+    wait_until(lambda: set(stack.states().values()) == {("running", "healthy")}, 90)
     assert {other: stack.root(other).pid for other in others} == kept
     stack.invoke("run", "--job", "smoke")
     assert stack.hashes() == reference
@@ -36,7 +36,7 @@ def test_killed_processes_are_reported_and_the_next_command_recovers(stack, refe
     for child in [child for root in roots for child in root.children(recursive=True)][:1]:  # Prefect has none
         child.kill()
         stack.invoke("up", "--orch", name)
-        wait_until(lambda: set(stack.states().values()) == {("running", "healthy")})
+        wait_until(lambda: set(stack.states().values()) == {("running", "healthy")}, 90)
     assert len(stack.processes()) >= len(roots)
     stack.invoke("down")
     assert stack.processes() == []
@@ -107,7 +107,7 @@ def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
     with typed(stack, "logs", "--follow", "--service", "dagster-webserver") as logs:
         assert "dagster-webserver  | " in logs.stdout.readline()
         logs.send_signal(signal.SIGINT)
-        assert logs.wait(10) == 130
+        assert logs.wait(60) == 130
     assert set(stack.states().values()) == {("running", "healthy")}
 
 

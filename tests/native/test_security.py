@@ -13,9 +13,9 @@ def test_a_secret_that_others_could_read_is_noticed(stack) -> None:
 
 
 def test_a_file_in_certs_that_is_no_certificate_is_named(stack) -> None:
-    stray = stack.folder / "certs" / "company.crt"
+    stray = stack.folder / "certs" / "stray.crt"
     stray.write_text("not one\n")
     try:
-        assert "certs/company.crt" in stack.invoke("up", code=5).stderr
+        assert "certs/stray.crt" in stack.invoke("up", code=5).stderr
     finally:
         stray.unlink()

@@ -33,7 +33,7 @@ def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
 
 @pytest.mark.long  # tests/small starts one in the same way every day
 def test_a_second_up_continues_with_what_is_starting(stack) -> None:
-    interruptions.second_up_goes_on(stack)
+    interruptions.second_up_continues(stack)
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ from compare.alerting import Receiver
 
 from .. import runs
 from ..interruptions import ended, typed
-from ..stacks import mostly_long, wait_until
+from ..stacks import files_below, mostly_long, wait_until
 
 BROKEN_MODEL = "select no_such_column from {{ ref('first') }}\n"
 SEEN = "{{ config(materialized='view') }}\nselect '{{ env_var('ALERT_WEBHOOK', '') }}'::text as found\n"
@@ -31,7 +31,7 @@ NAMES = ("dagster", "airflow", "prefect")
 def logged(stack) -> str:
     """All that the services have logged; Airflow's DAG processor has a file of its own for each file of DAGs."""
     base = stack.folder / ".stack" / "native"
-    files = [path for folder in ("logs", "data") for path in (base / folder).rglob("*.log")]
+    files = [path for folder in ("logs", "data") for path in files_below(base / folder) if path.suffix == ".log"]
     assert files
     return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
 

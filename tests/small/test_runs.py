@@ -98,12 +98,12 @@ def test_a_run_waits_for_services_that_are_starting(stack, reference) -> None:
 def test_a_command_in_a_scripts_background_can_be_stopped(stack, reference) -> None:
     """A shell has it ignore Ctrl-C there."""
     stack.on("dagster")
-    with stack.edited("models/slow.sql", slow_model(10, ["last"])):
+    with stack.edited("models/slow.sql", slow_model(40, ["last"])):
         script = f"trap '' INT; exec {stack.python} -m invoke run"
         run = subprocess.Popen(
             ["sh", "-c", script], cwd=stack.folder, env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(10)) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(40)) == "1", 120)
         run.terminate()
         code, out = ended(run)
         assert (code, "The run continues" in out) == (130, True)
@@ -124,9 +124,9 @@ def test_docs_are_refused_a_port_that_is_taken(stack) -> None:
 @pytest.mark.long
 def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
     stack.on("dagster")
-    with stack.edited("models/slow.sql", slow_model(10, ["last"])):
+    with stack.edited("models/slow.sql", slow_model(40, ["last"])):
         run = typed(stack, "run")
-        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(10)) == "1", 120)
+        wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(40)) == "1", 120)
         before = stack.status()["services"]
         new = {"RETENTION_DAYS": "29", "DAGSTER_PORT": str(ports.unused())}  # each of its processes gets the first, and one the second
         for command in (["up", "--orch", "dagster"], ["switch", "dagster"]):
@@ -163,7 +163,7 @@ def test_what_is_wrong_with_a_seed_is_shown_with_what_helps(stack, reference) ->
             stack.invoke("run", "--full-refresh")
         with stack.edited("seeds/towns.csv", b"id,town\n1,M\xfcnchen\n"):
             said = stack.invoke("run", code=1).stderr
-            assert "Not in UTF-8, as dbt wants it: seeds/towns.csv" in said
+            assert "Not in UTF-8, which dbt requires: seeds/towns.csv" in said
             assert "Traceback" not in said
     stack.invoke("sql", "drop table towns")
     stack.invoke("run")
@@ -177,7 +177,7 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
     try:
         shown = stack.invoke("status", **new)
         assert {key: f"localhost:{stack.ports[key]}" in shown.stdout for key in new} == dict.fromkeys(new, True)
-        assert all(f"{key} is {port} by now" in shown.stderr for key, port in new.items())
+        assert all(f"{key} is now {port};" in shown.stderr for key, port in new.items())
         stack.invoke("run", **new)
         stack.invoke("sql", "select 1", **new)
         stack.invoke("backup", "--file", str(tmp_path / "a.dump"), **new)
@@ -188,7 +188,7 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
         assert all(f"localhost:{port}" in shown.stdout for port in new.values())
     finally:
         stack.invoke("up", "--orch", "dagster")
-    assert "by now" not in stack.invoke("status").stderr
+    assert "the running stack keeps" not in stack.invoke("status").stderr
     assert stack.hashes() == reference
 
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from ..native.conftest import ask_as
+from ..stacks import files_below
 
 RUNS = int(os.environ.get("SOAK") or 200)
 FIRST = 10  # after which caches, pools and tables have their size
@@ -27,7 +28,7 @@ def look(stack, name: str) -> dict[str, int]:
     native = stack.folder / ".stack" / "native"
     return {
         "database": int(ask_as(stack, "postgres", "postgres", f"select pg_database_size('{name}')")),
-        "files": sum(path.stat().st_size for folder in ("data", "logs") for path in (native / folder).rglob("*") if path.is_file()),
+        "files": sum(path.stat().st_size for folder in ("data", "logs") for path in files_below(native / folder) if path.exists()),
         "memory": memory,
         "processes": processes,
         "connections": int(

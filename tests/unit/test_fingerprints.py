@@ -11,7 +11,7 @@ from switchyard import fingerprints, project, settings
 
 @pytest.fixture
 def copy(tmp_path, root):
-    for folder in ("docker", "rundbt", "dbt_project"):
+    for folder in ("certs", "docker", "rundbt", "dbt_project"):
         shutil.copytree(root / folder, tmp_path / folder)
     shutil.copy(root / ".env.example", tmp_path)
     return tmp_path
@@ -60,10 +60,9 @@ def test_another_base_image_matters(copy) -> None:
 
 def test_a_certificate_matters(copy) -> None:
     environment, _ = both(copy)
-    (copy / "certs").mkdir()
     (copy / "certs" / "README.md").write_text("about")
     assert environment_of(copy) == environment
-    (copy / "certs" / "company.crt").write_text("one")
+    (copy / "certs" / "another.crt").write_text("one")
     assert environment_of(copy) != environment
 
 

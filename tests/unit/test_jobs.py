@@ -100,8 +100,8 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("a:\n    dbt: run\n    vars: {a: !x 1}", 5, "!x", id="a tag that nobody knows"),
         pytest.param("a:\n    dbt: run\n    vars: {2026-02-03: 1}", 5, "vars cannot be handed to dbt", id="a date for a name"),
         pytest.param("a:\n    dbt: run\n    vars: &v {a: *v}", 5, "vars cannot be handed to dbt", id="variables that hold themselves"),
-        pytest.param("a:\n    dbt: run\n    schedule: 0 5 * *", 5, "no cron expression of five fields", id="four fields"),
-        pytest.param("a:\n    dbt: run\n    schedule: '@reboot'", 5, "no cron expression of five fields", id="a word for a schedule"),
+        pytest.param("a:\n    dbt: run\n    schedule: 0 5 * *", 5, "not a cron expression of five fields", id="four fields"),
+        pytest.param("a:\n    dbt: run\n    schedule: '@reboot'", 5, "not a cron expression of five fields", id="a word for a schedule"),
         pytest.param("a:\n    dbt: run\n    schedule: 5", 5, "schedule must be text", id="a number for a schedule"),
         pytest.param("a:\n    dbt: run\n    timezone: Europe/Zurch", 5, "no time zone 'Europe/Zurch'", id="an unknown time zone"),
         pytest.param("a:\n    dbt: run\n    timezone: ../../etc", 5, "no time zone", id="a path for a time zone"),
@@ -110,8 +110,8 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("a:\n    dbt: run\n    cron: 0 5 * * *", 5, "a job has no key 'cron'", id="an unknown key"),
         pytest.param("a:\n    dbt: run\n    dbt: test", 5, "dbt stands here twice", id="a key twice"),
         pytest.param("a: {dbt: run}\n  a: {dbt: test}", 4, "a stands here twice", id="a job twice"),
-        pytest.param("a-b: {dbt: run}", 3, "'a-b' is no name for a job", id="a name with a dash"),
-        pytest.param("1a: {dbt: run}", 3, "'1a' is no name for a job", id="a name with a digit first"),
+        pytest.param("a-b: {dbt: run}", 3, "'a-b' is not a valid name of a job", id="a name with a dash"),
+        pytest.param("1a: {dbt: run}", 3, "'1a' is not a valid name of a job", id="a name with a digit first"),
     ],
 )
 def test_a_mistake_is_reported_with_its_line(tmp_path, entry, line, said) -> None:
@@ -203,7 +203,7 @@ def test_a_schedule_is_what_cron_takes(tmp_path, cron) -> None:
 def test_what_is_no_schedule_is_reported(tmp_path, cron) -> None:
     (found,) = mistakes(tmp_path, f"jobs:\n  a:\n    dbt: run\n    schedule: {json.dumps(cron)}\n")
     assert found.startswith(f"{jobs.FILE}:4: ")
-    assert "no cron expression of five fields" in found
+    assert "not a cron expression of five fields" in found
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_is_no_schedule_is_reported(tmp_path, cron) -> None:
         ("build", {}, ["build"]),
     ],
 )
-def test_options_of_one_run_stand_in_every_command(tmp_path, commands, options, asked) -> None:
+def test_options_of_one_run_are_added_to_every_command(tmp_path, commands, options, asked) -> None:
     job = read(tmp_path, f"jobs: {{a: {{dbt: {commands if commands[0] == '[' else json.dumps(commands)}}}}}")["a"]
     assert [" ".join(map(shlex.quote, command)) for command in job.asked(Options(**options)).commands] == [
         " ".join(map(shlex.quote, shlex.split(command))) for command in asked

@@ -118,7 +118,7 @@ def test_versions_that_cannot_be_read_are_an_error(checkout, text) -> None:
 
 @pytest.mark.parametrize("upgrade", ["pinned==", "pinned==\\q", "pinned==1.0\nother==2", "pinned>=2", "-r x", "pinned [x]"])
 def test_what_is_no_package_is_refused(checkout, upgrade) -> None:
-    with pytest.raises(BadUsage, match="is no package"):
+    with pytest.raises(BadUsage, match="is neither a package nor"):
         made(checkout, upgrade)
 
 

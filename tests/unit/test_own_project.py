@@ -507,6 +507,8 @@ def test_the_copy_in_an_image_has_the_fingerprint_of_the_project(checkout, jaffl
     write(jaffle, texts)
     if os.name != "nt":  # where an ordinary account makes no links
         (jaffle / "models" / "broken.sql").symlink_to("nowhere")
+        for name in ("back", "again"):
+            (jaffle / "models" / name).symlink_to("..")
     base = project.stage(configured(checkout, jaffle), load(checkout, jaffle))
     before = files.fingerprint(jaffle)
     assert files.fingerprint(base / "project") == before

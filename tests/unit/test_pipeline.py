@@ -99,7 +99,7 @@ def test_a_run_that_fails_before_any_node_shows_why() -> None:
 
 @pytest.mark.parametrize("code", [0, 3, 137])
 def test_an_orchestrator_that_breaks_off_is_not_a_result(code) -> None:
-    with pytest.raises(ApiUnusable, match="did not answer"):
+    with pytest.raises(ApiUnusable, match="gave no usable answer"):
         pipeline.follow("daily", stream([{"event": "started", "job": "daily", "url": "u"}], code, "connection refused"), lambda _: None)
 
 
@@ -302,7 +302,7 @@ def test_what_may_be_sent_twice_is_where_the_server_has_an_error_of_its_own(monk
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(api, "PAUSE", 0.01)
+    monkeypatch.setattr(api, "RETRY_PAUSE_S", 0.01)
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/"
@@ -323,4 +323,4 @@ def test_a_file_that_dbt_cannot_decode_is_named_where_dbt_does_not(tmp_path) -> 
     run = pipeline.Run("daily", "http://x", "failure", message="'utf-8' codec can't decode byte 0xfc in position 3: invalid start byte")
     with pytest.raises(RunFailed) as caught:
         pipeline.conclude(run, "Prefect", tmp_path)
-    assert caught.value.why.endswith("\nNot in UTF-8, as dbt wants it: latin.csv")
+    assert caught.value.why.endswith("\nNot in UTF-8, which dbt requires: latin.csv")

@@ -1,4 +1,4 @@
-"""What the Docker-free runtime starts, as values; and which of the two runtimes a command drives."""
+"""What the native runtime starts, as values; and which of the two runtimes a command drives."""
 
 import os
 from dataclasses import replace
@@ -125,7 +125,7 @@ def test_nothing_is_written_into_the_project() -> None:
     assert env["AT_BUILD"] == str(FOLDERS.environment)
 
 
-def test_a_project_with_its_own_warehouse_hears_nothing_of_the_stacks() -> None:
+def test_a_project_with_its_own_warehouse_gets_no_variables_of_the_stacks_connection() -> None:
     own = replace(PROJECT, shared=False, shop=False, variables={"TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/key")})
     env = plan.environment(SETTINGS, SHOP, None, {}, {}, own)
     assert not {"DBT_HOST", "DBT_USER", "DBT_ENV_SECRET_PASSWORD"} & env.keys()
@@ -148,7 +148,7 @@ def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data:
 
     def require(*, starting: bool) -> str:
         if not engine:
-            raise EngineMissing("There is no Docker on this machine.")
+            raise EngineMissing("Docker not found.")
         return "26.1"
 
     docker = SimpleNamespace(
@@ -187,7 +187,7 @@ def test_the_runtime_of_a_command(engine, up, setting, asked, data, expected) ->
     assert bool(reason) == (asked is None and (not engine or (data == "native" and not up)))
 
 
-def test_an_empty_stack_is_not_started_in_the_place_of_one_with_data() -> None:
+def test_no_empty_stack_is_started_instead_of_one_with_data() -> None:
     for starting in (True, False):  # and nobody is shown that nothing is up, or that all is stopped
         with pytest.raises(EngineMissing, match="The data of this stack is in Docker") as caught:
             choice.choose(*machine(engine=False, data="docker"), None, starting=starting)

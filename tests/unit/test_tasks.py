@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,11 +11,11 @@ import sys
 
 import pytest
 
-from switchyard import settings
+import tasks
+from switchyard import console, settings
 from switchyard.fingerprints import base_image_keys
-from switchyard.ports import unused
 
-from ..stacks import PORTS
+from ..stacks import PORTS, unused_ports
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def invoke(tmp_path, root):
 @pytest.fixture
 def free():
     """Ports that nobody has, as variables: a stack of the machine's own may be up."""
-    return {name: str(unused()) for name in PORTS}
+    return {name: str(port) for name, port in zip(PORTS, unused_ports(len(PORTS)))}
 
 
 TASKS = (
@@ -166,9 +167,9 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("compare", "--rounds", "0"), 2, "--rounds '0' is not", id="no rounds"),
         pytest.param(("compare", "--report", "x", "--quick"), 2, "--report stands alone", id="a report and measurements"),
         pytest.param(("compare", "--quick", "--full"), 2, "exclude each other", id="two depths"),
-        pytest.param(("compare", "--report", "nowhere.json"), 2, "is no report of invoke compare", id="no report"),
+        pytest.param(("compare", "--report", "nowhere.json"), 2, "is not a report of invoke compare", id="no report"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
-        pytest.param(("up", "--runtime", "docker"), 3, "There is no Docker on this machine", id="no docker, but asked for"),
+        pytest.param(("up", "--runtime", "docker"), 3, "Docker not found", id="no docker, but asked for"),
     ],
 )
 def test_what_a_user_can_cause_ends_with_a_message_and_a_code(invoke, args, code, said) -> None:
@@ -184,7 +185,7 @@ def test_without_docker_the_status_is_that_nothing_is_up(invoke) -> None:
 
 def test_docker_in_env_is_not_replaced_by_anything(invoke) -> None:
     done = invoke("status", RUNTIME="docker")
-    assert (done.returncode, "There is no Docker on this machine" in done.stderr) == (3, True), done.stderr
+    assert (done.returncode, "Docker not found" in done.stderr) == (3, True), done.stderr
 
 
 def test_an_unknown_name_is_refused_before_anything_is_written(invoke) -> None:
@@ -201,7 +202,7 @@ def test_a_broken_env_is_named(invoke) -> None:
 def test_doctor_works_with_nothing_set_up_and_changes_nothing(invoke, free) -> None:
     done = invoke("doctor", **free)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "! Docker: There is no Docker on this machine." in done.stdout
+    assert "! Docker: Docker not found." in done.stdout
     assert ".env: none yet" in done.stdout
     assert "Dagster: runs here without Docker" in done.stdout
     assert not (invoke.folder / ".env").exists()
@@ -271,7 +272,7 @@ def test_a_missing_package_is_reported(invoke) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="head is POSIX's")
 def test_a_reader_that_has_enough_ends_the_command_quietly(invoke) -> None:
     done = subprocess.run(
-        [shutil.which("sh"), "-c", f"{sys.executable} -m invoke doctor | {shutil.which('head')} -n 1"],
+        [shutil.which("sh"), "-c", f"{shlex.quote(sys.executable)} -m invoke doctor | {shutil.which('head')} -n 1"],
         cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
@@ -302,3 +303,16 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         other.listen()
         invoke("status")
         assert settings.load(invoke.folder, {})[0]["POSTGRES_PORT"] == str(taken)
+
+
+def test_a_closed_standard_input_is_a_no(monkeypatch) -> None:
+    answers: list[bool] = []
+    monkeypatch.setattr(sys, "stdin", None)
+    tasks.guard(lambda: answers.append(console.confirm("Delete all?")))()
+    assert answers == [False]
+
+
+def test_who_imports_the_tasks_runs_no_dbt(root) -> None:
+    program = "import sys; sys.argv = ['x', 'dbt', 'ls']; import tasks; print('imported')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr

@@ -20,6 +20,10 @@ def test_the_versions_are_those_of_the_locks() -> None:
     assert {"docker/airflow/requirements.txt", "compare/requirements.txt", "requirements.txt"} <= found.keys()
 
 
+def test_every_scenario_is_a_file_of_tests() -> None:
+    assert [path for path in upgrades.SCENARIOS if not (ROOT / path).is_file()] == []
+
+
 def test_a_deprecation_is_shown_once_from_the_name_of_its_warning() -> None:
     log = [
         "code  | 10:01 /opt/x.py:3: DeprecationWarning: old() goes in 2.0",
