@@ -71,6 +71,8 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
         from switchyard.errors import EngineMissing, StackError, name_the_shell
 
         environ = dict(os.environ)  # before flags are added to it
+        if sys.stdin is None:  # it was closed
+            sys.stdin = open(os.devnull, encoding="utf-8")
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -209,7 +211,7 @@ def several(typed: str, value: str) -> str:
     from switchyard.errors import BadUsage
 
     if not re.fullmatch("0|[1-9][0-9]?", value):
-        raise BadUsage(f"{typed} {value!r} is no number of workers.", "It is a number from 0 to 99.", f"{typed} 2")
+        raise BadUsage(f"{typed} {value!r} is not a valid number of workers.", "It is a number from 0 to 99.", f"{typed} 2")
     return value
 
 
@@ -344,8 +346,10 @@ def worker_env(c: Context, out: str | None = None) -> None:
         active = runtime.active()
         if active is None:
             raise NothingActive("No orchestrator is active.", "", "invoke up")
+        target = runtime.orchestrators[active]
+        machines.require_workers(target, runtime.services(), runtime.settings["WORKERS"])
         made = releases.read(releases.noted(ROOT, runtime.settings["RELEASE_FILE"]))
-        files = machines.files(runtime.settings, runtime.orchestrators[active], runtime.project, made)
+        files = machines.files(runtime.settings, target, runtime.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{active}-workers"
     if console.dry:
         console.say(f"Would write {', '.join(files)} to {folder}.")
@@ -705,7 +709,7 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
     for path in changed:
         console.ok(f"{path.relative_to(ROOT).as_posix()} has changed")
     if not changed and not console.dry:
-        console.ok("Every lock is as versions.toml and the requirements*.in have it, and each base image is named as there")
+        console.ok("All locks and base images match versions.toml and the requirements*.in")
     by_tag = [image for image in locks.held(ROOT, locks.versions(ROOT)["images"]).values() if "@" not in image]
     if by_tag and not console.dry:
         console.note(f"Without a digest, because no registry answered: {', '.join(by_tag)}")
@@ -769,8 +773,8 @@ def compare(
     main(only, orch, None if rounds is None else whole("--rounds", rounds), runtime, out, depth)
 
 
-# Invoke would take dbt's flags for its own, and knows no way to let them through but two dashes before them.
-if sys.argv[1:2] == ["dbt"] and len(sys.argv) > 2 and sys.argv[2] not in ("-h", "--help"):
+# Invoke parses dbt's flags as its own unless `--` precedes them. Only where Invoke is the program: others import this file as well.
+if "invoke.main" in sys.modules and sys.argv[1:2] == ["dbt"] and len(sys.argv) > 2 and sys.argv[2] not in ("-h", "--help"):
     try:
         run_dbt(Context())
     except Exit as end:

@@ -28,6 +28,14 @@ ARRIVED = " + ".join(
 )
 
 
+# MiB with indexes: the rows as they came in, and what the models have made of them.
+SIZE = """
+select sum(pg_total_relation_size(relation.oid)) / 1048576.0
+from pg_class as relation inner join pg_namespace as schema on relation.relnamespace = schema.oid
+where relation.relkind = 'r' and schema.nspowner = 'dbt'::regrole and schema.nspname {} and schema.nspname <> 'floor'
+"""
+
+
 class Day(NamedTuple):
     """One more day: the seconds of the incremental models and of all, and how many raw rows came in or changed."""
 
@@ -59,6 +67,8 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
         _compare(rig)
         yield ratio(f"models at {size:,} orders / the same by hand in psql", took["models"], took["by hand"], 1.4 if size >= 1e6 else None)
         yield ratio(f"tests at {size:,} orders / models", took["tests"], took["models"])
+        for what, schemas in (("raw tables", "= 'raw'"), ("tables of the models", "<> 'raw'")):
+            yield Figure(f"{what} at {size:,} orders", (float(rig.sql(SIZE.format(schemas))),), unit="MiB")
         days[size] = [_day(rig) for _ in range(rounds)]
         _by_hand(rig)
         _compare(rig)

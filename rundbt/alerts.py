@@ -69,7 +69,8 @@ def send(content: dict[str, str]) -> None:
         try:
             data = json.dumps(content).encode()
             request = urllib.request.Request(_address(), data, {"Content-Type": "application/json"}, method="POST")
-            with urllib.request.urlopen(request, timeout=SEND_TIMEOUT_S) as answer:
+            # Without a look at proxies: on macOS that can end a forked process, which Airflow's callback runs in.
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SEND_TIMEOUT_S) as answer:
                 said.append(f"sent, HTTP {answer.status}")
         except urllib.error.HTTPError as error:
             said.append(f"refused, HTTP {error.code}")

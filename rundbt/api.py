@@ -1,4 +1,4 @@
-"""A small JSON-over-HTTP client, and the line protocol in which ``run_job.py`` speaks to the task runner."""
+"""A small JSON-over-HTTP client, and the line protocol in which ``run_job.py`` reports to the task runner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 TRIES = 5  # of what may be sent twice, where the server answers with its own error
-PAUSE = 2.0  # seconds between them
+RETRY_PAUSE_S = 2.0  # seconds between them
 
 SUCCESS, FAILED, UNKNOWN_JOB, UNREACHABLE = 0, 1, 2, 3
 
@@ -72,7 +72,7 @@ def request(
         except OSError as error:  # URLError, time-outs and resets alike
             if not left or not isinstance(getattr(error, "reason", error), TimeoutError | ConnectionResetError):
                 raise ApiError(f"{method} {url}: {error}") from None
-        time.sleep(PAUSE)
+        time.sleep(RETRY_PAUSE_S)
 
 
 def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: float = 0.5) -> T:
@@ -135,7 +135,7 @@ def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60)
     while left := [run for run in active() if run["run_id"] in ids]:
         if time.monotonic() > deadline:
             names = ", ".join(f"{run['job']} ({run['state']}: {run['url']})" for run in left)
-            raise ApiError(f"canceled, but not over after {seconds:.0f} s: {names}")
+            raise ApiError(f"canceled, but still active after {seconds:.0f} s: {names}")
         time.sleep(0.5)
 
 

@@ -34,6 +34,11 @@ class UnknownDbt(Exception):
     """The installed dbt is not one that a warm dbt can be made of; the text says in what."""
 
 
+def is_known(version: str) -> bool:
+    """Whether a version of dbt-core is one of those that were tried."""
+    return KNOWN[0] <= tuple(int(part) for part in version.split(".")[:2]) <= KNOWN[1]
+
+
 def check() -> None:
     """Import dbt, and look whether it is as this module needs it.
 
@@ -44,7 +49,7 @@ def check() -> None:
         version = metadata.version("dbt-core")
     except metadata.PackageNotFoundError:
         raise UnknownDbt("dbt-core is not installed beside it") from None
-    if not KNOWN[0] <= tuple(int(part) for part in version.split(".")[:2]) <= KNOWN[1]:
+    if not is_known(version):
         raise UnknownDbt(f"dbt-core {version} is not of a known version, {' to '.join(f'{a}.{b}' for a, b in KNOWN)}")
     try:
         import dbt.task.build

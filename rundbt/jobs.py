@@ -25,7 +25,7 @@ RESERVED = re.compile(
 )
 # Flags with which a command selects nodes.
 SELECTING = ("--select", "-s", "--models", "--model", "-m", "--selector")
-REFRESHING = ("build", "run", "seed")  # commands that know --full-refresh
+REFRESHING = ("build", "run", "seed")  # commands that take --full-refresh
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 # The five fields of a cron expression: the lowest and highest number, and the words that stand for numbers from the lowest on.
 _CRON = (
@@ -133,10 +133,10 @@ class Job:
         """The job as it is for one run with ``options``, which hold for each of its commands.
 
         Raises:
-            JobsError: none of its commands knows ``--full-refresh``, which is asked for.
+            JobsError: none of its commands takes ``--full-refresh``, which is asked for.
         """
         if options.full_refresh and not any(args[0] in REFRESHING for args in self.commands):
-            raise JobsError(f"full_refresh: no command of the job {self.name} knows it, only dbt {', '.join(REFRESHING)}.")
+            raise JobsError(f"full_refresh: no command of the job {self.name} takes it, only dbt {', '.join(REFRESHING)}.")
         *before, last = (_asked(args, options) for args in self.commands)
         return replace(self, dbt_args=last, before=tuple(before))
 
@@ -258,7 +258,7 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
     for name, (key, body) in named.items():
         known = len(mistakes)
         if not _NAME.fullmatch(name):
-            wrong(key, f"{name!r} is no name for a job: letters, digits and _, a letter first, 100 at most.")
+            wrong(key, f"{name!r} is not a valid name of a job: letters, digits and _, a letter first, 100 at most.")
         entry = mapping(body, f"The job {name}")
         for own, (own_key, _) in entry.items():
             if own not in _KEYS:
@@ -276,7 +276,7 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         cron, zone = values.get("schedule"), values.get("timezone", "UTC")
         cron = _WORDS.get(cron, cron) if isinstance(cron, str) else cron
         if isinstance(cron, str) and not _is_cron(cron):
-            wrong(entry["schedule"][0], f"{cron!r} is no cron expression of five fields.")
+            wrong(entry["schedule"][0], f"{cron!r} is not a cron expression of five fields.")
         if isinstance(zone, str) and "timezone" in entry and not _zone(zone):
             wrong(entry["timezone"][0], f"there is no time zone {zone!r}.")
         if len(mistakes) == known:

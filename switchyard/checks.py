@@ -43,18 +43,18 @@ def no_docker(platform: str = sys.platform) -> EngineMissing:
     """The error where there is no ``docker`` to call."""
     product = "Docker Engine (https://docs.docker.com/engine/install/)" if platform == "linux" else "Docker Desktop"
     next_ = f"Install {product}, or: invoke up --runtime native"
-    return EngineMissing("There is no Docker on this machine.", "The command docker is not on the PATH.", next_)
+    return EngineMissing("Docker not found.", "The command docker is not on the PATH.", next_)
 
 
 def no_answer(said: str, platform: str = sys.platform) -> EngineMissing:
     """The error where the engine does not answer: not permitted, or not started."""
-    if "permission denied" in said.lower():
+    if re.search("permission denied|access is denied", said, re.I):
         return EngineMissing(
             "You are not permitted to use the Docker engine.",
             said,
             {
                 "linux": "sudo usermod -aG docker $USER   (then sign out and in again)",
-                "win32": "net localgroup docker-users %USERNAME% /add   (as administrator; then sign out and in again)",
+                "win32": "net localgroup docker-users $env:USERNAME /add   (PowerShell as administrator; then sign out and in again)",
             }.get(platform, "Start Docker Desktop from your own account."),
         )
     start = {"linux": "sudo systemctl start docker   (or start Docker Desktop)", "darwin": "open -a Docker"}

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from rundbt import dbt_internals
 from switchyard import checks, console, diagnosis, orchestrators, settings
 from switchyard.checks import Check
 from switchyard.errors import BadConfiguration, StackError, name_the_shell
@@ -25,8 +26,6 @@ from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.native.runtime import Native
 from switchyard.runtimes.runtime import Runtime
 from switchyard.settings import Settings
-
-KNOWN_DBT = ("1.11.", "1.12.")  # as in rundbt/dbt_internals.py
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,11 @@ def _dbt(root: Path) -> str:
     for lock in sorted((root / "docker").glob("*/requirements*.txt")):
         for version in re.findall(r"^dbt-core==(\S+)", lock.read_text(encoding="utf-8"), re.M):
             found.setdefault(version, []).append(lock.parent.name)
-    odd = [version for version in found if not version.startswith(KNOWN_DBT)]
+    odd = [version for version in found if not dbt_internals.is_known(version)]
     if odd:
         raise BadConfiguration(
             f"The locks have dbt-core {', '.join(odd)}.",
-            "It is not a version that the warm dbt knows, so runs take longer.",
+            "The warm dbt does not support it, so runs take longer.",
             "see docs/dbt.md",
         )
     return ", ".join(f"{version} ({', '.join(names)})" for version, names in found.items())

@@ -120,7 +120,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     """
     asked = _ASKED.fullmatch(upgrade) if upgrade else None
     if upgrade and not asked:
-        raise BadUsage(f"{upgrade!r} is no package, nor a package and its version.", "", "invoke lock --upgrade dbt-core==1.11.16")
+        raise BadUsage(f"{upgrade!r} is neither a package nor NAME==VERSION.", "", "invoke lock --upgrade dbt-core==1.11.16")
     name, version = asked.groups() if asked else ("", None)
     if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")

@@ -23,8 +23,8 @@ from switchyard.runtimes.runtime import Runtime
 from switchyard.settings import Settings
 
 CANCEL = "   (invoke run --cancel cancels all runs)"
-AGAIN = 5  # seconds in which a second Ctrl-C cancels the run
-START = 180  # seconds that a run waits for services that are starting
+SECOND_INTERRUPT_S = 5  # seconds in which a second Ctrl-C cancels the run
+SERVICES_TIMEOUT_S = 180  # seconds that a run waits for services that are starting
 RERUN = "--failed"  # instead of a job: what failed and what was skipped in the newest run
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
@@ -176,7 +176,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
             raise KeyboardInterrupt(f"If {job} starts all the same, cancel it: invoke run --cancel") from None
         raise
     if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
-        raise ApiUnusable("The orchestrator did not answer as it should.", done.stderr or f"exit code {done.code}", "invoke status")
+        raise ApiUnusable("The orchestrator gave no usable answer.", done.stderr or f"exit code {done.code}", "invoke status")
     return run
 
 
@@ -200,7 +200,7 @@ def run_options(settings: Settings, job: str, select: str | None, variables: str
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise BadUsage(f"--vars {variables!r} cannot be read.", str(error), "invoke run --vars '{day: 2026-01-01}'") from None
     except jobs.JobsError as error:
-        raise BadUsage(f"The job {job} cannot run so.", str(error), "invoke run --help") from None
+        raise BadUsage(f"The job {job} does not accept these options.", str(error), "invoke run --help") from None
     return options
 
 
@@ -243,8 +243,8 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
     except Left as left:
         if sys.stdin.isatty():
             try:
-                console.say(f"{left}\nCtrl-C again within {AGAIN} s cancels it.")
-                time.sleep(AGAIN)
+                console.say(f"{left}\nCtrl-C again within {SECOND_INTERRUPT_S} s cancels it.")
+                time.sleep(SECOND_INTERRUPT_S)
             except KeyboardInterrupt:
                 cancel(runtime)
                 raise KeyboardInterrupt from None
@@ -256,7 +256,7 @@ def _wait_for_start(runtime: Runtime) -> None:
     """Wait for services that are still starting, as after a start of the machine or an `up` that ran out of time; `trigger` would fail."""
     if runtime.runner.dry or not (waited_for := runtime.starting()):
         return
-    deadline = time.monotonic() + START
+    deadline = time.monotonic() + SERVICES_TIMEOUT_S
     with console.Waiting("wait for", "the start of the services") as waiting:
         while waited_for and time.monotonic() < deadline:
             waiting.detail(", ".join(waited_for))

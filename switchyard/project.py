@@ -20,7 +20,7 @@ import yaml
 from dotenv import dotenv_values
 
 from rundbt import jobs
-from rundbt.project import CACHE, MADE, is_left_out
+from rundbt.project import CACHE, MADE, is_left_out, remove
 from switchyard import ROOT, bootstrap, console, orchestrators, release
 from switchyard.errors import BadConfiguration
 from switchyard.settings import Settings, assign
@@ -336,7 +336,7 @@ def stage(settings: Settings, project: Project) -> Path:
     base = build_folder(settings.root)
     for name in ("project", "deps"):
         if (base / name).exists():
-            shutil.rmtree(base / name)
+            remove(base / name)
     _copy(project.folder, base / "project", _secret(project))
     for source, place in _dependencies(project.folder):
         target = base / "deps" / place
@@ -712,14 +712,23 @@ def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
                     yield path, path.relative_to(root)
 
 
-def _parts(source: Path, without: Collection[Path]) -> Iterator[Path]:
-    """The files and folders of the project, without what dbt or a person makes in it that is no part of it, and those files."""
+def _parts(source: Path, without: Collection[Path], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files and folders of the project, without what dbt or a person makes in it that is no part of it, and those files.
+
+    Args:
+        source: the project's folder, or one in it.
+        without: files that are left out.
+        above: the folders on the way to ``source``, into which a link may lead back.
+    """
+    real = source.resolve()
+    if real in above:
+        return
     for path in sorted(source.iterdir()):
         if (is_left_out(path) and path.name != ".dbtignore") or path.suffix == ".duckdb" or path in without:
             continue
         if path.is_dir():
             yield path
-            yield from _parts(path, without)
+            yield from _parts(path, without, above | {real})
         elif path.is_file():
             yield path
 

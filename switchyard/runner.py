@@ -106,7 +106,8 @@ def _output() -> Iterator[tuple[BinaryIO, BinaryIO]]:
             os.unlink(path)
         yield sink, source
     if os.name == "nt":
-        os.unlink(path)
+        with contextlib.suppress(OSError):  # a child of the program may still have it open
+            os.unlink(path)
 
 
 def _lines(source: BinaryIO, process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -232,7 +233,12 @@ class Runner:
         """
         if self._only_printed(argv):
             return 0
-        return subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
+        # Ctrl-C is for the command, which may only end a query by it. An ignored one would be ignored by the command, too.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes] | None:
         """Start a command that outlives this one, out of reach of this terminal's signals; None in a dry run.
@@ -266,7 +272,9 @@ class Runner:
         Ctrl-C is for this process alone, which then decides what becomes of the program: the one that brings the old
         orchestrator back must not be hit by it.
         """
-        return {} if os.name == "nt" else {"start_new_session": True, "pass_fds": self.keep}
+        if sys.platform == "win32":
+            return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        return {"start_new_session": True, "pass_fds": self.keep}
 
     def _only_printed(self, argv: Sequence[str]) -> bool:
         if self.echo or self.dry:

@@ -28,7 +28,7 @@ PROJECT_NAME = "switchyard"
 _PROJECT_NAME_KEY = "COMPOSE_PROJECT_NAME"
 
 # What .env.example has instead of a secret, and how one is made. All are url-safe, so that no parser, shell or
-# connection URL can misread them. A Fernet key is 32 bytes in padded base64; Airflow wants 64 bytes for its JWTs.
+# connection URL can misread them. A Fernet key is 32 bytes in padded base64; Airflow needs 64 bytes for its JWTs.
 _MAKERS = {
     "<password>": lambda: secrets.token_urlsafe(18),
     "<key>": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -124,7 +124,7 @@ class Settings:
             other = {key: port for key, port in started.items() if self.values.get(key) != port and not ports.free(int(port))}
         except (OSError, TypeError, ValueError):
             return self, []
-        lines = [f"{key} is {self.values[key]} by now; what is up still has {port}, until: invoke up" for key, port in other.items()]
+        lines = [f"{key} is now {self.values[key]}; the running stack keeps {port} until the next invoke up" for key, port in other.items()]
         return replace(self, values={**self.values, **other}), lines
 
 
@@ -181,7 +181,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     _check_values({**values, _PROJECT_NAME_KEY: project})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files distinguish some from nothing
-    values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # as Prefect wants it
+    values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # Prefect's unit
     if not released:
         values["RELEASE_FILE"] = ""
     if values["RELEASE_FILE"]:
@@ -214,7 +214,7 @@ def _source(root: Path, values: Mapping[str, str]) -> str:
 
 def for_compose(value: str) -> str:
     """A value for a file that only Compose reads: it takes what is in single quotes as it is, and has no way to put one there."""
-    if "'" not in value:
+    if "'" not in value and not value.endswith("\\"):  # which Compose takes as one for the quote
         return f"'{value}'"
     quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return f'"{quoted}"'
@@ -281,7 +281,7 @@ def _read(path: Path, example: str) -> str:
     except FileNotFoundError:
         return fresh(example)
     except UnicodeDecodeError as error:
-        why = f"Byte {error.start + 1} is no UTF-8."
+        why = f"Byte {error.start + 1} is not valid UTF-8."
         raise BadConfiguration(".env is not a text in UTF-8.", why, "Save it as UTF-8, without other encodings.") from None
     except OSError as error:
         hint = "Move it away; the next command writes a new one." if path.is_dir() else "sudo chown $USER .env && chmod 600 .env"
@@ -363,7 +363,9 @@ def _check_values(values: Mapping[str, str]) -> None:
             used[value] = key
     if not _WEBHOOK.fullmatch(values["ALERT_WEBHOOK"]):  # a secret, which the message does not show
         raise BadConfiguration(
-            "ALERT_WEBHOOK is no address of a webhook.", "It begins with https:// or http://, or is empty.", "Set ALERT_WEBHOOK in .env."
+            "ALERT_WEBHOOK is not the address of a webhook.",
+            "It begins with https:// or http://, or is empty.",
+            "Set ALERT_WEBHOOK in .env.",
         )
     for key, pattern, allowed in _WORDS:
         if not pattern.fullmatch(values[key]):
@@ -395,10 +397,16 @@ def _write_private(path: Path, text: str, *, new: bool) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # after a power cut, an empty file would get new secrets
         if new:
-            with contextlib.suppress(PermissionError, NotImplementedError):  # some file systems know no links
+            try:
                 os.link(temporary, path)
                 return
+            except FileExistsError:
+                raise
+            except (OSError, NotImplementedError):  # some file systems have no links, and each system has another word for that
+                pass
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

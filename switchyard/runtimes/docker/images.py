@@ -57,7 +57,7 @@ class DockerImages:
             ssh = False
             if name != POSTGRES:
                 env |= self._prepare(name, on_line)
-                ssh = self.engine.project.needs_ssh and "SSH_AUTH_SOCK" in os.environ
+                ssh = self.engine.project.needs_ssh and ("SSH_AUTH_SOCK" in os.environ or os.name == "nt")
             command = argv.build(self.settings, self.engine.file(name), service, cache=cache, proxies=caller.proxies(os.environ), ssh=ssh)
             done = self.runner.follow(command, on_line, env=env)
             if done.code:

@@ -89,7 +89,9 @@ class NativeChecks:
                 process.pid for record in self.machine.processes.records() for process in self.machine.processes.members(record)
             }
         else:
-            ours = self.machine.active() == target.name  # the system does not show it: it is ours when we run something on it
+            # The system shows nobody else's. It is ours when we run something that was started on it.
+            started, _ = self.settings.as_started()
+            ours = self.machine.active() == target.name and started.port(key) == port
         if ours:
             return f"{port} is held by this stack"
         raise checks.port_in_use(key, port, checks.publishers(port, self.machine.runner))

@@ -167,4 +167,7 @@ def located(program: str, env: Mapping[str, str]) -> str:
 
 
 def _since(process: psutil.Process) -> str:
-    return f"Up {timedelta(seconds=round(age(process)))}, process {process.pid}"
+    try:
+        return f"Up {timedelta(seconds=round(age(process)))}, process {process.pid}"
+    except psutil.NoSuchProcess:
+        return "Ended at this moment"

@@ -1,4 +1,4 @@
-"""What the Docker-free runtime starts, as values: folders, environments and argv lists made from a ``native.yaml``."""
+"""What the native runtime starts, as values: folders, environments and argv lists made from a ``native.yaml``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the Docker-free runtime keeps what belongs to one orchestrator (or to PostgreSQL).
+    """Where the native runtime keeps what belongs to one orchestrator (or to PostgreSQL).
 
     Attributes:
         root: the checkout.
@@ -59,7 +59,7 @@ class Folders:
 
 
 def base(root: Path) -> Path:
-    """The folder that holds everything of the Docker-free runtime."""
+    """The folder that holds everything of the native runtime."""
     return root / ".stack" / "native"
 
 

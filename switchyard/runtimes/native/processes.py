@@ -102,11 +102,15 @@ class Processes:
                 raise NotHealthy(f"{service} could not be started.", "\n".join(said), "invoke logs")
             time.sleep(0.01)
 
-    def stop(self, records: Iterable[Record], patience: float = 15) -> None:
+    def stop(self, records: Iterable[Record], timeout_s: float = 15) -> None:
         """End processes and everything that they started: gently, then firmly, then at once.
 
         The roots get an interrupt, as from Ctrl-C, on which each of the products ends its own children: all of them at once, as
         from `docker stop`, since most of the time that it takes them is spent waiting.
+
+        Args:
+            records: what to end.
+            timeout_s: seconds that each has after the interrupt, before it is ended firmly.
 
         Raises:
             StackError: a process outlives even that.
@@ -118,7 +122,7 @@ class Processes:
         _signal([root for _, _, root in leaving if root], signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         for record, members, root in leaving:
             if root:
-                members = self._gone(record, members, patience)
+                members = self._gone(record, members, timeout_s)
             for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
                 if members:
                     _signal(members, number)
