@@ -38,7 +38,7 @@ os.umask(0o022)
 
 # Imports that a task needs are inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
 
-ORCH = "Orchestrator: NAME of a file compose/docker-compose-NAME.yaml."
+ORCH = "Orchestrator, such as dagster: the NAME of a file compose/docker-compose-NAME.yaml."
 BAKED = "Run the dbt project that the image contains, without the mount of the project's folder."
 RUNTIME = (
     "What to run on: docker, native (no Docker needed), or auto (what has the data; else Docker, or native where no engine answers)."
@@ -274,7 +274,7 @@ def up(
     release: str | None = None,
 ) -> None:
     """Start PostgreSQL and one orchestrator, and wait until they are healthy; builds what is missing or out of date."""
-    from switchyard import console, lifecycle, orchestrators, project, settings
+    from switchyard import console, lifecycle, orchestrators, settings
     from switchyard import release as releases
     from switchyard.errors import BadUsage
 
@@ -300,7 +300,7 @@ def up(
         deploying = functools.partial(deploy, new) if new else None
         lifecycle.up(driver, target, baked=baked, timeout=seconds, deploy=deploying, keep=functools.partial(keep_workers, workers))
     if not console.dry:
-        console.facts(target.access(driver.settings.as_started()[0].values, project.database(driver.settings)))
+        console.facts(target.access(driver.settings.as_started()[0].values, driver.project.database if driver.project.shared else None))
 
 
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
@@ -308,14 +308,14 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
     """Replace the active orchestrator with another; PostgreSQL and its data stay as they are."""
     if asked_for_help("switch", name):
         return
-    from switchyard import console, lifecycle, orchestrators, project
+    from switchyard import console, lifecycle, orchestrators
 
     seconds = whole("--timeout", timeout)
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
     with changing(c, "switch") as runtime:
         lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
     if not console.dry:
-        console.facts(target.access(runtime.settings.values, project.database(runtime.settings)))
+        console.facts(target.access(runtime.settings.values, runtime.project.database if runtime.project.shared else None))
 
 
 @command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
@@ -377,7 +377,7 @@ def down(c: Context, wait: bool = False, force: bool = False) -> None:
     },
 )
 def use(c: Context, folder: str, warehouse: str | None = None) -> None:
-    """Run a dbt project of your own: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
+    """Select your own dbt project: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
     if asked_for_help("use", folder):
         return
     from switchyard import project
@@ -475,7 +475,7 @@ def docs(c: Context, port: str | None = None) -> None:
 
 @command(help={"json": "Print one JSON object instead of a table."})
 def status(c: Context, json: bool = False) -> None:
-    """Show which orchestrator is active, where it is, and how each service does."""
+    """Show which orchestrator is active, its address, and the state and health of each service."""
     from switchyard import report
 
     runtime = runtime_of(c, leaving=True)
@@ -562,7 +562,7 @@ def generate(
     from switchyard.errors import BadUsage
 
     if (orders is None) == (days is None):
-        raise BadUsage("Say either --orders or --days.", "One makes a new shop, the other continues it.", "invoke generate --orders 10000")
+        raise BadUsage("Use either --orders or --days.", "One makes a new shop, the other continues it.", "invoke generate --orders 10000")
     count = whole("--orders", orders) if orders is not None else whole("--days", days or "")
     given_seed = whole("--seed", seed)
     with changing(c, "generate", runtime, starting=True) as driver:
@@ -571,7 +571,7 @@ def generate(
 
 @command(
     help={
-        "volumes": "Delete the data as well: every order, run and password in PostgreSQL.",
+        "volumes": "Delete the data as well: everything in PostgreSQL, run history included, and a DuckDB file.",
         "images": "Delete the images as well.",
         "backup": "Back the warehouse up before its data is deleted.",
         "yes": "Do not ask.",
@@ -589,7 +589,7 @@ def clean(
         lifecycle.clean(driver, volumes=volumes, images=images, yes=yes, first=first)
 
 
-@command(help={"runtime": RUNTIME, "json": "Print one JSON object, as an issue asks for it."})
+@command(help={"runtime": RUNTIME, "json": "Print one JSON object, for a bug report."})
 def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
     """Check everything that a start needs, and show how to fix it; changes nothing, and needs no setup."""
     from switchyard import doctor
@@ -608,7 +608,7 @@ def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
         "only": "Some of the measurements, separated by commas (see docs/benchmark.md). Without it: all.",
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "rounds": "How often everything is measured.",
-        "runtime": "Measure on docker or native. Without it: on both, as far as they are there.",
+        "runtime": "Measure on docker or native. Without it: on both, where available.",
         "out": "The JSON file to write. Without it: bench/results/<time>.json in the checkout.",
     }
 )
@@ -627,8 +627,8 @@ def bench(
 
 @command(
     help={
-        "registry": "The address that all images begin with, such as localhost:5000/shop.",
-        "tag": "The release's name, and each image's tag, such as 2026.11.1.",
+        "registry": "Required. The address that all images begin with, such as localhost:5000/shop.",
+        "tag": "Required. The release's name, and each image's tag, such as 2026.11.1.",
         "orch": "Some of the orchestrators, separated by commas. Without it: all.",
         "out": "The folder of its file. Without it: releases/<tag> in the checkout.",
     }
@@ -689,7 +689,7 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
         console.say(f"Would write {', '.join(files)} to {folder}.")
         return
     ejecting.write(folder, files)
-    console.ok(f"Wrote {', '.join(files)} to {folder}; README.md says what to type")
+    console.ok(f"Wrote {', '.join(files)} to {folder}; README.md lists the commands")
 
 
 @command(

@@ -107,7 +107,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         raise BadUsage(f"{folder} has a report already.", "Figures are never overwritten.", "invoke compare --out OTHER_FOLDER")
     kind = asked[0] if asked else own["RUNTIME"] if own["RUNTIME"] in RUNTIMES else possible()[0]
     console.note("This takes a stack and a copy of the project of its own, and removes them again; yours are not touched.")
-    console.note("What else runs on this machine makes the spreads wider.")
+    console.note("Other programs on this machine widen the spread.")
     sections = [section for section in SECTIONS if not picked or section.id in picked]
     depths = DEPTHS[: DEPTHS.index(depth) + 1]
     scenarios = {section.id: found for section in sections if (found := [one for one in section.scenarios if one.depth in depths])}

@@ -26,7 +26,7 @@ LINES = Row(
 )
 SERVICES = Row(
     "worker_services",
-    "Containers more for two workers",
+    "Additional containers for two workers",
     "Of the same file: the workers, and a broker where the product has one between.",
     better=None,
 )

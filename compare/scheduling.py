@@ -41,7 +41,7 @@ TOGETHER = Row(
 )
 MADE_UP = Row(
     "schedule_missed",
-    f"Runs made up for, of {MISSED} missed",
+    f"Missed runs caught up, of {MISSED}",
     f"The job falls due {MISSED} times while the stack is down. Runs for the missed times, after `invoke up`. All settings for missed"
     " runs are defaults but Airflow's `catchup=False`: with `True`, Airflow makes up for all since a DAG's first day.",
     better=None,

@@ -43,13 +43,13 @@ SIZE = Row(
 CODE = Row(
     "code_lines",
     "Lines of the integration",
-    "Lines with something on them in docker/<name>/, without the locked packages and what `invoke eject` takes. They are Switchyard's.",
+    "Non-empty lines in docker/<name>/, without the locked packages and what `invoke eject` takes. They are Switchyard's.",
     better=None,
 )
 COMPOSE = Row(
     "compose_lines",
     "Lines of the compose file",
-    "Lines with something on them in compose/docker-compose-<name>.yaml. They are Switchyard's.",
+    "Non-empty lines in compose/docker-compose-<name>.yaml. They are Switchyard's.",
     better=None,
 )
 SETTINGS = Row(

@@ -110,11 +110,13 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
     control = (r"[\x00-\x1f]", "A line of .env cannot hold it.")
     wrong = [(root, *control), (project, *control)]
     if native:
-        wrong.append((root, re.escape(os.pathsep), "It parts two folders in the variable PATH, which has folders of the checkout."))
-        wrong.append((root, "%", "Dagster's and Prefect's migrations take what follows it for a placeholder."))
+        wrong.append(
+            (root, re.escape(os.pathsep), "It separates folders in the variable PATH, to which folders of the checkout are added.")
+        )
+        wrong.append((root, "%", "Dagster's and Prefect's migrations interpret what follows it as a placeholder."))
         wrong += [(root, r"\$", "Airflow takes what follows it for a variable.")] if os.name != "nt" else []
     elif os.name != "nt":
-        wrong.append((project, ":", "Compose takes what follows it for the place in the container."))
+        wrong.append((project, ":", "Compose interprets what follows it as the path in the container."))
     for path, pattern, why in wrong:
         if found := re.search(pattern, str(path)):
             raise BadConfiguration(f"The path {str(path)!r} has the character {found[0]!r}.", why, "Rename the folder, or move it.")

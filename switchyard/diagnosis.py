@@ -21,12 +21,12 @@ _PULL = re.compile(
 )
 # Why a registry gave nothing; the first that is found is shown.
 _REASONS = {
-    r"toomanyrequests|rate limit|429 Too Many": "The registry limits how much it gives without a sign-in; `docker login` raises the limit.",
+    r"toomanyrequests|rate limit|429 Too Many": "The registry limits pulls without a sign-in; `docker login` raises the limit.",
     r"x509|certificate signed by unknown|tls: failed to verify": (
         "The engine does not trust the registry's certificate. certs/ is for what runs in the build; the engine itself needs the\n"
         "company's certificate in /etc/docker/certs.d/REGISTRY/ca.crt, and Docker Desktop in the system's own store."
     ),
-    r"proxyconnect|proxy authentication|407 Proxy": "The engine's proxy does not let it through; the proxy is a setting of the engine.",
+    r"proxyconnect|proxy authentication|407 Proxy": "The engine's proxy blocks the request; the proxy is a setting of the engine.",
     r"no such host|server misbehaving|name resolution|lookup .+ on ": "The registry's name is not found: there is no network, or no DNS.",
     r"403|forbidden|denied|401|unauthorized": "The registry refuses: it is blocked here, needs `docker login`, or has no such image.",
     r"not found|manifest unknown": "The registry has no such image.",
@@ -102,9 +102,9 @@ def refusal(error: OSError) -> StackError | None:
         if os.name == "nt":
             return BadConfiguration("Windows refuses a file.", str(error), "Close the program that has it open, then try again.")
         return BadConfiguration(
-            f"{error.filename or 'A file'} may not be read, or not be written to, by your account.",
+            f"Your account is not allowed to read or write {error.filename or 'a file'}.",
             str(error),
-            "If it is in the checkout, take that over (sudo chown -R $USER .), or use the account that it belongs to.",
+            "If it is in the checkout, change its owner (sudo chown -R $USER .), or use the account that owns it.",
         )
     return None
 

@@ -52,7 +52,7 @@ class BadUsage(StackError):
 
 
 class EngineMissing(StackError):
-    """What the stack runs on cannot be used: the Docker engine; without Docker, PostgreSQL's programs; or a Python package is missing."""
+    """The Docker engine (or without Docker, PostgreSQL's programs) cannot be used, or a Python package is missing."""
 
     code = 3
 
@@ -64,7 +64,7 @@ class AlreadyActive(StackError):
 
 
 class BadConfiguration(StackError):
-    """``.env``, a compose file, the dbt project or the place of the checkout cannot be used as it is."""
+    """``.env``, a compose file, the dbt project or the checkout's location cannot be used as it is."""
 
     code = 5
 

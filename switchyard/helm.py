@@ -57,7 +57,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
         raise BadUsage(f"There are no values for {target.title}'s charts.", why, f"invoke eject {target.name} --to compose")
     if embedded(project):
         why = "Its database is a file in a volume, and on Kubernetes each run is a pod of its own."
-        raise BadUsage(f"{project.name} cannot run there: {project.connection}.", why, f"invoke eject {target.name} --to compose")
+        raise BadUsage(f"{project.name} cannot run on Kubernetes: {project.connection}.", why, f"invoke eject {target.name} --to compose")
     repository, _, digest = release.images[target.name].partition("@")
     words = {"repository": repository, "digest": digest, "tag": release.tag, "short": digest[7:17], "name": eject.plain_name(project)}
     words |= {f"version {package}": version for package, version in release.versions[target.name].items()}

@@ -157,9 +157,7 @@ def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
         return False
     if found:
         console.ok(f"{active.title} is healthy")
-        console.advice(
-            f"A run is in progress: {_named(found)}. What was changed since the start takes effect at the next invoke up after it."
-        )
+        console.advice(f"A run is in progress: {_named(found)}. Changes since the start take effect at the next invoke up after the run.")
     return bool(found)
 
 
@@ -213,7 +211,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         if error.next == "invoke logs":  # they are those of the old orchestrator again
             error.next = f"Fix what its log shows, then: {command}"
         if isinstance(error, StillStarting):
-            error.why, error.next = "Nothing had failed; it was given too little time.", f"{command} --timeout {2 * timeout}"
+            error.why, error.next = "Nothing failed; the timeout was too short.", f"{command} --timeout {2 * timeout}"
         raise error from None
     except KeyboardInterrupt:
         _announce(f"Interrupted; bringing {old.title} back")
@@ -336,7 +334,7 @@ def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must
                 pipeline.cancel_runs(runtime)
                 lock.wait_for_followers(runtime.settings.root)
         except ApiUnusable as error:
-            console.fail(f"{error.what} It ends with its orchestrator.")
+            console.fail(f"{error.what} The run ends when its orchestrator stops.")
         return
     with _waiting("wait for", _named(found), f"{_named(found)} ended"):
         _wait_for_runs(runtime)

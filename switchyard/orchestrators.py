@@ -155,13 +155,18 @@ class Orchestrator:
         user = f"{self.login_user}:<password> in one field" if self.login_in_one else f"user {self.login_user}"
         return f"{user}, password: {self.login_key} in .env"
 
-    def access(self, settings: Mapping[str, str], database: str) -> list[tuple[str, str]]:
-        """Where to go and how to sign in: label and value, never a password itself. ``database`` is the dbt project's."""
-        return [
-            (self.title, self.url(settings)),
-            ("Sign-in", self.sign_in),
-            ("PostgreSQL", f"localhost:{settings['POSTGRES_PORT']}, database {database}, user dbt, password: DBT_PASSWORD in .env"),
-        ]
+    def access(self, settings: Mapping[str, str], database: str | None) -> list[tuple[str, str]]:
+        """Where to go and how to sign in: label and value, never a password itself.
+
+        Args:
+            settings: with the ports on which it was started.
+            database: the dbt project's; None where its data is in another warehouse.
+        """
+        found = [(self.title, self.url(settings)), ("Sign-in", self.sign_in)]
+        if database:
+            where = f"localhost:{settings['POSTGRES_PORT']}, database {database}, user dbt, password: DBT_PASSWORD in .env"
+            found.append(("PostgreSQL", where))
+        return found
 
 
 def load_all(root: Path) -> dict[str, Orchestrator]:

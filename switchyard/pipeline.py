@@ -173,7 +173,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         if run.url and not run.state:
             raise Left(f"The run continues: {run.url}\n  next: invoke run --cancel   (to end it)") from None
         if not run.url:  # in Docker, what asks for the run is in a container, and may have asked already
-            raise KeyboardInterrupt(f"If {job} starts all the same, cancel it: invoke run --cancel") from None
+            raise KeyboardInterrupt(f"If {job} starts anyway, cancel it: invoke run --cancel") from None
         raise
     if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
         raise ApiUnusable("The orchestrator gave no usable answer.", done.stderr or f"exit code {done.code}", "invoke status")

@@ -286,7 +286,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
             notes.append(f"the profile's type is {kind}; did you mean {near[0]}?")
     if os.path.isabs(inside := str(content.get("packages-install-path") or "")):
         problems.append(
-            f"packages-install-path in {FILE} is {inside}, where every project's packages would meet; it must be inside the project."
+            f"packages-install-path in {FILE} is {inside}, which all projects would share; it must be a folder inside the project."
         )
     version = _dbt_version(settings.root)
     if unfit := unfit_version(content.get("require-dbt-version"), version):
@@ -418,10 +418,10 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
             console.advice(note)
     for key in noted:
         if environ.get(key):
-            console.advice(f"{key} is set in your shell as well, and that one counts")
+            console.advice(f"{key} is also set in your shell, and that value overrides .env")
     would = " and ".join(f"{key} to {text or 'nothing'}" for key, text in noted.items())
     if found.shop and warehouse:
-        console.advice("the shop is on the stack's own PostgreSQL in any case; the next project is on what --warehouse says")
+        console.advice("the shop always uses the stack's own PostgreSQL; --warehouse applies to the next project")
     console.note(f"Would set {would} in .env" if dry else "  next: invoke up run")
 
 
@@ -643,7 +643,7 @@ def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Dagster will show no assets of this project, and run each job as one op, because of {', '.join(odd[:5])}: "
-        "dagster-dbt takes letters from a to z, digits and _, and makes _ of a dot or a dash. The others show every node."
+        "dagster-dbt accepts only letters a to z, digits and _, and replaces a dot or a dash with _. The others show every node."
     )
 
 
@@ -673,7 +673,7 @@ def _outside(place: Path, content: Mapping[str, Any]) -> Iterator[str]:
         for path in (Path(directory, name) for name in (*folders, *sorted(names))):
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place)):
                 link = path.relative_to(place).as_posix()
-                yield f"{link} is a link out of the project's folder: a container does not have it, and no edit of it is noticed"
+                yield f"{link} links outside the project's folder: containers do not have its target, and edits to it are not detected"
 
 
 def _locals(place: Path) -> list[Path]:

@@ -51,7 +51,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         RunFailed: the project does not run on the images; nothing was pushed.
     """
     if not _TAG.fullmatch(tag):
-        raise BadUsage(f"{tag!r} cannot be a tag.", "Letters, digits, - _ and . are allowed.", "invoke release --tag 2026.11.1")
+        raise BadUsage(f"{tag!r} is not a valid tag.", "Letters, digits, - _ and . are allowed.", "invoke release --tag 2026.11.1")
     if not _REGISTRY.fullmatch(registry):
         raise BadUsage(f"{registry!r} is not a registry address.", "", "invoke release --registry localhost:5000/shop")
     if runtime.settings["RELEASE_FILE"]:

@@ -20,7 +20,7 @@ HEAD = """\
 `invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that it starts. `invoke --dry COMMAND`
 shows what it would change, and changes nothing. Neither works with `invoke dbt`.
 """
-OTHERS = {0: "All is well.", 130: "The command was interrupted."}
+OTHERS = {0: "The command succeeded.", 130: "The command was interrupted."}
 
 
 def text() -> str:

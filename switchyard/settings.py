@@ -311,7 +311,7 @@ def _check_lines(text: str, known: Collection[str]) -> None:
         if "$" in (binding.value or "") and not value.startswith("'"):
             raise BadConfiguration(
                 f".env line {number}: the value of {key} has a $.",
-                "Docker Compose takes it for a variable.",
+                "Docker Compose interprets it as a variable.",
                 f"Put the value in single quotes: {key}='...'",
             )
         if key in lines:
@@ -331,7 +331,7 @@ def _check_lines(text: str, known: Collection[str]) -> None:
 def _check_control(key: str, value: str) -> None:
     if _CONTROL.search(value):
         raise BadConfiguration(
-            f"The value of {key} has a character that no program takes.", "It is invisible, or not text.", f"Set {key} in .env."
+            f"The value of {key} has an invalid character.", "It is a control character, or not valid text.", f"Set {key} in .env."
         )
 
 

@@ -72,7 +72,11 @@ def test(package: str, runner: Runner) -> None:
             except StackError as error:
                 console.advice(f"{made.orchestrators[name].title}: {error.what} {error.why}")
     if code:
-        raise RunFailed("A test fails with these versions.", "It is above, with why.", "invoke upgrade-test --package NAME==VERSION")
+        raise RunFailed(
+            "A test fails with these versions.",
+            "The output above shows the test and the reason.",
+            "invoke upgrade-test --package NAME==VERSION",
+        )
     console.ok(f"The tests pass with these versions. To take them: invoke lock --upgrade {package}".rstrip())
 
 

@@ -63,7 +63,7 @@ def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: boo
             missing.next += "\nor begin with no data: invoke up --runtime native"
             raise missing
         if docker.data.noted():  # and natively there is some as well
-            return native, f"{missing.what} The data that this stack has in Docker stays as it is; this is the native runtime's."
+            return native, f"{missing.what} Using the native runtime's data; the data in Docker is unchanged."
         return native, f"{missing.what} Using the native runtime." if starting else ""
     if wanted == AUTO and native.data.exists():
         if not docker.data.exists():

@@ -413,7 +413,7 @@ def test_a_run_that_cannot_be_cancelled_ends_with_its_orchestrator(tmp_path, run
     switch(runtime, how=Runs.FORCE)
     assert runtime.active() == "new"
     said = capsys.readouterr().out
-    assert "Could not cancel Old's runs. It ends with its orchestrator." in said
+    assert "Could not cancel Old's runs. The run ends when its orchestrator stops." in said
     assert "ruled out" not in said
 
 

@@ -67,6 +67,7 @@ def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -
     shown = dict(orchestrators.load_all(root)[name].access(ports, "my_shop"))
     assert shown["Sign-in"] == sign_in
     assert "database my_shop," in shown["PostgreSQL"]
+    assert "PostgreSQL" not in dict(orchestrators.load_all(root)[name].access(ports, None))
 
 
 @pytest.mark.parametrize(

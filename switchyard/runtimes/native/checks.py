@@ -57,7 +57,7 @@ class NativeChecks:
         """
         if baked:
             raise BadUsage(
-                "There is no image without Docker, so --baked means nothing.",
+                "--baked needs an image, and without Docker there is none.",
                 "The dbt project is read where it is.",
                 f"invoke up --orch {target.name}",
             )

@@ -78,13 +78,13 @@ class Machine:
             health = "healthy" if self.postgres.ready() else "starting"
             return [Service(str(server.pid), "", POSTGRES, "", False, "running", health, _since(server))]
         if self.postgres.crashed():
-            return [Service("", "", POSTGRES, "", False, "crashed", "", "Ended without being asked to")]
+            return [Service("", "", POSTGRES, "", False, "crashed", "", "Ended unexpectedly")]
         return []
 
     def service(self, record: Record) -> Service:
         """How a process that was started is."""
         root = self.processes.root(record)
-        state, health, status = "crashed", "", "Ended without being asked to"
+        state, health, status = "crashed", "", "Ended unexpectedly"
         if root:
             state, status = "running", _since(root)
             target = self.orchestrators.get(record.orchestrator)
