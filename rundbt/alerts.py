@@ -69,8 +69,9 @@ def send(content: dict[str, str]) -> None:
         try:
             data = json.dumps(content).encode()
             request = urllib.request.Request(_address(), data, {"Content-Type": "application/json"}, method="POST")
-            # Without a look at proxies: on macOS that can end a forked process, which Airflow's callback runs in.
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SEND_TIMEOUT_S) as answer:
+            # The environment's proxies, but not the system's: on macOS, to look for these can end a forked process, as Airflow's is.
+            proxies = urllib.request.ProxyHandler(urllib.request.getproxies_environment())
+            with urllib.request.build_opener(proxies).open(request, timeout=SEND_TIMEOUT_S) as answer:
                 said.append(f"sent, HTTP {answer.status}")
         except urllib.error.HTTPError as error:
             said.append(f"refused, HTTP {error.code}")

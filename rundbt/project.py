@@ -138,7 +138,11 @@ def _mirror(source: Path, copy: Path) -> None:
         if not copy.exists() or not filecmp.cmp(source, copy, shallow=False):
             new = copy.with_name(f"{copy.name}.new")
             shutil.copyfile(source, new)  # not its mode: a copy that may not be written could not be made again
-            os.replace(new, copy)  # at once: a run may be reading it
+            try:
+                os.replace(new, copy)  # at once: a run may be reading it
+            except PermissionError:  # and has it open
+                shutil.copyfile(new, copy)
+                new.unlink()
         return
     copy.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in source.iterdir() if path.suffix != ".duckdb"}
@@ -287,6 +291,11 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
         _parse(dbt, target)
         stamp.write_text(wanted)
         return manifest, wanted
+
+
+def has_manifest() -> bool:
+    """Whether any parse has succeeded."""
+    return all((target_dir() / name).exists() for name in ("manifest.json", "fingerprint"))
 
 
 def last_manifest() -> tuple[Path, str]:

@@ -212,6 +212,7 @@ def unpack_postgres(
         options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         archive.extractall(new / "unpacked", **options)
     before()
+    (folders.environment / STAMP).unlink(missing_ok=True)  # until the new ones are in their place, there are none
     if target.exists():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -154,7 +154,8 @@ kubectl apply --namespace NAMESPACE --filename postgres.yaml --filename secrets.
 |---|---|
 | a newer release of the project | the digest and the tag, from its `release.json`; then the same commands |
 | a newer chart | `--version`, after you have tried it |
-| old runs | nothing deletes them here, as `RETENTION_DAYS` does in Compose: schedule what the product has for that |
+| old runs | no start deletes them here, as in Compose (`RETENTION_DAYS`): schedule that, unless the product's server does it |
+| logs of runs | they are gone with the pod, unless you set what the chart has for them: a volume that all pods share, or remote logging |
 | memory and CPU | `resources`: they begin with what was measured on one machine, for a small project |
 | schedules | `SCHEDULES_ENABLED`, or each on the page |
 | the page for people | `kubectl port-forward`, or an ingress with TLS and a sign-in |

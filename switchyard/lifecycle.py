@@ -186,10 +186,11 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     command = f"invoke switch {target.name}"
     with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
         checked = pool.submit(runtime.checks.preflight, target, baked=baked)
-        # Before anybody waits for a build, and before one stops the server that a run works on.
-        if runs is Runs.REFUSE or (runtime.images.in_use and runtime.images.outdated([POSTGRES], baked=baked)):
+        if runs is Runs.REFUSE:  # before anybody waits for a build
             _settle(runtime, runs, command)
         checked.result()
+    if runs is not Runs.REFUSE and runtime.images.in_use and runtime.images.outdated([POSTGRES], baked=baked):
+        _settle(runtime, runs, command)  # the build stops the server that a run works on
     if _build_outdated(runtime, target, baked) or runs is not Runs.REFUSE:
         _settle(runtime, runs, command)
     old = runtime.orchestrators[active]
@@ -199,9 +200,8 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _stop(runtime, old)
         _start(runtime, target, baked, timeout)
     except BrokenPipeError:  # nobody reads what is printed
-        lock.leave_terminal()
-        _bring_back(runtime, old, was_baked)
-        raise
+        lock.leave_output()
+        raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
     except (StackError, OSError) as error:
         _announce(f"{target.title} did not start; bringing {old.title} back")
         outcome = _bring_back(runtime, old, was_baked)
@@ -266,12 +266,12 @@ def _announce(text: str) -> None:
     try:
         console.fail(text)
     except BrokenPipeError:
-        lock.leave_terminal()
+        lock.leave_output()
 
 
 def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
     """Start the old orchestrator again, whatever is typed meanwhile, and return how that went."""
-    with _deferring_interrupts(f"Starting {old.title} again, which cannot be interrupted; this takes less than a minute."):
+    with _deferring_interrupts(f"Starting {old.title} again, which cannot be interrupted; this usually takes less than a minute."):
         try:
             if runtime.active() != old.name:
                 with console.Waiting("stop", "what was started") as waiting:
@@ -364,7 +364,10 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
 
 
 def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
-    """Check, pull and build what ``target`` needs, without touching anything that runs; returns whether it pulled or built anything."""
+    """Check, pull and build what ``target`` needs; returns whether it pulled or built anything.
+
+    Nothing that runs is touched, but that PostgreSQL makes way for its newer programs without Docker, and is started again.
+    """
     pulled = pull(runtime, target)
     runtime.checks.preflight(target, baked=baked)
     built = _build_outdated(runtime, target, baked)

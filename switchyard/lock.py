@@ -52,6 +52,11 @@ def leave_terminal() -> None:
         os.dup2(nowhere, stream)
 
 
+def leave_output() -> None:
+    """Have this process print to nowhere: nobody reads its standard output any more, and printing there would fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
     """Hold the stack's lock. The operating system drops it when nobody has it open any more, however they ended.

@@ -64,7 +64,9 @@ def require_workers(target: Orchestrator, services: Iterable[Service], number: s
         BadUsage: it was not.
     """
     if target.scaled and not any(service.name in target.scaled for service in services):
-        raise BadUsage(f"{target.title} was started without workers.", f"WORKERS in .env is {number} since.", f"invoke scale {number}")
+        raise BadUsage(
+            f"{target.title} was started without workers.", f"WORKERS in .env was changed to {number} after that.", f"invoke scale {number}"
+        )
 
 
 def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, bytes]:

@@ -234,11 +234,15 @@ class Runner:
         if self._only_printed(argv):
             return 0
         # Ctrl-C is for the command, which may only end a query by it. An ignored one would be ignored by the command, too.
-        before = signal.signal(signal.SIGINT, lambda *_: None)
+        came: list[int] = []
+        before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
         try:
-            return subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
+            code = subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
         finally:
             signal.signal(signal.SIGINT, before)
+        if came and code in (130, -signal.SIGINT):  # it has ended by it
+            raise KeyboardInterrupt
+        return code
 
     def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes] | None:
         """Start a command that outlives this one, out of reach of this terminal's signals; None in a dry run.

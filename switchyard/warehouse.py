@@ -75,12 +75,15 @@ def watched(runtime: Runtime) -> Iterator[None]:
 @contextmanager
 def server(runtime: Runtime) -> Iterator[None]:
     """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
-    up = [service.name for service in runtime.services() if service.up]
+    services = runtime.services()
+    up = [service.name for service in services if service.up]
+    ready = any(service.name == POSTGRES and service.health == "healthy" for service in services)
     if POSTGRES not in up:
         lifecycle.build(runtime, runtime.images.outdated([POSTGRES], baked=False))
     try:
         with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
-            runtime.start_postgres(START_TIMEOUT_S, waiting.detail)
+            if not ready:  # one that is up stays as it is, also where a newer version would start it with other options
+                runtime.start_postgres(START_TIMEOUT_S, waiting.detail)
         with watched(runtime):
             yield
     finally:

@@ -14,11 +14,9 @@ from xdist.scheduler import LoadScopeScheduling
 from .stacks import ROOT
 
 # Nothing of the person's own git: no signature, no hook. (git 2.31)
-os.environ |= {
-    "GIT_CONFIG_COUNT": "2",
-    **{"GIT_CONFIG_KEY_0": "commit.gpgsign", "GIT_CONFIG_VALUE_0": "false"},
-    **{"GIT_CONFIG_KEY_1": "core.hooksPath", "GIT_CONFIG_VALUE_1": os.devnull},
-}
+for key, value in (("commit.gpgsign", "false"), ("core.hooksPath", os.devnull)):
+    number = os.environ.get("GIT_CONFIG_COUNT") or "0"
+    os.environ |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value, "GIT_CONFIG_COUNT": str(int(number) + 1)}
 
 # Started in a script's background, or by nohup, the tests would hand down that these are ignored; some are about them.
 for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):

@@ -65,7 +65,7 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
     try:
         manifest, fingerprint = project.ensure_manifest()
     except project.ParseFailed as error:
-        if not get_parsing_context().dag_id:
+        if not get_parsing_context().dag_id or not project.has_manifest():
             raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
         manifest, fingerprint = project.last_manifest()  # a task of a run that began before the edit
     nodes = by_node(job) and not custom

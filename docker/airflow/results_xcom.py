@@ -31,7 +31,7 @@ def push_results(project_dir: str, context: Any) -> None:
         _, found, text = said.rpartition("Encountered an error:")
         error = text.strip() if found else None
     context["ti"].xcom_push(KEY, {"nodes": nodes, "error": error})
-    if context["ti"].task_id == PRODUCER:
+    if nodes and context["ti"].task_id == PRODUCER:  # without, dbt has died, and what it had logged before is right
         for key, value in left_out(json.loads(manifest().read_bytes()), nodes).items():
             context["ti"].xcom_push(key, value)
 
@@ -40,7 +40,7 @@ def manifest() -> Path:
     """The manifest of the project as it is now, or else the last one: a model that was added during the run has a task in it, too."""
     try:
         return project.ensure_manifest()[0]
-    except project.ParseFailed:
+    except (project.ParseFailed, OSError):  # or a file of it is just being saved
         return project.last_manifest()[0]
 
 

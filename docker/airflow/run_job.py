@@ -105,7 +105,7 @@ def rerun() -> bool:
     if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
         return run(job, options)
     if jobs.load()[job].dbt_args[0] == "build":
-        if any(node["kind"] in TASKLESS for node in nodes):
+        if any(node["kind"] in TASKLESS for node in failures(nodes)):
             return run(job, replace(options, select=selection(nodes) or options.select))
         if not airflow.find(f"dags/{dag}/tasks/{PRODUCER}"):  # one task for the whole build
             return run(job, replace(options, select=selection(nodes) or options.select))

@@ -42,7 +42,7 @@ DBT = DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 
 
-OWNER = re.compile(r"team:.+|[\w.+-]+@[\w-]+\.[\w.-]+", re.ASCII)
+OWNER = re.compile(r"team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")  # as Dagster takes one
 TAKEN = set(jobs.load())
 
 
@@ -79,7 +79,7 @@ class Translator(DagsterDbtTranslator):
         return re.sub(r"[^\w/]", "_", super().get_group_name(dbt_resource_props) or schema, flags=re.ASCII)
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
-        """The owners that are a team's or have an address, as Dagster takes them."""
+        """The owners that Dagster takes: a team, or an address."""
         return [owner for owner in super().get_owners(dbt_resource_props) or () if OWNER.fullmatch(owner)]
 
 

@@ -329,6 +329,21 @@ def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -
     assert runtime.active() == "old"
 
 
+def test_a_run_that_begins_during_the_pull_of_another_release_refuses_it(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old", outdated=["old"])
+    deployed: list[bool] = []
+    build = runtime.build
+
+    def slow(names, **options) -> None:
+        build(names, **options)
+        runs.append(RUN)
+
+    runtime.build = slow
+    with pytest.raises(RunInProgress):
+        lifecycle.up(runtime, OLD, baked=True, timeout=5, deploy=lambda: deployed.append(True))
+    assert deployed == []
+
+
 @pytest.mark.parametrize("command", [up, switch])
 def test_a_run_that_begins_during_the_build_of_what_is_up_is_left_alone(tmp_path, runs, command) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["old"])
@@ -362,10 +377,10 @@ def test_a_run_that_is_waited_for_keeps_its_postgresql(tmp_path, runs) -> None:
 @pytest.mark.parametrize("at", ["stop old", "start new"])
 def test_a_switch_whose_output_nobody_reads_any_more_is_undone(tmp_path, runs, monkeypatch, at) -> None:
     left: list[bool] = []
-    monkeypatch.setattr(lock, "leave_terminal", lambda: left.append(True))  # which would take this test's own output away
+    monkeypatch.setattr(lock, "leave_output", lambda: left.append(True))  # which would take this test's own output away
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {at: BrokenPipeError()}
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(KeyboardInterrupt, match="Old is active again"):
         switch(runtime)
     assert left
     assert runtime.active() == "old"

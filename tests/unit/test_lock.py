@@ -78,7 +78,6 @@ def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_a_program_whose_command_was_killed_does_its_work_to_the_end(tmp_path, root) -> None:
     go_on, done = tmp_path / "go-on", tmp_path / "done"
     program = f"""

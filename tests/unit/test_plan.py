@@ -196,7 +196,7 @@ def test_no_empty_stack_is_started_instead_of_one_with_data() -> None:
 
 def test_data_on_the_other_side_is_shown_while_its_engine_is_down() -> None:
     chosen, reason = choice.choose(*machine(engine=False, data="docker native"), None, starting=True)
-    assert (chosen.name, "The data that this stack has in Docker stays as it is" in reason) == ("native", True)
+    assert (chosen.name, "the data in Docker is unchanged" in reason) == ("native", True)
 
 
 def test_auto_takes_no_guess_which_data_is_meant() -> None:

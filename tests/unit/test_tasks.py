@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -308,6 +309,7 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
 def test_a_closed_standard_input_is_a_no(monkeypatch) -> None:
     answers: list[bool] = []
     monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # or the tests would keep what a command does on one
     tasks.guard(lambda: answers.append(console.confirm("Delete all?")))()
     assert answers == [False]
 

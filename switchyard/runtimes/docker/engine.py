@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import psutil
+import yaml
 
 from switchyard import caller, neighbours
 from switchyard import project as projects
@@ -20,6 +21,7 @@ from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
 from switchyard.runner import Result, Runner
 from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.override import WAREHOUSE_VOLUME
 from switchyard.runtimes.runtime import POSTGRES, Service
 from switchyard.settings import Settings
 
@@ -112,14 +114,15 @@ class Engine:
             folders = [self.volume_owner() or "", *self.image_owners()]
             other = next((folder for folder in folders if is_others(self.settings.root, folder)), "")
             volumes = self.volumes()
-            if not other and volumes and self.volume not in volumes:
-                other = f"What made the volume {volumes[0]}"
+            strange = sorted(set(volumes) - self.declared())
+            if not other and strange and self.volume not in volumes:
+                other = f"another Compose application, with the volume {strange[0]},"
         if other and neighbours.is_new(self.settings.root):
             return f"{self.settings.project} is that of {other}; the first command chooses another name"
         if other:
             raise BadConfiguration(
                 f"The Docker stack {self.settings.project} is not this checkout's.",
-                f"{other} has its containers, its data or its images.",
+                f"{other[0].upper()}{other[1:]} has its containers, its data or its images.",
                 "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
             )
         return f"{self.settings.project} is this checkout's"
@@ -142,6 +145,12 @@ class Engine:
     def volume(self) -> str:
         """The name of the data's volume."""
         return f"{self.settings.project}_{argv.DATA_VOLUME}"
+
+    def declared(self) -> set[str]:
+        """The names of the volumes that the compose files make."""
+        texts = (self.file(name).read_text(encoding="utf-8") for name in (POSTGRES, *self.orchestrators))
+        names = {volume for text in texts for volume in yaml.safe_load(text).get("volumes") or {}} | {WAREHOUSE_VOLUME}
+        return {f"{self.settings.project}_{name}" for name in names}
 
     def volumes(self) -> list[str]:
         """The names of the volumes that carry the stack's project name."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 
 from switchyard import certificates, environments
-from switchyard.errors import BadUsage
 from switchyard.runtimes.native import plan
 from switchyard.runtimes.native.machine import Machine
 from switchyard.runtimes.runtime import POSTGRES, OnLine
@@ -22,11 +20,7 @@ class NativeImages:
         self.machine, self.settings, self.runner = machine, machine.settings, machine.runner
 
     def build(self, names: Iterable[str], *, cache: bool = True, on_line: OnLine) -> None:
-        """Install PostgreSQL, or make the environments of an orchestrator.
-
-        Raises:
-            BadUsage: on Windows, what is made again runs.
-        """
+        """Install PostgreSQL, or make the environments of an orchestrator."""
         certificates.check(self.settings.root)
         if not self.runner.dry:
             self.machine.base.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -36,9 +30,6 @@ class NativeImages:
                     self.machine.postgres.build(cache=cache, on_line=on_line)
             else:
                 target = self.machine.require(self.machine.orchestrators[name])
-                if os.name == "nt" and self.machine.active() == name:
-                    why = "It would be made again, and Windows deletes no program that runs."
-                    raise BadUsage(f"{target.title} runs in its environment.", why, "invoke down, then the same command")
                 environments.build(
                     self.settings, target, self.machine.project, self.runner, self.machine.environ, cache=cache, on_line=on_line
                 )
