@@ -109,7 +109,7 @@ def test_a_dry_run_claims_nothing(stack, words) -> None:
 
 def test_there_is_nothing_baked(stack) -> None:
     stack.on("dagster")
-    assert "no image without Docker" in stack.invoke("up", "--orch", "dagster", "--baked", code=2).stderr
+    assert "--baked needs an image" in stack.invoke("up", "--orch", "dagster", "--baked", code=2).stderr
 
 
 def test_docker_is_refused_while_this_is_up(stack) -> None:
