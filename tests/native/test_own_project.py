@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -109,12 +110,13 @@ def test_what_git_keeps_of_a_package_is_not_installed(stack, duck, projects, tmp
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], check=True)
     file = projects / "duck" / "packages.yml"
-    before = file.read_text()
+    before, then = file.read_text(), file.stat()
     file.write_text(f"{before}  - {{git: '{tmp_path.as_uri()}', revision: main}}\n")
     try:
         stack.invoke("build", "--orch", "dagster")
     finally:
         file.write_text(before)
+        os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))  # nothing else may change anything there
     (installed,) = (path.parent for path in (stack.folder / ".stack").rglob("cloned/dbt_project.yml"))
     assert not (installed / ".git").exists()
 
