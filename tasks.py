@@ -92,7 +92,9 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
             missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
             raise Exit(str(missing), missing.code) from None
         except BrokenPipeError:  # who reads the output has enough, as `head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            from switchyard import lock
+
+            lock.leave_output()
             raise Exit(code=130) from None
         except OSError as error:
             from switchyard import diagnosis

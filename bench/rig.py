@@ -63,7 +63,7 @@ class Rig:
         self.folder, self.runtime, self.only, self.name = folder, runtime, only, name
         self.orchestrators: dict[str, Orchestrator] = orchestrators.load_all(folder)
         keys = ("POSTGRES_PORT", *(orchestrator.ui_port for orchestrator in self.orchestrators.values()))
-        own = {key: str(ports.unused()) for key in keys}
+        own = {key: str(port) for key, port in zip(keys, ports.unused_ports(len(keys)))}
         fixed = {"COMPOSE_PROJECT_NAME": name, "RUNTIME": runtime, "NO_COLOR": "1", "PYTHONUTF8": "1"}
         self.env = {**os.environ, **(variables or {}), **own, **fixed}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 
 import psutil
 
@@ -16,10 +17,16 @@ def free(port: int) -> bool:
 
 def unused() -> int:
     """A port that nobody holds at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return unused_ports(1)[0]
+
+
+def unused_ports(count: int) -> list[int]:
+    """So many different ports that nobody holds at this moment; one that is asked for alone may be the one before again."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def holder(port: int) -> psutil.Process | None:

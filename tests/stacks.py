@@ -7,13 +7,12 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 from dotenv import dotenv_values
 
 from bench.rig import copy_checkout as copy_files
+from switchyard import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
@@ -106,15 +106,6 @@ def command_line(process: psutil.Process) -> list[str]:
     return []
 
 
-def unused_ports(count: int) -> list[int]:
-    """So many different ports that nobody holds at this moment."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 def files_below(folder: Path) -> list[Path]:
     """All files in a folder; what vanishes meanwhile is left out, as by no method of `Path` before Python 3.12."""
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
@@ -180,7 +171,7 @@ class Stack:
         self.as_account = {"user": account, "group": account_group(account), "extra_groups": []} if account else {}
         self.folder = folder
         self.dbt = folder / "dbt_project"
-        self.ports = dict(zip(PORTS, unused_ports(len(PORTS))))
+        self.ports = dict(zip(PORTS, ports.unused_ports(len(PORTS))))
         settings = {"COMPOSE_PROJECT_NAME", *dotenv_values(ROOT / ".env.example", interpolate=False)}
         outer = {key: value for key, value in os.environ.items() if key not in settings or key.endswith("_IMAGE")}
         self.env = {**outer, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}

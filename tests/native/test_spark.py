@@ -42,7 +42,7 @@ class Cluster:
 
     def __init__(self, home: Path, work: Path) -> None:
         self.home, self.work = home, work
-        self.port, self.page, self.thrift, self.driver = (ports.unused() for _ in range(4))
+        self.port, self.page, self.thrift, self.driver = ports.unused_ports(4)
         self.processes = ExitStack()
 
     def start(self, *argv: str) -> None:

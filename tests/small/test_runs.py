@@ -173,7 +173,7 @@ def test_what_is_wrong_with_a_seed_is_shown_with_what_helps(stack, reference) ->
 def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     server = stack.root("postgres")
-    new = {key: str(ports.unused()) for key in ("POSTGRES_PORT", "DAGSTER_PORT")}
+    new = {key: str(port) for key, port in zip(("POSTGRES_PORT", "DAGSTER_PORT"), ports.unused_ports(2))}
     try:
         shown = stack.invoke("status", **new)
         assert {key: f"localhost:{stack.ports[key]}" in shown.stdout for key in new} == dict.fromkeys(new, True)

@@ -132,6 +132,17 @@ def runs(monkeypatch) -> list[pipeline.ActiveRun]:
     return found
 
 
+def begins_a_run_when_built(runtime: Fake, runs: list[pipeline.ActiveRun]) -> None:
+    """A schedule, say, begins a run while something is built or pulled."""
+    build = runtime.build
+
+    def slow(names, **options) -> None:
+        build(names, **options)
+        runs.append(RUN)
+
+    runtime.build = slow
+
+
 def up(runtime: Fake, target=NEW) -> None:
     """As `invoke up`."""
     lifecycle.up(runtime, target, baked=False, timeout=5)
@@ -317,13 +328,7 @@ def test_a_run_in_progress_is_refused_or_waited_for_or_cancelled(tmp_path, runs,
 
 def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["new"])
-    build = runtime.build
-
-    def slow(names, **options) -> None:
-        build(names, **options)
-        runs.append(RUN)
-
-    runtime.build = slow
+    begins_a_run_when_built(runtime, runs)
     with pytest.raises(RunInProgress):
         switch(runtime)
     assert runtime.active() == "old"
@@ -332,13 +337,7 @@ def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -
 def test_a_run_that_begins_during_the_pull_of_another_release_refuses_it(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["old"])
     deployed: list[bool] = []
-    build = runtime.build
-
-    def slow(names, **options) -> None:
-        build(names, **options)
-        runs.append(RUN)
-
-    runtime.build = slow
+    begins_a_run_when_built(runtime, runs)
     with pytest.raises(RunInProgress):
         lifecycle.up(runtime, OLD, baked=True, timeout=5, deploy=lambda: deployed.append(True))
     assert deployed == []
@@ -347,13 +346,7 @@ def test_a_run_that_begins_during_the_pull_of_another_release_refuses_it(tmp_pat
 @pytest.mark.parametrize("command", [up, switch])
 def test_a_run_that_begins_during_the_build_of_what_is_up_is_left_alone(tmp_path, runs, command) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["old"])
-    build = runtime.build
-
-    def slow(names, **options) -> None:
-        build(names, **options)
-        runs.append(RUN)
-
-    runtime.build = slow
+    begins_a_run_when_built(runtime, runs)
     command(runtime, OLD)
     assert runtime.did == ["check old", "build old"]
 

@@ -15,8 +15,9 @@ import pytest
 import tasks
 from switchyard import console, settings
 from switchyard.fingerprints import base_image_keys
+from switchyard.ports import unused_ports
 
-from ..stacks import PORTS, unused_ports
+from ..stacks import PORTS
 
 
 @pytest.fixture

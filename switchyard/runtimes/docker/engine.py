@@ -49,8 +49,9 @@ def services(text: str, root: Path) -> tuple[list[Service], str]:
     found, other = [], ""
     for line in text.splitlines():
         id_, container, name, orchestrator, baked, state, status, folder = line.split("\t")
-        if is_foreign(folder) or is_others(root, os.path.dirname(folder)):
-            other = folder if is_foreign(folder) else os.path.dirname(folder)
+        checkout, foreign = os.path.dirname(folder), is_foreign(folder)
+        if foreign or is_others(root, checkout):
+            other = folder if foreign else checkout
             continue
         health = re.search(r"\((?:health: )?(healthy|unhealthy|starting)\)", status)
         found.append(Service(id_[:12], container, name, orchestrator, bool(baked), state, health[1] if health else "", status))

@@ -106,7 +106,8 @@ class Native:
                 self._prepare_home(target)
         elif not self.runner.dry:
             self.processes.stop([record for record in self.processes.records() if record not in kept])  # what they started may run still
-        picked = next((record.ports for record in kept or []), None) or {name: ports.unused() for name in plan.port_names(target)}
+        names = plan.port_names(target)
+        picked = next((record.ports for record in kept or []), None) or dict(zip(names, ports.unused_ports(len(names))))
         deadline = time.monotonic() + timeout
         waiting: dict[str, Process] = {}
         for process in target.native_block.processes:
