@@ -68,9 +68,8 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
     tracked(runtime, project)
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
-    images = {name: f"{registry}/{name}:{tag}" for name in (POSTGRES, *names)}
-    for image in images.values():
-        unused(runtime, image)
+    images = {name: f"{registry}/{name}:{tag}" for name in (*names, POSTGRES)}
+    unused(runtime, images, commits[runtime.settings.root])
     lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
     now = datetime.now(timezone.utc)
     content = {
@@ -103,7 +102,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         tried(runtime, project, {**content, "images": ids}, names)
         folder.mkdir(parents=True, exist_ok=True)
         runtime.images.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
-        pushed = {name: push(runtime, image) for name, image in images.items()}
+        pushed = {name: push(runtime, image) for name, image in images.items()}  # PostgreSQL last: with it, the release is complete
         write(folder, {**content, "images": pushed})
     finally:
         runtime.runner.ask(["docker", "image", "rm", *images.values()])
@@ -152,19 +151,29 @@ def refuse(place: Path, what: str, found: Sequence[str], next_: str) -> None:
         raise BadUsage(f"{place} {what}.", shown, next_)
 
 
-def unused(runtime: Docker, image: str) -> None:
-    """Make sure that the registry answers, and has no such image.
+def unused(runtime: Docker, images: Mapping[str, str], commit: str) -> None:
+    """Make sure that the registry answers, and has no such release: nothing, or what a push of the same commit left that was interrupted.
+
+    Args:
+        images: the address of each image, by its name.
 
     Raises:
         BadUsage: it has.
         EngineMissing: it does not answer, or refuses to.
     """
-    found = runtime.runner.ask(["docker", "buildx", "imagetools", "inspect", image], seconds=60)
-    if not found.code:
-        raise BadUsage(f"The registry has {image} already.", "What was released never changes.", "invoke release --tag ANOTHER")
-    if not _UNKNOWN.search(found.stderr):
-        next_ = f"docker login {image.partition('/')[0]}, or another --registry"
-        raise EngineMissing(f"Could not check whether the registry has {image}.", found.stderr.strip(), next_)
+    for name, image in images.items():
+        found = runtime.runner.ask(["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Image}}", image], seconds=60)
+        if not found.code and (name == POSTGRES or revision(found.stdout) != commit):
+            raise BadUsage(f"The registry has {image} already.", "What was released never changes.", "invoke release --tag ANOTHER")
+        if found.code and not _UNKNOWN.search(found.stderr):
+            next_ = f"docker login {image.partition('/')[0]}, or another --registry"
+            raise EngineMissing(f"Could not check whether the registry has {image}.", found.stderr.strip(), next_)
+
+
+def revision(image: str) -> str | None:
+    """The commit that an image's label has, of buildx's JSON of it; None without one, or for several platforms."""
+    labels: Mapping[str, str] = json.loads(image).get("config", {}).get("Labels") or {}
+    return labels.get(f"{_OCI}.revision")
 
 
 def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]) -> str:

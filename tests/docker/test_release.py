@@ -99,6 +99,15 @@ def release(
     return stack.invoke("release", *words, code=code)
 
 
+def leave(registry: Registry, image: str, revision: str) -> None:
+    """Push an image that is empty, of a commit."""
+    image = f"{registry.address}/shop/{image}"
+    dockerfile = f"FROM scratch\nLABEL org.opencontainers.image.revision={revision}\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile, text=True, check=True, capture_output=True)
+    subprocess.run(["docker", "push", image], check=True, capture_output=True)
+    subprocess.run(["docker", "image", "rm", image], check=True, capture_output=True)
+
+
 def test_a_base_image_is_locked_by_the_digest_that_its_registry_has(registry, tmp_path) -> None:
     image = f"{registry.address}/base/one:1"
 
@@ -130,16 +139,20 @@ def test_a_base_image_is_locked_by_the_digest_that_its_registry_has(registry, tm
 @pytest.mark.long
 def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, small) -> None:
     own = commit(small, MODEL, "select 1 as released\n")
+    head = stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
+    leave(registry, "dagster:taken", "another")
+    assert "shop/dagster:taken already" in release(stack, registry, "taken", code=2).stderr
+    leave(registry, "dagster:1", head)  # as a push that was interrupted
     (small / "new.sql").write_text("select 1")
     assert "new.sql" in release(stack, registry, "dirty", code=2).stderr
     (small / "new.sql").unlink()
     first = release(stack, registry, "1")
     assert "daily and smoke succeeded on the images" in first.stdout
     made = json.loads((stack.folder / "releases" / "1" / "release.json").read_text())
-    assert made["commit"] == stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
+    assert made["commit"] == head
     assert made["project"]["commit"] == own
     assert made["images"].keys() == {"postgres", "dagster"}
-    assert registry.tags("dagster") == registry.tags("postgres") == ["1"]
+    assert (sorted(registry.tags("dagster")), registry.tags("postgres")) == (["1", "taken"], ["1"])
     manifest = json.loads((stack.folder / "releases" / "1" / "manifest.json").read_text())
     assert "model.small.released" in manifest["nodes"]
     assert "has localhost" in release(stack, registry, "1", code=2, out="elsewhere").stderr
