@@ -57,9 +57,9 @@ READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 def hung_up(number: int, frame: FrameType | None) -> None:
     """The terminal is closed: what is printed from now on goes nowhere, and the rest is as for Ctrl-C."""
-    from switchyard import lock
+    from switchyard import terminal
 
-    lock.leave_terminal()
+    terminal.leave_terminal()
     signal.default_int_handler(number, frame)
 
 
@@ -92,9 +92,9 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
             missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
             raise Exit(str(missing), missing.code) from None
         except BrokenPipeError:  # who reads the output has enough, as `head`
-            from switchyard import lock
+            from switchyard import terminal
 
-            lock.leave_output()
+            terminal.leave_output()
             raise Exit(code=130) from None
         except OSError as error:
             from switchyard import diagnosis
@@ -183,9 +183,9 @@ def changing(
     c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False, leaving: bool = False
 ) -> Iterator[Runtime]:
     """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
-    from switchyard import lock
+    from switchyard import command_lock
 
-    with lock.held(ROOT, command) as descriptor:
+    with command_lock.held(ROOT, command) as descriptor:
         yield runtime_of(c, asked, starting, (descriptor,), new_ports, leaving)
 
 
@@ -417,7 +417,7 @@ def run(
     cancel: bool = False,
 ) -> None:
     """Run the dbt pipeline through the active orchestrator, follow it, and exit 0 only if every node succeeded."""
-    from switchyard import lock, pipeline, warehouse
+    from switchyard import command_lock, pipeline, warehouse
     from switchyard.errors import BadUsage
 
     asked = job, select, vars, full_refresh or None
@@ -430,7 +430,7 @@ def run(
         return
     with contextlib.ExitStack() as held:
         # Nobody changes the stack until the run has begun; from then on it is a run in progress, which whoever changes the stack sees.
-        held.enter_context(lock.held(ROOT, "run"))
+        held.enter_context(command_lock.held(ROOT, "run"))
         runtime = runtime_of(c)
         name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
         options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
@@ -700,19 +700,19 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
     """Make every lock again from versions.toml and the requirements*.in, base images by digest; for people who work on this checkout."""
-    from switchyard import console, environments, locks, settings
+    from switchyard import console, environments, pins, settings
     from switchyard.runner import Runner
 
     console.dry = c.config.run.dry
     own, _ = settings.load(ROOT, os.environ, write=False)
     runner = environments.trusting(Runner({}, echo=c.config.run.echo, dry=console.dry), own)
     with console.Waiting("lock", "packages") as waiting:
-        changed = locks.make(ROOT, runner, "" if upgrade is True else upgrade or None, waiting.detail)
+        changed = pins.make(ROOT, runner, "" if upgrade is True else upgrade or None, waiting.detail)
     for path in changed:
         console.ok(f"{path.relative_to(ROOT).as_posix()} has changed")
     if not changed and not console.dry:
         console.ok("All locks and base images match versions.toml and the requirements*.in")
-    by_tag = [image for image in locks.held(ROOT, locks.versions(ROOT)["images"]).values() if "@" not in image]
+    by_tag = [image for image in pins.with_known_digests(ROOT, pins.versions(ROOT)["images"]).values() if "@" not in image]
     if by_tag and not console.dry:
         console.note(f"Without a digest, because no registry answered: {', '.join(by_tag)}")
 

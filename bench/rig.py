@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from switchyard import ROOT, bootstrap, checks, console, lock, neighbours, orchestrators, ports, settings
+from switchyard import ROOT, bootstrap, checks, command_lock, console, neighbours, orchestrators, ports, settings
 from switchyard.errors import BadUsage, StackError
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
@@ -185,7 +185,7 @@ def rig(
         EngineMissing: there is no such runtime here.
         Locked: another command of this checkout has the stack of that name.
     """
-    with lock.alone(ROOT, name), tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+    with command_lock.alone(ROOT, name), tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
         copy = Path(folder).resolve()
         copy_checkout(ROOT, copy)
         made = Rig(copy, runtime, only, name, prepare(copy))

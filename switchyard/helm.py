@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import eject, locks
+from switchyard import eject, pins
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
@@ -61,7 +61,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     repository, _, digest = release.images[target.name].partition("@")
     words = {"repository": repository, "digest": digest, "tag": release.tag, "short": digest[7:17], "name": eject.plain_name(project)}
     words |= {f"version {package}": version for package, version in release.versions[target.name].items()}
-    words |= {f"chart {chart}": version for chart, version in locks.versions(settings.root)["charts"].items()}
+    words |= {f"chart {chart}": version for chart, version in pins.versions(settings.root)["charts"].items()}
     services = yaml.safe_load(target.file.read_text(encoding="utf-8"))["services"]
     example = {key: value or "" for key, value in dotenv_values(settings.root / ".env.example", interpolate=False).items()}
     defaults = example | eject.carried(settings, example)

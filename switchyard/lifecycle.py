@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
 
-from switchyard import console, diagnosis, faults, lock, pipeline
+from switchyard import command_lock, console, diagnosis, faults, pipeline, terminal
 from switchyard.errors import AlreadyActive, ApiUnusable, BadUsage, EngineMissing, NothingActive, RunInProgress, StackError, StillStarting
 from switchyard.orchestrators import Orchestrator
 from switchyard.release import TAG_KEY, image_key
@@ -200,7 +200,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         _stop(runtime, old)
         _start(runtime, target, baked, timeout)
     except BrokenPipeError:  # nobody reads what is printed
-        lock.leave_output()
+        terminal.leave_output()
         raise KeyboardInterrupt(_bring_back(runtime, old, was_baked)) from None
     except (StackError, OSError) as error:
         _announce(f"{target.title} did not start; bringing {old.title} back")
@@ -266,7 +266,7 @@ def _announce(text: str) -> None:
     try:
         console.fail(text)
     except BrokenPipeError:
-        lock.leave_output()
+        terminal.leave_output()
 
 
 def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
@@ -292,11 +292,11 @@ def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
     def note(number: int, _: object) -> None:
         came.append(number)
         if number == getattr(signal, "SIGHUP", None):
-            lock.leave_terminal()
+            terminal.leave_terminal()
         console.note(answer)
 
     # What is ignored, as a closed terminal under nohup, stays so.
-    before = {number: signal.signal(number, note) for number in lock.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
+    before = {number: signal.signal(number, note) for number in terminal.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield came
     finally:
@@ -332,13 +332,13 @@ def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must
         try:
             with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):
                 pipeline.cancel_runs(runtime)
-                lock.wait_for_followers(runtime.settings.root)
+                command_lock.wait_for_followers(runtime.settings.root)
         except ApiUnusable as error:
             console.fail(f"{error.what} The run ends when its orchestrator stops.")
         return
     with _waiting("wait for", _named(found), f"{_named(found)} ended"):
         _wait_for_runs(runtime)
-        lock.wait_for_followers(runtime.settings.root)
+        command_lock.wait_for_followers(runtime.settings.root)
 
 
 def _wait_for_runs(runtime: Runtime) -> None:

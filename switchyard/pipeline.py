@@ -15,7 +15,7 @@ import yaml
 from colorama import Fore, Style
 
 from rundbt import api, jobs, project, results
-from switchyard import console, diagnosis, faults, lock
+from switchyard import command_lock, console, diagnosis, faults
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed, RunInProgress
 from switchyard.runner import Result
@@ -238,7 +238,7 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
         runtime.trigger(orchestrator, words, console.say)
         return
     try:
-        with lock.following(runtime.settings.root):
+        with command_lock.following(runtime.settings.root):
             found = follow(job, lambda on_line: runtime.trigger(orchestrator, words, on_line), show)
     except Left as left:
         if sys.stdin.isatty():

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from bench.rig import CHECKOUT, Rig, rig
-from switchyard import console, locks
+from switchyard import console, pins
 from switchyard.errors import BadUsage, RunFailed, StackError
 from switchyard.orchestrators import NATIVE
 from switchyard.runner import Runner
@@ -39,7 +39,7 @@ def test(package: str, runner: Runner) -> None:
     """Lock newer packages in a copy of the checkout, run the orchestrators' tests on them, and print what breaks or is deprecated.
 
     Args:
-        package: what may move, as `locks.make` has it; an empty text for all.
+        package: what may move, as `pins.make` has it; an empty text for all.
         runner: what starts uv.
 
     Raises:
@@ -52,7 +52,7 @@ def test(package: str, runner: Runner) -> None:
     with rig("native", (), NAME) as made:
         before = versions(made.folder)
         with console.Waiting("lock", "packages") as waiting:
-            locks.make(made.folder, runner, package, waiting.detail)
+            pins.make(made.folder, runner, package, waiting.detail)
         moved = moves(before, versions(made.folder))
         for lock, packages in moved.items():
             for name, (old, new) in packages.items():
@@ -83,7 +83,7 @@ def test(package: str, runner: Runner) -> None:
 def versions(root: Path) -> dict[str, dict[str, str]]:
     """What each lock has: packages, and their versions; several of one where they depend on the platform or on Python."""
     found: dict[str, dict[str, str]] = {}
-    for source in locks.sources(root):
+    for source in pins.sources(root):
         lock = source.with_suffix(".txt")
         packages = found.setdefault(lock.relative_to(root).as_posix(), {})
         for name, version in _LOCKED.findall(lock.read_text(encoding="utf-8")):

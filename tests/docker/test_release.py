@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from switchyard import locks, ports
+from switchyard import pins, ports
 from switchyard.runner import Runner
 
 from ..stacks import MARTS, ROOT, unavailable, wait_until
@@ -118,7 +118,7 @@ def test_a_base_image_is_locked_by_the_digest_that_its_registry_has(registry, tm
         return re.search("digest: (sha256:[0-9a-f]{64})", said)[1]
 
     def locked(upgrade: str | None) -> str:
-        locks.make(tmp_path, Runner({}), upgrade, lambda _: None)
+        pins.make(tmp_path, Runner({}), upgrade, lambda _: None)
         return (tmp_path / ".env.example").read_text()
 
     (tmp_path / "versions.toml").write_text(f'[packages]\n[images]\nONE_IMAGE = "{image}"\n[charts]\n')

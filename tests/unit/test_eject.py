@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from switchyard import eject, environments, helm, locks, orchestrators, project, release
+from switchyard import eject, environments, helm, orchestrators, pins, project, release
 from switchyard.errors import BadUsage
 
 from ..stacks import ROOT
@@ -161,7 +161,7 @@ def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
     if not charts or not shutil.which("helm"):
         pytest.skip("HELM_CHARTS names no folder of charts, or there is no helm")
     folder = ejected(name, helm)
-    stated, product = locks.versions(ROOT)["charts"], environments.versions(ROOT, name)[PRODUCTS[name]]
+    stated, product = pins.versions(ROOT)["charts"], environments.versions(ROOT, name)[PRODUCTS[name]]
     rendered = []
     for chart, values in CHARTS[name]:
         about = yaml.safe_load(Path(charts, chart, "Chart.yaml").read_text())

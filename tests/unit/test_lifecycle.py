@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard import console, lifecycle, lock, pipeline
+from switchyard import console, lifecycle, pipeline, terminal
 from switchyard.errors import (
     AlreadyActive,
     ApiUnusable,
@@ -370,7 +370,7 @@ def test_a_run_that_is_waited_for_keeps_its_postgresql(tmp_path, runs) -> None:
 @pytest.mark.parametrize("at", ["stop old", "start new"])
 def test_a_switch_whose_output_nobody_reads_any_more_is_undone(tmp_path, runs, monkeypatch, at) -> None:
     left: list[bool] = []
-    monkeypatch.setattr(lock, "leave_output", lambda: left.append(True))  # which would take this test's own output away
+    monkeypatch.setattr(terminal, "leave_output", lambda: left.append(True))  # which would take this test's own output away
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {at: BrokenPipeError()}
     with pytest.raises(KeyboardInterrupt, match="Old is active again"):

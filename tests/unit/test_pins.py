@@ -10,15 +10,15 @@ import pytest
 from dotenv import dotenv_values
 from packaging.requirements import Requirement
 
-from switchyard import locks
+from switchyard import pins
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed
 from switchyard.runner import Runner
 from switchyard.runtimes.docker.images import PLATFORM
 
 from ..stacks import ROOT
 
-SOURCES = locks.sources(ROOT)
-PRODUCTS = locks.versions(ROOT)["packages"]
+SOURCES = pins.sources(ROOT)
+PRODUCTS = pins.versions(ROOT)["packages"]
 
 
 def wheel(folder: Path, name: str, version: str) -> None:
@@ -54,12 +54,12 @@ def checkout(tmp_path) -> Path:
 
 
 def made(folder: Path, upgrade: str | None) -> list[Path]:
-    return locks.make(folder, Runner({}), upgrade, lambda _: None)
+    return pins.make(folder, Runner({}), upgrade, lambda _: None)
 
 
 def locked(folder: Path) -> list[dict[str, str]]:
     """Package and version of each lock; there is a hash for each."""
-    texts = [source.with_suffix(".txt").read_text() for source in locks.sources(folder)]
+    texts = [source.with_suffix(".txt").read_text() for source in pins.sources(folder)]
     assert all(text.count("--hash=sha256:") == text.count("==") for text in texts)
     return [dict(re.findall(r"^(\w+)==(\S+)", text, re.M)) for text in texts]
 
@@ -124,7 +124,7 @@ def test_what_is_no_package_is_refused(checkout, upgrade) -> None:
 
 def test_a_dry_run_changes_nothing(checkout) -> None:
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
-    assert locks.make(checkout, Runner({}, dry=True), "pinned==2.0", lambda _: None) == []
+    assert pins.make(checkout, Runner({}, dry=True), "pinned==2.0", lambda _: None) == []
     assert {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()} == before
 
 
@@ -140,9 +140,9 @@ def test_a_lock_has_what_is_asked_for(source) -> None:
 
 
 def test_every_place_names_the_images_of_versions_toml() -> None:
-    images = locks.versions(ROOT)["images"]
+    images = pins.versions(ROOT)["images"]
     assert images.keys() == {key for key in dotenv_values(ROOT / ".env.example") if key.endswith("_IMAGE")}
-    assert locks.misplaced(ROOT, locks.held(ROOT, images)) == {}
+    assert pins.files_to_rewrite(ROOT, pins.with_known_digests(ROOT, images)) == {}
     built = (ROOT / "tests" / "standins" / "build").read_text(encoding="utf-8")
     assert [image for image in images.values() if f"=switchyard-standin/{image.rpartition('/')[2]}\n" not in built] == []
     server = (ROOT / "tests" / "standins" / "postgres" / "Dockerfile").read_text(encoding="utf-8")
@@ -154,4 +154,4 @@ def test_every_place_names_the_images_of_versions_toml() -> None:
 
 def test_the_page_on_eject_names_the_charts_of_versions_toml() -> None:
     page = " ".join((ROOT / "docs" / "eject.md").read_text(encoding="utf-8").split())
-    assert [chart for chart, version in locks.versions(ROOT)["charts"].items() if f"{chart} {version}" not in page] == []
+    assert [chart for chart, version in pins.versions(ROOT)["charts"].items() if f"{chart} {version}" not in page] == []

@@ -13,7 +13,7 @@ from invoke.context import Context
 
 import tasks
 from bench import rig
-from switchyard import lock, runner
+from switchyard import command_lock, runner
 from switchyard.errors import BadConfiguration, Locked
 from switchyard.runner import Runner
 
@@ -22,9 +22,9 @@ from ..stacks import command_line, wait_until
 HOLDER = """
 import sys
 from pathlib import Path
-from switchyard import lock, runner
+from switchyard import command_lock, runner
 from switchyard.runner import Runner
-with lock.held(Path(sys.argv[1]), "switch") as descriptor:
+with command_lock.held(Path(sys.argv[1]), "switch") as descriptor:
     program = "import time; print('working', flush=True); time.sleep(60)"
     Runner({}, keep=(descriptor,)).follow([sys.executable, "-c", program], lambda line: print(line, flush=True))
 """
@@ -44,14 +44,14 @@ def holder(tmp_path, root):
 
 def test_who_waits_in_vain_is_reported_for_whom(holder, tmp_path, capsys) -> None:
     said = rf"invoke switch \(process {holder.pid}\) is still changing the stack after 0 s"
-    with pytest.raises(Locked, match=said), lock.held(tmp_path, "down", seconds=0.3):
+    with pytest.raises(Locked, match=said), command_lock.held(tmp_path, "down", seconds=0.3):
         pass
     assert f"Waiting for invoke switch (process {holder.pid}) to finish" in capsys.readouterr().out
 
 
 def test_two_measurements_of_one_checkout_do_not_remove_each_others_stacks(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(rig, "ROOT", tmp_path)
-    with lock.alone(tmp_path, "measured"), pytest.raises(Locked, match="measured is in use"), rig.rig("native", [], "measured"):
+    with command_lock.alone(tmp_path, "measured"), pytest.raises(Locked, match="measured is in use"), rig.rig("native", [], "measured"):
         pass
 
 
@@ -61,7 +61,7 @@ def test_a_file_system_without_locks_is_named(monkeypatch, tmp_path) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", without)
-    with pytest.raises(BadConfiguration, match="without locks"), lock.held(tmp_path, "up", seconds=0):
+    with pytest.raises(BadConfiguration, match="without locks"), command_lock.held(tmp_path, "up", seconds=0):
         pass
 
 
@@ -70,10 +70,10 @@ def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder,
     (program,) = psutil.Process(holder.pid).children()
     holder.kill()
     holder.wait()
-    with pytest.raises(Locked), lock.held(tmp_path, "up", seconds=0.3):
+    with pytest.raises(Locked), command_lock.held(tmp_path, "up", seconds=0.3):
         pass
     program.kill()
-    with lock.held(tmp_path, "up", seconds=10):
+    with command_lock.held(tmp_path, "up", seconds=10):
         pass
 
 
@@ -101,7 +101,7 @@ def test_a_task_that_changes_the_stack_has_the_lock_from_before_it_looks(tmp_pat
     looks = []
 
     def look(*_: object) -> None:
-        with pytest.raises(Locked), lock.held(tmp_path, "down", seconds=0):
+        with pytest.raises(Locked), command_lock.held(tmp_path, "down", seconds=0):
             pass
         looks.append("locked")
 
@@ -116,17 +116,17 @@ def test_who_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, roo
     follower = f"""
 import sys
 from pathlib import Path
-from switchyard import lock, runner
-with lock.following(Path({str(tmp_path)!r})):
+from switchyard import command_lock, runner
+with command_lock.following(Path({str(tmp_path)!r})):
     print("following", flush=True)
     sys.stdin.read()
 """
     argv = [sys.executable, "-c", follower]
     with subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "following\n"
-        with lock.following(tmp_path):  # more than one may
+        with command_lock.following(tmp_path):  # more than one may
             pass
-        waiting = threading.Thread(target=lock.wait_for_followers, args=(tmp_path,))
+        waiting = threading.Thread(target=command_lock.wait_for_followers, args=(tmp_path,))
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
@@ -137,7 +137,7 @@ with lock.following(Path({str(tmp_path)!r})):
 def test_a_dead_holder_holds_nothing(tmp_path) -> None:
     (tmp_path / ".stack").mkdir()
     (tmp_path / ".stack" / "lock-holder").write_text("invoke up (process 1)")
-    with lock.held(tmp_path, "up", seconds=0):
+    with command_lock.held(tmp_path, "up", seconds=0):
         assert "invoke up (process" in (tmp_path / ".stack" / "lock-holder").read_text()
 
 
@@ -145,7 +145,7 @@ def test_a_dead_holder_holds_nothing(tmp_path) -> None:
 def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
     (tmp_path / ".stack").mkdir()
     (tmp_path / ".stack").chmod(0o755)
-    with lock.held(tmp_path, "up"):
+    with command_lock.held(tmp_path, "up"):
         assert (tmp_path / ".stack").stat().st_mode & 0o777 == 0o700
 
 

@@ -57,7 +57,7 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
     raise BadConfiguration(f"{VERSIONS} cannot be read.", why, f"git diff {VERSIONS}")
 
 
-def held(root: Path, images: Mapping[str, str]) -> dict[str, str]:
+def with_known_digests(root: Path, images: Mapping[str, str]) -> dict[str, str]:
     """``images``, each with the digest that `.env.example` has of it; without one where that has none, or names another image."""
     named = dotenv_values(root / ".env.example", interpolate=False)
     return {key: said if (said := named.get(key) or "").partition("@")[0] == image else image for key, image in images.items()}
@@ -74,7 +74,7 @@ def by_digest(images: Mapping[str, str], runner: Runner) -> dict[str, str]:
     return found
 
 
-def misplaced(root: Path, images: Mapping[str, str]) -> dict[Path, str]:
+def files_to_rewrite(root: Path, images: Mapping[str, str]) -> dict[Path, str]:
     """The files that name another image than ``images``, by its variable, and what they should hold."""
     found = {}
     for folder in (root, root / "tests" / "fourth" / "files"):
@@ -147,9 +147,9 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
             path.write_bytes(text)
         raise
     if not runner.dry:
-        images = held(root, wanted["images"])
+        images = with_known_digests(root, wanted["images"])
         images |= by_digest({key: image for key, image in images.items() if upgrade == "" or "@" not in image}, runner)
-        for path, content in misplaced(root, images).items():
+        for path, content in files_to_rewrite(root, images).items():
             path.write_bytes(content.encode())
             changed.append(path)
     return changed
