@@ -28,7 +28,7 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
         own = _layers(rig, image)
         # The longest: one base image may be made from another.
         base = max((base for base in bases if own[: len(layers[base])] == layers[base]), key=lambda base: len(layers[base]))
-        needed = size(rig, base) + environment(_files(rig, image), _files(rig, base))
+        needed = size(rig, base) + environment_bytes(_files(rig, image), _files(rig, base))
         yield ratio(f"{title}: image / its base and its environment", [size(rig, image)], [needed])
         build = ("build", "--orch", name)
         found = interleaved(
@@ -49,7 +49,7 @@ def _lock(rig: Rig, name: str) -> Path:
     return next(path for path in (folder / "requirements-image.txt", folder / "requirements.txt") if path.exists())
 
 
-def environment(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, int]]) -> int:
+def environment_bytes(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, int]]) -> int:
     """Bytes of installed packages among ``files`` that are not, or not the same, in ``base``.
 
     Args:

@@ -163,7 +163,7 @@ class Rig:
         orchestrator = self.orchestrators[name]
         if isinstance(self.driver, Native):
             process = orchestrator.process(orchestrator.dbt)
-            env = plan.environment(self.settings, orchestrator, process, {}, self.env, self.driver.project)
+            env = plan.process_variables(self.settings, orchestrator, process, {}, self.env, self.driver.project)
             home = plan.Folders(self.folder, name).home  # where a container has its working folder
             return self.command([located(command[0], env), *command[1:]], stdin, env, home)
         return self.command(argv.execute(self.settings, orchestrator.file, orchestrator.dbt, command), stdin)

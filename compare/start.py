@@ -89,7 +89,7 @@ def counted(trial: Trial) -> Iterator[Found]:
     if rig.runtime == "docker":
         size = images.size(rig, argv.image_name(rig.settings, trial.name))
     else:
-        size = folder_size(plan.Folders(rig.folder, trial.name).environment)
+        size = folder_size(plan.Folders(rig.folder, trial.name).installed)
     yield Found(SIZE.id, size / 1e6)
     files = code(rig.folder, trial.name)
     yield Found(CODE.id, sum(map(lines, files)), parts={path.relative_to(rig.folder).as_posix(): lines(path) for path in files})

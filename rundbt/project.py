@@ -304,7 +304,7 @@ def last_manifest() -> tuple[Path, str]:
     return target / "manifest.json", (target / "fingerprint").read_text()
 
 
-def environment() -> dict[str, str]:
+def variables_without_secrets() -> dict[str, str]:
     """This process's environment, without the secrets of its orchestrator: a project can read all variables that dbt has."""
     secrets = os.environ.get("SWITCHYARD_SECRETS", "").split()
     return {key: value for key, value in os.environ.items() if key not in secrets}
@@ -325,7 +325,7 @@ def _parse(dbt: str, target: Path) -> None:
         done = subprocess.run(
             [dbt, "--no-use-colors", "--log-level", "error", "parse",
              "--project-dir", str(project_dir()), "--target-path", scratch, "--log-path", scratch],
-            env=environment(), capture_output=True, text=True,
+            env=variables_without_secrets(), capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()

@@ -17,4 +17,4 @@ if __name__ == "__main__":
     place = str(project.target_dir() / "typed")
     os.environ |= {"DBT_TARGET_PATH": place, "DBT_LOG_PATH": place}
     os.chdir(project.project_dir())
-    project.become(["dbt", *sys.argv[1:]], project.environment())
+    project.become(["dbt", *sys.argv[1:]], project.variables_without_secrets())

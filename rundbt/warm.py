@@ -68,7 +68,7 @@ def exec_command(command: list[str]) -> NoReturn:
         beside = Path(dbt).with_name("python")
         python = str(beside) if beside.exists() else sys.executable
         serve = [python, "-m", "rundbt.warm", "--serve", str(os.getpid()), dbt]
-        subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project.environment())
+        subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project.variables_without_secrets())
     project.become(command, os.environ)
 
 

@@ -109,7 +109,7 @@ def refusal(error: OSError) -> StackError | None:
     return None
 
 
-def image(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed | ImageUnavailable:
+def image_failed(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed | ImageUnavailable:
     """The error for an image that could not be built.
 
     Args:
@@ -120,7 +120,7 @@ def image(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed |
     lines = [line for line in said.splitlines() if _PULL.search(line)]
     key = next((key for key, base in base_images.items() if any(base in line for line in lines)), None)
     if key is None:
-        return environment(f"The image {name} could not be built.", said, "invoke build")
+        return build_failed(f"The image {name} could not be built.", said, "invoke build")
     reason = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, lines[-1], re.I)), "")
     return ImageUnavailable(
         f"The base image {base_images[key]} cannot be pulled.",
@@ -129,15 +129,15 @@ def image(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed |
     )
 
 
-def packages(what: str, said: str) -> BuildFailed:
+def packages_failed(what: str, said: str) -> BuildFailed:
     """The error where `dbt deps` fails; where it was for want of a network, with what helps."""
     again = "Correct packages.yml, then: invoke up"
     if re.search(r"resolve|refused|timed out|unreachable|Max retries", said):
         again = "Try again with a network, or set DBT_PACKAGE_HUB_URL in .env to your company's copy of dbt's hub."
-    return environment(what, said, again)
+    return build_failed(what, said, again)
 
 
-def environment(what: str, said: str, again: str) -> BuildFailed:
+def build_failed(what: str, said: str, again: str) -> BuildFailed:
     """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
     if _UNTRUSTED.search(said):
         again = f"Put your company's root certificate into certs/ (see certs/README.md), then: {again}"

@@ -39,12 +39,12 @@ def fingerprint(settings: Settings, name: str, project: Project | None) -> str:
     """Changes whenever what `build` makes for ``name`` would be something else; scripts in it name their own folder."""
     if name == POSTGRES:
         return _digest(_lock(plan.Folders(settings.root, name)))
-    return _digest(fingerprints.environment(settings, name, project), sys.version, PYTHON, str(settings.root))
+    return _digest(fingerprints.image_fingerprint(settings, name, project), sys.version, PYTHON, str(settings.root))
 
 
 def current(settings: Settings, name: str, project: Project | None) -> bool:
     """Whether what `build` makes is there, complete, and made from the files as they are now."""
-    return _stamped(plan.Folders(settings.root, name).environment, fingerprint(settings, name, project))
+    return _stamped(plan.Folders(settings.root, name).installed, fingerprint(settings, name, project))
 
 
 def _lock(folders: plan.Folders, requirements: str = "requirements.txt") -> str:
@@ -83,8 +83,8 @@ def build(
     """
     folders = plan.Folders(settings.root, orchestrator.name)
     if not runner.dry:
-        folders.environment.mkdir(parents=True, exist_ok=True)
-        (folders.environment / STAMP).unlink(missing_ok=True)
+        folders.installed.mkdir(parents=True, exist_ok=True)
+        (folders.installed / STAMP).unlink(missing_ok=True)
     runner = trusting(runner, settings)
     more = extra(settings, orchestrator.name, project, runner, [], on_line)
     for requirements in orchestrator.native_block.requirements:
@@ -94,12 +94,12 @@ def build(
         shutil.rmtree(folders.library, ignore_errors=True)
         shutil.copytree(settings.root / RUNDBT, folders.library / RUNDBT, ignore=shutil.ignore_patterns("__pycache__"))
     agent = {key: environ[key] for key in ("SSH_AUTH_SOCK",) if key in environ}  # for packages from git
-    env = {**plan.environment(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ), **agent}
+    env = {**plan.process_variables(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ), **agent}
     _packages(settings, folders, project, runner, env, on_line)
     on_line("parsing the dbt project")
     _run(runner, [_program("python", env), "-m", "rundbt.project"], lambda _: None, f"The manifest for {folders.name}", env)
     if not runner.dry:
-        _stamp(folders.environment, fingerprint(settings, orchestrator.name, project))
+        _stamp(folders.installed, fingerprint(settings, orchestrator.name, project))
 
 
 def extra(settings: Settings, name: str, project: Project, runner: Runner, platform: list[str], on_line: OnLine) -> Path:
@@ -190,7 +190,7 @@ def unpack_postgres(
         BuildFailed: they cannot be installed, as where no wheel fits this machine; the old ones are as they were.
     """
     folders = plan.Folders(settings.root, POSTGRES)
-    new = folders.environment / "new"
+    new = folders.installed / "new"
     if new.exists() and not runner.dry:
         shutil.rmtree(new)
     wheel = new / "wheel"
@@ -199,7 +199,7 @@ def unpack_postgres(
     argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
     done = runner.follow([*argv, "--require-hashes", "--requirement", str(folders.code / "requirements.txt")], on_line)
     if done.code:
-        raise diagnosis.environment(
+        raise diagnosis.build_failed(
             "PostgreSQL's programs could not be installed.",
             done.stderr,
             "Set STACK_PG_BIN in .env to the folder of PostgreSQL 16's programs on this machine.",
@@ -212,13 +212,13 @@ def unpack_postgres(
         options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         archive.extractall(new / "unpacked", **options)
     before()
-    (folders.environment / STAMP).unlink(missing_ok=True)  # until the new ones are in their place, there are none
+    (folders.installed / STAMP).unlink(missing_ok=True)  # until the new ones are in their place, there are none
     if target.exists():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(next((new / "unpacked").iterdir()), target)
     shutil.rmtree(new)
-    _stamp(folders.environment, fingerprint(settings, POSTGRES, None))
+    _stamp(folders.installed, fingerprint(settings, POSTGRES, None))
 
 
 def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache: bool, on_line: OnLine, more: Path | None) -> None:
@@ -276,9 +276,9 @@ def _options(cache: bool) -> list[str]:
 
 def _packages(settings: Settings, folders: plan.Folders, project: Project, runner: Runner, env: Mapping[str, str], on_line: OnLine) -> None:
     """Install dbt's packages from a copy of the files that name them: `dbt deps` writes a lock beside them, and links to local ones."""
-    copy = folders.environment / "deps"
+    copy = folders.installed / "deps"
     if not runner.dry:
-        for folder in (copy, folders.environment / "packages"):
+        for folder in (copy, folders.installed / "packages"):
             if folder.exists():
                 shutil.rmtree(folder)
         shutil.copytree(projects.stage(settings, project) / "deps", copy)
@@ -286,14 +286,14 @@ def _packages(settings: Settings, folders: plan.Folders, project: Project, runne
     argv = [_program("python", env), "-m", "rundbt.project", str(copy)]
     done = runner.follow(argv, on_line, env=env, only_env=True)
     if done.code:
-        raise diagnosis.packages(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
+        raise diagnosis.packages_failed(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
 
 
 def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mapping[str, str] | None = None, again: str = BUILD) -> None:
     """Run a step of a build; ``env``, when given, is all of its environment."""
     done = runner.follow(argv, on_line, env={"UV_PYTHON_DOWNLOADS": "never"} if env is None else env, only_env=env is not None)
     if done.code:
-        raise diagnosis.environment(f"{what} could not be made.", done.stderr, again)
+        raise diagnosis.build_failed(f"{what} could not be made.", done.stderr, again)
 
 
 def _program(name: str, env: Mapping[str, str]) -> str:

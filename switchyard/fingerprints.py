@@ -28,7 +28,7 @@ def dbt_project(project: Project) -> str:
     return files.fingerprint(project.folder)
 
 
-def environment(settings: Settings, image: str, project: Project | None) -> str:
+def image_fingerprint(settings: Settings, image: str, project: Project | None) -> str:
     """The fingerprint of what an image holds besides models: code, locked requirements, dbt packages, certificates, base image.
 
     Args:
@@ -44,5 +44,5 @@ def environment(settings: Settings, image: str, project: Project | None) -> str:
     for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
     digest.update("\n".join(settings[key] for key in base_image_keys(settings.root)).encode())
-    digest.update((project.environment() if project else "").encode())
+    digest.update((project.dependencies_fingerprint() if project else "").encode())
     return digest.hexdigest()[:16]

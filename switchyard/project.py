@@ -167,7 +167,7 @@ class Project:
         """What its packages files list, and those of its local packages."""
         return [package for place in (self.folder, *_locals(self.folder)) for package in _packages(place)]
 
-    def environment(self) -> str:
+    def dependencies_fingerprint(self) -> str:
         """Sixteen hex digits that change whenever what is built for it, models aside, would be something else."""
         inside = str(self.content.get("packages-install-path"))
         digest = hashlib.sha256("\0".join((self.name, inside, self.profiles, self.requirements)).encode())

@@ -213,7 +213,7 @@ class Runner:
                 stdin=stdin or subprocess.DEVNULL,
                 stdout=sink,
                 stderr=errors if errors_apart else subprocess.STDOUT,
-                env=env if only_env else self._environment(env),
+                env=env if only_env else self._variables(env),
                 **self._apart(),
             )
             with process, _alarm(seconds, process), _interruptible(process):
@@ -237,7 +237,7 @@ class Runner:
         came: list[int] = []
         before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
         try:
-            code = subprocess.run(argv, env=env if only_env else self._environment(env)).returncode
+            code = subprocess.run(argv, env=env if only_env else self._variables(env)).returncode
         finally:
             signal.signal(signal.SIGINT, before)
         if came and code in (130, -signal.SIGINT):  # it has ended by it
@@ -285,7 +285,7 @@ class Runner:
             console.note(f"$ {shown(argv)}")
         return self.dry
 
-    def _environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    def _variables(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         own = {key: value for key, value in os.environ.items() if not _ELSEWHERE.fullmatch(key)}
         return {**own, **self.env, **(env or {})}
 
@@ -301,7 +301,7 @@ class Runner:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=self._environment(env),
+                env=self._variables(env),
                 **{**given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             )
         except OSError as error:

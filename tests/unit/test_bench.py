@@ -61,7 +61,7 @@ def test_connections_of_dbt_alone_count() -> None:
 def test_the_environment_of_an_image_is_its_own_packages() -> None:
     base = {"/usr/lib/site-packages/a.py": ("1", 10), "/usr/lib/site-packages/b.py": ("1", 10)}
     files = base | {"/usr/lib/site-packages/b.py": ("2", 12), "/opt/venv/site-packages/c.py": ("2", 5), "/opt/code.py": ("2", 7)}
-    assert images.environment(files, base) == 17
+    assert images.environment_bytes(files, base) == 17
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("usage_usec 2500000\nuser_usec 1\n", 2.5), ("2500000000\n", 2.5)], ids=["v2", "v1"])

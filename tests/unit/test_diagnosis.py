@@ -43,7 +43,7 @@ HEAD = METADATA + 'failed to do request: Head "https://registry-1.docker.io/v2/l
     ],
 )
 def test_a_base_image_that_cannot_be_pulled(said, why) -> None:
-    error = diagnosis.image("switchyard-dagster:local", f"#3 ERROR\n------\n{said}", BASES)
+    error = diagnosis.image_failed("switchyard-dagster:local", f"#3 ERROR\n------\n{said}", BASES)
     assert error.code == 16
     assert "python:3.12-slim-bookworm" in error.what
     assert why in error.why
@@ -60,7 +60,7 @@ def test_a_base_image_that_cannot_be_pulled(said, why) -> None:
     ],
 )
 def test_any_other_failure_is_a_failed_build(said) -> None:
-    error = diagnosis.image("switchyard-dagster:local", said, BASES)
+    error = diagnosis.image_failed("switchyard-dagster:local", said, BASES)
     assert (error.code, error.why, error.next) == (6, said, "invoke build")
 
 
@@ -75,7 +75,7 @@ def test_any_other_failure_is_a_failed_build(said) -> None:
     ],
 )
 def test_a_step_that_trusts_too_little_names_the_folder(said) -> None:
-    error = diagnosis.image("switchyard-dagster:local", said, BASES)
+    error = diagnosis.image_failed("switchyard-dagster:local", said, BASES)
     assert error.code == 6
     assert "certs/" in error.next
 

@@ -20,7 +20,7 @@ def copy(tmp_path, root):
 def environment_of(root, **values) -> str:
     loaded = settings.defaults(root, {})
     loaded = replace(loaded, values={**loaded.values, **values})
-    return fingerprints.environment(loaded, "dagster", project.load(loaded, {}))
+    return fingerprints.image_fingerprint(loaded, "dagster", project.load(loaded, {}))
 
 
 def both(root) -> tuple[str, str]:

@@ -284,7 +284,7 @@ def test_a_password_of_digits_is_a_secret_as_well(checkout, jaffle) -> None:
 def test_another_password_needs_no_build_and_another_account_does(checkout, jaffle) -> None:
     def built(**more: str) -> str:
         write(jaffle, {"profiles.yml": profile({**SNOWFLAKE, **more})})
-        return load(checkout, jaffle).environment()
+        return load(checkout, jaffle).dependencies_fingerprint()
 
     assert built() == built(password="other")
     assert built() != built(account="cd2")
@@ -453,7 +453,7 @@ def test_nothing_is_written_into_the_project(checkout, jaffle, monkeypatch) -> N
     loaded = settings.load(checkout, {})[0]
     found = project.load(loaded, ENVIRON)
     project.stage(loaded, found)
-    assert found.environment() != files.fingerprint(jaffle)
+    assert found.dependencies_fingerprint() != files.fingerprint(jaffle)
     laid_out(jaffle, checkout, monkeypatch)
     assert listing(jaffle) == before
 
@@ -482,9 +482,9 @@ def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(check
         "shared/dbt_project.yml", "shared/macros/m.sql", "shared/packages.yml", "third/dbt_project.yml",
     }  # fmt: skip
     assert (deps / ".project").read_text().strip() == "projects/jaffle"
-    before = found.environment()
+    before = found.dependencies_fingerprint()
     write(tmp_path / "company" / "shared", {"macros/m.sql": "two"})
-    assert found.environment() != before
+    assert found.dependencies_fingerprint() != before
 
 
 def test_what_is_built_in_is_what_the_project_is_now(checkout, jaffle) -> None:

@@ -98,13 +98,13 @@ def test_the_projects_own_blocks_can_be_filled_in(root, name) -> None:
     assert orchestrator.service in [process.service for process in native.processes]
     for process in native.processes:
         words = plan.argv(loaded, orchestrator, [*process.command, *process.health, *native.run], picked)
-        values = plan.environment(loaded, orchestrator, process, picked, {"PATH": "/bin"}, project).values()
+        values = plan.process_variables(loaded, orchestrator, process, picked, {"PATH": "/bin"}, project).values()
         assert not [text for text in (*words, *values) if "{" in text or "$" in text]
         assert not [text for text in (*words, *values) if "/opt/" in text or "@postgres:" in text or "0.0.0.0" in text]
 
 
 def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -> None:
-    env = plan.environment(SETTINGS, SHOP, API, {"peer": 9}, {"PATH": "/bin", "LANG": "C"}, PROJECT)
+    env = plan.process_variables(SETTINGS, SHOP, API, {"peer": 9}, {"PATH": "/bin", "LANG": "C"}, PROJECT)
     assert (env["DB"], env["MODE"], env["PASSWORD"], env["DBT_HOST"]) == ("127.0.0.1:15432", "fast", "d{root}b$t", "127.0.0.1")
     assert (env["PEER"], env["LANG"], env["DBT_ENV_SECRET_PASSWORD"]) == ("9", "C", "d{root}b$t")
     folders = [FOLDERS.virtualenv(name) / plan.scripts() for name in ("requirements.txt", "requirements-dbt.txt")]
@@ -113,21 +113,21 @@ def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -
 
 def test_nothing_of_the_users_own_reaches_a_process() -> None:
     own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
-    env = plan.environment(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own}, PROJECT)
+    env = plan.process_variables(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own}, PROJECT)
     assert not (own.keys() - {"PYTHONPATH", "DBT_TARGET"}) & env.keys()
     assert (env["PYTHONPATH"], env["DBT_TARGET"]) == (str(FOLDERS.library), "dev")
 
 
 def test_nothing_is_written_into_the_project() -> None:
-    env = plan.environment(SETTINGS, SHOP, None, {}, {}, PROJECT)
+    env = plan.process_variables(SETTINGS, SHOP, None, {}, {}, PROJECT)
     assert {key for key, value in env.items() if Path(value) == Path("/checkout/dbt_project")} == {"SWITCHYARD_SOURCE_PATH"}
-    assert env["DBT_PROJECT_DIR"] == str(FOLDERS.environment / "target" / "project")
-    assert env["AT_BUILD"] == str(FOLDERS.environment)
+    assert env["DBT_PROJECT_DIR"] == str(FOLDERS.installed / "target" / "project")
+    assert env["AT_BUILD"] == str(FOLDERS.installed)
 
 
 def test_a_project_with_its_own_warehouse_gets_no_variables_of_the_stacks_connection() -> None:
     own = replace(PROJECT, shared=False, shop=False, variables={"TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/key")})
-    env = plan.environment(SETTINGS, SHOP, None, {}, {}, own)
+    env = plan.process_variables(SETTINGS, SHOP, None, {}, {}, own)
     assert not {"DBT_HOST", "DBT_USER", "DBT_ENV_SECRET_PASSWORD"} & env.keys()
     assert (env["TOKEN"], env["SWITCHYARD_FILE_KEY"]) == ("hush", str(Path("/key")))
 

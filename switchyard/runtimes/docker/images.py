@@ -53,7 +53,7 @@ class DockerImages:
         base_images = {key: self.settings[key] for key in fingerprints.base_image_keys(self.settings.root)}
         for name in names:
             service = POSTGRES if name == POSTGRES else self.engine.orchestrators[name].built
-            env = {"SWITCHYARD_ENVIRONMENT": self._environment(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
+            env = {"SWITCHYARD_ENVIRONMENT": self._image_fingerprint(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
             ssh = False
             if name != POSTGRES:
                 env |= self._prepare(name, on_line)
@@ -61,7 +61,7 @@ class DockerImages:
             command = argv.build(self.settings, self.engine.file(name), service, cache=cache, proxies=caller.proxies(os.environ), ssh=ssh)
             done = self.runner.follow(command, on_line, env=env)
             if done.code:
-                raise diagnosis.image(argv.image_name(self.settings, name), done.stderr, base_images)
+                raise diagnosis.image_failed(argv.image_name(self.settings, name), done.stderr, base_images)
         self._prune()
 
     def _pull(self, names: Iterable[str], on_line: OnLine) -> None:
@@ -125,8 +125,8 @@ class DockerImages:
             "SWITCHYARD_BUILD_ENV": self.engine.project.shell(),
         }
 
-    def _environment(self, name: str) -> str:
-        return fingerprints.environment(self.settings, name, None if name == POSTGRES else self.engine.project)
+    def _image_fingerprint(self, name: str) -> str:
+        return fingerprints.image_fingerprint(self.settings, name, None if name == POSTGRES else self.engine.project)
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
         """Those of ``names`` whose image is missing or was built from other files than the checkout holds now.
@@ -152,7 +152,7 @@ class DockerImages:
         if found.code:
             return False
         labels = json.loads(found.stdout) or {}
-        wanted = {LABEL_ENVIRONMENT: self._environment(name)}
+        wanted = {LABEL_ENVIRONMENT: self._image_fingerprint(name)}
         if baked and name != POSTGRES:
             wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.engine.project)
         return wanted.items() <= labels.items()

@@ -48,7 +48,7 @@ class NativeImages:
 
     def names(self) -> list[str]:
         """The folders that hold environments and programs."""
-        made = [plan.Folders(self.settings.root, name).environment for name in (POSTGRES, *self.machine.orchestrators)]
+        made = [plan.Folders(self.settings.root, name).installed for name in (POSTGRES, *self.machine.orchestrators)]
         return self.machine.existing(
             [*made, self.machine.base / "home", *([self.machine.postgres.programs] if self.machine.postgres.account else [])]
         )

@@ -100,7 +100,7 @@ class Machine:
 
     def probe(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
         """Run the health command of a process; it fails where it takes more than 10 s."""
-        env = plan.environment(self.settings, target, process, picked, self.environ, None)
+        env = plan.process_variables(self.settings, target, process, picked, self.environ, None)
         argv = plan.argv(self.settings, target, process.health, picked)
         try:
             return subprocess.run(

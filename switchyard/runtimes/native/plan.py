@@ -39,14 +39,14 @@ class Folders:
         return self.root / "docker" / self.name
 
     @property
-    def environment(self) -> Path:
+    def installed(self) -> Path:
         """What `build` makes, as an image's layers: locked environments, dbt's packages, the parsed project."""
         return base(self.root) / "environments" / self.name
 
     @property
     def library(self) -> Path:
         """The folder of the package rundbt, which `build` copies: as in an image, nothing else of the checkout can be imported."""
-        return self.environment / "lib"
+        return self.installed / "lib"
 
     @property
     def home(self) -> Path:
@@ -55,7 +55,7 @@ class Folders:
 
     def virtualenv(self, requirements: str) -> Path:
         """The environment that a locked set of requirements is installed in."""
-        return self.environment / Path(requirements).stem
+        return self.installed / Path(requirements).stem
 
 
 def base(root: Path) -> Path:
@@ -75,10 +75,10 @@ def contract(settings: Settings, folders: Folders, project: Project | None) -> d
         "PYTHONPATH": str(folders.library),
         "PYTHONUNBUFFERED": "1",
         "SWITCHYARD_SOURCE_PATH": settings["SWITCHYARD_SOURCE_PATH"],
-        "DBT_PROJECT_DIR": str(folders.environment / "target" / "project"),
+        "DBT_PROJECT_DIR": str(folders.installed / "target" / "project"),
         "DBT_PROFILES_DIR": str(projects.build_folder(settings.root) / "profiles"),
-        "DBT_PACKAGES_PATH": str(folders.environment / "packages"),
-        "SWITCHYARD_TARGET_PATH": str(folders.environment / "target"),
+        "DBT_PACKAGES_PATH": str(folders.installed / "packages"),
+        "SWITCHYARD_TARGET_PATH": str(folders.installed / "target"),
         **(_connection(settings, project) if project else {}),
         "SCHEDULES_ENABLED": settings["SCHEDULES_ENABLED"],
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
@@ -116,13 +116,13 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
     """Fill in both kinds of placeholders.
 
     ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``,
-    ``{code}``, ``{home}`` and ``{environment}`` are the checkout and the `Folders`; ``{port:name}`` is a free port, the same one
-    wherever the file says that name.
+    ``{code}`` and ``{home}`` are the checkout and the `Folders`, and ``{environment}`` is `Folders.installed`; ``{port:name}`` is a free
+    port, the same one wherever the file says that name.
 
     Raises:
         BadConfiguration: there is no such placeholder.
     """
-    places = {"root": folders.root, "code": folders.code, "home": folders.home, "environment": folders.environment}
+    places = {"root": folders.root, "code": folders.code, "home": folders.home, "environment": folders.installed}
 
     def setting(match: re.Match[str]) -> str:
         dollar, key, kind, rest = match.groups()
@@ -158,7 +158,7 @@ def port_names(orchestrator: Orchestrator) -> list[str]:
     return sorted({match[2] for text in texts for match in _PLACE.finditer(text) if match[1] == "port"})
 
 
-def environment(
+def process_variables(
     settings: Settings,
     orchestrator: Orchestrator,
     process: Process | None,

@@ -55,7 +55,7 @@ class Postgres:
             self.home, self.programs = self.place / "data", self.place / "programs"
         else:
             self.place = self.home = self.folders.home
-            self.programs = self.folders.environment / "programs"
+            self.programs = self.folders.installed / "programs"
         self.data = self.home / "cluster"
         self.log = plan.base(settings.root) / "logs" / f"{POSTGRES}.log"
 

@@ -147,19 +147,19 @@ class Native:
         """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, handing over each line of the run protocol."""
         picked = self.machine.ports(orchestrator)
         # It asks the orchestrator, and runs no dbt.
-        env = plan.environment(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
+        env = plan.process_variables(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
         argv = plan.argv(self.settings, orchestrator, [*orchestrator.native_block.run, *words], picked)
         return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
         """Run a dbt command on this terminal, in the environment of the process that runs dbt."""
         process = orchestrator.process(orchestrator.dbt)
-        env = plan.environment(self.settings, orchestrator, process, self.machine.ports(orchestrator), self.environ, self.project)
+        env = plan.process_variables(self.settings, orchestrator, process, self.machine.ports(orchestrator), self.environ, self.project)
         return self.runner.hand_over([located(projects.TYPED[0], env), *projects.TYPED[1:], *args], env, only_env=True)
 
     def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
         """A text file that a command of `dbt` has left in its target folder."""
-        folder = plan.Folders(self.settings.root, orchestrator.name).environment / "target" / "typed"
+        folder = plan.Folders(self.settings.root, orchestrator.name).installed / "target" / "typed"
         return (folder / name).read_text(encoding="utf-8")
 
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
@@ -182,7 +182,7 @@ class Native:
 
     def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
         # Without what is inherited: `up` from another shell must not restart everything.
-        env = plan.environment(self.settings, target, process, picked, {}, self.project)
+        env = plan.process_variables(self.settings, target, process, picked, {}, self.project)
         argv = plan.argv(self.settings, target, process.command, picked)
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
 
@@ -228,7 +228,7 @@ class Native:
         self.processes.start(
             process.service, target.name,
             plan.argv(self.settings, target, process.command, picked),
-            plan.environment(self.settings, target, process, picked, self.environ, self.project),
+            plan.process_variables(self.settings, target, process, picked, self.environ, self.project),
             cwd=plan.Folders(self.settings.root, target.name).home, log=log, ports=picked,
             fingerprint=self._fingerprint(target, process, picked),
         )  # fmt: skip
