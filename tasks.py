@@ -161,7 +161,7 @@ def runtime_of(
             loaded, _ = settings.load(ROOT, os.environ, released=released)
 
     def choose(loaded: Settings) -> tuple[Runtime, str]:
-        env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project}
+        env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.compose_name}
         runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
         return choice.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
 
@@ -382,11 +382,11 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
     """Select your own dbt project: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
     if asked_for_help("use", folder):
         return
-    from switchyard import project
+    from switchyard import project as projects
     from switchyard.errors import AlreadyActive, BadUsage
     from switchyard.runner import shown
 
-    if warehouse not in (None, project.AUTO, project.SHARED, project.OWN):
+    if warehouse not in (None, projects.AUTO, projects.SHARED, projects.OWN):
         raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", shown(["invoke", "use", folder]))
 
     with changing(c, "use", leaving=True) as runtime:
@@ -394,7 +394,7 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
             title = runtime.orchestrators[active].title
             again = shown(["invoke", "use", folder, *(["--warehouse", warehouse] if warehouse else [])])
             raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: {again}")
-        project.use(runtime.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
+        projects.use(runtime.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
 
 
 @command(
@@ -598,7 +598,7 @@ def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
     from switchyard.runner import Runner
 
     def runner(settings: Settings) -> Runner:
-        return Runner({**settings.values, "COMPOSE_PROJECT_NAME": settings.project}, echo=c.config.run.echo)
+        return Runner({**settings.values, "COMPOSE_PROJECT_NAME": settings.compose_name}, echo=c.config.run.echo)
 
     code = doctor.examine(ROOT, os.environ, runtime, runner, as_json=json)
     if code:

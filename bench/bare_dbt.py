@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 
-from rundbt import project
+from rundbt import project_files
 
-project.adopt_baked()  # in a container where nothing has run yet
+project_files.adopt_baked()  # in a container where nothing has run yet
 target = os.path.join(os.environ["SWITCHYARD_TARGET_PATH"], "bench")
 options = ["--project-dir", os.environ["DBT_PROJECT_DIR"], "--target-path", target, "--log-path", target, "--log-level-file", "none"]
 began = time.perf_counter()

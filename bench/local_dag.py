@@ -8,19 +8,19 @@ from cosmos.airflow.dag import DbtDag
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import ExecutionMode, InvocationMode, LoadMode
 
-from rundbt import project
+from rundbt import project_files
 
-manifest, _ = project.ensure_manifest()
+manifest, _ = project_files.ensure_manifest()
 
 dag = DbtDag(
     dag_id="bench",
     schedule=None,
     start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
     default_args={"retries": 0},
-    project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
+    project_config=ProjectConfig(dbt_project_path=project_files.project_dir(), manifest_path=manifest, install_dbt_deps=False),
     profile_config=ProfileConfig(os.environ["DBT_PROFILE"], os.environ["DBT_TARGET"], Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml")),
     execution_config=ExecutionConfig(
-        execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS, dbt_executable_path=project.DBT
+        execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS, dbt_executable_path=project_files.DBT
     ),
     # Cosmos looks for the last parse in the project's folder, which nothing is written to.
     operator_args={"dbt_cmd_flags": ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]},

@@ -211,10 +211,10 @@ def rig(
 def remove_leftovers(project: str) -> None:
     """Remove what a command that was killed has left of a compose project: it was another folder's, so no command touches it."""
     for listing, removal in (("ps --all --quiet", "rm --force"), ("volume ls --quiet", "volume rm"), ("network ls --quiet", "network rm")):
-        argv = ["docker", *listing.split(), "--filter", f"label={neighbours.PROJECT}={project}"]
+        argv = ["docker", *listing.split(), "--filter", f"label={neighbours.COMPOSE_PROJECT_LABEL}={project}"]
         if found := subprocess.check_output(argv, text=True).split():
             subprocess.check_output(["docker", *removal.split(), *found])
-    images = ["docker", "image", "ls", "--quiet", "--filter", f"label={neighbours.PROJECT}={project}"]
+    images = ["docker", "image", "ls", "--quiet", "--filter", f"label={neighbours.COMPOSE_PROJECT_LABEL}={project}"]
     if found := sorted(set(subprocess.check_output(images, text=True).split())):
         subprocess.check_output(["docker", "image", "rm", "--force", *found])
 

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rundbt import project
+from rundbt import project_files
 
 KNOWN = ((1, 11), (1, 12))  # the first and the last minor version of dbt-core that were tried
 
@@ -107,7 +107,7 @@ class Parse:
     def __init__(self, target: Path) -> None:
         from dbt.contracts.graph.manifest import Manifest
 
-        self._file = target / project.PARTIAL
+        self._file = target / project_files.PARTIAL
         self._bytes = b""
         self._manifest: Any = None
         self._from_msgpack = Manifest.from_msgpack
@@ -148,12 +148,12 @@ def warm_up(target: Path) -> None:
     from dbt.cli.main import dbtRunner
 
     stamp = target / "fingerprint"
-    if not stamp.exists() or stamp.read_text() != project.fingerprint():
+    if not stamp.exists() or stamp.read_text() != project_files.fingerprint():
         return
     with unchanged(), tempfile.TemporaryDirectory(dir=target, prefix="warm-") as scratch:
-        paths = ["--project-dir", project.project_dir(), "--target-path", scratch, "--log-path", scratch]
+        paths = ["--project-dir", project_files.project_dir(), "--target-path", scratch, "--log-path", scratch]
         silent = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-send-anonymous-usage-stats"]
-        dbtRunner().invoke([*silent, "parse", "--partial-parse-file-path", str(target / project.PARTIAL), *map(str, paths)])
+        dbtRunner().invoke([*silent, "parse", "--partial-parse-file-path", str(target / project_files.PARTIAL), *map(str, paths)])
 
 
 @contextmanager

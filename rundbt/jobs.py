@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 
-from rundbt import project
+from rundbt import project_files
 
 FILE = "orchestration.yml"
 COMMANDS = (("build",), ("run",), ("test",), ("seed",), ("snapshot",), ("source", "freshness"))
@@ -203,7 +203,7 @@ def load() -> dict[str, Job]:
     Raises:
         JobsError: its file has a mistake.
     """
-    return read(project.source_dir())
+    return read(project_files.source_dir())
 
 
 def first(known: Mapping[str, Job]) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from rundbt import project
+from rundbt import project_files
 
 if __name__ == "__main__":
-    project.share_files()
+    project_files.share_files()
     try:
-        project.adopt_baked()
-    except project.ParseFailed as error:
+        project_files.adopt_baked()
+    except project_files.ParseFailed as error:
         sys.exit(str(error))
     # A folder of its own: what it writes there is not the parse that the orchestrator goes by.
-    place = str(project.target_dir() / "typed")
+    place = str(project_files.target_dir() / "typed")
     os.environ |= {"DBT_TARGET_PATH": place, "DBT_LOG_PATH": place}
-    os.chdir(project.project_dir())
-    project.become(["dbt", *sys.argv[1:]], project.variables_without_secrets())
+    os.chdir(project_files.project_dir())
+    project_files.become(["dbt", *sys.argv[1:]], project_files.variables_without_secrets())

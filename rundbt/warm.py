@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rundbt import dbt_internals, project, quick_exit
+from rundbt import dbt_internals, project_files, quick_exit
 
 if sys.platform != "win32":
     import resource
@@ -56,7 +56,7 @@ def find_dbt(path: str | None) -> str | None:
     """The first dbt in ``path``, a list of folders, that is not ``bin/dbt`` itself."""
     for folder in (path or os.defpath).split(os.pathsep):
         dbt = shutil.which("dbt", path=folder)
-        if dbt and not os.path.samefile(dbt, project.DROP_IN):
+        if dbt and not os.path.samefile(dbt, project_files.DROP_IN):
             return os.path.realpath(dbt)
     return None
 
@@ -68,8 +68,8 @@ def exec_command(command: list[str]) -> NoReturn:
         beside = Path(dbt).with_name("python")
         python = str(beside) if beside.exists() else sys.executable
         serve = [python, "-m", "rundbt.warm", "--serve", str(os.getpid()), dbt]
-        subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project.variables_without_secrets())
-    project.become(command, os.environ)
+        subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project_files.variables_without_secrets())
+    project_files.become(command, os.environ)
 
 
 def say(text: str) -> None:
@@ -228,7 +228,7 @@ class Server:
     def __init__(self, dbt: str) -> None:
         self.problem = ""
         self._dbt = dbt
-        self._target = project.target_dir()
+        self._target = project_files.target_dir()
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
         self._requests: set[Request] = set()  # for which there is no dbt yet
@@ -241,7 +241,7 @@ class Server:
         try:
             dbt_internals.check()
             dbt_internals.ask_no_network()
-            project.adopt_baked()
+            project_files.adopt_baked()
             if not cold:
                 with suppress(OSError):  # a full disk, say: then the first dbt does what is left
                     dbt_internals.warm_up(self._target)

@@ -67,7 +67,7 @@ def _only(role: str, schema: str) -> str:
     return f'alter role "{role}" set search_path to {schema}, pg_temp;'
 
 
-def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str = WAREHOUSE, *, alone: bool = False) -> str:
+def sql(settings: Settings, orchestrators: Iterable[Orchestrator], database: str = WAREHOUSE, *, alone: bool = False) -> str:
     """The psql script, to be run by the superuser in the warehouse database; running it again changes nothing.
 
     One role per orchestrator owns its own metadata database, and the role ``dbt`` may make schemas in the warehouse. Another
@@ -78,7 +78,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
     Args:
         settings: the checkout's settings.
         orchestrators: every known orchestrator.
-        project: the project's database; a plain identifier.
+        database: the project's; a plain identifier.
         alone: for another server than the stack's own, which may be somebody else's as well: its superuser, and what is there
             already, stay as they are, and `invoke restore` has no use for it.
     """
@@ -119,11 +119,11 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], project: str 
     parts.append(f"grant connect, create, temporary on database {WAREHOUSE} to {DBT_ROLE};")
     replace = [] if alone else [_REPLACE]
     parts += replace
-    if project != WAREHOUSE:
+    if database != WAREHOUSE:
         parts += [
-            _database(project, DBT_ROLE),
-            f'revoke all on database "{project}" from public;',
-            f'\\connect "{project}"',
+            _database(database, DBT_ROLE),
+            f'revoke all on database "{database}" from public;',
+            f'\\connect "{database}"',
             "set client_min_messages = warning;",
             "create schema if not exists public authorization pg_database_owner;",
             *replace,

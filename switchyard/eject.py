@@ -118,7 +118,7 @@ def _plain(value: Any) -> Any:
 def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
     """What a new PostgreSQL does once: roles, databases and rights, with the passwords of its environment."""
     keys = passwords(target)
-    marked = Settings(settings.root, {**settings.values, **{key: f"@{key}@" for key in keys}}, settings.project)
+    marked = Settings(settings.root, {**settings.values, **{key: f"@{key}@" for key in keys}}, settings.compose_name)
     script = bootstrap.sql(marked, [target], project.database if project.shared else bootstrap.WAREHOUSE, alone=True)
     for key in keys:
         script = script.replace(bootstrap.literal(f"@{key}@"), f":'{key}'")

@@ -97,7 +97,7 @@ def build(
     env = {**plan.process_variables(settings, orchestrator, None, {}, environ, project), **caller.proxies(environ), **agent}
     _packages(settings, folders, project, runner, env, on_line)
     on_line("parsing the dbt project")
-    _run(runner, [_program("python", env), "-m", "rundbt.project"], lambda _: None, f"The manifest for {folders.name}", env)
+    _run(runner, [_program("python", env), "-m", "rundbt.project_files"], lambda _: None, f"The manifest for {folders.name}", env)
     if not runner.dry:
         _stamp(folders.installed, fingerprint(settings, orchestrator.name, project))
 
@@ -283,7 +283,7 @@ def _packages(settings: Settings, folders: plan.Folders, project: Project, runne
                 shutil.rmtree(folder)
         shutil.copytree(projects.stage(settings, project) / "deps", copy)
     on_line("installing dbt's packages")
-    argv = [_program("python", env), "-m", "rundbt.project", str(copy)]
+    argv = [_program("python", env), "-m", "rundbt.project_files", str(copy)]
     done = runner.follow(argv, on_line, env=env, only_env=True)
     if done.code:
         raise diagnosis.packages_failed(f"dbt's packages for {folders.name} could not be installed.", done.stderr)

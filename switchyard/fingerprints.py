@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from rundbt import project as files
+from rundbt import project_files
 from switchyard import certificates
 from switchyard.orchestrators import NATIVE
 from switchyard.project import Project
@@ -25,7 +25,7 @@ def base_image_keys(root: Path) -> list[str]:
 
 def dbt_project(project: Project) -> str:
     """The fingerprint of everything in the dbt project: what a baked run needs to be current."""
-    return files.fingerprint(project.folder)
+    return project_files.fingerprint(project.folder)
 
 
 def image_fingerprint(settings: Settings, image: str, project: Project | None) -> str:
@@ -39,8 +39,8 @@ def image_fingerprint(settings: Settings, image: str, project: Project | None) -
     digest = hashlib.sha256()
     for folder in (settings.root / "rundbt", settings.root / "docker" / image):
         # No image has native.yaml, nor what is for `invoke eject`.
-        built = (path for path in files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents)
-        digest.update(files.digest(folder, built).encode())
+        built = (path for path in project_files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents)
+        digest.update(project_files.digest(folder, built).encode())
     for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
     digest.update("\n".join(settings[key] for key in base_image_keys(settings.root)).encode())

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from switchyard import eject
+from switchyard import project as projects
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
-from switchyard.project import FILES, Project
+from switchyard.project import Project
 from switchyard.release import Release
 from switchyard.runtimes.docker.checks import OVERLAY
 from switchyard.runtimes.docker.override import embedded
@@ -81,15 +82,15 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     own = yaml.safe_load(target.file.read_text(encoding="utf-8"))
     variables: dict[str, Any] = {"environment": {key: f"${{{eject.OF_PROJECT}{key}}}" for key in project.in_container()}}
     variables["environment"][REMOTE] = "1"
-    variables["volumes"] = [f"./{key}:{FILES}/{key}:ro" for key in project.files]
+    variables["volumes"] = [f"./{key}:{projects.FILES}/{key}:ro" for key in project.files]
     body = eject.service(own["services"][target.worker], release.images[target.name], variables)
     body.pop("depends_on", None)  # they are on the first machine
     body["command"] = [word for word in body["command"] if word != ALONE]
     body["deploy"] = {"replicas": "${WORKERS:-1}"}
     volumes = {volume.partition(":")[0] for volume in body.get("volumes", [])}
-    content: dict[str, Any] = {"name": f"{settings.project}-workers", "services": {target.worker: body}}
+    content: dict[str, Any] = {"name": f"{settings.compose_name}-workers", "services": {target.worker: body}}
     content["volumes"] = {name: None for name in own.get("volumes", {}) if name in volumes}
-    content["networks"] = {"default": {"name": f"{settings.project}_default", "external": True}}
+    content["networks"] = {"default": {"name": f"{settings.compose_name}_default", "external": True}}
     text = yaml.dump(content, Dumper=eject.Plain, sort_keys=False, width=1000)
     values = {**settings.values, **{f"{eject.OF_PROJECT}{key}": value for key, value in project.in_container().items()}, "WORKERS": "1"}
     used = sorted({match[2] for match in SETTING.finditer(text) if match[2]})

@@ -10,7 +10,7 @@ from switchyard.checks import ENGINE_TIMEOUT_S
 from switchyard.runner import Runner
 from switchyard.settings import Settings
 
-PROJECT = "com.docker.compose.project"  # the label of what belongs to a compose project
+COMPOSE_PROJECT_LABEL = "com.docker.compose.project"  # the label of what belongs to a compose project
 CHECKOUT = "switchyard.checkout"  # that of the data's volume and of the images: whose they are
 
 
@@ -30,7 +30,7 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
     Yields:
         What was chosen and why, for a person.
     """
-    name = loaded.project
+    name = loaded.compose_name
     if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
         own = next((other for other in (f"{name}-{number}" for number in range(2, 10)) if not _owner(other, runner)), None)
         if own:
@@ -48,11 +48,15 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
 
 def _owner(name: str, runner: Runner) -> str:
     """Whose the compose project ``name`` is; empty where there is none, or no engine answers."""
-    template = f'{{{{.Label "{PROJECT}.working_dir"}}}}'
-    found = runner.ask(["docker", "ps", "--all", "--filter", f"label={PROJECT}={name}", "--format", template], seconds=ENGINE_TIMEOUT_S)
+    template = f'{{{{.Label "{COMPOSE_PROJECT_LABEL}.working_dir"}}}}'
+    found = runner.ask(
+        ["docker", "ps", "--all", "--filter", f"label={COMPOSE_PROJECT_LABEL}={name}", "--format", template], seconds=ENGINE_TIMEOUT_S
+    )
     if found.code == 0 and found.stdout.strip():
         return f", of {found.stdout.splitlines()[0]}"
-    volumes = runner.ask(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={name}"], seconds=ENGINE_TIMEOUT_S)
+    volumes = runner.ask(
+        ["docker", "volume", "ls", "--quiet", "--filter", f"label={COMPOSE_PROJECT_LABEL}={name}"], seconds=ENGINE_TIMEOUT_S
+    )
     if volumes.code == 0 and volumes.stdout.strip():
         return ", with data"
     images = runner.ask(

@@ -20,7 +20,7 @@ import yaml
 from dotenv import dotenv_values
 
 from rundbt import jobs
-from rundbt.project import CACHE, MADE, is_left_out, remove
+from rundbt.project_files import CACHE, MADE, is_left_out, remove
 from switchyard import ROOT, bootstrap, console, orchestrators, release
 from switchyard.errors import BadConfiguration
 from switchyard.settings import Settings, assign

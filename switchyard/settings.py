@@ -65,13 +65,13 @@ class Settings:
         root: the checkout's folder.
         values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, what a release brings, and
             under SWITCHYARD_SOURCE_PATH the whole path of the dbt project, under SWITCHYARD_JOBS digits that change with its jobs.
-        project: the compose project's name, which every container, network and volume of the stack carries.
+        compose_name: the compose project's name, which every container, network and volume of the stack carries.
         saved: whether they are in ``.env``, and not only in memory, for a look before there is one.
     """
 
     root: Path
     values: Mapping[str, str]
-    project: str
+    compose_name: str
     saved: bool = True
 
     def __getitem__(self, key: str) -> str:
@@ -95,7 +95,7 @@ class Settings:
     def write_for_compose(self) -> None:
         """Write every value where Compose finds it, those that follow from others as well, for `docker compose` typed by hand."""
         own = dotenv_values(self.env_file, interpolate=False)
-        values = {**own, **self.values, _PROJECT_NAME_KEY: self.project}
+        values = {**own, **self.values, _PROJECT_NAME_KEY: self.compose_name}
         lines = [f"{key}={for_compose(value or '')}" for key, value in sorted(values.items())]
         text = "\n".join(["# Written by invoke; .env in the folder above is the one to edit.", *lines, ""])
         path = self.root / "compose" / ".env"
@@ -140,9 +140,9 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
         _check_values({key: value for key, value in wanted.items() if not value.startswith("<")})  # what is no secret yet
     except BadConfiguration:
         wanted = values
-    project = wanted.pop(_PROJECT_NAME_KEY)
+    compose_name = wanted.pop(_PROJECT_NAME_KEY)
     wanted["WORKERS"] = wanted["WORKERS"].lstrip("0")  # as in `load`
-    return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, project, saved=False)
+    return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, compose_name, saved=False)
 
 
 def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released: bool = True) -> tuple[Settings, list[str]]:
@@ -177,8 +177,8 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
 
     in_file = dotenv_values(stream=io.StringIO(completed), interpolate=False)
     values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
-    project = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
-    _check_values({**values, _PROJECT_NAME_KEY: project})
+    compose_name = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
+    _check_values({**values, _PROJECT_NAME_KEY: compose_name})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files distinguish some from nothing
     values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # Prefect's unit
@@ -189,7 +189,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     # A release's jobs change with its images.
     values["SWITCHYARD_JOBS"] = "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))
-    return Settings(root, values, project, saved=there or write), made
+    return Settings(root, values, compose_name, saved=there or write), made
 
 
 def keep_private(path: Path) -> None:

@@ -28,7 +28,7 @@ from cosmos.operators import local
 import alert
 from results_xcom import push_results
 from run_job import PARSE_FAILED, custom_dag
-from rundbt import alerts, project
+from rundbt import alerts, project_files
 from rundbt.jobs import Job, Options, schedules_enabled
 
 # See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
@@ -61,13 +61,13 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
     Raises:
         RuntimeError: dbt cannot parse the project, outside of a task. Airflow shows the text as the file's import error.
     """
-    wanted = project.fingerprint()
+    wanted = project_files.fingerprint()
     try:
-        manifest, fingerprint = project.ensure_manifest()
-    except project.ParseFailed as error:
-        if not get_parsing_context().dag_id or not project.has_manifest():
+        manifest, fingerprint = project_files.ensure_manifest()
+    except project_files.ParseFailed as error:
+        if not get_parsing_context().dag_id or not project_files.has_manifest():
             raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
-        manifest, fingerprint = project.last_manifest()  # a task of a run that began before the edit
+        manifest, fingerprint = project_files.last_manifest()  # a task of a run that began before the edit
     nodes = by_node(job) and not custom
     with DAG(
         dag_id=custom_dag(job.name) if custom else job.name,
@@ -104,12 +104,12 @@ def build(job: Job, manifest: Path) -> DbtTaskGroup:
     """One task runs ``dbt build``; beside it, each seed, snapshot and model has a task that watches it, and one for its tests."""
     return DbtTaskGroup(
         group_id="dbt",
-        project_config=ProjectConfig(dbt_project_path=project.project_dir(), manifest_path=manifest, install_dbt_deps=False),
+        project_config=ProjectConfig(dbt_project_path=project_files.project_dir(), manifest_path=manifest, install_dbt_deps=False),
         profile_config=profile(),
         execution_config=ExecutionConfig(
             execution_mode=ExecutionMode.WATCHER,
             invocation_mode=InvocationMode.SUBPROCESS,
-            dbt_executable_path=project.DBT_OF_A_RUN,
+            dbt_executable_path=project_files.DBT_OF_A_RUN,
             setup_operator_args={"pool": DBT},
             test_indirect_selection=TestIndirectSelection.BUILDABLE,  # run again, a test that spans two models is the later one's
         ),
@@ -161,10 +161,10 @@ def single_task(job: Job, number: int, flags: list[str] | str) -> Any:
         task_id="dbt" if number == len(job.before) else f"dbt_{number + 1}",
         task_display_name=" ".join(("dbt", *args)),
         pool=DBT,
-        project_dir=str(project.project_dir()),
+        project_dir=str(project_files.project_dir()),
         profile_config=profile(),
         invocation_mode=InvocationMode.SUBPROCESS,
-        dbt_executable_path=project.DBT_OF_A_RUN,
+        dbt_executable_path=project_files.DBT_OF_A_RUN,
         install_deps=False,
         dbt_cmd_flags=flags,
         callback=push_results,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rundbt import project, results
+from rundbt import project_files, results
 
 KEY = "dbt_results"
 # Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
@@ -39,9 +39,9 @@ def push_results(project_dir: str, context: Any) -> None:
 def manifest() -> Path:
     """The manifest of the project as it is now, or else the last one: a model that was added during the run has a task in it, too."""
     try:
-        return project.ensure_manifest()[0]
-    except (project.ParseFailed, OSError):  # or a file of it is just being saved
-        return project.last_manifest()[0]
+        return project_files.ensure_manifest()[0]
+    except (project_files.ParseFailed, OSError):  # or a file of it is just being saved
+        return project_files.last_manifest()[0]
 
 
 def left_out(manifest: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from results_xcom import KEY, PRODUCER
-from rundbt import api, jobs, project
+from rundbt import api, jobs, project_files
 from rundbt.results import failures, left
 
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
@@ -255,7 +255,7 @@ def make_current(airflow: AirflowApi, dag_id: str) -> str | None:
     Returns:
         None, or why Airflow cannot load the project.
     """
-    wanted = project.fingerprint()
+    wanted = project_files.fingerprint()
     began = datetime.now(timezone.utc)
     asked = False
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg2
 from airflow.utils.db import check_migrations
 
-from rundbt import project, quick_exit, retention
+from rundbt import project_files, quick_exit, retention
 
 RUNS = "dag_run,task_instance_history,xcom,log,job,celery_taskmeta"  # not what it knows of the DAGs, as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
@@ -79,7 +79,7 @@ def write_passwords() -> None:
 
 
 if __name__ == "__main__":
-    project.share_files()
+    project_files.share_files()
     if sys.argv[1] == "api-server":
         write_passwords()
         if not database_is_ready(exactly=True):

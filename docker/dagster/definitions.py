@@ -27,17 +27,17 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtC
 import report
 import workers
 from alert import alert
-from rundbt import alerts, jobs, project
+from rundbt import alerts, jobs, project_files
 
-MANIFEST_FILE, FINGERPRINT = project.ensure_manifest()
+MANIFEST_FILE, FINGERPRINT = project_files.ensure_manifest()
 PROJECT = DbtProject(
-    project.project_dir(),
-    target_path=project.target_dir(),
+    project_files.project_dir(),
+    target_path=project_files.target_dir(),
     profiles_dir=os.environ["DBT_PROFILES_DIR"],
     profile=os.environ["DBT_PROFILE"],
     target=os.environ["DBT_TARGET"],
 )
-DBT = DbtCliResource(PROJECT, dbt_executable=project.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])
+DBT = DbtCliResource(PROJECT, dbt_executable=project_files.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])
 # run_job.py reads there which state of the project is loaded, and in a job's "dbt/op" which op takes a run's options.
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 

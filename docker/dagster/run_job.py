@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from rundbt import api, jobs, project, results
+from rundbt import api, jobs, project_files, results
 from webserver import LOCATION, ask, reload_code, unreachable
 
 LOAD = """
@@ -265,7 +265,7 @@ def load_current_project() -> str | None:
     Returns:
         Why they cannot be loaded, or None when all is well.
     """
-    wanted = project.fingerprint()
+    wanted = project_files.fingerprint()
     if unreachable(location()):
         reload_code()
     fingerprint, error = api.wait_for(loaded, LOAD_TIMEOUT_S, "Dagster to load the definitions")
@@ -292,7 +292,7 @@ def loaded() -> tuple[str | None, str | None] | None:
         return None
     if "repositories" not in found:
         cause = (found["causes"] or [found])[-1]["message"].strip()
-        return None, cause.removeprefix("rundbt.project.ParseFailed: ")
+        return None, cause.removeprefix("rundbt.project_files.ParseFailed: ")
     tags = [tag for job in found["repositories"][0]["jobs"] for tag in job["tags"]]
     return next(tag["value"] for tag in tags if tag["key"] == "dbt/fingerprint"), None
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rundbt import api, project, retention, warm
+from rundbt import api, project_files, retention, warm
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -54,7 +54,7 @@ def exec_command(command: list[str]) -> None:
     """Become ``command``, beside a warm dbt."""
     if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
         add_dbt()
-    project.share_files()
+    project_files.share_files()
     warm.exec_command(command)
 
 

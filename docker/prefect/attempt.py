@@ -13,7 +13,7 @@ from prefect import get_client
 from prefect.artifacts import create_table_artifact
 from prefect.exceptions import Abort
 
-from rundbt import project, results
+from rundbt import project_files, results
 from rundbt.jobs import Job
 
 RESULTS = ("run_results.json", "sources.json")
@@ -40,12 +40,12 @@ class Attempt:
         self._records: dict[str, dict[str, Any]] = {}
         self._flow_run, self._number = flow_run, number
         self._interrupted = False
-        self._runs = project.target_dir() / "flow-runs"
+        self._runs = project_files.target_dir() / "flow-runs"
         self.target = self._runs / flow_run
         self.target.mkdir(parents=True, exist_ok=True)
-        project.adopt_baked()
+        project_files.adopt_baked()
         with suppress(FileNotFoundError):  # it has never been parsed
-            shutil.copy(project.target_dir() / "partial_parse.msgpack", self.target)
+            shutil.copy(project_files.target_dir() / "partial_parse.msgpack", self.target)
         self._before = self._invocations()
 
     @property
@@ -90,7 +90,7 @@ class Attempt:
         self.collect()
         create_table_artifact(self.records, key="dbt-nodes", description="What dbt reports of each node.")
         with suppress(FileNotFoundError):  # dbt did not come as far as that
-            os.replace(self.target / "partial_parse.msgpack", project.target_dir() / "partial_parse.msgpack")
+            os.replace(self.target / "partial_parse.msgpack", project_files.target_dir() / "partial_parse.msgpack")
         for path in self.target.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -37,7 +37,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import flow
-from rundbt import api, jobs, project
+from rundbt import api, jobs, project_files
 
 POOL = "dbt"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
@@ -159,11 +159,11 @@ def set_up() -> None:
 
 
 if __name__ == "__main__":
-    project.share_files()
+    project_files.share_files()
     api.wait_for_answer(f"{os.environ['PREFECT_API_URL']}/health", 120, "Prefect's server")
     if "SWITCHYARD_REMOTE" not in os.environ:  # a worker on another machine may be of an older release
         set_up()
     command = sys.argv[1:]
     if "--name" not in command:
         command += ["--name", socket.gethostname()]
-    project.become(command, os.environ)
+    project_files.become(command, os.environ)

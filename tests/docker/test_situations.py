@@ -136,7 +136,7 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
     port, name = ports.unused(), f"{PROJECT}-failing-postgres-1"
     loaded, _ = settings.load(tmp_path, {"COMPOSE_PROJECT_NAME": f"{PROJECT}-failing", "POSTGRES_PORT": str(port)})
     runtime = Docker(loaded, orchestrators.load_all(tmp_path), Runner(loaded.values))
-    ours = ["--label", f"com.docker.compose.project={loaded.project}", "--label", "com.docker.compose.service=postgres"]
+    ours = ["--label", f"com.docker.compose.project={loaded.compose_name}", "--label", "com.docker.compose.service=postgres"]
     failing = ["docker", "run", "--detach", "--name", name, *ours, "--restart", "always", "--publish", f"127.0.0.1:{port}:5432"]
     subprocess.check_output([*failing, "--entrypoint", "sh", python_image(), "-c", "sleep 0.1; exit 1"])
     restarts = ["docker", "inspect", "--format", "{{.RestartCount}}", name]
@@ -306,7 +306,7 @@ def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -
     (tmp_path / ".env").write_text(f"DBT_PASSWORD='{quoted}'\nMINE='{quoted}'\n", encoding="utf-8")
     loaded, _ = settings.load(tmp_path, {})
     assert loaded["DBT_PASSWORD"] == password
-    runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.project})
+    runner = Runner({**loaded.values, "COMPOSE_PROJECT_NAME": loaded.compose_name})
     file = orchestrators.load_all(tmp_path)["dagster"].file
     done = runner.ask(argv.compose(loaded, file, "config", "--format", "json"))
     loaded.write_for_compose()

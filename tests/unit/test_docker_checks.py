@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard import orchestrators, project, settings
+from switchyard import orchestrators, settings
+from switchyard import project as projects
 from switchyard.errors import BadConfiguration
 from switchyard.runtimes.docker.checks import DockerChecks
 
@@ -28,7 +29,7 @@ def test_a_file_of_the_profile_that_a_container_cannot_read_is_reported(root, tm
     (place / "dbt_project.yml").touch()
     place.chmod(0o755)
     (place / "dbt_project.yml").chmod(0o644)
-    found = replace(project.load(loaded, {}), folder=place, files={"SWITCHYARD_FILE_KEY": key})
+    found = replace(projects.load(loaded, {}), folder=place, files={"SWITCHYARD_FILE_KEY": key})
     values = replace(loaded, root=tmp_path)
     engine = SimpleNamespace(settings=values, runner=None, own=None, project=found, machine=(1, 1, True))
     (check,) = (one for one in DockerChecks(engine, None, None).of([target]) if one.what == "dbt project's files")

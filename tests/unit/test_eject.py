@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from switchyard import eject, environments, helm, orchestrators, pins, project, release
+from switchyard import eject, environments, helm, orchestrators, pins, release
+from switchyard import project as projects
 from switchyard.errors import BadUsage
 
 from ..stacks import ROOT
@@ -43,7 +44,7 @@ def ejected(root, unconfigured, tmp_path):
     def write(name: str, to: Any = eject, **variables: str) -> Path:
         (tmp_path / "release.json").write_text(json.dumps(CONTENT))
         target = orchestrators.load_all(root)[name]
-        found = project.load(unconfigured, {})
+        found = projects.load(unconfigured, {})
         object.__setattr__(found, "variables", variables)
         eject.write(tmp_path / name, to.files(unconfigured, target, found, release.read(tmp_path / "release.json")))
         return tmp_path / name

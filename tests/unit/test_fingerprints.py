@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard import fingerprints, project, settings
+from switchyard import fingerprints, settings
+from switchyard import project as projects
 
 
 @pytest.fixture
@@ -20,11 +21,11 @@ def copy(tmp_path, root):
 def environment_of(root, **values) -> str:
     loaded = settings.defaults(root, {})
     loaded = replace(loaded, values={**loaded.values, **values})
-    return fingerprints.image_fingerprint(loaded, "dagster", project.load(loaded, {}))
+    return fingerprints.image_fingerprint(loaded, "dagster", projects.load(loaded, {}))
 
 
 def both(root) -> tuple[str, str]:
-    return environment_of(root), fingerprints.dbt_project(project.load(settings.defaults(root, {}), {}))
+    return environment_of(root), fingerprints.dbt_project(projects.load(settings.defaults(root, {}), {}))
 
 
 def test_a_copy_elsewhere_is_the_same(copy, root) -> None:
@@ -82,7 +83,7 @@ def test_a_folder_of_models_may_be_called_as_what_dbt_writes(copy, name) -> None
     (folder / "stg_lines.sql").write_text("select 1")
     assert both(copy)[1] != before[1]
     loaded = settings.defaults(copy, {})
-    assert (project.stage(loaded, project.load(loaded, {})) / "project" / "models" / name / "stg_lines.sql").exists()
+    assert (projects.stage(loaded, projects.load(loaded, {})) / "project" / "models" / name / "stg_lines.sql").exists()
 
 
 def test_what_dbt_writes_in_a_package_does_not_matter(copy) -> None:

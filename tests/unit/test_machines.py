@@ -11,7 +11,8 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import machines, orchestrators, project, release
+from switchyard import machines, orchestrators, release
+from switchyard import project as projects
 from switchyard.errors import BadUsage
 from switchyard.runtimes.runtime import Service
 
@@ -28,7 +29,7 @@ def written(root, unconfigured, tmp_path):
         (tmp_path / "release.json").write_text(json.dumps(CONTENT))
         (tmp_path / "key.p8").write_bytes(b"\x30\x82\xff")
         loaded = replace(unconfigured, values={**unconfigured.values, "REDIS_PASSWORD": "of-redis"})
-        found = replace(project.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
+        found = replace(projects.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
         target = orchestrators.load_all(root)[name]
         machines.write(tmp_path / name, machines.files(loaded, target, found, release.read(tmp_path / "release.json")))
         return tmp_path / name
@@ -74,7 +75,7 @@ def test_its_env_has_each_variable_and_is_for_the_owner_alone(written, name) -> 
     ],
 )
 def test_it_is_refused_where_the_other_machine_could_not_join(unconfigured, changed, says) -> None:
-    shop = project.load(unconfigured, {})
+    shop = projects.load(unconfigured, {})
     machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), shop)
     with pytest.raises(BadUsage, match=says) as caught:
         machines.check(replace(unconfigured, values={**unconfigured.values, **READY, **changed}), shop)
@@ -83,7 +84,7 @@ def test_it_is_refused_where_the_other_machine_could_not_join(unconfigured, chan
 
 def test_a_warehouse_that_is_a_file_is_not_shared(unconfigured) -> None:
     found = replace(
-        project.load(unconfigured, {}), output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"}
+        projects.load(unconfigured, {}), output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"}
     )
     with pytest.raises(BadUsage, match="file on this machine"):
         machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), found)

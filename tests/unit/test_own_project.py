@@ -15,8 +15,9 @@ from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rundbt import project as files
-from switchyard import environments, project, settings
+from rundbt import project_files
+from switchyard import environments, settings
+from switchyard import project as projects
 from switchyard.errors import BadConfiguration
 from switchyard.project import Project
 
@@ -60,7 +61,7 @@ def configured(checkout: Path, place: Path, **values: str) -> settings.Settings:
 
 
 def load(checkout: Path, place: Path, environ: dict[str, str] = ENVIRON, **values: str) -> Project:
-    return project.load(configured(checkout, place, **values), environ)
+    return projects.load(configured(checkout, place, **values), environ)
 
 
 def test_a_copy_is_the_same_project_on_the_shared_server(checkout, tmp_path) -> None:
@@ -78,7 +79,7 @@ def test_a_copy_is_the_same_project_on_the_shared_server(checkout, tmp_path) -> 
     )
     write(tmp_path / "all", {"shared/dbt_project.yml": "name: shared\n", "other/secret.txt": "hush"})
     found = load(checkout, place)
-    values = project.duplicate(found, tmp_path / "copy")
+    values = projects.duplicate(found, tmp_path / "copy")
     copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
     inside = {"dbt_project.yml", "packages.yml", "inside/dbt_project.yml", "profiles.yml", "models/a.sql"}
     assert copied == {f"jaffle/{name}" for name in inside} | {"shared/dbt_project.yml"}
@@ -186,7 +187,7 @@ def test_without_a_profile_it_gets_the_stacks_own_server_in_a_database_of_its_ow
     assert (found.shared, found.database, found.output) == (
         True,
         "jaffle",
-        {"type": "postgres", **project.CONNECTION, "schema": "analytics", "threads": 4},
+        {"type": "postgres", **projects.CONNECTION, "schema": "analytics", "threads": 4},
     )
     assert "no profile called 'jaffle'" in found.notes[0]
     assert "no profile called 'jaffle'" in refused(checkout, jaffle, WAREHOUSE="own")
@@ -197,7 +198,7 @@ def test_a_postgresql_on_this_machine_becomes_the_stacks_own(checkout, jaffle, h
     output = {"type": "postgres", "host": host, "port": 5432, "user": "ann", "password": "hush", "dbname": "mine", "sslmode": "require"}
     write(jaffle, {"profiles.yml": profile({**output, "schema": "dev_ann", "threads": 8})})
     found = load(checkout, jaffle)
-    assert (found.shared, found.output) == (True, {"type": "postgres", **project.CONNECTION, "schema": "dev_ann", "threads": 8})
+    assert (found.shared, found.output) == (True, {"type": "postgres", **projects.CONNECTION, "schema": "dev_ann", "threads": 8})
     assert not re.search("hush|mine|ann'", f"{found.profiles} {found.variables}")
     assert rendered(load(checkout, jaffle, WAREHOUSE="own")) == {**output, "schema": "dev_ann", "threads": 8}
 
@@ -226,7 +227,7 @@ def test_the_stacks_own_server_can_take_the_place_of_any_warehouse(checkout, jaf
     ],
 )  # fmt: skip
 def test_a_project_has_a_database_that_nobody_else_has(name, shop, database) -> None:
-    assert project.database_of(name, shop) == database
+    assert projects.database_of(name, shop) == database
 
 
 def test_a_file_of_duckdb_is_kept_by_the_stack(checkout, jaffle) -> None:
@@ -267,7 +268,7 @@ def test_a_secret_reaches_dbt_and_no_file(checkout, jaffle, more) -> None:
     assert rendered(found) == {"type": "snowflake", **more}
     assert "hu" not in found.profiles
     assert all(key.startswith("DBT_ENV_SECRET_") for key, value in found.variables.items() if "hu" in value)
-    base = project.stage(configured(checkout, jaffle), found)
+    base = projects.stage(configured(checkout, jaffle), found)
     staged = {path.relative_to(base).as_posix(): path.read_text() for path in base.rglob("*") if path.is_file()}
     assert {"project/models/a.sql", "profiles/profiles.yml"} <= staged.keys()
     assert not [name for name, text in staged.items() if "hush" in text]
@@ -298,7 +299,7 @@ def test_a_key_file_is_found_on_either_runtime_and_is_in_no_image(checkout, jaff
     assert rendered(found)["private_key_path"] == str(key)
     assert rendered(found)["ca"] == str(tmp_path / "nowhere")
     assert found.in_container()["SWITCHYARD_FILE_PRIVATE_KEY_PATH"] == "/opt/dbt/files/SWITCHYARD_FILE_PRIVATE_KEY_PATH"
-    assert not list(project.stage(configured(checkout, jaffle), found).rglob("me.p8"))
+    assert not list(projects.stage(configured(checkout, jaffle), found).rglob("me.p8"))
 
 
 def test_a_variable_is_handed_over_or_missed_by_the_name_of_the_file_that_asks(checkout, jaffle) -> None:
@@ -351,7 +352,7 @@ def test_a_shell_reads_each_value_as_it_is(checkout, jaffle) -> None:
     ],
 )  # fmt: skip
 def test_the_version_that_a_project_requires(wanted, version, fits) -> None:
-    assert (project.unfit_version(wanted, version) == "") is fits
+    assert (projects.unfit_version(wanted, version) == "") is fits
 
 
 def test_everything_that_is_in_the_way_is_named_at_once_and_env_stays_as_it_was(checkout, jaffle) -> None:
@@ -367,7 +368,7 @@ def test_everything_that_is_in_the_way_is_named_at_once_and_env_stays_as_it_was(
     loaded, _ = settings.load(checkout, {})
     before = (checkout / ".env").read_bytes()
     with pytest.raises(BadConfiguration) as caught:
-        project.use(loaded, ENVIRON, str(jaffle))
+        projects.use(loaded, ENVIRON, str(jaffle))
     for words in ("no target 'pord'", ">=99.0", str(jaffle.parent / "nowhere"), "orchestration.yml:2", "orchestration.yml:3"):
         assert words in caught.value.why
     assert (checkout / ".env").read_bytes() == before
@@ -382,10 +383,10 @@ def test_a_packages_file_that_is_none_is_left_to_dbt(checkout, jaffle, text) -> 
 def test_a_folder_without_a_project_shows_one_near_by(checkout, jaffle) -> None:
     loaded, _ = settings.load(checkout, {})
     with pytest.raises(BadConfiguration) as caught:
-        project.use(loaded, ENVIRON, str(jaffle.parent))
+        projects.use(loaded, ENVIRON, str(jaffle.parent))
     assert caught.value.next == f"invoke use {jaffle}"
     with pytest.raises(BadConfiguration, match=r"There is no dbt_project\.yml"):
-        project.use(loaded, ENVIRON, "~nobody-of-this-name")
+        projects.use(loaded, ENVIRON, "~nobody-of-this-name")
 
 
 @pytest.mark.parametrize("text", ["", "- a", "profile: x", "name: ["])
@@ -409,7 +410,7 @@ def test_use_notes_the_project_and_shows_what_it_found(checkout, jaffle, capsys)
     )
     loaded, _ = settings.load(checkout, {})
     lines = (checkout / ".env").read_text().splitlines()
-    project.use(loaded, ENVIRON, str(jaffle))
+    projects.use(loaded, ENVIRON, str(jaffle))
     said = capsys.readouterr().out
     for words in ("dbt project jaffle, 2 models", "the stack's own PostgreSQL, database jaffle", "dbt-labs/dbt_utils", "MISSED is not set"):
         assert words in said
@@ -417,16 +418,16 @@ def test_use_notes_the_project_and_shows_what_it_found(checkout, jaffle, capsys)
     assert [(old, new) for old, new in zip(lines, after) if old != new] == [
         ("#DBT_PROJECT=dbt_project", f"DBT_PROJECT={jaffle.as_posix()}")
     ]
-    assert project.folder(settings.load(checkout, {})[0]) == jaffle
+    assert projects.folder(settings.load(checkout, {})[0]) == jaffle
 
 
 def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
     write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": "{{ env_var('MY_HOST') }}", "schema": "dev"})})
     loaded, _ = settings.load(checkout, {})
-    project.use(loaded, ENVIRON, str(jaffle))
+    projects.use(loaded, ENVIRON, str(jaffle))
     assert "the host of its PostgreSQL, {{ env_var('MY_HOST') }}, is not set" in " ".join(capsys.readouterr().out.split())
     before = (checkout / ".env").read_text()
-    project.use(loaded, ENVIRON, str(jaffle), "own")
+    projects.use(loaded, ENVIRON, str(jaffle), "own")
     assert "the warehouse is the one in the profile" in capsys.readouterr().out
     assert (checkout / ".env").read_text() == before.replace("#WAREHOUSE=auto", "WAREHOUSE=own")
 
@@ -439,21 +440,21 @@ def test_what_only_describes_the_project_asks_for_no_variable(checkout, jaffle) 
 def test_a_relative_folder_is_found_from_wherever_it_was_typed(checkout, jaffle, monkeypatch) -> None:
     loaded, _ = settings.load(checkout, {})
     monkeypatch.chdir(jaffle.parent)
-    project.use(loaded, ENVIRON, "jaffle")
+    projects.use(loaded, ENVIRON, "jaffle")
     assert settings.load(checkout, {})[0]["DBT_PROJECT"] == "../jaffle"
     monkeypatch.chdir(jaffle)
-    assert project.folder(settings.load(checkout, {})[0]) == jaffle
+    assert projects.folder(settings.load(checkout, {})[0]) == jaffle
 
 
 def test_nothing_is_written_into_the_project(checkout, jaffle, monkeypatch) -> None:
     write(jaffle, {"models/a.sql": "select 1", "packages.yml": "packages: [{local: own}]", "own/dbt_project.yml": "name: own\n"})
     before = listing(jaffle)
     loaded, _ = settings.load(checkout, {})
-    project.use(loaded, ENVIRON, str(jaffle))
+    projects.use(loaded, ENVIRON, str(jaffle))
     loaded = settings.load(checkout, {})[0]
-    found = project.load(loaded, ENVIRON)
-    project.stage(loaded, found)
-    assert found.dependencies_fingerprint() != files.fingerprint(jaffle)
+    found = projects.load(loaded, ENVIRON)
+    projects.stage(loaded, found)
+    assert found.dependencies_fingerprint() != project_files.fingerprint(jaffle)
     laid_out(jaffle, checkout, monkeypatch)
     assert listing(jaffle) == before
 
@@ -476,7 +477,7 @@ def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(check
     )
     write(tmp_path / "company" / "third", {"dbt_project.yml": "name: third\n"})  # from the project's folder, as dbt looks for it
     found = load(checkout, place)
-    deps = project.stage(configured(checkout, place), found) / "deps"
+    deps = projects.stage(configured(checkout, place), found) / "deps"
     assert {path.relative_to(deps).as_posix() for path in deps.rglob("*") if path.is_file()} == {
         ".project", "projects/jaffle/dbt_project.yml", "projects/jaffle/packages.yml",
         "shared/dbt_project.yml", "shared/macros/m.sql", "shared/packages.yml", "third/dbt_project.yml",
@@ -490,9 +491,9 @@ def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(check
 def test_what_is_built_in_is_what_the_project_is_now(checkout, jaffle) -> None:
     write(jaffle, {"models/a.sql": "1", ".git/x": "", "target/x": "", "mine.duckdb": "", "venv/pyvenv.cfg": "", "a.sql~": ""})
     loaded = configured(checkout, jaffle)
-    project.stage(loaded, load(checkout, jaffle))
+    projects.stage(loaded, load(checkout, jaffle))
     (jaffle / "models" / "a.sql").rename(jaffle / "models" / "b.sql")
-    base = project.stage(loaded, load(checkout, jaffle)) / "project"
+    base = projects.stage(loaded, load(checkout, jaffle)) / "project"
     assert {path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()} == {"dbt_project.yml", "models/b.sql"}
 
 
@@ -509,11 +510,11 @@ def test_the_copy_in_an_image_has_the_fingerprint_of_the_project(checkout, jaffl
         (jaffle / "models" / "broken.sql").symlink_to("nowhere")
         for name in ("back", "again"):
             (jaffle / "models" / name).symlink_to("..")
-    base = project.stage(configured(checkout, jaffle), load(checkout, jaffle))
-    before = files.fingerprint(jaffle)
-    assert files.fingerprint(base / "project") == before
+    base = projects.stage(configured(checkout, jaffle), load(checkout, jaffle))
+    before = project_files.fingerprint(jaffle)
+    assert project_files.fingerprint(base / "project") == before
     write(jaffle, {"models/profiles.yml": "version: 3"})
-    assert files.fingerprint(jaffle) != before
+    assert project_files.fingerprint(jaffle) != before
 
 
 def test_requirements_are_what_the_lock_does_not_have(checkout, jaffle) -> None:
@@ -617,15 +618,15 @@ def test_a_test_that_never_runs_is_left_out_of_the_manifest(tmp_path) -> None:
         "more": 1,
     }
     file.write_text(json.dumps(content))
-    files.leave_out_disabled(file)
+    project_files.leave_out_disabled(file)
     assert json.loads(file.read_text()) == {
         "nodes": {"a": on, "c": {}}, "parent_map": {"a": []}, "child_map": {"a": ["c"]}, "more": 1,
     }  # fmt: skip
     file.write_text(json.dumps({"nodes": {"b": off}}))  # as dbt 2 has written them
-    files.leave_out_disabled(file)
+    project_files.leave_out_disabled(file)
     assert json.loads(file.read_text()) == {"nodes": {}}
     file.write_text('{"nodes":  {}}')
-    files.leave_out_disabled(file)
+    project_files.leave_out_disabled(file)
     assert file.read_text() == '{"nodes":  {}}'
 
 
@@ -642,7 +643,7 @@ TRACE = '\n21:08:18  Traceback (most recent call last):\n  File "a.py", line 1, 
     ],
 )  # fmt: skip
 def test_of_a_traceback_the_message_has_the_last_line(said, reason) -> None:
-    assert files.reason(said) == reason
+    assert project_files.reason(said) == reason
 
 
 # The folder that dbt works in
@@ -654,7 +655,7 @@ def laid_out(source: Path, tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("SWITCHYARD_SOURCE_PATH", str(source))
     monkeypatch.setenv("DBT_PROJECT_DIR", str(tmp_path / "work"))
     monkeypatch.setenv("DBT_PACKAGES_PATH", str(tmp_path / "packages"))
-    files.lay_out()
+    project_files.lay_out()
     return tmp_path / "work"
 
 
@@ -710,7 +711,7 @@ def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_
 def test_the_shop_is_none_of_a_persons_own(root, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
     loaded = settings.defaults(root, {})
-    shop = project.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})
+    shop = projects.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})
     assert (shop.shop, shop.shared, shop.target, shop.database, shop.variables) == (True, True, "dev", "airflow", {})
 
 
@@ -744,7 +745,7 @@ def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> Non
 )
 def test_names_that_dagster_cannot_show_are_reported_beforehand(checkout, jaffle, capsys, names, shown) -> None:
     write(jaffle, dict.fromkeys(names, ""))
-    project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     said = " ".join(capsys.readouterr().out.split())
     assert (f"because of {shown}:" in said) if shown else ("Dagster" not in said)
 
@@ -752,13 +753,13 @@ def test_names_that_dagster_cannot_show_are_reported_beforehand(checkout, jaffle
 def test_what_no_run_would_have_is_reported_beforehand(checkout, jaffle, capsys) -> None:
     write(jaffle, {"dbt_project.yml": "name: jaffle\nmodel-paths: [models, ../shared/models]\n", "models/a.sql": ""})
     write(jaffle.parent, {"elsewhere/m.sql": ""})
-    project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     said = capsys.readouterr().out
     assert "model-paths: ../shared/models is not in the project's folder" in said
     if os.name != "nt":  # where an ordinary account makes no links
         (jaffle / "macros").symlink_to(jaffle.parent / "elsewhere")
         (jaffle / "near.sql").symlink_to(jaffle / "models" / "a.sql")
-        project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+        projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
         said = capsys.readouterr().out
         assert "macros links outside the project" in said
         assert "near.sql" not in said
@@ -766,7 +767,7 @@ def test_what_no_run_would_have_is_reported_beforehand(checkout, jaffle, capsys)
 
 def test_a_token_in_the_address_of_a_package_is_not_shown(checkout, jaffle, capsys) -> None:
     write(jaffle, {"packages.yml": "packages: [{git: 'https://me:hush@git.example.com/x.git', revision: main}]"})
-    project.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     said = capsys.readouterr().out
     assert "https://git.example.com/x.git is downloaded" in said
     assert "hush" not in said
@@ -797,7 +798,7 @@ def test_a_file_that_is_not_in_utf_8_is_reported(checkout, jaffle, name) -> None
 def test_a_dry_use_changes_nothing(checkout, jaffle) -> None:
     loaded = configured(checkout, jaffle)
     before = (checkout / ".env").read_text()
-    project.use(loaded, ENVIRON, str(jaffle), dry=True)
+    projects.use(loaded, ENVIRON, str(jaffle), dry=True)
     assert (checkout / ".env").read_text() == before
 
 

@@ -158,7 +158,7 @@ def test_it_finds(source, expected) -> None:
         "from dagster import Definitions\nDefinitions(assets=[])",
         "import dagster\ndagster.__version__",
         "import os\nos._exit(0)",
-        "from rundbt import project\nproject._locked()\nproject.x = 1",
+        "from rundbt import project_files\nproject_files._locked()\nproject_files.x = 1",
         "class A:\n    def f(self):\n        self._x = 1\n        return self._x",
         "from prefect import flow\nflow = other\nflow._x",
         "q = 'insert into x'",

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from switchyard import orchestrators, project, publish, release, settings
+from switchyard import orchestrators, publish, release, settings
+from switchyard import project as projects
 from switchyard.errors import BadConfiguration, BadUsage
 from switchyard.runner import Runner
 from switchyard.runtimes.docker.runtime import Docker
@@ -98,9 +99,9 @@ def released(checkout, root):
 
 def test_a_released_project_gets_what_its_profile_had(released) -> None:
     """A secret that stood in it, too; and its packages are in the image, wherever they were."""
-    found = project.load(released, {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"})
+    found = projects.load(released, {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"})
     assert found.in_container() == {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"}
-    assert project.load(released, {"PATH": ""}).missing.keys() == {"DBT_ENV_SECRET_PROFILE_PASSWORD", "SNOW_USER"}
+    assert projects.load(released, {"PATH": ""}).missing.keys() == {"DBT_ENV_SECRET_PROFILE_PASSWORD", "SNOW_USER"}
 
 
 @pytest.fixture

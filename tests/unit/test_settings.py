@@ -88,7 +88,7 @@ def test_an_old_env_keeps_its_lines_and_gets_the_secrets_it_lacks(checkout) -> N
 
 def test_the_shell_wins_over_the_file(checkout) -> None:
     loaded, _ = settings.load(checkout, {"DAGSTER_PORT": "3456", "COMPOSE_PROJECT_NAME": "mine"})
-    assert (loaded.port("DAGSTER_PORT"), loaded.project) == (3456, "mine")
+    assert (loaded.port("DAGSTER_PORT"), loaded.compose_name) == (3456, "mine")
 
 
 def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
@@ -187,5 +187,5 @@ def test_a_made_secret_reads_back_as_it_was_made(tmp_path) -> None:
 
 def test_without_an_env_file_the_shell_counts_and_what_is_wrong_in_it_does_not(checkout) -> None:
     found = settings.defaults(checkout, {"POSTGRES_PORT": "1234", "COMPOSE_PROJECT_NAME": "mine"})
-    assert (found.port("POSTGRES_PORT"), found.project) == (1234, "mine")
+    assert (found.port("POSTGRES_PORT"), found.compose_name) == (1234, "mine")
     assert settings.defaults(checkout, {"POSTGRES_PORT": "x"}).port("POSTGRES_PORT") == 15432

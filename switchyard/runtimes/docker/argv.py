@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from switchyard import bootstrap, release
-from switchyard.neighbours import CHECKOUT, PROJECT
+from switchyard.neighbours import CHECKOUT, COMPOSE_PROJECT_LABEL
 from switchyard.orchestrators import Orchestrator
 from switchyard.runtimes.runtime import POSTGRES
 from switchyard.settings import Settings
@@ -23,7 +23,7 @@ _COLUMNS = (
     f'{{{{.Label "{LABEL_BAKED}"}}}}',
     "{{.State}}",
     "{{.Status}}",
-    f'{{{{.Label "{PROJECT}.working_dir"}}}}',
+    f'{{{{.Label "{COMPOSE_PROJECT_LABEL}.working_dir"}}}}',
 )
 
 
@@ -111,17 +111,17 @@ def psql(role: str, *args: str, database: str = bootstrap.WAREHOUSE) -> list[str
 
 def ps(settings: Settings) -> list[str]:
     """All containers of the stack, running or not, one tab-separated line each."""
-    project = f"label={PROJECT}={settings.project}"
+    project = f"label={COMPOSE_PROJECT_LABEL}={settings.compose_name}"
     return ["docker", "ps", "--all", "--no-trunc", "--filter", project, "--format", "\t".join(_COLUMNS)]
 
 
 def image_name(settings: Settings, name: str) -> str:
     """The image of ``name``: what is built from ``docker/<name>``, or what a release has of it."""
-    return settings.values.get(release.image_key(name)) or f"{settings.project}-{name}:local"
+    return settings.values.get(release.image_key(name)) or f"{settings.compose_name}-{name}:local"
 
 
 def volume(settings: Settings) -> list[str]:
     """Make the data's volume as Compose would, with the checkout's label. In the file, Compose would ask about older volumes."""
-    labels = {PROJECT: settings.project, "com.docker.compose.volume": DATA_VOLUME, CHECKOUT: str(settings.root)}
+    labels = {COMPOSE_PROJECT_LABEL: settings.compose_name, "com.docker.compose.volume": DATA_VOLUME, CHECKOUT: str(settings.root)}
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    return ["docker", "volume", "create", *options, f"{settings.project}_{DATA_VOLUME}"]
+    return ["docker", "volume", "create", *options, f"{settings.compose_name}_{DATA_VOLUME}"]

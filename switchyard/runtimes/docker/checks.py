@@ -12,7 +12,7 @@ from functools import partial
 
 import psutil
 
-from rundbt.project import files as project_files
+from rundbt import project_files
 from switchyard import bootstrap, certificates, checks, environments, ports
 from switchyard import project as projects
 from switchyard.checks import Check
@@ -75,7 +75,7 @@ class DockerChecks:
     def _readable(self, targets: Sequence[Orchestrator]) -> str:
         """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""
         if os.name == "posix" and self.engine.machine[2]:
-            files = list(project_files(self.engine.project.folder))
+            files = list(project_files.files(self.engine.project.folder))
             folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.engine.project.folder)}
             for path in (*sorted(folders), *files):
                 found = path.stat()
@@ -124,7 +124,7 @@ class DockerChecks:
 
     def _network(self) -> str:
         """Whether the stack's network is, or can be made, as NETWORK in ``.env`` asks for."""
-        name, driver = f"{self.settings.project}_default", self.settings["NETWORK"]
+        name, driver = f"{self.settings.compose_name}_default", self.settings["NETWORK"]
         there = self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
         if there and there != driver:
             raise BadConfiguration(

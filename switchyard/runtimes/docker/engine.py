@@ -16,7 +16,7 @@ import yaml
 from switchyard import caller, neighbours
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, StackError
-from switchyard.neighbours import CHECKOUT, PROJECT
+from switchyard.neighbours import CHECKOUT, COMPOSE_PROJECT_LABEL
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
 from switchyard.runner import Result, Runner
@@ -119,14 +119,14 @@ class Engine:
             if not other and strange and self.volume not in volumes:
                 other = f"another Compose application, with the volume {strange[0]},"
         if other and neighbours.is_new(self.settings.root):
-            return f"{self.settings.project} is that of {other}; the first command chooses another name"
+            return f"{self.settings.compose_name} is that of {other}; the first command chooses another name"
         if other:
             raise BadConfiguration(
-                f"The Docker stack {self.settings.project} is not this checkout's.",
+                f"The Docker stack {self.settings.compose_name} is not this checkout's.",
                 f"{other[0].upper()}{other[1:]} has its containers, its data or its images.",
                 "Set COMPOSE_PROJECT_NAME in .env to another name; the ports must be others as well.",
             )
-        return f"{self.settings.project} is this checkout's"
+        return f"{self.settings.compose_name} is this checkout's"
 
     def volume_owner(self) -> str | None:
         """The checkout that the data's volume carries, or an empty text; None where there is no such volume."""
@@ -145,21 +145,21 @@ class Engine:
     @property
     def volume(self) -> str:
         """The name of the data's volume."""
-        return f"{self.settings.project}_{argv.DATA_VOLUME}"
+        return f"{self.settings.compose_name}_{argv.DATA_VOLUME}"
 
     def declared(self) -> set[str]:
         """The names of the volumes that the compose files make."""
         texts = (self.file(name).read_text(encoding="utf-8") for name in (POSTGRES, *self.orchestrators))
         names = {volume for text in texts for volume in yaml.safe_load(text).get("volumes") or {}} | {WAREHOUSE_VOLUME}
-        return {f"{self.settings.project}_{name}" for name in names}
+        return {f"{self.settings.compose_name}_{name}" for name in names}
 
     def volumes(self) -> list[str]:
         """The names of the volumes that carry the stack's project name."""
-        return self.ids(["docker", "volume", "ls", "--quiet", "--filter", f"label={PROJECT}={self.settings.project}"])
+        return self.ids(["docker", "volume", "ls", "--quiet", "--filter", f"label={COMPOSE_PROJECT_LABEL}={self.settings.compose_name}"])
 
     def images(self) -> list[str]:
         """The names of the stack's images that exist; those of a release are not the stack's own."""
-        names = [f"{self.settings.project}-{name}:local" for name in (POSTGRES, *self.orchestrators)]
+        names = [f"{self.settings.compose_name}-{name}:local" for name in (POSTGRES, *self.orchestrators)]
         filters = [word for name in names for word in ("--filter", f"reference={name}")]
         return self.ids(["docker", "image", "ls", *filters, "--format", "{{.Repository}}:{{.Tag}}"])
 
@@ -182,7 +182,7 @@ class Engine:
 
     def killed(self, since: int) -> list[str]:
         """The services of which the system has killed a process for want of memory; a container that restarts forgets it."""
-        filters = ["type=container", "event=oom", f"label={PROJECT}={self.settings.project}"]
+        filters = ["type=container", "event=oom", f"label={COMPOSE_PROJECT_LABEL}={self.settings.compose_name}"]
         command = ["docker", "events", "--since", str(since), "--until", str(int(time.time()) + 1)]
         template = '{{index .Actor.Attributes "com.docker.compose.service"}}'
         return sorted(set(self.ids([*command, *(word for text in filters for word in ("--filter", text)), "--format", template])))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import luigi
 
-from rundbt import jobs, project
+from rundbt import jobs, project_files
 
 
 class Dbt(luigi.Task):
@@ -32,7 +32,7 @@ class Dbt(luigi.Task):
         """Run dbt, and interrupt it where somebody cancels the run."""
         job = jobs.load()[self.job].asked(jobs.Options(**json.loads(self.options)))
         for args in job.commands:
-            dbt = subprocess.Popen([project.DBT_OF_A_RUN, *args, "--target-path", str(self.folder)], cwd=project.project_dir())
+            dbt = subprocess.Popen([project_files.DBT_OF_A_RUN, *args, "--target-path", str(self.folder)], cwd=project_files.project_dir())
             interrupted = False
             while dbt.poll() is None:
                 if not interrupted and (self.folder / "canceled").exists():

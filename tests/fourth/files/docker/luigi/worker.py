@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from rundbt import api, project
+from rundbt import api, project_files
 
 RUNS = Path(os.environ["LUIGI_RUNS"])
 ALIVE = RUNS / ".alive"
@@ -35,8 +35,8 @@ def work(run: Path) -> None:
         return end(run, 1)
     job, options = json.loads((run / "job").read_text())
     try:
-        project.ensure_manifest()
-    except project.ParseFailed as error:
+        project_files.ensure_manifest()
+    except project_files.ParseFailed as error:
         return end(run, 1, str(error))
     words = ["--job", job, "--options", json.dumps(options), "--run-id", run.name, "--scheduler-url", os.environ["LUIGI_URL"]]
     with open(run / "log", "wb") as log:
@@ -51,7 +51,7 @@ def work(run: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--alive"]:
         sys.exit(not ALIVE.exists() or time.time() - ALIVE.stat().st_mtime > SILENCE_S)
-    project.share_files()
+    project_files.share_files()
     RUNS.mkdir(parents=True, exist_ok=True)
     api.wait_for_answer(f"{os.environ['LUIGI_URL']}/api/worker_list", 60, "Luigi's scheduler")
     for begun in RUNS.glob("*/begun"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rundbt import project
+from rundbt import project_files
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def folders(tmp_path, monkeypatch):
     for folder in (baked, target, source):
         folder.mkdir()
     (source / "dbt_project.yml").write_text("name: shop\n")
-    for name in (*project.ARTIFACTS, "fingerprint"):
+    for name in (*project_files.ARTIFACTS, "fingerprint"):
         (baked / name).write_text(f"baked {name}")
     monkeypatch.setenv("SWITCHYARD_BAKED_PATH", str(baked))
     monkeypatch.setenv("SWITCHYARD_TARGET_PATH", str(target))
@@ -28,7 +28,7 @@ def held(target) -> set[str]:
 
 def test_an_empty_target_begins_with_it(folders) -> None:
     baked, target = folders
-    project.adopt_baked()
+    project_files.adopt_baked()
     assert held(target) == held(baked)
     assert all((target / name).read_text() == (baked / name).read_text() for name in held(baked))
 
@@ -36,7 +36,7 @@ def test_an_empty_target_begins_with_it(folders) -> None:
 def test_a_newer_parse_is_kept(folders) -> None:
     _, target = folders
     (target / "fingerprint").write_text("newer")
-    project.adopt_baked()
+    project_files.adopt_baked()
     assert held(target) == {"fingerprint"}
     assert (target / "fingerprint").read_text() == "newer"
 
@@ -44,12 +44,12 @@ def test_a_newer_parse_is_kept(folders) -> None:
 def test_without_an_image_there_is_none(folders, monkeypatch) -> None:
     _, target = folders
     monkeypatch.delenv("SWITCHYARD_BAKED_PATH")
-    project.adopt_baked()
+    project_files.adopt_baked()
     assert held(target) == set()
 
 
 @pytest.mark.parametrize("text", ["name: [\n", "name:\tshop\n\t- x\n", "- a list\n"])
 def test_a_project_file_that_cannot_be_read_is_a_failed_parse(folders, tmp_path, text) -> None:
     (tmp_path / "source" / "dbt_project.yml").write_text(text)
-    with pytest.raises(project.ParseFailed, match=r"dbt_project\.yml cannot be read: "):
-        project.adopt_baked()
+    with pytest.raises(project_files.ParseFailed, match=r"dbt_project\.yml cannot be read: "):
+        project_files.adopt_baked()
