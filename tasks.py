@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from invoke.tasks import Task
 
-    from switchyard.lifecycle import Runs
+    from switchyard.lifecycle import OnActiveRun
     from switchyard.release import Release
     from switchyard.runtimes.runtime import Runtime
     from switchyard.settings import Settings
@@ -189,14 +189,14 @@ def changing(
         yield runtime_of(c, asked, starting, (descriptor,), new_ports, leaving)
 
 
-def runs(wait: bool, force: bool) -> Runs:
+def on_active_run(wait: bool, force: bool) -> OnActiveRun:
     """What is to become of a run in progress."""
     from switchyard.errors import BadUsage
-    from switchyard.lifecycle import Runs
+    from switchyard.lifecycle import OnActiveRun
 
     if wait and force:
         raise BadUsage("--wait and --force contradict each other.", "One waits for the run's end, the other cancels it.", "invoke status")
-    return Runs.WAIT if wait else Runs.FORCE if force else Runs.REFUSE
+    return OnActiveRun.WAIT if wait else OnActiveRun.FORCE if force else OnActiveRun.REFUSE
 
 
 def whole(flag: str, value: str) -> int:
@@ -314,10 +314,10 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
 
     seconds = whole("--timeout", timeout)
     target = orchestrators.find(orchestrators.load_all(ROOT), name)
-    with changing(c, "switch") as runtime:
-        lifecycle.switch(runtime, target, baked=baked, timeout=seconds, runs=runs(wait, force))
+    with changing(c, "switch") as driver:
+        lifecycle.switch(driver, target, baked=baked, timeout=seconds, on_active_run=on_active_run(wait, force))
     if not console.dry:
-        console.facts(target.access(runtime.settings.values, runtime.project.database if runtime.project.shared else None))
+        console.facts(target.access(driver.settings.values, driver.project.database if driver.project.shared else None))
 
 
 @command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
@@ -329,8 +329,8 @@ def scale(c: Context, workers: str, timeout: str = "300") -> None:
 
     seconds = whole("--timeout", timeout)
     os.environ["WORKERS"] = several("invoke scale", workers)  # as if it were typed before the command
-    with changing(c, "scale") as runtime:
-        lifecycle.scale(runtime, timeout=seconds, keep=functools.partial(keep_workers, workers))
+    with changing(c, "scale") as driver:
+        lifecycle.scale(driver, timeout=seconds, keep=functools.partial(keep_workers, workers))
 
 
 @command(
@@ -343,15 +343,15 @@ def worker_env(c: Context, out: str | None = None) -> None:
     from switchyard import release as releases
     from switchyard.errors import NothingActive
 
-    with changing(c, "worker-env") as runtime:
-        machines.check(runtime.settings, runtime.project)
-        active = runtime.active()
+    with changing(c, "worker-env") as driver:
+        machines.check(driver.settings, driver.project)
+        active = driver.active()
         if active is None:
             raise NothingActive("No orchestrator is active.", "", "invoke up")
-        target = runtime.orchestrators[active]
-        machines.require_workers(target, runtime.services(), runtime.settings["WORKERS"])
-        made = releases.read(releases.noted(ROOT, runtime.settings["RELEASE_FILE"]))
-        files = machines.files(runtime.settings, target, runtime.project, made)
+        target = driver.orchestrators[active]
+        machines.require_workers(target, driver.services(), driver.settings["WORKERS"])
+        made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
+        files = machines.files(driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{active}-workers"
     if console.dry:
         console.say(f"Would write {', '.join(files)} to {folder}.")
@@ -365,10 +365,10 @@ def down(c: Context, wait: bool = False, force: bool = False) -> None:
     """Stop the orchestrator and PostgreSQL; the data stays."""
     from switchyard import lifecycle
 
-    with changing(c, "down", leaving=True) as runtime:
-        lifecycle.down(runtime, runs(wait, force))
-        if runtime.beside:  # an engine that is started again brings its containers back, whatever runs natively
-            lifecycle.down(runtime.beside, runs(wait, force))
+    with changing(c, "down", leaving=True) as driver:
+        lifecycle.down(driver, on_active_run(wait, force))
+        if driver.beside:  # an engine that is started again brings its containers back, whatever runs natively
+            lifecycle.down(driver.beside, on_active_run(wait, force))
 
 
 @command(
@@ -389,12 +389,12 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
     if warehouse not in (None, projects.AUTO, projects.SHARED, projects.OWN):
         raise BadUsage(f"There is no warehouse called {warehouse!r}.", "There are auto, shared and own.", shown(["invoke", "use", folder]))
 
-    with changing(c, "use", leaving=True) as runtime:
-        if active := runtime.active():
-            title = runtime.orchestrators[active].title
+    with changing(c, "use", leaving=True) as driver:
+        if active := driver.active():
+            title = driver.orchestrators[active].title
             again = shown(["invoke", "use", folder, *(["--warehouse", warehouse] if warehouse else [])])
             raise AlreadyActive(f"{title} is up, with the project that it was started with.", "", f"invoke down, then: {again}")
-        projects.use(runtime.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
+        projects.use(driver.settings, os.environ, folder, warehouse, dry=c.config.run.dry)
 
 
 @command(
@@ -431,11 +431,11 @@ def run(
     with contextlib.ExitStack() as held:
         # Nobody changes the stack until the run has begun; from then on it is a run in progress, which whoever changes the stack sees.
         held.enter_context(command_lock.held(ROOT, "run"))
-        runtime = runtime_of(c)
-        name = pipeline.RERUN if failed else pipeline.known_job(runtime.settings, job)
-        options = None if failed else pipeline.run_options(runtime.settings, name, select, vars, full_refresh)
-        with warehouse.watched(runtime):
-            pipeline.run(runtime, name, options, begun=held.close)
+        driver = runtime_of(c)
+        name = pipeline.RERUN if failed else pipeline.known_job(driver.settings, job)
+        options = None if failed else pipeline.run_options(driver.settings, name, select, vars, full_refresh)
+        with warehouse.watched(driver):
+            pipeline.run(driver, name, options, begun=held.close)
 
 
 @task(help={"args": "The dbt command and its flags."})
@@ -457,14 +457,14 @@ def run_dbt(c: Context) -> None:
     verb = next((word for word in words if word in (*WRITING, *UNDOING, *READING)), "")
     if verb in UNDOING:
         raise BadUsage(f"dbt {verb} changes what was built.", "Packages are installed by a build.", "invoke build")
-    runtime = runtime_of(c)
-    active = runtime.active()
+    driver = runtime_of(c)
+    active = driver.active()
     if active is None:
         raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
-    if verb in WRITING and (runs := pipeline.active_runs(runtime)):
+    if verb in WRITING and (runs := pipeline.active_runs(driver)):
         again = shown(["invoke", "dbt", *words])
         raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: {again}")
-    raise Exit(code=runtime.dbt(runtime.orchestrators[active], words))
+    raise Exit(code=driver.dbt(driver.orchestrators[active], words))
 
 
 @command(help={"port": "The port on 127.0.0.1; without it, any free one."})
@@ -480,8 +480,8 @@ def status(c: Context, json: bool = False) -> None:
     """Show which orchestrator is active, its address, and the state and health of each service."""
     from switchyard import report
 
-    runtime = runtime_of(c, leaving=True)
-    report.print_json(runtime) if json else report.print_table(runtime)
+    driver = runtime_of(c, leaving=True)
+    report.print_json(driver) if json else report.print_table(driver)
 
 
 @command(
@@ -494,8 +494,8 @@ def status(c: Context, json: bool = False) -> None:
 def logs(c: Context, follow: bool = False, service: str | None = None, tail: str = "100") -> None:
     """Show the logs of the active orchestrator and PostgreSQL."""
     lines = whole("--tail", tail)
-    runtime = runtime_of(c, leaving=True)
-    if runtime.logs(runtime.active(), follow=follow, tail=lines, service=service):
+    driver = runtime_of(c, leaving=True)
+    if driver.logs(driver.active(), follow=follow, tail=lines, service=service):
         raise Exit(code=1)
 
 
@@ -516,9 +516,9 @@ def ask_warehouse(c: Context, name: str, query: str | None) -> None:
     """Have psql run a statement, or read some."""
     from switchyard import warehouse
 
-    runtime = runtime_of(c)
-    warehouse.require_shared(runtime, name)
-    if runtime.sql(query, tty=query is None and sys.stdin.isatty()):
+    driver = runtime_of(c)
+    warehouse.require_shared(driver, name)
+    if driver.sql(query, tty=query is None and sys.stdin.isatty()):
         raise Exit(code=1)
 
 

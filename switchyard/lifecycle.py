@@ -19,7 +19,7 @@ ANSWER_TIMEOUT_S = 60  # seconds in which an orchestrator with a run in progress
 ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
 
 
-class Runs(Enum):
+class OnActiveRun(Enum):
     """What becomes of a run in progress when its orchestrator is to be stopped."""
 
     REFUSE = "refuse"
@@ -52,7 +52,7 @@ def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
         build(runtime, names, cache=cache)
         return
     if (active := runtime.active()) and {POSTGRES, active}.intersection(names):
-        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+        _settle(runtime, OnActiveRun.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
     _build_in_place(runtime, names, cache=cache)
 
 
@@ -128,7 +128,7 @@ def up(
 
     def is_left_alone() -> bool:
         if active and deploy:
-            _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+            _settle(runtime, OnActiveRun.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
             return False
         return bool(active) and _executes_a_run(runtime.as_started(), target)
 
@@ -161,14 +161,14 @@ def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
     return bool(found)
 
 
-def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, runs: Runs = Runs.REFUSE) -> None:
+def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, on_active_run: OnActiveRun = OnActiveRun.REFUSE) -> None:
     """Replace the active orchestrator by ``target``; bring the old one back when the new one fails.
 
     Everything that can fail beforehand (configuration, ports, builds) fails while the old one still runs.
 
     Raises:
         NothingActive: there is nothing to switch from.
-        RunInProgress: the active one executes a run, and ``runs`` says neither to wait for it nor to cancel it.
+        RunInProgress: the active one executes a run, and ``on_active_run`` says neither to wait for it nor to cancel it.
     """
     active = runtime.active()
     if active is None:
@@ -186,13 +186,13 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     command = f"invoke switch {target.name}"
     with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
         checked = pool.submit(runtime.checks.preflight, target, baked=baked)
-        if runs is Runs.REFUSE:  # before anybody waits for a build
-            _settle(runtime, runs, command)
+        if on_active_run is OnActiveRun.REFUSE:  # before anybody waits for a build
+            _settle(runtime, on_active_run, command)
         checked.result()
-    if runs is not Runs.REFUSE and runtime.images.in_use and runtime.images.outdated([POSTGRES], baked=baked):
-        _settle(runtime, runs, command)  # the build stops the server that a run works on
-    if _build_outdated(runtime, target, baked) or runs is not Runs.REFUSE:
-        _settle(runtime, runs, command)
+    if on_active_run is not OnActiveRun.REFUSE and runtime.images.in_use and runtime.images.outdated([POSTGRES], baked=baked):
+        _settle(runtime, on_active_run, command)  # the build stops the server that a run works on
+    if _build_outdated(runtime, target, baked) or on_active_run is not OnActiveRun.REFUSE:
+        _settle(runtime, on_active_run, command)
     old = runtime.orchestrators[active]
     faults.point("prepared")
     try:
@@ -241,7 +241,7 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
     baked = runtime.baked()
     if target.scaled and bool(workers) != any(service.name in target.scaled for service in runtime.services()):
         _prepare(runtime, target, baked)
-        _settle(runtime, Runs.REFUSE, "", "Wait until it ends, or: invoke run --cancel", must_know=True)
+        _settle(runtime, OnActiveRun.REFUSE, "", "Wait until it ends, or: invoke run --cancel", must_know=True)
         keep()
         _start(runtime, target, baked, timeout)
         return
@@ -304,11 +304,11 @@ def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must_know: bool = False) -> None:
+def _settle(runtime: Runtime, on_active_run: OnActiveRun, command: str, other: str = "", *, must_know: bool = False) -> None:
     """Make sure that the active orchestrator executes no run; where it does not answer, only if that ``must_know``.
 
     Raises:
-        RunInProgress: it does, and ``runs`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
+        RunInProgress: it does, and ``on_active_run`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
             has neither flag.
         ApiUnusable: it does not answer, and that ``must_know``; or it has stopped answering while a run was waited for.
     """
@@ -322,13 +322,13 @@ def _settle(runtime: Runtime, runs: Runs, command: str, other: str = "", *, must
         return
     if not found:
         return
-    if runs is Runs.REFUSE:
+    if on_active_run is OnActiveRun.REFUSE:
         raise RunInProgress(
             f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
             "\n".join(map(str, found)),
             other or f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
         )
-    if runs is Runs.FORCE:
+    if on_active_run is OnActiveRun.FORCE:
         try:
             with _waiting("cancel", _named(found), f"{_named(found)} cancelled"):
                 pipeline.cancel_runs(runtime)
@@ -397,13 +397,13 @@ def _start(runtime: Runtime, target: Orchestrator, baked: bool, timeout: int) ->
     faults.point("started")
 
 
-def down(runtime: Runtime, runs: Runs = Runs.REFUSE) -> None:
+def down(runtime: Runtime, on_active_run: OnActiveRun = OnActiveRun.REFUSE) -> None:
     """Take everything down; the data stays.
 
     Raises:
-        RunInProgress: the active orchestrator executes a run, and ``runs`` says neither to wait for it nor to cancel it.
+        RunInProgress: the active orchestrator executes a run, and ``on_active_run`` says neither to wait for it nor to cancel it.
     """
-    _settle(runtime, runs, "invoke down")
+    _settle(runtime, on_active_run, "invoke down")
     _down(runtime)
     console.note(f"  The data is kept in {', '.join(runtime.data.names()) or 'no volume: nothing was ever started'}.")
 
@@ -426,7 +426,7 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
         RunInProgress: the active orchestrator executes a run.
         BadUsage: something would be deleted, and the answer was not yes.
     """
-    _settle(runtime, Runs.REFUSE, "invoke down")
+    _settle(runtime, OnActiveRun.REFUSE, "invoke down")
     doomed_volumes = runtime.data.names() if volumes else []
     doomed_images = runtime.images.names() if images else []
     if doomed_volumes and first:

@@ -23,7 +23,7 @@ from switchyard.errors import (
     RunInProgress,
     StillStarting,
 )
-from switchyard.lifecycle import Runs
+from switchyard.lifecycle import OnActiveRun
 from switchyard.runner import Runner
 from switchyard.runtimes.runtime import POSTGRES, Service
 from switchyard.settings import Settings
@@ -148,9 +148,9 @@ def up(runtime: Fake, target=NEW) -> None:
     lifecycle.up(runtime, target, baked=False, timeout=5)
 
 
-def switch(runtime: Fake, target=NEW, how: Runs = Runs.REFUSE) -> None:
+def switch(runtime: Fake, target=NEW, how: OnActiveRun = OnActiveRun.REFUSE) -> None:
     """As `invoke switch`."""
-    lifecycle.switch(runtime, target, baked=False, timeout=5, runs=how)
+    lifecycle.switch(runtime, target, baked=False, timeout=5, on_active_run=how)
 
 
 def test_up_checks_and_builds_before_it_starts(tmp_path, runs) -> None:
@@ -313,10 +313,10 @@ def test_an_interrupt_while_the_old_one_is_brought_back_is_answered(tmp_path, ru
 
 @pytest.mark.parametrize("command", [lambda runtime, how: switch(runtime, how=how), lifecycle.down], ids=["switch", "down"])
 def test_a_run_in_progress_is_refused_or_waited_for_or_cancelled(tmp_path, runs, command) -> None:
-    for how in Runs:
+    for how in OnActiveRun:
         runs[:] = [RUN]
         runtime = Fake(tmp_path, active="old")
-        if how is Runs.REFUSE:
+        if how is OnActiveRun.REFUSE:
             with pytest.raises(RunInProgress, match="daily"):
                 command(runtime, how)
             assert not [done for done in runtime.did if done.startswith(("start", "stop", "down"))]
@@ -362,7 +362,7 @@ def test_a_run_that_is_waited_for_keeps_its_postgresql(tmp_path, runs) -> None:
         build(names, **options)
 
     runtime.build = checked
-    switch(runtime, how=Runs.WAIT)
+    switch(runtime, how=OnActiveRun.WAIT)
     assert runtime.active() == "new"
     assert "build postgres" in runtime.did
 
@@ -407,7 +407,7 @@ def test_a_run_that_is_waited_for_outlives_a_restart_of_what_shows_it(tmp_path, 
     monkeypatch.setattr(lifecycle, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(seconds)))
     runtime = Fake(tmp_path, active="old")
     with contextlib.nullcontext() if waited else pytest.raises(ApiUnusable):
-        switch(runtime, how=Runs.WAIT)
+        switch(runtime, how=OnActiveRun.WAIT)
     assert runtime.active() == ("new" if waited else "old")
 
 
@@ -418,7 +418,7 @@ def test_a_run_that_cannot_be_cancelled_ends_with_its_orchestrator(tmp_path, run
     monkeypatch.setattr(pipeline, "cancel_runs", broken)
     runs.append(RUN)
     runtime = Fake(tmp_path, active="old")
-    switch(runtime, how=Runs.FORCE)
+    switch(runtime, how=OnActiveRun.FORCE)
     assert runtime.active() == "new"
     said = capsys.readouterr().out
     assert "Could not cancel Old's runs. The run ends when its orchestrator stops." in said
