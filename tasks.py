@@ -339,24 +339,24 @@ def scale(c: Context, workers: str, timeout: str = "300") -> None:
 )
 def worker_env(c: Context, out: str | None = None) -> None:
     """Write what another machine needs for workers of the active orchestrator: one Compose file, and an .env with secrets."""
-    from switchyard import console, machines
+    from switchyard import console, remote_workers
     from switchyard import release as releases
     from switchyard.errors import NothingActive
 
     with changing(c, "worker-env") as driver:
-        machines.check(driver.settings, driver.project)
+        remote_workers.check(driver.settings, driver.project)
         active = driver.active()
         if active is None:
             raise NothingActive("No orchestrator is active.", "", "invoke up")
         target = driver.orchestrators[active]
-        machines.require_workers(target, driver.services(), driver.settings["WORKERS"])
+        remote_workers.require_workers(target, driver.services(), driver.settings["WORKERS"])
         made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
-        files = machines.files(driver.settings, target, driver.project, made)
+        files = remote_workers.files(driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{active}-workers"
     if console.dry:
         console.say(f"Would write {', '.join(files)} to {folder}.")
         return
-    machines.write(folder, files)
+    remote_workers.write(folder, files)
     console.ok(f"Wrote {', '.join(files)} to {folder}. Copy it. On the other machine, in that folder: docker compose up -d --wait")
 
 

@@ -49,7 +49,7 @@ def _needed(rig: Rig) -> tuple[str, Callable[[], object]]:
 
     def side_by_side() -> None:
         with ThreadPoolExecutor() as pool:
-            well = pool.map(lambda record: native.machine.well(rig.orchestrators[record.orchestrator], record), native.processes.records())
+            well = pool.map(lambda record: native.host.well(rig.orchestrators[record.orchestrator], record), native.processes.records())
             if not all(well):
                 raise StackError("A service that was healthy is not any more.", "", "invoke doctor")
 

@@ -26,7 +26,7 @@ from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.override import override
 from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.native import plan
-from switchyard.runtimes.native.machine import located
+from switchyard.runtimes.native.host import located
 from switchyard.runtimes.native.runtime import Native
 from switchyard.runtimes.runtime import Runtime
 

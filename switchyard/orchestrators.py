@@ -21,7 +21,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessSpec:
     """What the native runtime starts instead of one container.
 
     Attributes:
@@ -59,7 +59,7 @@ class NativeBlock:
     unsupported: Mapping[str, str]
     environment: Mapping[str, str]
     run: tuple[str, ...]
-    processes: tuple[Process, ...]
+    processes: tuple[ProcessSpec, ...]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Orchestrator:
             )
         return self.native
 
-    def process(self, service: str) -> Process:
+    def process(self, service: str) -> ProcessSpec:
         """What the native runtime starts instead of the container of ``service``, one of its own."""
         return next(process for process in self.native_block.processes if process.service == service)
 
@@ -282,7 +282,7 @@ def _native(block: dict[str, Any], services: dict[str, Any]) -> NativeBlock:
         environment=block.get("environment", {}),
         run=tuple(block["run"]),
         processes=tuple(
-            Process(
+            ProcessSpec(
                 service=name,
                 command=tuple(process["command"]),
                 health=tuple(process["health"]),

@@ -35,11 +35,11 @@ class Small:
         return {"last": (int(rows), content)}
 
 
-class Native(Small, NativeStack):
+class NativeLuigi(Small, NativeStack):
     """Without Docker."""
 
 
-class Docker(Small, DockerStack):
+class DockerLuigi(Small, DockerStack):
     """In containers."""
 
 
@@ -54,12 +54,12 @@ def stack(request, tmp_path_factory, bare_path) -> Iterator[Small]:
     shutil.copytree(PROJECT, place / "small")
     port = str(unused())
     if request.param == "native":
-        made: Small = Native(place / "switchyard", PATH=bare_path, LUIGI_PORT=port)
+        made: Small = NativeLuigi(place / "switchyard", PATH=bare_path, LUIGI_PORT=port)
     else:
         if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
             unavailable("no Docker engine answers")
         remove_leftovers(NAME)
-        made = Docker(place / "switchyard", COMPOSE_PROJECT_NAME=NAME, RUNTIME="docker", LUIGI_PORT=port)
+        made = DockerLuigi(place / "switchyard", COMPOSE_PROJECT_NAME=NAME, RUNTIME="docker", LUIGI_PORT=port)
     made.dbt = place / "small"
     try:
         made.invoke("use", str(made.dbt))

@@ -14,7 +14,7 @@ import pytest
 from rundbt import jobs
 
 from .. import own, runs
-from ..small.test_flow_runs import Page
+from ..small.test_flow_runs import PrefectPage
 from ..stacks import ROOT, copy_checkout, mostly_long
 from .conftest import NativeStack
 
@@ -162,4 +162,4 @@ def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial
 def test_prefect_has_the_jobs_of_the_project_in_use_alone(stack, tutorial) -> None:
     """Or else a schedule of another project would go on."""
     stack.on("prefect")
-    assert {deployment["name"] for deployment in Page(stack).ask("POST", "deployments/filter", {})} == set(jobs.DEFAULT)
+    assert {deployment["name"] for deployment in PrefectPage(stack).ask("POST", "deployments/filter", {})} == set(jobs.DEFAULT)

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm
 NOT_ITS = ("DBT_PACKAGES_PATH", "SWITCHYARD_BAKED_PATH", "DBT_PROFILE", "DBT_TARGET")
 
 
-class Project:
+class WarmProject:
     """A dbt project that changes at random."""
 
     def __init__(self, folder: Path, rand: random.Random) -> None:
@@ -175,7 +175,7 @@ class Project:
 class Pair:
     """The warm dbt, with a server of its own, and the plain one."""
 
-    def __init__(self, project: Project, environ: dict[str, str], folder: Path, root: Path) -> None:
+    def __init__(self, project: WarmProject, environ: dict[str, str], folder: Path, root: Path) -> None:
         self.project, self.environ, self.folder = project, environ, folder
         self.programs = {"warm": str(root / "rundbt" / "bin" / "dbt"), "plain": shutil.which("dbt", path=environ["PATH"])}
         for name in ("warm", "plain"):
@@ -239,7 +239,7 @@ def steady(value: object) -> object:
 def pair(stack, tmp_path, root) -> Iterator[Pair]:
     stack.on("dagster")
     environ = stack.root("dagster-code").environ()
-    pair = Pair(Project(tmp_path / "p", random.Random(SEED)), environ, tmp_path, stack.folder)
+    pair = Pair(WarmProject(tmp_path / "p", random.Random(SEED)), environ, tmp_path, stack.folder)
     yield pair
     pair.close()
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Airflow does no
 BROKEN_MODEL = "select no_such_column from {{ ref('first') }}\n"
 
 
-class Page:
+class AirflowPage:
     """Airflow's REST API, signed in."""
 
     def __init__(self, stack) -> None:
@@ -41,7 +41,7 @@ def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, referen
     stack.on("airflow")
     with stack.edited("models/last.sql", BROKEN_MODEL):
         stack.invoke("run", code=1)
-    page = Page(stack)
+    page = AirflowPage(stack)
     states = page.states()
     assert states["dbt.last.run"] == states["dbt.dbt_producer_watcher"] == "failed"
     assert states["dbt.first.run"] == states["dbt.first.test"] == "success"
@@ -66,7 +66,7 @@ def test_what_failed_runs_again_where_the_project_has_other_tasks_by_then(stack,
 
 def test_schedules_are_on_the_page_and_off(stack) -> None:
     stack.on("airflow")
-    dags = {dag["dag_id"]: dag["is_paused"] for dag in Page(stack).ask("GET", "/api/v2/dags")["dags"]}
+    dags = {dag["dag_id"]: dag["is_paused"] for dag in AirflowPage(stack).ask("GET", "/api/v2/dags")["dags"]}
     assert {name for name, paused in dags.items() if paused} == {"daily-schedule", "smoke-schedule", "freshness-schedule"}
     assert {name for name, paused in dags.items() if not paused} == {
         "daily",
@@ -87,7 +87,7 @@ def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> No
     stack.invoke("up", "--orch", "airflow", "--integration", "lean")
     try:
         lean = runs.outcome(runs.record(stack)["nodes"])
-        assert Page(stack).states() == {"dbt": "success"}
+        assert AirflowPage(stack).states() == {"dbt": "success"}
         with stack.edited("models/last.sql", BROKEN_MODEL):
             stack.invoke("run", code=1)
         again = runs.record(stack, "--failed")
@@ -100,7 +100,7 @@ def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> No
     finally:
         stack.invoke("up", "--orch", "airflow")
     assert runs.outcome(runs.record(stack)["nodes"]) == lean
-    assert "dbt.first.run" in Page(stack).states()
+    assert "dbt.first.run" in AirflowPage(stack).states()
 
 
 @pytest.mark.long  # Airflow reads its DAGs once in a minute
@@ -110,7 +110,7 @@ def test_a_model_that_is_added_during_a_run_does_not_hold_it_up(stack, reference
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(100)) == "1", 120)
         with stack.edited("models/added.sql", "select 1 as one\n"):
-            wait_until(lambda: "dbt.added_run" in Page(stack).states() or "dbt.added.run" in Page(stack).states(), 95)
+            wait_until(lambda: "dbt.added_run" in AirflowPage(stack).states() or "dbt.added.run" in AirflowPage(stack).states(), 95)
             assert ended(run)[0] == 0
         stack.invoke("sql", "drop table slow")
     stack.invoke("run")

@@ -15,7 +15,7 @@ MENDED_MODEL = "select 1 as no_such_column from {{ ref('last') }} limit 1\n"
 SKIPPED_MODEL = "select * from {{ ref('broken') }}\n"
 
 
-class Page:
+class PrefectPage:
     """Prefect's REST API, signed in."""
 
     def __init__(self, stack) -> None:
@@ -38,7 +38,7 @@ class Page:
 
 def test_what_failed_runs_again_on_the_same_flow_run(stack, reference) -> None:
     stack.on("prefect")
-    page = Page(stack)
+    page = PrefectPage(stack)
     with stack.edited("models/broken.sql", BROKEN_MODEL), stack.edited("models/after_broken.sql", SKIPPED_MODEL):
         assert "model broken" in stack.invoke("run", code=1).stderr
     failed = page.newest()
@@ -57,7 +57,7 @@ def test_an_edited_file_of_jobs_needs_only_up(stack, reference) -> None:
 
 def test_a_cancelled_flow_run_leaves_no_query_and_runs_again_as_a_whole(stack, reference) -> None:
     stack.on("prefect")
-    page = Page(stack)
+    page = PrefectPage(stack)
     slow = "models/slow.sql"
     with stack.edited(slow, runs.SLOW_MODEL):
         run = typed(stack, "run")

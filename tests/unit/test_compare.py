@@ -352,7 +352,7 @@ def test_a_verdict_may_be_neither_good_nor_bad() -> None:
     assert (cell["value"], cell["verdicts"], cell["why"]) == ("", [{"text": "Switchyard has no lean form for it", "good": None}], "")
 
 
-class Rig:
+class FakeRig:
     """Answers what the superuser asks, and nothing else."""
 
     def __init__(self, *answers: str) -> None:
@@ -366,15 +366,15 @@ class Rig:
 
 def test_a_warehouse_is_at_rest_after_three_quiet_looks_in_a_row_however_late(monkeypatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    rig = Rig("0|1", "0|0", "0|0", "1|1", "0|0", "0|0", "0|0")
+    rig = FakeRig("0|1", "0|0", "0|0", "1|1", "0|0", "0|0", "0|0")
     assert Trial(Subject(rig, "default", Path(), Path()), "dagster").at_rest(time.time() + 60)
     assert rig.answers == []
-    assert Trial(Subject(Rig("0|0", "0|0", "0|0"), "default", Path(), Path()), "dagster").at_rest(0)
-    assert Trial(Subject(Rig("0|0", "1|1"), "default", Path(), Path()), "dagster").at_rest(0) is None
+    assert Trial(Subject(FakeRig("0|0", "0|0", "0|0"), "default", Path(), Path()), "dagster").at_rest(0)
+    assert Trial(Subject(FakeRig("0|0", "1|1"), "default", Path(), Path()), "dagster").at_rest(0) is None
 
 
 def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
-    rig = Rig("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
+    rig = FakeRig("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
     trial = Trial(Subject(rig, "default", Path(), Path()), "dagster")
     assert [(found.value, found.why) for found in failures.leftovers(trial)] == [(None, "no fault could be made")]
     for fault in ("one", "two", "three"):
@@ -384,11 +384,11 @@ def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
     assert found.verdict == "one: a.x__dbt_tmp, a query at work; two: a.y__dbt_backup, a query at work"
 
 
-class Runs(Trial):
+class FakeTrial(Trial):
     """Runs of which the exit code and the executed nodes are known."""
 
     def __init__(self, *runs: tuple[int, set[str]]) -> None:
-        super().__init__(Subject(Rig(), "default", Path(), Path()), "dagster")
+        super().__init__(Subject(FakeRig(), "default", Path(), Path()), "dagster")
         self.runs = list(runs)
         self.typed: list[tuple[str, ...]] = []
 
@@ -415,7 +415,7 @@ NEEDED = {"model.p.a", "test.p.t", "unit_test.p.u"}
     ],
 )
 def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -> None:
-    trial = Runs(*runs)
+    trial = FakeTrial(*runs)
     found = {one.row: one for one in failures.recovered(trial, set(NEEDED))}
     assert trial.typed == typed
     assert (found[failures.CALLS.id].value, found[failures.CALLS.id].verdict) == commands

@@ -216,7 +216,7 @@ def program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_results_of_more_tasks_than_airflow_returns_at_once_are_read(root, monkeypatch) -> None:
-    class Airflow:
+    class LongDagRun:
         """More entries than it returns at once, each with one node."""
 
         def request(self, method: str, path: str) -> dict:
@@ -228,7 +228,7 @@ def test_the_results_of_more_tasks_than_airflow_returns_at_once_are_read(root, m
             entries = [{"task_id": str(number), "timestamp": "2026-01-01T00:00:00+00:00"} for number in range(250)]
             return {"xcom_entries": entries[first : first + min(int(asked["limit"]), 100)], "total_entries": 250}
 
-    assert len(program(root / "docker" / "airflow", monkeypatch).read_results(Airflow(), "dags/daily/dagRuns/1")["nodes"]) == 250
+    assert len(program(root / "docker" / "airflow", monkeypatch).read_results(LongDagRun(), "dags/daily/dagRuns/1")["nodes"]) == 250
 
 
 def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypatch, capsys) -> None:
@@ -238,7 +238,7 @@ def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypat
     monkeypatch.setattr(api.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(run_job.time, "monotonic", lambda: next(seconds))
 
-    class Airflow:
+    class StuckDagRun:
         def __init__(self, *states: str) -> None:
             self.states = iter(states)
 
@@ -248,7 +248,7 @@ def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypat
             return {"state": "running", "total_entries": 1 if path.endswith("limit=1") else 0}
 
     with pytest.raises(api.ApiError, match="scheduler does not report"):
-        run_job.follow(Airflow("unhealthy", "unhealthy", "healthy", *["unhealthy"] * 200), "dags/daily/dagRuns/1")
+        run_job.follow(StuckDagRun("unhealthy", "unhealthy", "healthy", *["unhealthy"] * 200), "dags/daily/dagRuns/1")
     assert capsys.readouterr().out.count("waits for Airflow's scheduler") == 2
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from switchyard import orchestrators, settings
 from switchyard import project as projects
 from switchyard.errors import AlreadyActive, BadConfiguration, BadUsage, EngineMissing
-from switchyard.orchestrators import NativeBlock, Orchestrator, Process
+from switchyard.orchestrators import NativeBlock, Orchestrator, ProcessSpec
 from switchyard.project import Project
 from switchyard.runner import Runner
 from switchyard.runtimes import choice
 from switchyard.runtimes.native import plan
-from switchyard.runtimes.native.machine import Machine
-from switchyard.runtimes.native.processes import Record
+from switchyard.runtimes.native.host import Host
+from switchyard.runtimes.native.processes import StartedProcess
 from switchyard.settings import Settings
 
 VALUES = {
@@ -27,7 +27,7 @@ VALUES = {
 }  # fmt: skip
 SETTINGS = Settings(Path("/checkout"), VALUES, "p")
 FOLDERS = plan.Folders(Path("/checkout"), "shop")
-API = Process(
+API = ProcessSpec(
     service="shop-api",
     command=("server", "--port={port:api}", "--ui=${SHOP_PORT:-80}"),
     health=("python", "{code}/healthcheck.py", "{port:api}"),
@@ -237,7 +237,7 @@ def test_an_unknown_runtime_is_refused() -> None:
 
 def test_an_orchestrator_whose_native_file_was_deleted_while_it_ran_is_not_well() -> None:
     gone = replace(SHOP, native=None)
-    record = Record("shop-api", "shop", 1, 0.0, {}, "")
-    assert not Machine(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)
+    record = StartedProcess("shop-api", "shop", 1, 0.0, {}, "")
+    assert not Host(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)
     with pytest.raises(BadConfiguration, match=r"There is no docker/shop/native\.yaml"):
         plan.port_names(gone)

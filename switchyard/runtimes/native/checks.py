@@ -13,16 +13,16 @@ from switchyard.checks import Check
 from switchyard.errors import BadUsage, StackError
 from switchyard.orchestrators import Orchestrator
 from switchyard.runtimes import both
+from switchyard.runtimes.native.host import Host
 from switchyard.runtimes.native.images import NativeImages
-from switchyard.runtimes.native.machine import Machine
 from switchyard.runtimes.runtime import POSTGRES
 
 
 class NativeChecks:
     """See `switchyard.runtimes.runtime.Checks`."""
 
-    def __init__(self, machine: Machine, images: NativeImages) -> None:
-        self.machine, self.images, self.settings = machine, images, machine.settings
+    def __init__(self, host: Host, images: NativeImages) -> None:
+        self.host, self.images, self.settings = host, images, host.settings
 
     def of(self, targets: Sequence[Orchestrator]) -> list[Check]:
         """What can be checked before one of ``targets`` is started."""
@@ -30,15 +30,15 @@ class NativeChecks:
         return [
             Check("Account", checks.account),
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=True)),
-            Check("dbt project", lambda: environments.describe(self.settings, self.machine.project)),
+            Check("dbt project", lambda: environments.describe(self.settings, self.host.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),
             *(Check("Memory", partial(self._memory, target)) for target in targets),
-            *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.machine.base, self.machine.postgres.home])),
+            *(Check("Disk", partial(checks.disk, place)) for place in dict.fromkeys([self.host.base, self.host.postgres.home])),
             Check("PostgreSQL", self._programs),
-            Check("Data", self.machine.postgres.require_major),
-            Check("Sizes", self.machine.postgres.sizes, advice=True),
+            Check("Data", self.host.postgres.require_major),
+            Check("Sizes", self.host.postgres.sizes, advice=True),
             Check("Environments", partial(self._environments, targets), advice=True),
             Check("Leftovers", self._leftovers, advice=True),
         ]
@@ -66,15 +66,15 @@ class NativeChecks:
                 check.run()
 
     def _able(self, target: Orchestrator) -> str:
-        self.machine.require(target)
+        self.host.require(target)
         return "runs here without Docker"
 
     def _programs(self) -> str:
-        if self.machine.postgres.server():
+        if self.host.postgres.server():
             return "runs"
-        if not self.machine.postgres.current():
+        if not self.host.postgres.current():
             return "not installed yet"
-        self.machine.postgres.require_programs()
+        self.host.postgres.require_programs()
         return "can be started"
 
     def _port(self, key: str, target: Orchestrator | None) -> str:
@@ -83,30 +83,30 @@ class NativeChecks:
             return f"{port} is free"
         if target is None:
             # Not by who listens: for a moment that may be a process that the server has started for the question itself.
-            ours = self.machine.postgres.server() is not None and self.machine.postgres.port() == port
+            ours = self.host.postgres.server() is not None and self.host.postgres.port() == port
         elif holder := ports.holder(port):
             ours = holder.pid in {
-                process.pid for record in self.machine.processes.records() for process in self.machine.processes.members(record)
+                process.pid for record in self.host.processes.records() for process in self.host.processes.members(record)
             }
         else:
             # The system shows nobody else's. It is ours when we run something that was started on it.
             started, _ = self.settings.as_started()
-            ours = self.machine.active() == target.name and started.port(key) == port
+            ours = self.host.active() == target.name and started.port(key) == port
         if ours:
             return f"{port} is held by this stack"
-        raise checks.port_in_use(key, port, checks.publishers(port, self.machine.runner))
+        raise checks.port_in_use(key, port, checks.publishers(port, self.host.runner))
 
     def _memory(self, target: Orchestrator) -> str:
-        name = self.machine.active()
-        active = self.machine.orchestrators[name] if name else None
+        name = self.host.active()
+        active = self.host.orchestrators[name] if name else None
         return both.memory(target, 0, active.memory if active else 0, psutil.virtual_memory().available)
 
     def _environments(self, targets: Sequence[Orchestrator]) -> str:
         return both.next_build(self.images.outdated([POSTGRES, *(target.name for target in targets)], baked=False), "makes")
 
     def _leftovers(self) -> str:
-        dead = [record.service for record in self.machine.processes.records() if self.machine.processes.root(record) is None]
-        dead += [POSTGRES] if self.machine.postgres.crashed() else []
+        dead = [record.service for record in self.host.processes.records() if self.host.processes.root(record) is None]
+        dead += [POSTGRES] if self.host.postgres.crashed() else []
         if dead:
             raise StackError(f"Left over from a crash or a restart of the machine: {', '.join(dead)}.", "", "invoke up, or: invoke down")
         return "none"

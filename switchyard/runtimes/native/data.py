@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from switchyard.runtimes.native import plan
-from switchyard.runtimes.native.machine import Machine
+from switchyard.runtimes.native.host import Host
 
 
 class NativeData:
     """See `switchyard.runtimes.runtime.Data`."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine, self.settings = machine, machine.settings
+    def __init__(self, host: Host) -> None:
+        self.host, self.settings = host, host.settings
 
     def names(self) -> list[str]:
         """The folders that hold data."""
-        return self.machine.existing(
+        return self.host.existing(
             [
-                self.machine.postgres.home,
+                self.host.postgres.home,
                 plan.warehouse(self.settings.root),
-                *(plan.Folders(self.settings.root, name).home for name in self.machine.orchestrators),
+                *(plan.Folders(self.settings.root, name).home for name in self.host.orchestrators),
             ],
         )
 
     def remove(self, names: Sequence[str]) -> None:
         """Delete the folders called ``names`` with all their data."""
-        self.machine.delete(names)
+        self.host.delete(names)
 
     def noted(self) -> bool:
         """As `exists`: no engine has to answer."""
@@ -34,4 +34,4 @@ class NativeData:
 
     def exists(self) -> bool:
         """Whether PostgreSQL was ever started: whether its data folder is there."""
-        return self.machine.postgres.data.exists()
+        return self.host.postgres.data.exists()

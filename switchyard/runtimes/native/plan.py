@@ -13,7 +13,7 @@ from pathlib import Path
 from switchyard import bootstrap, caller, certificates
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration
-from switchyard.orchestrators import NATIVE, Orchestrator, Process
+from switchyard.orchestrators import NATIVE, Orchestrator, ProcessSpec
 from switchyard.project import Project
 from switchyard.settings import Settings
 
@@ -161,7 +161,7 @@ def port_names(orchestrator: Orchestrator) -> list[str]:
 def process_variables(
     settings: Settings,
     orchestrator: Orchestrator,
-    process: Process | None,
+    process: ProcessSpec | None,
     ports: Mapping[str, int],
     environ: Mapping[str, str],
     project: Project | None,

@@ -24,7 +24,7 @@ SAME_MOMENT = 2.0  # seconds: a creation time is rounded, and a process id is no
 
 
 @dataclass(frozen=True)
-class Record:
+class StartedProcess:
     """What was noted of a process when it was started, in ``<service>.json``.
 
     Attributes:
@@ -57,12 +57,12 @@ class Processes:
     def __init__(self, folder: Path, runner: Runner) -> None:
         self.folder, self.runner = folder, runner
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[StartedProcess]:
         """Every record, the oldest process first."""
         found = []
         for path in self.folder.glob("*.json"):
             try:
-                found.append(Record(**json.loads(path.read_text(encoding="utf-8"))))
+                found.append(StartedProcess(**json.loads(path.read_text(encoding="utf-8"))))
             except FileNotFoundError:
                 continue  # it was stopped this very moment
             except (ValueError, TypeError):
@@ -102,7 +102,7 @@ class Processes:
                 raise NotHealthy(f"{service} could not be started.", "\n".join(said), "invoke logs")
             time.sleep(0.01)
 
-    def stop(self, records: Iterable[Record], timeout_s: float = 15) -> None:
+    def stop(self, records: Iterable[StartedProcess], timeout_s: float = 15) -> None:
         """End processes and everything that they started: gently, then firmly, then at once.
 
         The roots get an interrupt, as from Ctrl-C, on which each of the products ends its own children: all of them at once, as
@@ -133,14 +133,14 @@ class Processes:
             (self.folder / f"{record.service}.json").unlink(missing_ok=True)
             self._stopping(record).unlink(missing_ok=True)
 
-    def being_stopped(self, record: Record) -> bool:
+    def being_stopped(self, record: StartedProcess) -> bool:
         """Whether somebody has begun to stop the record's process: a killed command may have."""
         return self._stopping(record).exists()
 
-    def _stopping(self, record: Record) -> Path:
+    def _stopping(self, record: StartedProcess) -> Path:
         return self.folder / f"{record.service}.stopping"
 
-    def root(self, record: Record) -> psutil.Process | None:
+    def root(self, record: StartedProcess) -> psutil.Process | None:
         """The process that the record is about, or None when it ended, even if another program has its id by now."""
         try:
             process = psutil.Process(record.pid)
@@ -148,7 +148,7 @@ class Processes:
         except psutil.Error:
             return None
 
-    def members(self, record: Record) -> list[psutil.Process]:
+    def members(self, record: StartedProcess) -> list[psutil.Process]:
         """The process of the record, if it still runs, and all that it started and that runs still.
 
         Without their root, its children are found by its session, whose id is no other's as long as one of them is left.
@@ -165,7 +165,7 @@ class Processes:
                 found[process.pid] = process
         return [process for process in found.values() if alive(process)]
 
-    def _gone(self, record: Record, members: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    def _gone(self, record: StartedProcess, members: list[psutil.Process], seconds: float) -> list[psutil.Process]:
         """Wait until nothing is left, the processes seen before included; return what is left after ``seconds``."""
         deadline = time.monotonic() + seconds
         while True:
@@ -190,13 +190,13 @@ def age(process: psutil.Process) -> float:
     return time.time() - process.create_time()
 
 
-def _is(process: psutil.Process, record: Record) -> bool:
+def _is(process: psutil.Process, record: StartedProcess) -> bool:
     if record.birth:
         return launch.birth(record.pid) == record.birth
     return abs(process.create_time() - record.created) < SAME_MOMENT
 
 
-def _of_another_boot(record: Record) -> bool:
+def _of_another_boot(record: StartedProcess) -> bool:
     if record.birth:
         return not record.birth.startswith(launch.boot())
     return record.created < psutil.boot_time() - SAME_MOMENT
@@ -209,7 +209,7 @@ def _taken(pid: int) -> bool:
         return False
 
 
-def _belongs(process: psutil.Process, record: Record) -> bool:
+def _belongs(process: psutil.Process, record: StartedProcess) -> bool:
     try:
         if sys.platform != "win32":
             return os.getsid(process.pid) == record.pid

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from switchyard import bootstrap, checks, diagnosis, environments, ports
 from switchyard import project as projects
 from switchyard.errors import NotHealthy, StackError, still_starting
-from switchyard.orchestrators import Orchestrator, Process, stop_order
+from switchyard.orchestrators import Orchestrator, ProcessSpec, stop_order
 from switchyard.project import Project
 from switchyard.runner import Result, Runner
 from switchyard.runtimes import both
 from switchyard.runtimes.native import logs, plan
 from switchyard.runtimes.native.checks import NativeChecks
 from switchyard.runtimes.native.data import NativeData
+from switchyard.runtimes.native.host import Host, located
 from switchyard.runtimes.native.images import NativeImages
-from switchyard.runtimes.native.machine import Machine, located
-from switchyard.runtimes.native.processes import Record
+from switchyard.runtimes.native.processes import StartedProcess
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
 from switchyard.settings import Settings
 
@@ -40,17 +40,17 @@ class Native:
     project_place = "read in place"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
-        self.machine = Machine(settings, orchestrators, runner, environ)
-        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, self.machine.runner, self.machine.environ
-        self.base, self.postgres, self.processes = self.machine.base, self.machine.postgres, self.machine.processes
-        self.images, self.data = NativeImages(self.machine), NativeData(self.machine)
-        self.checks = NativeChecks(self.machine, self.images)
+        self.host = Host(settings, orchestrators, runner, environ)
+        self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, self.host.runner, self.host.environ
+        self.base, self.postgres, self.processes = self.host.base, self.host.postgres, self.host.processes
+        self.images, self.data = NativeImages(self.host), NativeData(self.host)
+        self.checks = NativeChecks(self.host, self.images)
         self.oom_kills = checks.oom_kills()
 
     @property
     def project(self) -> Project:
         """The dbt project."""
-        return self.machine.project
+        return self.host.project
 
     def require(self, *, starting: bool = True) -> str:
         """Nothing is needed: what is missing is installed by `build`."""
@@ -62,15 +62,15 @@ class Native:
 
     def services(self) -> list[Service]:
         """PostgreSQL and every process that was started; each health is asked now."""
-        return self.machine.services()
+        return self.host.services()
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
         """The known orchestrator of which a process runs, or None."""
-        return self.machine.active(services)
+        return self.host.active(services)
 
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run here without Docker; empty where it can."""
-        return self.machine.unsupported(target)
+        return self.host.unsupported(target)
 
     def as_started(self) -> Native:
         """The same, with the ports on which what is up was started."""
@@ -82,8 +82,8 @@ class Native:
 
     def starting(self) -> list[str]:
         """The services that have not become healthy yet since they were started."""
-        unseen = [record for record in self.processes.records() if not self.machine.mark(record.service).exists()]
-        return [record.service for record in unseen if self.machine.service(record).health == "starting"]
+        unseen = [record for record in self.processes.records() if not self.host.mark(record.service).exists()]
+        return [record.service for record in unseen if self.host.service(record).health == "starting"]
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
         """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
@@ -109,7 +109,7 @@ class Native:
         names = plan.port_names(target)
         picked = next((record.ports for record in kept or []), None) or dict(zip(names, ports.unused_ports(len(names))))
         deadline = time.monotonic() + timeout
-        waiting: dict[str, Process] = {}
+        waiting: dict[str, ProcessSpec] = {}
         for process in target.native_block.processes:
             self._wait(
                 {other: waiting.pop(other) for other in process.after if other in waiting}, target, picked, timeout, deadline, on_line
@@ -117,7 +117,7 @@ class Native:
             if process.service not in {record.service for record in kept or []}:
                 on_line(f"starting {process.service}")
                 self._start(target, process, picked)
-            elif len(kept or []) == len(target.native_block.processes) and self.machine.mark(process.service).exists():
+            elif len(kept or []) == len(target.native_block.processes) and self.host.mark(process.service).exists():
                 continue  # `_kept` has just seen that it is well
             waiting[process.service] = process
         self._wait(waiting, target, picked, timeout, deadline, on_line)
@@ -145,7 +145,7 @@ class Native:
 
     def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
         """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, handing over each line of the run protocol."""
-        picked = self.machine.ports(orchestrator)
+        picked = self.host.ports(orchestrator)
         # It asks the orchestrator, and runs no dbt.
         env = plan.process_variables(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
         argv = plan.argv(self.settings, orchestrator, [*orchestrator.native_block.run, *words], picked)
@@ -154,7 +154,7 @@ class Native:
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
         """Run a dbt command on this terminal, in the environment of the process that runs dbt."""
         process = orchestrator.process(orchestrator.dbt)
-        env = plan.process_variables(self.settings, orchestrator, process, self.machine.ports(orchestrator), self.environ, self.project)
+        env = plan.process_variables(self.settings, orchestrator, process, self.host.ports(orchestrator), self.environ, self.project)
         return self.runner.hand_over([located(projects.TYPED[0], env), *projects.TYPED[1:], *args], env, only_env=True)
 
     def typed_file(self, orchestrator: Orchestrator, name: str) -> str:
@@ -180,13 +180,13 @@ class Native:
         argv = self.postgres.psql(bootstrap.DBT_ROLE, projects.database(self.settings), *args)
         return self.runner.hand_over(argv, self.postgres.psql_env(bootstrap.DBT_ROLE))
 
-    def _fingerprint(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> str:
+    def _fingerprint(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> str:
         # Without what is inherited: `up` from another shell must not restart everything.
         env = plan.process_variables(self.settings, target, process, picked, {}, self.project)
         argv = plan.argv(self.settings, target, process.command, picked)
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
 
-    def _kept(self, target: Orchestrator) -> list[Record] | None:
+    def _kept(self, target: Orchestrator) -> list[StartedProcess] | None:
         """The target's processes that run as they would be started again; None where one does not, or none runs.
 
         Each is well, or still in the time that a first good answer may take: then `start` continues with it. What has ended is left out.
@@ -204,8 +204,8 @@ class Native:
                 continue
             if record.fingerprint != self._fingerprint(target, process, record.ports) or record.ports != records[0].ports:
                 return None
-            young = self.machine.young(record) and not self.machine.mark(record.service).exists()
-            if all_run and not young and not self.machine.well(target, record):
+            young = self.host.young(record) and not self.host.mark(record.service).exists()
+            if all_run and not young and not self.host.well(target, record):
                 return None
             kept.append(record)
         return kept or None
@@ -220,11 +220,11 @@ class Native:
         for name in target.native_block.home:
             shutil.copy(folders.code / name, folders.home / name)
 
-    def _start(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> None:
+    def _start(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> None:
         log = self.base / "logs" / f"{process.service}.log"
         if not self.runner.dry:
             log.write_bytes(b"")
-            self.machine.mark(process.service).unlink(missing_ok=True)
+            self.host.mark(process.service).unlink(missing_ok=True)
         self.processes.start(
             process.service, target.name,
             plan.argv(self.settings, target, process.command, picked),
@@ -234,20 +234,26 @@ class Native:
         )  # fmt: skip
 
     def _wait(
-        self, waiting: dict[str, Process], target: Orchestrator, picked: Mapping[str, int], timeout: int, deadline: float, on_line: OnLine
+        self,
+        waiting: dict[str, ProcessSpec],
+        target: Orchestrator,
+        picked: Mapping[str, int],
+        timeout: int,
+        deadline: float,
+        on_line: OnLine,
     ) -> None:
         """Wait until each of the processes is healthy, as long as all of the target's run."""
         while waiting and not self.runner.dry:
-            for record in self.machine.records(target):
+            for record in self.host.records(target):
                 if self.processes.root(record) is None:
                     killed = [record.service] if checks.oom_kills() > self.oom_kills else []
                     why = self._evidence(record.service, "ended", "")
                     raise diagnosis.start_failure(target.title, why, killed=killed, more_memory=MORE_MEMORY)
             for name, process in list(waiting.items()):
-                probe = self.machine.probe(target, process, picked)
+                probe = self.host.probe(target, process, picked)
                 if probe.returncode == 0:
                     del waiting[name]
-                    self.machine.mark(name).touch()
+                    self.host.mark(name).touch()
                     on_line(f"{name} is healthy")
                     if waiting:
                         on_line(f"waiting for {', '.join(waiting)}")
@@ -258,8 +264,8 @@ class Native:
 
     def _late(self, target: Orchestrator, service: str, said: str, timeout: int) -> StackError:
         """The error for a process that is not healthy in time."""
-        record = next((record for record in self.machine.records(target) if record.service == service), None)
-        if record and self.machine.young(record):
+        record = next((record for record in self.host.records(target) if record.service == service), None)
+        if record and self.host.young(record):
             return still_starting(target.title, timeout)
         return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
 

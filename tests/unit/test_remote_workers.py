@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import machines, orchestrators, release
+from switchyard import orchestrators, release, remote_workers
 from switchyard import project as projects
 from switchyard.errors import BadUsage
 from switchyard.runtimes.runtime import Service
@@ -31,7 +31,7 @@ def written(root, unconfigured, tmp_path):
         loaded = replace(unconfigured, values={**unconfigured.values, "REDIS_PASSWORD": "of-redis"})
         found = replace(projects.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
         target = orchestrators.load_all(root)[name]
-        machines.write(tmp_path / name, machines.files(loaded, target, found, release.read(tmp_path / "release.json")))
+        remote_workers.write(tmp_path / name, remote_workers.files(loaded, target, found, release.read(tmp_path / "release.json")))
         return tmp_path / name
 
     return write
@@ -52,7 +52,7 @@ def test_it_has_the_worker_alone_and_joins_the_stacks_network(written, root, nam
     assert stat.S_IMODE((folder / "KEY_FILE").stat().st_mode) & 0o4  # by the account of the container; the folder is the owner's
     assert not stat.S_IMODE(folder.stat().st_mode) & 0o77
     own = yaml.safe_load(known.file.read_text())["services"][known.worker]
-    assert body["environment"].keys() == {*own["environment"], "API_KEY", "KEY_FILE", machines.REMOTE}
+    assert body["environment"].keys() == {*own["environment"], "API_KEY", "KEY_FILE", remote_workers.REMOTE}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,9 +76,9 @@ def test_its_env_has_each_variable_and_is_for_the_owner_alone(written, name) -> 
 )
 def test_it_is_refused_where_the_other_machine_could_not_join(unconfigured, changed, says) -> None:
     shop = projects.load(unconfigured, {})
-    machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), shop)
+    remote_workers.check(replace(unconfigured, values={**unconfigured.values, **READY}), shop)
     with pytest.raises(BadUsage, match=says) as caught:
-        machines.check(replace(unconfigured, values={**unconfigured.values, **READY, **changed}), shop)
+        remote_workers.check(replace(unconfigured, values={**unconfigured.values, **READY, **changed}), shop)
     assert caught.value.next
 
 
@@ -87,12 +87,12 @@ def test_a_warehouse_that_is_a_file_is_not_shared(unconfigured) -> None:
         projects.load(unconfigured, {}), output={"type": "duckdb", "path": "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"}
     )
     with pytest.raises(BadUsage, match="file on this machine"):
-        machines.check(replace(unconfigured, values={**unconfigured.values, **READY}), found)
+        remote_workers.check(replace(unconfigured, values={**unconfigured.values, **READY}), found)
 
 
 def test_a_stack_that_was_started_without_workers_is_refused(root) -> None:
     target = orchestrators.load_all(root)["airflow"]
     page, worker = (Service("1", "", name, "airflow", False, "running", "healthy", "") for name in (target.service, target.worker))
     with pytest.raises(BadUsage, match="was started without workers"):
-        machines.require_workers(target, [page], "1")
-    machines.require_workers(target, [page, worker], "1")
+        remote_workers.require_workers(target, [page], "1")
+    remote_workers.require_workers(target, [page, worker], "1")

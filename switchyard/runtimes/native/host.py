@@ -17,19 +17,19 @@ import psutil
 from switchyard import caller
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, EngineMissing
-from switchyard.orchestrators import NATIVE, Orchestrator, Process
+from switchyard.orchestrators import NATIVE, Orchestrator, ProcessSpec
 from switchyard.project import Project
 from switchyard.runner import Runner
 from switchyard.runtimes.native import plan
 from switchyard.runtimes.native.postgres import Postgres
-from switchyard.runtimes.native.processes import Processes, Record, age
+from switchyard.runtimes.native.processes import Processes, StartedProcess, age
 from switchyard.runtimes.runtime import POSTGRES, Service
 from switchyard.settings import Settings
 
 FIRST_ANSWER_TIMEOUT_S = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
 
 
-class Machine:
+class Host:
     """This machine, as far as it concerns one checkout.
 
     Args:
@@ -81,7 +81,7 @@ class Machine:
             return [Service("", "", POSTGRES, "", False, "crashed", "", "Ended unexpectedly")]
         return []
 
-    def service(self, record: Record) -> Service:
+    def service(self, record: StartedProcess) -> Service:
         """How a process that was started is."""
         root = self.processes.root(record)
         state, health, status = "crashed", "", "Ended unexpectedly"
@@ -92,13 +92,13 @@ class Machine:
             health = "healthy" if well else "starting" if self.young(record) else "unhealthy"
         return Service(str(record.pid), "", record.service, record.orchestrator, False, state, health, status)
 
-    def well(self, target: Orchestrator, record: Record) -> bool:
+    def well(self, target: Orchestrator, record: StartedProcess) -> bool:
         """Whether a process of ``target`` passes its own health command now."""
         processes = target.native.processes if target.native else ()
         process = next((process for process in processes if process.service == record.service), None)
         return process is not None and self.probe(target, process, record.ports).returncode == 0
 
-    def probe(self, target: Orchestrator, process: Process, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
+    def probe(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
         """Run the health command of a process; it fails where it takes more than 10 s."""
         env = plan.process_variables(self.settings, target, process, picked, self.environ, None)
         argv = plan.argv(self.settings, target, process.health, picked)
@@ -113,11 +113,11 @@ class Machine:
         """The ports that the target's processes use among themselves; none where nothing of it was started."""
         return next((record.ports for record in self.records(target)), {})
 
-    def records(self, target: Orchestrator) -> list[Record]:
+    def records(self, target: Orchestrator) -> list[StartedProcess]:
         """What is recorded of the target's processes."""
         return [record for record in self.processes.records() if record.orchestrator == target.name]
 
-    def young(self, record: Record) -> bool:
+    def young(self, record: StartedProcess) -> bool:
         """Whether the record's process is still in the time that its first good answer may take."""
         root = self.processes.root(record)
         return root is not None and age(root) < FIRST_ANSWER_TIMEOUT_S

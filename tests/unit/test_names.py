@@ -1,0 +1,18 @@
+"""A class's name says which one is meant: no other class of the repository has it."""
+
+import ast
+import subprocess
+from collections import defaultdict
+
+from ..stacks import ROOT
+
+
+def test_no_two_classes_have_one_name() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8").stdout
+    places = defaultdict(list)
+    for path in (ROOT / name for name in listed.splitlines()):
+        if path.is_file():
+            for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(statement, ast.ClassDef):
+                    places[statement.name].append(path.relative_to(ROOT).as_posix())
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
