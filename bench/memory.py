@@ -155,13 +155,13 @@ def answer(looker: subprocess.Popen[str]) -> Usage:
     assert looker.stdin
     assert looker.stdout
     looker.stdin.write("\n")
-    said = ""
-    while not said.endswith("==\n"):
+    output = ""
+    while not output.endswith("==\n"):
         line = looker.stdout.readline()
         if not line:
             raise StackError("A service ended while it was looked at.")
-        said += line
-    memory, _, processor = said.removesuffix("==\n").partition("--\n")
+        output += line
+    memory, _, processor = output.removesuffix("==\n").partition("--\n")
     return Usage(mebibytes(memory), cpu_seconds(processor))
 
 

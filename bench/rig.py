@@ -115,8 +115,8 @@ class Rig:
                 kill(process.pid)
                 raise StackError(f"What was to be measured has not ended after {COMMAND_TIMEOUT_S} s: {' '.join(argv[-3:])}") from None
         if process.returncode:
-            said = "\n".join((out + errors).splitlines()[-15:])
-            raise StackError(f"What was to be measured fails with {process.returncode}: {' '.join(argv[-3:])}", said, "invoke doctor")
+            output = "\n".join((out + errors).splitlines()[-15:])
+            raise StackError(f"What was to be measured fails with {process.returncode}: {' '.join(argv[-3:])}", output, "invoke doctor")
         return out
 
     def on(self, name: str | None) -> None:
@@ -253,9 +253,9 @@ def where(runtime: str) -> dict[str, Any]:
     """The commit and the machine, which for Docker Desktop is a virtual one, for whoever reads the figures."""
     system, cores, memory = platform.system(), os.cpu_count(), psutil.virtual_memory().total
     if runtime == "docker":
-        said = Runner({}).ask(["docker", "info", "--format", "{{.OperatingSystem}}|{{.NCPU}}|{{.MemTotal}}"]).stdout.strip()
-        if said.count("|") == 2:
-            name, ncpu, total = said.split("|")
+        answer = Runner({}).ask(["docker", "info", "--format", "{{.OperatingSystem}}|{{.NCPU}}|{{.MemTotal}}"]).stdout.strip()
+        if answer.count("|") == 2:
+            name, ncpu, total = answer.split("|")
             system, cores, memory = (system if name == system else f"{system}, {name}"), int(ncpu), int(total)
     return {
         "commit": git(ROOT, "describe", "--always", "--dirty").strip(),

@@ -92,17 +92,17 @@ def mended(trial: Trial, before: list[Filled]) -> Iterator[Found]:
         trial: where.
         before: the rows that are there.
     """
-    found, again, said, began = before, 0, [], time.time()
+    found, again, outcomes, began = before, 0, [], time.time()
     for args in (("--failed",), COMMAND):
         run = trial.run(*args)
         known, found = found, rows(trial)
         again += len(days(before) & days(set(found) - set(known)))
-        said.append(f"`invoke run {' '.join(args)}` ends with exit code {run.code}, {count(found)}")
+        outcomes.append(f"`invoke run {' '.join(args)}` ends with exit code {run.code}, {count(found)}")
         if complete(found) and not run.code:
             break
     done = complete(found) and not run.code
-    verdict = "; then ".join(said)
-    yield Found(COMPLETE.id, run.ended - began if done else None, verdict, done and len(said) == 1, {"said": run.text[-500:]})
+    verdict = "; then ".join(outcomes)
+    yield Found(COMPLETE.id, run.ended - began if done else None, verdict, done and len(outcomes) == 1, {"said": run.text[-500:]})
     yield Found(AGAIN.id, again, parts={"before": sorted(days(before))})
 
 

@@ -208,13 +208,13 @@ def disk_full(trial: Trial) -> Iterator[Found]:
         yield hooked(trial, DISK, FILLING, NO_SPACE)
 
 
-def hooked(trial: Trial, row: Row, line: str, said: str) -> Found:
-    """Add a hook to the model in the middle that makes it fail, which must be ``said``."""
+def hooked(trial: Trial, row: Row, line: str, message: str) -> Found:
+    """Add a hook to the model in the middle that makes it fail, of which the error must have ``message``."""
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     needing = (trial.graph.downstream(victim.id) - trial.graph.before(victim.id)) & trial.green
     edited = trial.edited(victim.path, line)
-    return spoiled(trial, row, victim.id, edited, lambda text: said in text and mentions(text, victim.name), needing)
+    return spoiled(trial, row, victim.id, edited, lambda text: message in text and mentions(text, victim.name), needing)
 
 
 def spoiled(
@@ -248,14 +248,14 @@ def no_parse(trial: Trial) -> Iterator[Found]:
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     with trial.edited(victim.path, NO_JINJA):
-        yield stopped(trial, UNREADABLE, lambda said: mentions(said, victim.name), "fails without its name")
+        yield stopped(trial, UNREADABLE, lambda text: mentions(text, victim.name), "fails without its name")
 
 
 def wrong_password(trial: Trial) -> Iterator[Found]:
     """Have PostgreSQL refuse dbt."""
     trial.set_password(secrets.token_hex(16))
     try:
-        yield stopped(trial, PASSWORD, lambda said: REFUSED in said, "fails without the reason")
+        yield stopped(trial, PASSWORD, lambda text: REFUSED in text, "fails without the reason")
     finally:
         trial.set_password(trial.rig.settings["DBT_PASSWORD"])
 

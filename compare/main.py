@@ -212,9 +212,9 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
 
 def threads(project: Project) -> str:
     """How many dbt threads its profile has: the number, or the default of the variable that holds it."""
-    said = str(project.output.get("threads", 1))
-    match = re.search(r"env_var\(\s*['\"](\w+)['\"]\s*,\s*['\"]?(\d+)", said)
-    return project.variables.get(match[1], match[2]) if match else said if said.isdigit() else "its profile's number of"
+    threads = str(project.output.get("threads", 1))
+    match = re.search(r"env_var\(\s*['\"](\w+)['\"]\s*,\s*['\"]?(\d+)", threads)
+    return project.variables.get(match[1], match[2]) if match else threads if threads.isdigit() else "its profile's number of"
 
 
 def first_steps(project: Project) -> Sequence[Sequence[str]]:
@@ -293,8 +293,8 @@ def reason(error: Exception) -> str:
     """What a cell has instead of a figure."""
     if not isinstance(error, StackError):
         return f"{type(error).__name__}: {error}"
-    said = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # by a command that was typed
-    return " ".join([error.what, *said[:1]])
+    errors = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # by a command that was typed
+    return " ".join([error.what, *errors[:1]])
 
 
 def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: Set[str] = frozenset()) -> None:

@@ -51,7 +51,7 @@ def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
     rows = spec["rows"]
     figure = Figure(figsize=(WIDTH, sum(0.75 + 0.24 * len(row["runs"]) for row in rows)), layout="constrained")
     ratios = [0.75 + 0.24 * len(row["runs"]) for row in rows]
-    said = []
+    alt_text = []
     for axes, row in zip(figure.subplots(len(rows), squeeze=False, height_ratios=ratios)[:, 0], rows):
         for place, values in enumerate(row["runs"].values()):
             axes.plot([median(values)] * 2, [place - 0.3, place + 0.3], color=INK, linewidth=1)
@@ -62,8 +62,8 @@ def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
         axes.set_xlim(1.05 * min(0, *known), 1.05 * max(0, *known) or 1)
         axes.set_title(row["title"], loc="left", fontsize=10)
         axes.set_xlabel(row["unit"])
-        said.append(f"{row['title']} in {row['unit']}: " + "; ".join(f"{name} {shown(values)}" for name, values in row["runs"].items()))
-    return figure, ". ".join(said)
+        alt_text.append(f"{row['title']} in {row['unit']}: " + "; ".join(f"{name} {shown(values)}" for name, values in row["runs"].items()))
+    return figure, ". ".join(alt_text)
 
 
 def bars(spec: dict[str, Any]) -> tuple[Figure, str]:
@@ -81,8 +81,8 @@ def bars(spec: dict[str, Any]) -> tuple[Figure, str]:
     axes.set_ylim(len(runs) - 0.5, -0.5)
     axes.set_xlabel(spec["axis"])
     figure.legend(loc="outside lower center", ncols=columns, frameon=False)
-    said = (f"{name}: " + ", ".join(f"{part} {value:.3g} {unit}" for part, value in one.items()) for name, one in runs.items())
-    return figure, "; ".join(said)
+    alt_text = (f"{name}: " + ", ".join(f"{part} {value:.3g} {unit}" for part, value in one.items()) for name, one in runs.items())
+    return figure, "; ".join(alt_text)
 
 
 def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
@@ -105,11 +105,11 @@ def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
     subplots[-1].set_xlim(left=0)
     subplots[-1].set_xlabel("seconds since invoke run was typed")
     figure.legend(seen.values(), [kind.replace("_", " ") for kind in seen], loc="outside lower center", ncols=3, frameon=False)
-    said = (
+    alt_text = (
         f"{name}: {len(nodes)} nodes from {min(began for _, began, *_ in nodes):.1f} s to {max(ended for *_, ended, _ in nodes):.1f} s"
         for name, nodes in runs.items()
     )
-    return figure, "; ".join(said)
+    return figure, "; ".join(alt_text)
 
 
 def lines(spec: dict[str, Any]) -> tuple[Figure, str]:
@@ -123,8 +123,8 @@ def lines(spec: dict[str, Any]) -> tuple[Figure, str]:
     axes.set_xlabel(spec["x"])
     axes.set_ylabel(spec["y"])
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    said = (f"{name}: " + ", ".join(f"{y:.1f} at {x:g}" for x, y in points) for name, points in spec["lines"].items())
-    return figure, f"{spec['y']} by {spec['x']}. " + "; ".join(said)
+    alt_text = (f"{name}: " + ", ".join(f"{y:.1f} at {x:g}" for x, y in points) for name, points in spec["lines"].items())
+    return figure, f"{spec['y']} by {spec['x']}. " + "; ".join(alt_text)
 
 
 def packed(nodes: list[tuple[str, float, float]]) -> list[tuple[str, float, float, int]]:
@@ -148,7 +148,7 @@ DRAWN = {"dots": dots, "bars": bars, "gantt": gantt, "lines": lines}
 
 def picture(spec: dict[str, Any], key: str) -> Markup:
     """An SVG element for the page: with a text alternative, ids of its own, and the page's colour of text."""
-    figure, said = DRAWN[spec["kind"]](spec)
+    figure, alt_text = DRAWN[spec["kind"]](spec)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -156,7 +156,7 @@ def picture(spec: dict[str, Any], key: str) -> Markup:
     svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{key}-", svg)
     head, _, rest = svg.partition(">")
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    label = f'<title id="{key}-title">{escape(spec["title"])}</title><desc id="{key}-desc">{escape(said)}</desc>'
+    label = f'<title id="{key}-title">{escape(spec["title"])}</title><desc id="{key}-desc">{escape(alt_text)}</desc>'
     return Markup(f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{label}{rest}')
 
 
@@ -168,15 +168,15 @@ def shots(spec: dict[str, Any], folder: Path) -> list[dict[str, str]]:
     found = []
     for one in spec["shots"]:
         path = folder / Path(one["file"]).name
-        said = f"{spec['title']}, on the page of {one['name']}"
+        alt_text = f"{spec['title']}, on the page of {one['name']}"
         if path.exists():
             buffer = io.BytesIO()
             with Image.open(path) as image:
                 image.convert("RGB").quantize(256).save(buffer, "WEBP", lossless=True, method=6)
             data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-            found.append({"name": one["name"], "said": said, "data": data})
+            found.append({"name": one["name"], "alt_text": alt_text, "data": data})
         else:
-            found.append({"name": one["name"], "said": said, "data": "", "why": f"{path.name} is not beside the figures"})
+            found.append({"name": one["name"], "alt_text": alt_text, "data": "", "why": f"{path.name} is not beside the figures"})
     return found
 
 
@@ -208,8 +208,8 @@ def coloured(text: str, path: str) -> Markup:
         lexer = pygments.lexers.TextLexer()
     parts = []
     for kind, words in groupby(lexer.get_tokens(text), lambda token: next((name for of, name in COLOURED if token[0] in of), "")):
-        said = escape("".join(word for _, word in words))
-        parts.append(Markup('<span class="{}">{}</span>').format(kind, said) if kind else said)
+        content = escape("".join(word for _, word in words))
+        parts.append(Markup('<span class="{}">{}</span>').format(kind, content) if kind else content)
     return Markup("").join(parts)
 
 

@@ -145,12 +145,12 @@ class Report:
         if bad := [self.titles[name] for name, one in found.items() if any(good is False for _, good, _ in one.verdicts)]:
             notes.append(f"not as it should be with {listed(bad)}")
         if len(found) == len(self.titles) > 1 and len(set(shown.values())) == 1:
-            said = f"{next(iter(shown.values()))} with each"
+            sentence = f"{next(iter(shown.values()))} with each"
         else:
-            said = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
+            sentence = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
             if row.unit:  # what is counted is the same each time
                 notes += self._unclaimed(found)
-        return f"{said} ({'; '.join(notes)})" if notes else said
+        return f"{sentence} ({'; '.join(notes)})" if notes else sentence
 
     def _unclaimed(self, found: dict[str, Summary]) -> list[str]:
         """Why no order is claimed, and between which."""

@@ -150,8 +150,8 @@ def sockets(trial: Trial) -> Iterator[Found]:
     where = "reachable from this machine only" if not outside else f"{len(outside)} reachable from other machines"
     yield Found(LISTENING.id, len(listening), where, not outside, {"sockets": listening})
     free = [one for one in listening if one["answer"] and one["answer"] not in REFUSED]
-    said = ", ".join(f"{one['service']} ({one['answer']})" for one in free)
-    yield Found(OPEN.id, len(free), f"{said}; {where}" if free else "", not outside if free else None)
+    services = ", ".join(f"{one['service']} ({one['answer']})" for one in free)
+    yield Found(OPEN.id, len(free), f"{services}; {where}" if free else "", not outside if free else None)
 
 
 def native_sockets(processes: Processes, request: PageRequest) -> Iterator[dict[str, Any]]:
@@ -166,8 +166,8 @@ def native_sockets(processes: Processes, request: PageRequest) -> Iterator[dict[
     for (address, port), service in sorted(found.items(), key=lambda item: item[1]):
         at = ip_address(address)
         body = "" if request.body is None else json.dumps(request.body)
-        said = next(filter(None, (probe.answer(host, port, request.method, request.path, body) for host in reached(at))), "")
-        yield {"service": service, "address": address, "port": port, "answer": said, "from elsewhere": not plain(at).is_loopback}
+        answer = next(filter(None, (probe.answer(host, port, request.method, request.path, body) for host in reached(at))), "")
+        yield {"service": service, "address": address, "port": port, "answer": answer, "from elsewhere": not plain(at).is_loopback}
 
 
 def docker_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any]]:
@@ -184,10 +184,10 @@ def docker_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any
         )
         for at, port in listeners(table):
             body = "" if request.body is None else json.dumps(request.body)
-            said = ""
+            answer = ""
             for host in reached(at):
                 argv = ["docker", "exec", "--interactive", service.container, "python", "-", host, str(port)]
-                said = said or json.loads(trial.rig.command([*argv, request.method, request.path, body], script))
+                answer = answer or json.loads(trial.rig.command([*argv, request.method, request.path, body], script))
             hosts = published.get(port, [])
             outside = any(not ip_address(host or "0.0.0.0").is_loopback for host in hosts)
             yield {
@@ -195,7 +195,7 @@ def docker_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any
                 "address": str(at),
                 "port": port,
                 "published": hosts,
-                "answer": said,
+                "answer": answer,
                 "from elsewhere": outside,
             }
 
@@ -256,8 +256,8 @@ def roles(trial: Trial) -> Iterator[Found]:
         raise StackError("Its API has no description to search.")
     named = [name for name in names if "role" in name.lower()]
     if not named:
-        said = f"none of the {len(names)} paths or questions of its API in this setting is about roles"
-        yield Found(ROLES.id, verdict="; ".join(filter(None, (said, asked.roles))))
+        without_roles = f"none of the {len(names)} paths or questions of its API in this setting is about roles"
+        yield Found(ROLES.id, verdict="; ".join(filter(None, (without_roles, asked.roles))))
     else:
         yield Found(ROLES.id, why=f"its API names {', '.join(named)}, and this comparison does not know how to count there")
 

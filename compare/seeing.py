@@ -174,10 +174,10 @@ def count(declared: Declared, things: Iterable[Thing]) -> dict[Row, Counted]:
         by_key.setdefault(thing.key, []).append(thing)
     keys = {id: names(id, node) for id, node in declared.nodes.items()}
     seen = {id: each for id in keys if (each := [thing for key in sorted(keys[id]) for thing in by_key.get(key, ())])}
-    said = {id: clean("\n".join(text for thing in each for text in texts(thing.said))) for id, each in seen.items()}
+    texts_of = {id: clean("\n".join(text for thing in each for text in texts(thing.content))) for id, each in seen.items()}
 
     def holds(id: str, *wanted: str) -> bool:
-        return id in said and all(clean(text) in said[id] for text in wanted)
+        return id in texts_of and all(clean(text) in texts_of[id] for text in wanted)
 
     nodes = declared.nodes
     made = {row: counted(seen, (id for id, node in nodes.items() if node["kind"] in kinds)) for row, kinds in OF_A_KIND.items()}
@@ -189,7 +189,7 @@ def count(declared: Declared, things: Iterable[Thing]) -> dict[Row, Counted]:
     owners = {str(owner.get("email") or owner.get("name")): {owner.get("email"), owner.get("name")} for owner in declared.owners}
     made[OWNERS] = Counted([owner for owner, names in owners.items() if names & named], list(owners))
     tables = [id for id, node in nodes.items() if node["table"]]
-    made[COUNTS] = counted({id for id in tables if any(has_row_count(thing.said) for thing in seen.get(id, ()))}, tables)
+    made[COUNTS] = counted({id for id in tables if any(has_row_count(thing.content) for thing in seen.get(id, ()))}, tables)
     for row, key in ((RAW, "raw"), (COMPILED, "compiled")):
         models = [id for id, node in nodes.items() if node["raw"] and clean(node["raw"]) != clean(node["compiled"])]
         made[row] = Counted([id for id in models if nodes[id][key].strip() and holds(id, nodes[id][key])], models)
@@ -221,13 +221,13 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def has_row_count(said: Any) -> bool:
+def has_row_count(answer: Any) -> bool:
     """Whether something in an answer is a number of rows: a field, or an entry with a label, that has `row` in its name."""
-    if isinstance(said, Mapping):
-        named = [(str(said.get("label", "")), said.get("intValue")), *((str(key), value) for key, value in said.items())]
+    if isinstance(answer, Mapping):
+        named = [(str(answer.get("label", "")), answer.get("intValue")), *((str(key), value) for key, value in answer.items())]
         rows = any(re.search(r"(\b|_)rows?(\b|_)", name) and isinstance(value, int) and value >= 0 for name, value in named)
-        return rows or any(has_row_count(value) for value in said.values())
-    return isinstance(said, list | tuple) and any(has_row_count(one) for one in said)
+        return rows or any(has_row_count(value) for value in answer.values())
+    return isinstance(answer, list | tuple) and any(has_row_count(one) for one in answer)
 
 
 def pictures(trial: Trial) -> Iterator[Found]:

@@ -497,11 +497,11 @@ def paused(containers: Iterable[str]) -> Iterator[None]:
         for name in containers:
             done.append(name)
             for left in reversed(range(10)):
-                said = subprocess.run(["docker", "pause", name], capture_output=True, text=True, encoding="utf-8")
-                if not said.returncode:
+                paused = subprocess.run(["docker", "pause", name], capture_output=True, text=True, encoding="utf-8")
+                if not paused.returncode:
                     break
                 if not left:
-                    raise StackError(f"The container {name} could not be paused.", said.stderr.strip())
+                    raise StackError(f"The container {name} could not be paused.", paused.stderr.strip())
         yield
     finally:
         for name in done:

@@ -63,7 +63,7 @@ def first_line(text: str) -> str:
 
 def send(content: dict[str, str]) -> None:
     """Send a message, and write into this process's log how that went, without the address; whatever happens, nothing is raised."""
-    said: list[str] = []
+    outcomes: list[str] = []
 
     def post() -> None:
         try:
@@ -72,17 +72,17 @@ def send(content: dict[str, str]) -> None:
             # The environment's proxies, but not the system's: on macOS, to look for these can end a forked process, as Airflow's is.
             proxies = urllib.request.ProxyHandler(urllib.request.getproxies_environment())
             with urllib.request.build_opener(proxies).open(request, timeout=SEND_TIMEOUT_S) as answer:
-                said.append(f"sent, HTTP {answer.status}")
+                outcomes.append(f"sent, HTTP {answer.status}")
         except urllib.error.HTTPError as error:
-            said.append(f"refused, HTTP {error.code}")
+            outcomes.append(f"refused, HTTP {error.code}")
         except Exception as error:  # some have the address in their text
             cause = getattr(error, "reason", None) or error
             if not isinstance(cause, TimeoutError):  # which ends as the wait below does, whichever is first
-                said.append(f"not sent, {type(cause).__name__}")
+                outcomes.append(f"not sent, {type(cause).__name__}")
 
     if wanted():
         # The time-out of a socket is one for each of its steps, and a look-up of a name has none.
         thread = threading.Thread(target=post, daemon=True)
         thread.start()
         thread.join(SEND_TIMEOUT_S)
-        print(f"alert: {said[0] if said else f'no answer in {SEND_TIMEOUT_S} seconds'}", file=sys.stderr, flush=True)
+        print(f"alert: {outcomes[0] if outcomes else f'no answer in {SEND_TIMEOUT_S} seconds'}", file=sys.stderr, flush=True)

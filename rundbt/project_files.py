@@ -180,8 +180,8 @@ def install_packages(dependencies: Path) -> None:
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
-            said = (done.stdout + done.stderr).rpartition("Encountered an error:")[2]
-            raise ParseFailed(said.partition("Traceback (most recent call last)")[0].strip())
+            output = (done.stdout + done.stderr).rpartition("Encountered an error:")[2]
+            raise ParseFailed(output.partition("Traceback (most recent call last)")[0].strip())
     inside = packages_folder(project)
     found = project / inside if inside else packages
     for package in sorted(found.iterdir()) if found.is_dir() else ():
@@ -310,7 +310,7 @@ def variables_without_secrets() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in secrets}
 
 
-def become(command: list[str], env: Mapping[str, str]) -> NoReturn:
+def exec_command(command: list[str], env: Mapping[str, str]) -> NoReturn:
     """Replace this process by a command, found on the PATH, with ``env`` as its environment."""
     if os.name == "nt":  # where exec ends the process that others wait for
         sys.exit(subprocess.call(command, env=env))
@@ -328,22 +328,22 @@ def _parse(dbt: str, target: Path) -> None:
             env=variables_without_secrets(), capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode != 0:
-            said = (done.stdout + done.stderr).strip()
-            if "Traceback" in said and __name__ != "__main__":  # in a service's log, which lasts
-                print(said, file=sys.stderr, flush=True)
-            raise ParseFailed(reason(said))
+            output = (done.stdout + done.stderr).strip()
+            if "Traceback" in output and __name__ != "__main__":  # in a service's log, which lasts
+                print(output, file=sys.stderr, flush=True)
+            raise ParseFailed(reason(output))
         leave_out_disabled(Path(scratch, "manifest.json"))
         for name in ARTIFACTS:
             if name != PARTIAL or Path(scratch, name).exists():
                 os.replace(Path(scratch, name), target / name)
 
 
-def reason(said: str) -> str:
-    """Why dbt could not parse the project, of all that it ``said``: without a traceback, and with the files that it cannot decode."""
-    before, traceback, _ = said.partition("Traceback (most recent call last)")
+def reason(output: str) -> str:
+    """Why dbt could not parse the project, by its ``output``: without a traceback, and with the files that it cannot decode."""
+    before, traceback, _ = output.partition("Traceback (most recent call last)")
     message = re.sub(r"(^|\n)[\d:]+\s*$", "", before).strip()  # without the time before the traceback
     if traceback:  # of which the last line has the type as well
-        last = said.splitlines()[-1].strip()
+        last = output.splitlines()[-1].strip()
         message = last if message.rpartition("\n")[2] in last else f"{message}\n{last}"
     return f"{message}\n{not_utf8(source_dir())}" if DECODE in message else message
 

@@ -17,4 +17,4 @@ if __name__ == "__main__":
     place = str(project_files.target_dir() / "typed")
     os.environ |= {"DBT_TARGET_PATH": place, "DBT_LOG_PATH": place}
     os.chdir(project_files.project_dir())
-    project_files.become(["dbt", *sys.argv[1:]], project_files.variables_without_secrets())
+    project_files.exec_command(["dbt", *sys.argv[1:]], project_files.variables_without_secrets())

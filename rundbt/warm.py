@@ -69,7 +69,7 @@ def exec_command(command: list[str]) -> NoReturn:
         python = str(beside) if beside.exists() else sys.executable
         serve = [python, "-m", "rundbt.warm", "--serve", str(os.getpid()), dbt]
         subprocess.Popen(serve, stdin=subprocess.DEVNULL, env=project_files.variables_without_secrets())
-    project_files.become(command, os.environ)
+    project_files.exec_command(command, os.environ)
 
 
 def say(text: str) -> None:

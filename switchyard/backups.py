@@ -143,15 +143,15 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
                 return None
             raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
         with _explained(target), console.Waiting("back up", "the warehouse"):
-            chosen = [pattern(schema) for schema in schemas]
-            chosen += [f"--extension={extension}" for extension in warehouse.extensions(runtime, database)]
-            _dump(runtime, database, chosen, partial_file(root, target), target)
+            pg_dump_options = [pattern(schema) for schema in schemas]
+            pg_dump_options += [f"--extension={extension}" for extension in warehouse.extensions(runtime, database)]
+            _dump(runtime, database, pg_dump_options, partial_file(root, target), target)
     return target
 
 
-def _dump(runtime: Runtime, database: str, chosen: list[str], partial: Path, target: Path) -> None:
-    """Write the archive, of what the options ``chosen`` name, under a name of its own, and give it the right one when it is complete."""
-    argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *chosen, database)
+def _dump(runtime: Runtime, database: str, pg_dump_options: list[str], partial: Path, target: Path) -> None:
+    """Write the archive, of what ``pg_dump_options`` name, under a name of its own, and give it the right one when it is complete."""
+    argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *pg_dump_options, database)
     if runtime.runner.dry:
         runtime.runner.transfer(argv, None, None, env)
         return
@@ -193,10 +193,10 @@ def _check(runtime: Runtime, archive: BinaryIO, name: str, folder: Path | None =
         raise _failed(f"{name} is not a complete backup.", done.stderr, ANOTHER, folder)
 
 
-def _failed(what: str, said: str, next: str, folder: Path | None = None) -> StackError:
-    """The error for what a program said; where ``folder`` is full, that is the reason, in whatever words."""
-    why = "\n".join(said.strip().splitlines()[-8:])
-    if "no space left" in said.lower() or (folder and shutil.disk_usage(folder).free < 2**16):
+def _failed(what: str, output: str, next: str, folder: Path | None = None) -> StackError:
+    """The error for what a program printed; where ``folder`` is full, that is the reason, in whatever words."""
+    why = "\n".join(output.strip().splitlines()[-8:])
+    if "no space left" in output.lower() or (folder and shutil.disk_usage(folder).free < 2**16):
         return NoSpace(what, why, "Free some space, then try again.")
     return BadBackup(what, why, next)
 

@@ -46,19 +46,19 @@ def no_docker(platform: str = sys.platform) -> EngineMissing:
     return EngineMissing("Docker not found.", "The command docker is not on the PATH.", next_)
 
 
-def no_answer(said: str, platform: str = sys.platform) -> EngineMissing:
+def no_answer(stderr: str, platform: str = sys.platform) -> EngineMissing:
     """The error where the engine does not answer: not permitted, or not started."""
-    if re.search("permission denied|access is denied", said, re.I):
+    if re.search("permission denied|access is denied", stderr, re.I):
         return EngineMissing(
             "You are not permitted to use the Docker engine.",
-            said,
+            stderr,
             {
                 "linux": "sudo usermod -aG docker $USER   (then sign out and in again)",
                 "win32": "net localgroup docker-users $env:USERNAME /add   (PowerShell as administrator; then sign out and in again)",
             }.get(platform, "Start Docker Desktop from your own account."),
         )
     start = {"linux": "sudo systemctl start docker   (or start Docker Desktop)", "darwin": "open -a Docker"}
-    return EngineMissing("The Docker engine does not answer.", said, start.get(platform, "Start Docker Desktop."))
+    return EngineMissing("The Docker engine does not answer.", stderr, start.get(platform, "Start Docker Desktop."))
 
 
 def compose_version(code: int, text: str) -> str:
@@ -171,12 +171,12 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
     return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are available"
 
 
-def disk(place: Path, said: str = "") -> str:
+def disk(place: Path, label: str = "") -> str:
     """Make sure that the disk is not nearly full.
 
     Args:
         place: a folder on it; need not exist yet.
-        said: what to call it.
+        label: what to call it.
 
     Raises:
         NoSpace: less than `DISK_NEEDED` is free.
@@ -186,11 +186,11 @@ def disk(place: Path, said: str = "") -> str:
     free = psutil.disk_usage(str(place)).free
     if free < DISK_NEEDED:
         raise NoSpace(
-            f"The disk is nearly full: {free // MIB:,} MiB are free in {said or place}.",
+            f"The disk is nearly full: {free // MIB:,} MiB are free in {label or place}.",
             f"PostgreSQL's write-ahead log needs at least {DISK_NEEDED // MIB:,} MiB.",
             "Delete files, or Docker's leftovers: docker image prune, docker builder prune",
         )
-    return f"{free // MIB:,} MiB free in {said or place}"
+    return f"{free // MIB:,} MiB free in {label or place}"
 
 
 def same_major(found: str, program: str, old_programs: str) -> str:

@@ -71,15 +71,15 @@ def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memo
     return NotHealthy(f"{title} did not become healthy.", why, "invoke logs")
 
 
-def last_lines(state: str, said: str, log: Path) -> list[str]:
+def last_lines(state: str, output: str, log: Path) -> list[str]:
     """What a service that does not start has printed last, and where all of it is.
 
     Args:
         state: what became of it.
-        said: all that it printed.
+        output: all that it printed.
         log: the file that keeps that.
     """
-    lines = [f"  {line}" for line in COLOUR.sub("", said).splitlines() if line.strip()][-15:]
+    lines = [f"  {line}" for line in COLOUR.sub("", output).splitlines() if line.strip()][-15:]
     return [f"{state}; its last lines:", *lines, f"  (more of them: {log})"] if lines else [f"{state}; it has printed nothing."]
 
 
@@ -109,18 +109,18 @@ def refusal(error: OSError) -> StackError | None:
     return None
 
 
-def image_failed(name: str, said: str, base_images: Mapping[str, str]) -> BuildFailed | ImageUnavailable:
+def image_failed(name: str, output: str, base_images: Mapping[str, str]) -> BuildFailed | ImageUnavailable:
     """The error for an image that could not be built.
 
     Args:
         name: the image's name.
-        said: the last lines that the build printed.
+        output: the last lines that the build printed.
         base_images: the base images by the keys of their settings.
     """
-    lines = [line for line in said.splitlines() if _PULL.search(line)]
+    lines = [line for line in output.splitlines() if _PULL.search(line)]
     key = next((key for key, base in base_images.items() if any(base in line for line in lines)), None)
     if key is None:
-        return build_failed(f"The image {name} could not be built.", said, "invoke build")
+        return build_failed(f"The image {name} could not be built.", output, "invoke build")
     reason = next((reason for pattern, reason in _REASONS.items() if re.search(pattern, lines[-1], re.I)), "")
     return ImageUnavailable(
         f"The base image {base_images[key]} cannot be pulled.",
@@ -129,16 +129,16 @@ def image_failed(name: str, said: str, base_images: Mapping[str, str]) -> BuildF
     )
 
 
-def packages_failed(what: str, said: str) -> BuildFailed:
+def packages_failed(what: str, output: str) -> BuildFailed:
     """The error where `dbt deps` fails; where it was for want of a network, with what helps."""
     again = "Correct packages.yml, then: invoke up"
-    if re.search(r"resolve|refused|timed out|unreachable|Max retries", said):
+    if re.search(r"resolve|refused|timed out|unreachable|Max retries", output):
         again = "Try again with a network, or set DBT_PACKAGE_HUB_URL in .env to your company's copy of dbt's hub."
-    return build_failed(what, said, again)
+    return build_failed(what, output, again)
 
 
-def build_failed(what: str, said: str, again: str) -> BuildFailed:
+def build_failed(what: str, output: str, again: str) -> BuildFailed:
     """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
-    if _UNTRUSTED.search(said):
+    if _UNTRUSTED.search(output):
         again = f"Put your company's root certificate into certs/ (see certs/README.md), then: {again}"
-    return BuildFailed(what, said, again)
+    return BuildFailed(what, output, again)

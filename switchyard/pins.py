@@ -47,8 +47,8 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
     """
     try:
         content = tomllib.loads((root / VERSIONS).read_text(encoding="utf-8"))
-        exact = {name: said.removeprefix("==") for name, said in content["packages"].items() if said.startswith("==")}
-        images = {name: said.format_map(exact) for name, said in content["images"].items()}
+        exact = {name: constraint.removeprefix("==") for name, constraint in content["packages"].items() if constraint.startswith("==")}
+        images = {name: template.format_map(exact) for name, template in content["images"].items()}
         return {"packages": content["packages"], "images": images, "charts": content["charts"]}
     except KeyError as error:
         why = f"It has no section, or no package with one exact version (==), called {error}."
@@ -60,7 +60,7 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
 def with_known_digests(root: Path, images: Mapping[str, str]) -> dict[str, str]:
     """``images``, each with the digest that `.env.example` has of it; without one where that has none, or names another image."""
     named = dotenv_values(root / ".env.example", interpolate=False)
-    return {key: said if (said := named.get(key) or "").partition("@")[0] == image else image for key, image in images.items()}
+    return {key: pinned if (pinned := named.get(key) or "").partition("@")[0] == image else image for key, image in images.items()}
 
 
 def by_digest(images: Mapping[str, str], runner: Runner) -> dict[str, str]:
@@ -69,8 +69,8 @@ def by_digest(images: Mapping[str, str], runner: Runner) -> dict[str, str]:
     for key, image in images.items():
         name = image.partition("@")[0]
         argv = ["docker", "buildx", "imagetools", "inspect", name, "--format", "{{json .Manifest}}"]
-        said = runner.ask(argv, seconds=REGISTRY_TIMEOUT_S)
-        found[key] = image if said.code else f"{name}@{json.loads(said.stdout)['digest']}"
+        answer = runner.ask(argv, seconds=REGISTRY_TIMEOUT_S)
+        found[key] = image if answer.code else f"{name}@{json.loads(answer.stdout)['digest']}"
     return found
 
 

@@ -325,6 +325,6 @@ def conclude(run: Run, title: str, folder: Path) -> None:
     if run.message and not why:
         why = [run.message]
     what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {counted}."
-    if any(project_files.DECODE in said and project_files.NOT_UTF8 not in said for said in why):  # those of a parse say it
+    if any(project_files.DECODE in message and project_files.NOT_UTF8 not in message for message in why):  # those of a parse say it
         why.append(project_files.not_utf8(folder))
     raise RunFailed(what, "\n".join(why), "\n".join([*diagnosis.help_for(why), run.url]))

@@ -120,8 +120,8 @@ def committed(runtime: Docker, place: Path) -> str:
     head = runtime.runner.ask([*git, "rev-parse", "--verify", "HEAD"])
     status = runtime.runner.ask([*git, "status", "--porcelain", "--untracked-files=all"])
     if head.code or status.code:
-        said = (head.stderr or status.stderr).strip()
-        raise BadUsage(f"{place} has no git commit.", said, "A release records the commit that it was built from: git commit")
+        stderr = (head.stderr or status.stderr).strip()
+        raise BadUsage(f"{place} has no git commit.", stderr, "A release records the commit that it was built from: git commit")
     refuse(place, "has changes that are not committed", status.stdout.splitlines(), "git commit, or git stash; then the same command")
     return head.stdout.strip()
 

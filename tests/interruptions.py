@@ -92,9 +92,9 @@ def second_up_continues(stack: Stack) -> None:
     stack.invoke("down")
     before: dict[str, str] = {}
     for _ in range(10):  # the first time, it may be PostgreSQL that takes longer
-        said = stack.invoke("up", "--orch", "prefect", "--timeout", "1", code=12).stderr
-        assert "still starting after 1 s" in said
-        assert "invoke up --orch prefect" in said
+        output = stack.invoke("up", "--orch", "prefect", "--timeout", "1", code=12).stderr
+        assert "still starting after 1 s" in output
+        assert "invoke up --orch prefect" in output
         before = {service["name"]: service["id"] for service in stack.status()["services"]}
         if "prefect-server" in before:
             break
@@ -131,9 +131,9 @@ def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
         wait_until(lambda: run.poll() is not None or busy(), 120)
         before = stack.status()["services"]
         for command in (["switch", "prefect"], ["down"], ["clean", "--yes"], ["restore", "before.dump"]):
-            said = stack.invoke(*command, code=13).stderr
-            assert "A run is in progress: daily." in said
-            assert f"http://localhost:{stack.ports['DAGSTER_PORT']}/runs/" in said
+            output = stack.invoke(*command, code=13).stderr
+            assert "A run is in progress: daily." in output
+            assert f"http://localhost:{stack.ports['DAGSTER_PORT']}/runs/" in output
         (stack.folder / "before.dump").unlink()
         assert "contradict" in stack.invoke("down", "--wait", "--force", code=2).stderr
         assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]

@@ -54,11 +54,11 @@ def docs_are_served(stack: Stack) -> None:
     """`invoke docs` shows the project's models on this machine until Ctrl-C."""
     with typed(stack, "docs") as command:
         try:
-            said = ""
-            while not (address := re.search(r"http://localhost:(\d+)/", said)):
+            output = ""
+            while not (address := re.search(r"http://localhost:(\d+)/", output)):
                 line = command.stdout.readline()
-                assert line, said
-                said += line
+                assert line, output
+                output += line
             page = urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/").read().decode()
             assert "model.ducks.flock" in page
         finally:

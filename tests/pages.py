@@ -72,9 +72,9 @@ def web_socket(stack: Stack, *headers: str) -> str:
     frame = struct.pack("!BB4s", 0x81, 0x80 | len(message), mask) + bytes(byte ^ mask[n % 4] for n, byte in enumerate(message))
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall("\r\n".join(lines).encode())
-        said = connection.recv(65536)
-        if b" 101 " in said:
+        reply = connection.recv(65536)
+        if b" 101 " in reply:
             connection.sendall(frame)
-            while b"connection_ack" not in said and (more := connection.recv(65536)):
-                said += more
-    return said.decode(errors="replace")
+            while b"connection_ack" not in reply and (more := connection.recv(65536)):
+                reply += more
+    return reply.decode(errors="replace")

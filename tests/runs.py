@@ -66,12 +66,12 @@ def kept_waiting(stack: Stack, *args: str) -> Iterator[str]:
         wait_until(lambda: stack.sql(locks) == "1")
         command = typed(stack, *args)
         try:
-            said = ""
-            while "waits for a lock" not in said:
+            output = ""
+            while "waits for a lock" not in output:
                 line = command.stdout.readline()
-                assert line, said
-                said += line
-            yield said
+                assert line, output
+                output += line
+            yield output
         finally:
             session.stdin.close()
             assert ended(command)[0] == 0
@@ -99,7 +99,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             canceled = ask_runs(stack, "cancel_runs")
             wait_until(lambda: stack.ask(DBT_SESSIONS) == "0")
             assert ask_runs(stack, "active_runs") == []
-            said, _ = command.communicate(timeout=30)
+            output, _ = command.communicate(timeout=30)
         finally:
             command.kill()
         (stack.dbt / "models/slow.sql").write_text("select 1 as one\n")
@@ -109,9 +109,9 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     stack.invoke("sql", "drop view after_slow, slow")
     assert canceled == [run]
     assert run["job"] == "daily"
-    assert run["url"] in said
-    assert "Error: daily ended with canceled on" in said
-    assert "Traceback" not in said
+    assert run["url"] in output
+    assert "Error: daily ended with canceled on" in output
+    assert "Traceback" not in output
     assert command.returncode == 1
     assert stack.hashes() == reference
 

@@ -93,20 +93,20 @@ def node_of(name: str) -> Key | None:
 
 def read_things(runs: Iterable[Any], events: Iterable[Any]) -> list[Thing]:
     """The task runs, and the assets of the events, each under its node's name."""
-    said: dict[Key, list[Any]] = {}
+    answers: dict[Key, list[Any]] = {}
     for run in runs:
         if key := node_of(run["name"]):
-            said.setdefault(key, []).append(run)
+            answers.setdefault(key, []).append(run)
     assets: dict[str, Key] = {}
     built = [event for event in events if event["payload"].get("unique_id")]
     for event in built:
         kind, _, name = event["payload"]["unique_id"].split(".", 2)
         assets[event["resource"]["prefect.resource.id"]] = Key(kind, name)
-        said.setdefault(Key(kind, name), []).append(event)
+        answers.setdefault(Key(kind, name), []).append(event)
     for event in (event for event in events if event not in built):  # one that refers to an asset, a source's where no node builds it
         resource = event["resource"]["prefect.resource.id"]
         key = assets.setdefault(resource, Key("source", resource.rpartition("/")[2]))
-        said.setdefault(key, []).append(event)
+        answers.setdefault(key, []).append(event)
     before: dict[Key, set[Key]] = {}
     for event in built:
         for one in event["related"]:
@@ -114,9 +114,10 @@ def read_things(runs: Iterable[Any], events: Iterable[Any]) -> list[Thing]:
                 key = assets[event["resource"]["prefect.resource.id"]]
                 before.setdefault(key, set()).add(assets[one["prefect.resource.id"]])
     owners = {
-        key: [value for one in each for name, value in (one.get("resource") or {}).items() if "owner" in name] for key, each in said.items()
+        key: [value for one in each for name, value in (one.get("resource") or {}).items() if "owner" in name]
+        for key, each in answers.items()
     }
-    return [Thing(key, each, owners[key], frozenset(before.get(key, ()))) for key, each in said.items()]
+    return [Thing(key, each, owners[key], frozenset(before.get(key, ()))) for key, each in answers.items()]
 
 
 PRODUCT = PrefectProduct

@@ -30,13 +30,13 @@ class Thing:
 
     Attributes:
         key: the node.
-        said: all that the API says of it.
+        content: all that the API says of it.
         owners: what it says of who owns it.
         before: the nodes that it says come directly before.
     """
 
     key: Key
-    said: Any
+    content: Any
     owners: Any = None
     before: frozenset[Key] = frozenset()
 
@@ -174,19 +174,19 @@ def product(rig: Rig, name: str) -> Product:
     return made
 
 
-def texts(said: Any) -> Iterator[str]:
+def texts(content: Any) -> Iterator[str]:
     """Every text in an answer."""
-    if isinstance(said, str):
-        yield said
-        if said.startswith(("{", "[")):
+    if isinstance(content, str):
+        yield content
+        if content.startswith(("{", "[")):
             try:
-                yield from texts(json.loads(said))
+                yield from texts(json.loads(content))
             except ValueError:
                 return
-    elif isinstance(said, Mapping):
-        for key, value in said.items():
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
             yield str(key)
             yield from texts(value)
-    elif isinstance(said, list | tuple):
-        for one in said:
+    elif isinstance(content, list | tuple):
+        for one in content:
             yield from texts(one)

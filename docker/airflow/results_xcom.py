@@ -24,11 +24,11 @@ def push_results(project_dir: str, context: Any) -> None:
         context: Airflow's, of the task.
     """
     nodes = results.read(Path(project_dir, "target"))
-    log = Path(project_dir, "logs", "dbt.log")
+    file = Path(project_dir, "logs", "dbt.log")
     error = None
-    if not nodes and log.exists():  # dbt did not come as far as the first node, and its log says why
-        said = "\n".join(json.loads(line)["info"]["msg"] for line in log.read_text(encoding="utf-8").splitlines())
-        _, found, text = said.rpartition("Encountered an error:")
+    if not nodes and file.exists():  # dbt did not come as far as the first node, and its log says why
+        log = "\n".join(json.loads(line)["info"]["msg"] for line in file.read_text(encoding="utf-8").splitlines())
+        _, found, text = log.rpartition("Encountered an error:")
         error = text.strip() if found else None
     context["ti"].xcom_push(KEY, {"nodes": nodes, "error": error})
     if nodes and context["ti"].task_id == PRODUCER:  # without, dbt has died, and what it had logged before is right

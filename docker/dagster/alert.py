@@ -22,7 +22,7 @@ def alert(context: RunFailureSensorContext) -> None:
     """Send a message; Dagster evaluates this once for each run that failed, and not for one that was cancelled."""
     run = context.dagster_run
     failed = results.failures(results.read(report.kept(report.folder(run.run_id))))
-    said = [event.step_failure_data for event in context.get_step_failure_events()]
-    why = next((data.user_failure_data.description for data in said if data.user_failure_data), None) or context.failure_event.message
+    failures = [event.step_failure_data for event in context.get_step_failure_events()]
+    why = next((data.user_failure_data.description for data in failures if data.user_failure_data), None) or context.failure_event.message
     url = f"{os.environ['SWITCHYARD_UI_URL']}/runs/{run.run_id}"
     alerts.send(alerts.message(run.job_name, "Dagster", url, failed, why or ""))

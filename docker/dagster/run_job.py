@@ -150,7 +150,7 @@ def rerun() -> bool:
 def follow(job: str, run_id: str, start: float) -> bool:
     """Follow the run to its end, and return whether it succeeded."""
     api.emit("started", job=job, run_id=run_id, url=page(run_id))
-    message, engine, cursor, said, at = None, None, None, None, 0.0
+    message, engine, cursor, shown, at = None, None, None, None, 0.0
     records: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
     while True:
@@ -180,9 +180,9 @@ def follow(job: str, run_id: str, start: float) -> bool:
                     message = message or engine
                 return finish(state, start, (message or event["message"]) if state == "failure" else None)
         now = waits_for(run_id, answer) or progress(counts)
-        if now and now != said and time.monotonic() - at >= PROGRESS_S:
+        if now and now != shown and time.monotonic() - at >= PROGRESS_S:
             api.emit("progress", message=now)
-            said, at = now, time.monotonic()
+            shown, at = now, time.monotonic()
         if not events["events"]:
             time.sleep(0.5)
 

@@ -137,8 +137,8 @@ def forget_workers() -> None:
     """Have the server forget the workers that are gone: each container has a name of its own."""
     headers = api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"])
     with get_client(sync_client=True) as client:
-        gone = [worker.name for worker in client.read_workers_for_work_pool(POOL) if worker.status == WorkerStatus.OFFLINE]
-    for name in gone:
+        offline_workers = [worker.name for worker in client.read_workers_for_work_pool(POOL) if worker.status == WorkerStatus.OFFLINE]
+    for name in offline_workers:
         with suppress(api.ApiError):  # another worker has done it
             api.request("DELETE", f"{os.environ['PREFECT_API_URL']}/work_pools/{POOL}/workers/{quote(name)}", headers=headers)
 
@@ -166,4 +166,4 @@ if __name__ == "__main__":
     command = sys.argv[1:]
     if "--name" not in command:
         command += ["--name", socket.gethostname()]
-    project_files.become(command, os.environ)
+    project_files.exec_command(command, os.environ)

@@ -117,8 +117,8 @@ def wait(run_id: str, started: str) -> Run:
                 ended = {"state": {"type": {"any_": list(FINISHED)}}, "start_time": {"after_": started}}
                 report(f"{request('POST', 'task_runs/count', {'flow_runs': {'id': {'any_': [run_id]}}, 'task_runs': ended})} tasks done")
         # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
-        gone = passed % 20 == 19 and request("GET", f"deployments/{flow_run['deployment_id']}")["status"] == "NOT_READY"
-        return request("GET", f"flow_runs/{run_id}") if gone else None  # it may have ended since the first look
+        worker_offline = passed % 20 == 19 and request("GET", f"deployments/{flow_run['deployment_id']}")["status"] == "NOT_READY"
+        return request("GET", f"flow_runs/{run_id}") if worker_offline else None  # it may have ended since the first look
 
     return api.wait_for(probe, float("inf"), "the flow run to end", every=0.25)
 

@@ -114,8 +114,8 @@ def test_a_base_image_is_locked_by_the_digest_that_its_registry_has(registry, tm
     def pushed(version: str) -> str:
         dockerfile = f"FROM scratch\nLABEL version={version}\n"
         subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile, text=True, check=True, capture_output=True)
-        said = subprocess.run(["docker", "push", image], text=True, check=True, capture_output=True).stdout
-        return re.search("digest: (sha256:[0-9a-f]{64})", said)[1]
+        output = subprocess.run(["docker", "push", image], text=True, check=True, capture_output=True).stdout
+        return re.search("digest: (sha256:[0-9a-f]{64})", output)[1]
 
     def locked(upgrade: str | None) -> str:
         pins.make(tmp_path, Runner({}), upgrade, lambda _: None)
@@ -221,7 +221,7 @@ def test_every_orchestrator_is_released_and_runs_without_this_checkout(stack, re
         subprocess.run(["docker", "compose", "down", "--volumes"], cwd=tmp_path / "mine", env=own, check=True, capture_output=True)
 
 
-def outcomes(said: str) -> list[tuple[str, str, str]]:
+def outcomes(output: str) -> list[tuple[str, str, str]]:
     """Kind, name and status of each node in what `invoke run` has printed."""
-    lines = [line.split() for line in said.splitlines() if line.startswith("  ")]
+    lines = [line.split() for line in output.splitlines() if line.startswith("  ")]
     return sorted((words[1], words[2], words[0]) for words in lines if len(words) > 3 and words[3].replace(".", "").isdigit())

@@ -150,10 +150,10 @@ def test_the_build_context_is_what_images_are_made_of(stack, tmp_path) -> None:
 
 
 def test_a_base_image_that_cannot_be_pulled_is_reported_with_the_ways_out(stack) -> None:
-    said = stack.invoke("build", "--orch", "dagster", code=16, PYTHON_IMAGE="127.0.0.1:1/nothing:1").stderr
-    assert "127.0.0.1:1/nothing:1 cannot be pulled" in said
-    assert "Set PYTHON_IMAGE in .env" in said
-    assert "invoke up --runtime native" in said
+    output = stack.invoke("build", "--orch", "dagster", code=16, PYTHON_IMAGE="127.0.0.1:1/nothing:1").stderr
+    assert "127.0.0.1:1/nothing:1 cannot be pulled" in output
+    assert "Set PYTHON_IMAGE in .env" in output
+    assert "invoke up --runtime native" in output
 
 
 def test_a_proxy_reaches_the_build_and_stays_out_of_the_image(stack) -> None:
@@ -162,10 +162,10 @@ def test_a_proxy_reaches_the_build_and_stays_out_of_the_image(stack) -> None:
     good = file.read_text()
     file.write_text("ARG PYTHON_IMAGE\nFROM ${PYTHON_IMAGE}\nRUN echo proxies: $HTTPS_PROXY $no_proxy; exit 3\n")
     try:
-        said = stack.invoke("build", "--orch", "dagster", code=6, HTTPS_PROXY=proxy, no_proxy="mirror.example").stderr
+        output = stack.invoke("build", "--orch", "dagster", code=6, HTTPS_PROXY=proxy, no_proxy="mirror.example").stderr
     finally:
         file.write_text(good)
-    assert f"proxies: {proxy} mirror.example" in said
+    assert f"proxies: {proxy} mirror.example" in output
     with Arguments() as arguments:
         stack.invoke("build", "--orch", "dagster", HTTPS_PROXY=proxy)
     image = f"{PROJECT}-dagster:local"

@@ -141,14 +141,14 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
     subprocess.check_output([*failing, "--entrypoint", "sh", python_image(), "-c", "sleep 0.1; exit 1"])
     restarts = ["docker", "inspect", "--format", "{{.RestartCount}}", name]
     check = next(check for check in runtime.checks.of([]) if check.what == "POSTGRES_PORT")
-    said = set()
+    answers = set()
     try:
         while int(subprocess.check_output(restarts)) < 6:
-            said.update(check.run() for _ in range(20))
+            answers.update(check.run() for _ in range(20))
     finally:
         subprocess.check_output(["docker", "rm", "--force", name])
-    assert said
-    assert said <= {f"{port} is free", f"{port} is held by this stack"}
+    assert answers
+    assert answers <= {f"{port} is free", f"{port} is held by this stack"}
 
 
 @pytest.mark.long
@@ -157,9 +157,9 @@ def test_data_of_another_postgres_is_reported_before_a_start_and_stays_as_it_is(
     version = in_volume("cat /data/PG_VERSION")
     in_volume("echo 15 > /data/PG_VERSION")
     try:
-        said = stack.invoke("up", "--orch", "dagster", code=14).stderr
-        assert "PostgreSQL 15" in said
-        assert "invoke clean --volumes --no-backup" in said
+        output = stack.invoke("up", "--orch", "dagster", code=14).stderr
+        assert "PostgreSQL 15" in output
+        assert "invoke clean --volumes --no-backup" in output
         assert "PostgreSQL 15" in stack.invoke("doctor", code=14).stdout
         assert stack.status()["services"] == []
         # Where it cannot be seen beforehand, the server's own words show it.
@@ -174,10 +174,10 @@ def test_data_of_another_postgres_is_reported_before_a_start_and_stays_as_it_is(
 def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
     stack.invoke("down")
     with replaced(compose_file(stack, "dagster"), "mem_limit: 1g", "mem_limit: 24m"):
-        said = stack.invoke("up", "--orch", "dagster", "--timeout", "25", code=15).stderr
-    assert "ran out of memory" in said
-    assert "dagster-daemon" in said or "dagster-webserver" in said
-    assert "mem_limit" in said
+        output = stack.invoke("up", "--orch", "dagster", "--timeout", "25", code=15).stderr
+    assert "ran out of memory" in output
+    assert "dagster-daemon" in output or "dagster-webserver" in output
+    assert "mem_limit" in output
     stack.invoke("up", "--orch", "dagster")
 
 
@@ -272,9 +272,9 @@ def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container
         up, doctor = stack.invoke("up", "--orch", "dagster", code=9).stderr, stack.invoke("doctor", code=9).stdout
     finally:
         subprocess.check_output(["docker", "rm", "--force", name])
-    for said in (up, doctor):
-        assert f"Port {port} (DAGSTER_PORT) is in use" in said
-        assert f"The container {name} publishes it" in said
+    for output in (up, doctor):
+        assert f"Port {port} (DAGSTER_PORT) is in use" in output
+        assert f"The container {name} publishes it" in output
     assert stack.status()["services"] == []
 
 
@@ -312,10 +312,10 @@ def test_compose_reads_a_password_as_the_commands_do(tmp_path, root, password) -
     loaded.write_for_compose()
     env = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "DOCKER_HOST")}
     by_hand = subprocess.run(["docker", "compose", "-f", file, "config", "--format", "json"], env=env, capture_output=True, text=True)
-    for answer, said in ((done.stdout, done.stderr), (by_hand.stdout, by_hand.stderr)):
-        assert answer, said
+    for answer, errors in ((done.stdout, done.stderr), (by_hand.stdout, by_hand.stderr)):
+        assert answer, errors
         seen = json.loads(answer)["services"]["dagster-code"]["environment"]["DBT_ENV_SECRET_PASSWORD"]
-        assert seen.replace("$$", "$") == password, said
+        assert seen.replace("$$", "$") == password, errors
 
 
 @pytest.mark.parametrize(("env", "code"), [(None, 0), ("DAGSTER_PROT=1\n", 5)], ids=["none", "broken"])
@@ -323,9 +323,9 @@ def test_the_doctor_needs_no_env_file_that_compose_can_read(tmp_path, root, env,
     copy_checkout(root, tmp_path)
     if env:
         (tmp_path / ".env").write_text(env)
-    said = DockerStack(tmp_path, COMPOSE_PROJECT_NAME=f"{PROJECT}-none", RUNTIME="docker").invoke("doctor", code=code).stdout
-    assert "Compose and docker-compose-dagster.yaml: valid" in said
-    assert [line.split(":")[0] for line in said.splitlines() if line[0] in "✗x"] == (["✗ .env"] if env else [])
+    output = DockerStack(tmp_path, COMPOSE_PROJECT_NAME=f"{PROJECT}-none", RUNTIME="docker").invoke("doctor", code=code).stdout
+    assert "Compose and docker-compose-dagster.yaml: valid" in output
+    assert [line.split(":")[0] for line in output.splitlines() if line[0] in "✗x"] == (["✗ .env"] if env else [])
     assert (tmp_path / ".env").exists() == bool(env)
 
 

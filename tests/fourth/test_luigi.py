@@ -91,8 +91,8 @@ def test_it_is_shown_as_the_others_are(stack, reference) -> None:
 
 def test_what_fails_is_named_and_runs_again(stack, reference) -> None:
     with stack.edited("models/broken.sql", "select no_such_column\n"):
-        said = stack.invoke("run", code=1).stderr
-    assert "model broken: " in said
+        output = stack.invoke("run", code=1).stderr
+    assert "model broken: " in output
     assert "daily succeeded on Luigi" in stack.invoke("run", "--failed").stdout
 
 

@@ -90,9 +90,9 @@ def kill_while_it_waits(stack, program: str, *args: str) -> None:
 
 def test_everything_is_as_it_was_when_the_backup_was_made(stack, reference) -> None:
     stack.on("dagster")
-    said = stack.invoke("backup", "status").stdout  # two commands
-    assert "Dagster" in said
-    file = Path(re.search(r"written to (\S+\.dump)", said)[1])
+    output = stack.invoke("backup", "status").stdout  # two commands
+    assert "Dagster" in output
+    file = Path(re.search(r"written to (\S+\.dump)", output)[1])
     assert file.parent == stack.folder / "backups"
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert stack.git_status() == ""
@@ -140,7 +140,7 @@ def test_a_file_may_have_any_name_and_is_never_replaced(stack, reference, dump, 
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "said"),
+    ("change", "code", "message"),
     [
         pytest.param(lambda dump: dump[: len(dump) // 2], 18, "end of file", id="cut off in the middle"),
         pytest.param(lambda dump: dump[:4000], 18, "not a complete backup", id="cut off at its beginning"),
@@ -149,10 +149,10 @@ def test_a_file_may_have_any_name_and_is_never_replaced(stack, reference, dump, 
         pytest.param(lambda dump: dump[:6] + b"\x10" + dump[7:], 14, "newer PostgreSQL", id="of a newer PostgreSQL"),
     ],
 )
-def test_a_file_that_is_no_whole_backup_changes_nothing(stack, reference, dump, tmp_path, change, code, said) -> None:
+def test_a_file_that_is_no_whole_backup_changes_nothing(stack, reference, dump, tmp_path, change, code, message) -> None:
     file = tmp_path / "bad.dump"
     file.write_bytes(change(dump.read_bytes()))
-    assert said in stack.invoke("restore", "--yes", str(file), code=code).stderr
+    assert message in stack.invoke("restore", "--yes", str(file), code=code).stderr
     assert stack.hashes() == reference
 
 

@@ -69,8 +69,8 @@ def test_an_interrupt_leaves_the_data_as_it_was(shop) -> None:
     filling = f"select count(*) from pg_stat_activity where application_name = '{generate.NAME}' and query like 'call%'"
     wait_until(lambda: command.poll() is not None or shop.ask(filling) == "1", 60)
     command.send_signal(signal.SIGINT)
-    code, said = ended(command)
-    assert code == 130, said
+    code, output = ended(command)
+    assert code == 130, output
     assert digest(shop) == before
 
 
@@ -112,7 +112,7 @@ def test_nothing_is_replaced_while_somebody_is_at_work(shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         pytest.param([], "either --orders or --days", id="neither"),
         pytest.param(["--orders", "10", "--days", "1"], "either --orders or --days", id="both"),
@@ -121,5 +121,5 @@ def test_nothing_is_replaced_while_somebody_is_at_work(shop) -> None:
         pytest.param(["--days", "100000"], "in the future", id="days to come"),
     ],
 )
-def test_what_cannot_be_is_refused(shop, typed, said) -> None:
-    assert said in shop.invoke("generate", *typed, "--yes", code=2).stderr
+def test_what_cannot_be_is_refused(shop, typed, message) -> None:
+    assert message in shop.invoke("generate", *typed, "--yes", code=2).stderr

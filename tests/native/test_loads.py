@@ -167,10 +167,10 @@ def test_a_day_whose_payments_vanish_goes(three_orders) -> None:
 def test_a_build_with_odd_rows_ends_with_the_marts_too(three_orders) -> None:
     odd = ORDER.format(4, "lost", "2099-01-01", "2099-01-01") + LINE.format(4, 99999, -1) + LINE_OF_NULLS.format(1) + NULLS
     three_orders.invoke("psql", stdin=f"begin;\n{odd}\ncommit;\n")
-    said = three_orders.invoke("dbt", "build", "--exclude", "resource_type:seed", "resource_type:unit_test").stdout
-    assert "ERROR=0 SKIP=0" in said
+    output = three_orders.invoke("dbt", "build", "--exclude", "resource_type:seed", "resource_type:unit_test").stdout
+    assert "ERROR=0 SKIP=0" in output
     for test in ("no_future_order_dates", "no_negative_quantities", "not_null_stg_shop__payments_amount"):
-        assert f"Warning in test {test}" in said
+        assert f"Warning in test {test}" in output
     assert differing(three_orders) == {}
     amounts = "select string_agg(order_id || ' ' || revenue || ' ' || coalesce(order_date::text, ''), ', ' order by order_id)"
     assert three_orders.sql(f"{amounts} from marts.fct_orders where order_id < 3") == "1 29.00 2024-07-01, 2 9.00 2024-07-02"
@@ -188,9 +188,9 @@ def test_an_order_without_lines_stays_and_is_warned_of(three_orders) -> None:
     load(three_orders, NO_LINES.format(1) + ORDER.format(4, "completed", "2024-07-01", "2024-07-01"))
     lines = "select string_agg(order_id || ' ' || line_count || ' ' || revenue, ', ' order by order_id)"
     assert three_orders.sql(f"{lines} from marts.fct_orders where line_count = 0") == "1 0 0.00, 4 0 0.00"
-    said = three_orders.invoke("dbt", "test", "--select", "shop_checks_at_least_fct_orders_line_count__1").stdout
-    assert "Got 2 results" in said
-    assert "WARN=1" in said
+    output = three_orders.invoke("dbt", "test", "--select", "shop_checks_at_least_fct_orders_line_count__1").stdout
+    assert "Got 2 results" in output
+    assert "WARN=1" in output
 
 
 @pytest.mark.long
@@ -223,8 +223,8 @@ def test_a_product_that_comes_back_or_changes_in_secret_gets_a_version(shop) -> 
 
 def test_a_seed_leaves_a_table_of_a_loaders_alone(shop) -> None:
     shop.invoke("psql", stdin=f"drop table if exists raw.generated; {EMPTY} {ORDER.format(1, 'pending', '2024-07-01', '2024-07-01')}")
-    said = shop.invoke("dbt", "seed", "--full-refresh", "--select", "raw_orders").stdout
-    assert 'raw_orders" is a table, and stays as it is' in said.replace("\n", "")
+    output = shop.invoke("dbt", "seed", "--full-refresh", "--select", "raw_orders").stdout
+    assert 'raw_orders" is a table, and stays as it is' in output.replace("\n", "")
     assert shop.sql("select count(*) from raw.raw_orders") == "1"
     assert shop.sql("select count(*) > 1 from raw.seed_orders") == "t"
 

@@ -79,8 +79,8 @@ def test_what_is_not_in_postgresql_is_not_asked_for_there(stack, duck) -> None:
 
 def test_the_doctor_shows_what_is_locked_for_the_project(stack, duck) -> None:
     stack.on("dagster")
-    said = stack.invoke("doctor").stdout
-    assert re.search(r"dbt project: .*dbt project ducks, .*locked for it in .*dbt-duckdb==1\.\d+.*duckdb==", said)
+    output = stack.invoke("doctor").stdout
+    assert re.search(r"dbt project: .*dbt project ducks, .*locked for it in .*dbt-duckdb==1\.\d+.*duckdb==", output)
 
 
 def test_the_docs_of_the_project_are_served(stack, duck) -> None:

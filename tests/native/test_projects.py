@@ -142,8 +142,8 @@ def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name,
 def test_a_variable_can_enable_a_model_that_no_definitions_have(ordinary) -> None:
     ordinary.on("dagster")
     with ordinary.edited("models/on_demand.sql", "{{ config(enabled=var('on_demand', false)) }} select 1 as one\n"):
-        said = ordinary.invoke("run", "--vars", "{on_demand: true}").stdout
-    assert re.search("success +model +on_demand ", said)
+        output = ordinary.invoke("run", "--vars", "{on_demand: true}").stdout
+    assert re.search("success +model +on_demand ", output)
 
 
 @pytest.mark.long

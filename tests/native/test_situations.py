@@ -16,9 +16,9 @@ def test_data_of_another_postgres_is_reported_before_a_start(stack) -> None:
     version = note.read_text()
     note.write_text("15\n")
     try:
-        said = stack.invoke("up", "--orch", "dagster", code=14).stderr
-        assert "PostgreSQL 15" in said
-        assert "invoke clean --volumes --no-backup" in said
+        output = stack.invoke("up", "--orch", "dagster", code=14).stderr
+        assert "PostgreSQL 15" in output
+        assert "invoke clean --volumes --no-backup" in output
     finally:
         note.write_text(version)
     assert stack.processes() == []
@@ -26,17 +26,17 @@ def test_data_of_another_postgres_is_reported_before_a_start(stack) -> None:
 
 def test_the_doctor_finds_nothing_wrong_with_what_runs(stack) -> None:
     stack.on("dagster")
-    said = stack.invoke("doctor").stdout
-    assert f"DAGSTER_PORT: {stack.ports['DAGSTER_PORT']} is held by this stack" in said
-    assert "Environments: the next `invoke up` makes" in said or "Environments: current" in said
-    assert "Leftovers: none" in said
+    output = stack.invoke("doctor").stdout
+    assert f"DAGSTER_PORT: {stack.ports['DAGSTER_PORT']} is held by this stack" in output
+    assert "Environments: the next `invoke up` makes" in output or "Environments: current" in output
+    assert "Leftovers: none" in output
 
 
 def test_the_doctor_reports_leftovers_of_a_crash(stack) -> None:
     stack.on("dagster")
     stack.root("dagster-daemon").kill()
-    said = stack.invoke("doctor").stdout
-    assert "Left over from a crash or a restart of the machine: dagster-daemon" in said
+    output = stack.invoke("doctor").stdout
+    assert "Left over from a crash or a restart of the machine: dagster-daemon" in output
     stack.invoke("up", "--orch", "dagster")
 
 
@@ -59,8 +59,8 @@ def test_a_disk_that_is_nearly_full_is_reported_before_anything_is_made(tmp_path
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path / ".stack")], capture_output=True).returncode:
         unavailable("no file system can be mounted")
     try:
-        said = NativeStack(tmp_path, PATH=bare_path).invoke("up", code=17).stderr
-        assert "The disk is nearly full" in said
+        output = NativeStack(tmp_path, PATH=bare_path).invoke("up", code=17).stderr
+        assert "The disk is nearly full" in output
         assert not (tmp_path / ".stack" / "native").exists()
     finally:
         subprocess.run(["umount", str(tmp_path / ".stack")], check=True)
@@ -78,13 +78,13 @@ def test_an_account_without_a_name_is_reported_before_anything_is_made(tmp_path,
     (tmp_path / "nsswitch.conf").write_text("passwd: files\n")  # systemd's library would name root all the same
     copy_checkout(root, tmp_path / "switchyard")
     script = 'for file in passwd nsswitch.conf; do mount --bind "$0/../$file" /etc/$file || exit; done'
-    said = refused_where(script, NativeStack(tmp_path / "switchyard", PATH=bare_path))
-    assert "The account 0 has no name on this machine" in said
+    output = refused_where(script, NativeStack(tmp_path / "switchyard", PATH=bare_path))
+    assert "The account 0 has no name on this machine" in output
     assert not (tmp_path / "switchyard" / ".stack" / "native").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a read-only folder needs a mount namespace of Linux")
 def test_a_checkout_that_cannot_be_written_to_is_reported(tmp_path, root, bare_path) -> None:
     copy_checkout(root, tmp_path)
-    said = refused_where('mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"', NativeStack(tmp_path, PATH=bare_path))
-    assert "on a file system that cannot be written to" in said
+    output = refused_where('mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"', NativeStack(tmp_path, PATH=bare_path))
+    assert "on a file system that cannot be written to" in output

@@ -101,9 +101,9 @@ def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
 def test_a_dry_run_claims_nothing(stack, words) -> None:
     stack.on("dagster")
     before = stack.status()["services"]
-    said = stack.invoke("--dry", *words).stdout
-    assert re.search("Would|^\\$ ", said, re.M)
-    assert not re.search("Deleted|Written|Restored|Built|is healthy after|is stopped|[Bb]ackup written", said)
+    output = stack.invoke("--dry", *words).stdout
+    assert re.search("Would|^\\$ ", output, re.M)
+    assert not re.search("Deleted|Written|Restored|Built|is healthy after|is stopped|[Bb]ackup written", output)
     assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
 
 

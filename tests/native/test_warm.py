@@ -101,12 +101,12 @@ COMPILE = ["--quiet", "compile", "--no-populate-cache", "--inline"]
 )
 def test_it_prints_and_returns_what_dbt_does(typed, server, environ, args) -> None:
     warm, plain = (typed(*args, OF_THE_CALLER="hello", **other) for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}))
-    expected = said(plain)
-    assert said(warm) == expected
+    expected = output(plain)
+    assert output(warm) == expected
     assert any(expected)
 
 
-def said(dbt: subprocess.Popen[str]) -> tuple[str, str, int]:
+def output(dbt: subprocess.Popen[str]) -> tuple[str, str, int]:
     """What it printed, but for the time of day, and its exit code."""
     out, err = (re.sub(r"\d\d:\d\d:\d\d", "", text) for text in dbt.communicate(timeout=120))
     return out, err, dbt.returncode
@@ -163,7 +163,7 @@ def test_silent_callers_hold_up_nobody(typed, server, environ) -> None:
         silent[0].send(b"garbage")
         handled = sum(server.cpu_times()[2:4])
         dbt = typed("--quiet", "ls", "--select", "stg_shop__orders", "--resource-type", "model")
-        assert said(dbt) == ("shop.staging.shop.stg_shop__orders\n", "", 0)
+        assert output(dbt) == ("shop.staging.shop.stg_shop__orders\n", "", 0)
         assert sum(server.cpu_times()[2:4]) > handled  # it was the server's child
     finally:
         for client in silent:

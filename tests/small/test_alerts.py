@@ -57,7 +57,7 @@ def receiver(stack, reference, name) -> Iterator[Receiver]:
 @pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")
 def test_a_run_that_fails_sends_one_message(stack, receiver, name) -> None:
     with stack.edited("models/last.sql", BROKEN_MODEL):
-        said = stack.invoke("run", code=1)
+        output = stack.invoke("run", code=1)
         wait_until(lambda: bool(receiver.messages), 60)
     stack.invoke("run")
     ((_, message),) = receiver.messages
@@ -65,7 +65,7 @@ def test_a_run_that_fails_sends_one_message(stack, receiver, name) -> None:
     head, node, url = message["text"].splitlines()
     assert head == f"daily failed on {name.title()}"
     assert re.fullmatch('model last: .*column "no_such_column" does not exist.*', node)
-    assert url in said.stdout + said.stderr
+    assert url in output.stdout + output.stderr
     receiver.messages.clear()
 
 
@@ -102,8 +102,8 @@ def test_a_webhook_that_never_answers_harms_no_run(stack, receiver, reference) -
     receiver.hang = True
     try:
         with stack.edited("models/last.sql", BROKEN_MODEL):
-            said = stack.invoke("run", code=1)
-            assert "no_such_column" in said.stdout + said.stderr
+            output = stack.invoke("run", code=1)
+            assert "no_such_column" in output.stdout + output.stderr
             wait_until(lambda: bool(receiver.messages), 60)
         stack.invoke("run")
         assert stack.hashes() == reference

@@ -27,15 +27,15 @@ def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_pa
 
 def test_a_backup_that_waits_for_a_lock_shows_who_has_it(stack, reference, tmp_path) -> None:
     stack.on("dagster")
-    with runs.kept_waiting(stack, "backup", "--file", str(tmp_path / "locked.dump")) as said:
-        assert "pg_dump waits for a lock that process" in said
-        assert "select 'mine'" in said
+    with runs.kept_waiting(stack, "backup", "--file", str(tmp_path / "locked.dump")) as output:
+        assert "pg_dump waits for a lock that process" in output
+        assert "select 'mine'" in output
     refused = stack.invoke("backup", "--file", str(tmp_path / "locked.dump"), code=2)
     assert "exists already" in refused.stderr
 
 
 def test_a_deletion_saves_it_first(stack, reference) -> None:
     stack.on("dagster")
-    said = stack.invoke("clean", "--volumes", stdin="n\n", code=2).stdout
-    assert "Backup written to" in said
+    output = stack.invoke("clean", "--volumes", stdin="n\n", code=2).stdout
+    assert "Backup written to" in output
     assert stack.hashes() == reference

@@ -61,11 +61,11 @@ def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
 
 def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference) -> None:
     stack.on("dagster")
-    with runs.kept_waiting(stack, "run") as said:
+    with runs.kept_waiting(stack, "run") as output:
         shown = re.search(
-            r"model\.small\.last waits for a lock that process (\d+) of PostgreSQL has \(role dbt, since [\d:]+ UTC: (.*)\)", said
+            r"model\.small\.last waits for a lock that process (\d+) of PostgreSQL has \(role dbt, since [\d:]+ UTC: (.*)\)", output
         )
-        assert shown, said
+        assert shown, output
         assert "select 'mine'" in shown[2]
     assert stack.hashes() == reference
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
@@ -162,9 +162,9 @@ def test_what_is_wrong_with_a_seed_is_shown_with_what_helps(stack, reference) ->
             assert "The seed's columns have changed: invoke run --full-refresh" in done.stderr
             stack.invoke("run", "--full-refresh")
         with stack.edited("seeds/towns.csv", b"id,town\n1,M\xfcnchen\n"):
-            said = stack.invoke("run", code=1).stderr
-            assert "Not in UTF-8, which dbt requires: seeds/towns.csv" in said
-            assert "Traceback" not in said
+            output = stack.invoke("run", code=1).stderr
+            assert "Not in UTF-8, which dbt requires: seeds/towns.csv" in output
+            assert "Traceback" not in output
     stack.invoke("sql", "drop table towns")
     stack.invoke("run")
     assert stack.hashes() == reference
@@ -207,11 +207,11 @@ def test_a_second_interrupt_on_a_terminal_cancels_the_run(stack, reference) -> N
         try:
             wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
             command.send_signal(signal.SIGINT)
-            said = ""
-            while "Ctrl-C again" not in said:
+            output = ""
+            while "Ctrl-C again" not in output:
                 line = command.stdout.readline()
-                assert line, said
-                said += line
+                assert line, output
+                output += line
             command.send_signal(signal.SIGINT)
             rest, _ = command.communicate(timeout=120)
         finally:

@@ -57,8 +57,8 @@ def test_it_is_sent_once_and_the_log_has_no_address(monkeypatch, capsys) -> None
         alerts.send({"text": "x"})
         assert [content for _, content in receiver.messages] == [{"text": "x"}]
     alerts.send({"text": "x"})  # nobody is there any more
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["alert: sent, HTTP 200", "alert: not sent, ConnectionRefusedError"]
+    output = capsys.readouterr().err.splitlines()
+    assert output == ["alert: sent, HTTP 200", "alert: not sent, ConnectionRefusedError"]
 
 
 def test_a_webhook_that_hangs_is_left_alone(monkeypatch, capsys) -> None:
@@ -74,9 +74,9 @@ def test_a_webhook_that_hangs_is_left_alone(monkeypatch, capsys) -> None:
 def test_an_address_that_is_none_is_not_shown(monkeypatch, capsys, address) -> None:
     monkeypatch.setenv(alerts.VARIABLE, address)
     alerts.send({"text": "x"})
-    said = capsys.readouterr().err
-    assert said.startswith("alert: not sent, ")
-    assert "hush" not in said
+    output = capsys.readouterr().err
+    assert output.startswith("alert: not sent, ")
+    assert "hush" not in output
 
 
 def test_an_address_that_is_hidden_is_still_known(monkeypatch) -> None:

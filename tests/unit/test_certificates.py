@@ -81,11 +81,11 @@ def test_uv_installs_from_a_mirror_that_the_company_has_signed(checkout, company
     argv = [sys.executable, "-m", "uv", "pip", "install", "--no-cache", "--no-config", "--dry-run", "--index-url", company.url, "nothing"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PIP_"))}
 
-    def said(**env: str) -> str:
+    def output(**env: str) -> str:
         return subprocess.run(argv, env={**clean, "UV_HTTP_RETRIES": "0", **env}, capture_output=True, text=True).stderr
 
-    assert "certificate" in said()
-    assert "nothing was not found" in said(**certificates.write_bundle(checkout))
+    assert "certificate" in output()
+    assert "nothing was not found" in output(**certificates.write_bundle(checkout))
 
 
 def test_git_trusts_it(checkout, company) -> None:
@@ -93,8 +93,8 @@ def test_git_trusts_it(checkout, company) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") and "proxy" not in key.lower()}
     alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
 
-    def said(**env: str) -> str:
+    def output(**env: str) -> str:
         return subprocess.run(argv, cwd=checkout, env={**clean, **alone, **env}, capture_output=True, text=True).stderr
 
-    assert "certificate" in said()
-    assert "not found" in said(**certificates.write_bundle(checkout))
+    assert "certificate" in output()
+    assert "not found" in output(**certificates.write_bundle(checkout))

@@ -43,8 +43,8 @@ def holder(tmp_path, root):
 
 
 def test_who_waits_in_vain_is_reported_for_whom(holder, tmp_path, capsys) -> None:
-    said = rf"invoke switch \(process {holder.pid}\) is still changing the stack after 0 s"
-    with pytest.raises(Locked, match=said), command_lock.held(tmp_path, "down", seconds=0.3):
+    message = rf"invoke switch \(process {holder.pid}\) is still changing the stack after 0 s"
+    with pytest.raises(Locked, match=message), command_lock.held(tmp_path, "down", seconds=0.3):
         pass
     assert f"Waiting for invoke switch (process {holder.pid}) to finish" in capsys.readouterr().out
 
@@ -169,9 +169,9 @@ for number in [{deaf}]:
 print("up", flush=True)
 time.sleep(60)
 """
-    said: list[str] = []
-    found = Runner({}).follow([sys.executable, "-c", script], said.append, seconds=5)
-    assert (found.code, said) == (-getattr(signal, ends), ["up"])
+    output: list[str] = []
+    found = Runner({}).follow([sys.executable, "-c", script], output.append, seconds=5)
+    assert (found.code, output) == (-getattr(signal, ends), ["up"])
     wait_until(lambda: not any(str(tmp_path) in command_line(process) for process in psutil.process_iter()))  # its child
 
 

@@ -71,7 +71,7 @@ def test_quick_and_wrong_is_not_best() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "sentence"),
     [
         ({"a": [2.0, 2.1, 2.2], "b": [1.0, 1.1, 1.2]}, "1.10 s with B and 2.10 s with A"),
         ({"a": [2.0, 2.2], "b": [1.0, 1.2]}, "1.10 s with B and 2.10 s with A (measured twice, so no order is claimed)"),
@@ -86,8 +86,8 @@ def test_quick_and_wrong_is_not_best() -> None:
         ({"a": [1.0], "b": []}, "1.00 s with A (not measured with B)"),
     ],
 )
-def test_a_sentence_claims_no_more_than_the_figures(values, said) -> None:
-    assert report(**values).ranking(ROW) == said
+def test_a_sentence_claims_no_more_than_the_figures(values, sentence) -> None:
+    assert report(**values).ranking(ROW) == sentence
 
 
 def test_a_sentence_does_not_hide_a_figure_that_is_not_as_it_should_be() -> None:
@@ -273,15 +273,15 @@ def test_the_slow_model_comes_after_all_that_nothing_needs() -> None:
 
 
 def test_what_postgresql_did_for_a_node_is_read_from_its_log() -> None:
-    said = '/* {"app": "dbt", "dbt_version": "1.11.16", "node_id": "model.p.first"} */'
+    comment = '/* {"app": "dbt", "dbt_version": "1.11.16", "node_id": "model.p.first"} */'
     log = [
-        f"postgres  | bench 100.500 LOG:  duration: 500.000 ms  statement: {said}",
-        f"postgres  | bench 103.000 LOG:  duration: 1000.000 ms  statement: {said}",
+        f"postgres  | bench 100.500 LOG:  duration: 500.000 ms  statement: {comment}",
+        f"postgres  | bench 103.000 LOG:  duration: 1000.000 ms  statement: {comment}",
         "postgres  | bench 104.000 ERROR:  syntax error",
-        f"postgres  | bench 104.000 STATEMENT:  {said.replace('first', 'second')}",
-        f"postgres  | bench 105.000 LOG:  duration: 1.0 ms  statement: {said.replace('model.p.first', 'operation.p.hook')}",
+        f"postgres  | bench 104.000 STATEMENT:  {comment.replace('first', 'second')}",
+        f"postgres  | bench 105.000 LOG:  duration: 1.0 ms  statement: {comment.replace('model.p.first', 'operation.p.hook')}",
         'postgres  | bench 106.000 LOG:  duration: 1.0 ms  statement: /* {"app": "dbt", "connection_name": "list_db"} */',
-        f"postgres  | bench 200.000 LOG:  duration: 1.0 ms  statement: {said.replace('first', 'late')}",
+        f"postgres  | bench 200.000 LOG:  duration: 1.0 ms  statement: {comment.replace('first', 'late')}",
     ]
     assert spans(log, 100.0, 110.0) == {"model.p.first": Span(100.0, 103.0), "model.p.second": Span(104.0, 104.0)}
 
@@ -307,7 +307,7 @@ def test_nobody_waits_after_an_interrupt_for_what_is_removed_anyway(error, tidie
 
 
 @pytest.mark.parametrize(
-    ("said", "variables", "shown"),
+    ("threads", "variables", "shown"),
     [
         (8, {}, "8"),
         ("{{ env_var('DBT_THREADS', '4') | int }}", {}, "4"),
@@ -315,8 +315,8 @@ def test_nobody_waits_after_an_interrupt_for_what_is_removed_anyway(error, tidie
         ("{{ var('threads') }}", {}, "its profile's number of"),
     ],
 )
-def test_the_threads_of_a_profile_are_shown(said, variables, shown) -> None:
-    assert main.threads(SimpleNamespace(output={"threads": said}, variables=variables)) == shown
+def test_the_threads_of_a_profile_are_shown(threads, variables, shown) -> None:
+    assert main.threads(SimpleNamespace(output={"threads": threads}, variables=variables)) == shown
 
 
 def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -> None:

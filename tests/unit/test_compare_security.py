@@ -104,12 +104,12 @@ def listening(reply: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "answer"),
     [(b"\0\0\0\4\0\0\0\0\0", "HTTP/2"), (b"\0\0\0\7\0\0\0\0\0", ""), (b"", ""), (b"HTTP/1.1 401 no\r\n\r\n", "HTTP 401")],
 )
-def test_a_socket_is_asked_in_http_and_in_http_2(reply, said) -> None:
+def test_a_socket_is_asked_in_http_and_in_http_2(reply, answer) -> None:
     with listening(reply) as port:
-        assert probe.answer("127.0.0.1", port, "GET", "/", "") == said
+        assert probe.answer("127.0.0.1", port, "GET", "/", "") == answer
 
 
 def test_an_answer_is_seen_whatever_it_is() -> None:

@@ -53,10 +53,10 @@ def test_what_is_not_named_is_not_counted() -> None:
 
 
 def test_texts_are_looked_for_in_what_is_shown_of_the_node_itself() -> None:
-    said = {"doc": "…One row per  letter.", "sql": "select {{ x }}"}
-    assert numbers([Thing(Key("model", "first"), said)]) == {"models": (1, 2), "descriptions": (1, 1), "raw_sql": (1, 1)}
+    content = {"doc": "…One row per  letter.", "sql": "select {{ x }}"}
+    assert numbers([Thing(Key("model", "first"), content)]) == {"models": (1, 2), "descriptions": (1, 1), "raw_sql": (1, 1)}
     assert numbers([Thing(Key("model", "first"), {"sql": ["select 1"]})]) == {"models": (1, 2), "compiled_sql": (1, 1)}
-    assert numbers([Thing(Key("seed", "letters"), said)]) == {"seeds": (1, 1)}
+    assert numbers([Thing(Key("seed", "letters"), content)]) == {"seeds": (1, 1)}
 
 
 @pytest.mark.parametrize("name", ["last", "last.v2", "last_v2"])
@@ -71,7 +71,7 @@ def test_an_owner_is_one_only_where_he_is_called_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "counted"),
+    ("answer", "counted"),
     [
         ({"label": "dagster/row_count", "intValue": 3}, True),
         ([{"extra": {"rows": 0}}], True),
@@ -79,8 +79,8 @@ def test_an_owner_is_one_only_where_he_is_called_so() -> None:
         ({"rows": "many", "arrows": 1, "label": "x", "intValue": 1}, False),
     ],
 )
-def test_a_number_of_rows_is_a_number_with_that_name(said, counted) -> None:
-    assert seeing.has_row_count(said) is counted
+def test_a_number_of_rows_is_a_number_with_that_name(answer, counted) -> None:
+    assert seeing.has_row_count(answer) is counted
 
 
 def test_edges_are_direct() -> None:
@@ -105,7 +105,7 @@ def test_airflows_edge_leads_through_the_task_of_the_tests() -> None:
     found = {thing.key: thing for thing in airflow.read_things(tasks, {"dbt.last_run": {"rendered_fields": {"compiled_sql": "select 1"}}})}
     assert found[Key("model", "first")].before == {Key("seed", "rows")}
     assert found[Key("model", "last")].before == {Key("model", "first")}
-    assert "compiled_sql" in str(found[Key("model", "last")].said)
+    assert "compiled_sql" in str(found[Key("model", "last")].content)
     assert len(found) == 3
 
 
@@ -136,7 +136,7 @@ def test_prefects_task_runs_and_assets_are_one_node() -> None:
     }
     assert set(found) == {Key("model", "first"), Key("test", "unique_first"), Key("source", "rows")}
     assert found[Key("model", "first")].before == {Key("source", "rows")}
-    assert len(found[Key("model", "first")].said) == 2
+    assert len(found[Key("model", "first")].content) == 2
 
 
 def test_a_cell_shows_of_how_many() -> None:

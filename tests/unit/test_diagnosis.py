@@ -12,7 +12,7 @@ HEAD = METADATA + 'failed to do request: Head "https://registry-1.docker.io/v2/l
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("output", "why"),
     [
         pytest.param(HEAD + "dial tcp: lookup registry-1.docker.io on 127.0.0.53:53: no such host", "no DNS", id="offline"),
         pytest.param(HEAD + "dial tcp 127.0.0.1:443: connect: connection refused", "cannot be reached", id="nobody there"),
@@ -42,8 +42,8 @@ HEAD = METADATA + 'failed to do request: Head "https://registry-1.docker.io/v2/l
         ),
     ],
 )
-def test_a_base_image_that_cannot_be_pulled(said, why) -> None:
-    error = diagnosis.image_failed("switchyard-dagster:local", f"#3 ERROR\n------\n{said}", BASES)
+def test_a_base_image_that_cannot_be_pulled(output, why) -> None:
+    error = diagnosis.image_failed("switchyard-dagster:local", f"#3 ERROR\n------\n{output}", BASES)
     assert error.code == 16
     assert "python:3.12-slim-bookworm" in error.what
     assert why in error.why
@@ -52,20 +52,20 @@ def test_a_base_image_that_cannot_be_pulled(said, why) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         pytest.param("ERROR: Could not find a version that satisfies the requirement x\nfailed to solve: exit code: 1", id="pip"),
         pytest.param("#3 FROM docker.io/library/python:3.12-slim-bookworm\nERROR: failed to solve: process exit code: 2", id="a step"),
         pytest.param("ERROR: failed to solve: lstat /docker/x: no such file or directory", id="a missing file"),
     ],
 )
-def test_any_other_failure_is_a_failed_build(said) -> None:
-    error = diagnosis.image_failed("switchyard-dagster:local", said, BASES)
-    assert (error.code, error.why, error.next) == (6, said, "invoke build")
+def test_any_other_failure_is_a_failed_build(output) -> None:
+    error = diagnosis.image_failed("switchyard-dagster:local", output, BASES)
+    assert (error.code, error.why, error.next) == (6, output, "invoke build")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         pytest.param("error: invalid peer certificate: UnknownIssuer", id="uv"),
         pytest.param(
@@ -74,14 +74,14 @@ def test_any_other_failure_is_a_failed_build(said) -> None:
         pytest.param("curl: (60) SSL certificate problem: unable to get local issuer certificate", id="curl"),
     ],
 )
-def test_a_step_that_trusts_too_little_names_the_folder(said) -> None:
-    error = diagnosis.image_failed("switchyard-dagster:local", said, BASES)
+def test_a_step_that_trusts_too_little_names_the_folder(output) -> None:
+    error = diagnosis.image_failed("switchyard-dagster:local", output, BASES)
     assert error.code == 6
     assert "certs/" in error.next
 
 
 @pytest.mark.parametrize(
-    ("said", "help_"),
+    ("message", "help_"),
     [
         ('seed raw: Database Error in seed raw (seeds/raw.csv)\n  column "x" of relation "raw" does not exist', "--full-refresh"),
         ("model a: canceling statement due to lock timeout", "LOCK_TIMEOUT"),
@@ -89,8 +89,8 @@ def test_a_step_that_trusts_too_little_names_the_folder(said) -> None:
         ("model a: could not extend file: No space left on device", "invoke doctor"),
     ],
 )
-def test_what_helps_is_shown_where_the_message_does_not(said, help_) -> None:
-    assert [help_ in line for line in diagnosis.help_for([said])] == [True]
+def test_what_helps_is_shown_where_the_message_does_not(message, help_) -> None:
+    assert [help_ in line for line in diagnosis.help_for([message])] == [True]
     assert diagnosis.help_for(['model a: column "x" does not exist']) == []
 
 

@@ -133,8 +133,8 @@ def changing(calls: list[list[str]]) -> list[list[str]]:
 )  # fmt: skip
 @given(NAMES)
 def test_a_hostile_name_is_refused_and_nothing_is_done(checkout, args, value) -> None:
-    code, said, calls = typed(checkout, *args[:-1], f"{args[-1]}={value}") if args[-1].startswith("--") else typed(checkout, *args, value)
-    assert code or "Usage:" in said, said
+    code, output, calls = typed(checkout, *args[:-1], f"{args[-1]}={value}") if args[-1].startswith("--") else typed(checkout, *args, value)
+    assert code or "Usage:" in output, output
     assert changing(calls) == []
 
 

@@ -78,7 +78,7 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
 
 
 @pytest.mark.parametrize(
-    ("entry", "line", "said"),
+    ("entry", "line", "message"),
     [
         pytest.param("a: {}", 3, "dbt is missing", id="no command"),
         pytest.param("a:\n    description: x\n    dbt: []", 5, "dbt names no command", id="an empty list of commands"),
@@ -114,14 +114,14 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("1a: {dbt: run}", 3, "'1a' is not a valid name of a job", id="a name with a digit first"),
     ],
 )
-def test_a_mistake_is_reported_with_its_line(tmp_path, entry, line, said) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path, entry, line, message) -> None:
     (found,) = mistakes(tmp_path, f"# of mine\njobs:\n  {entry}\n")
     assert found.startswith(f"{jobs.FILE}:{line}: ")
-    assert said in found
+    assert message in found
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", ":1: The file must be a mapping"),
         ("- a", ":1: The file must be a mapping"),
@@ -134,8 +134,8 @@ def test_a_mistake_is_reported_with_its_line(tmp_path, entry, line, said) -> Non
         ("jobs: {}\n---\njobs: {}", "cannot be read"),
     ],
 )
-def test_a_file_that_has_no_jobs_is_reported(tmp_path, text, said) -> None:
-    assert said in "\n".join(mistakes(tmp_path, text))
+def test_a_file_that_has_no_jobs_is_reported(tmp_path, text, message) -> None:
+    assert message in "\n".join(mistakes(tmp_path, text))
 
 
 def test_a_file_that_is_no_text_is_reported(tmp_path) -> None:

@@ -420,9 +420,9 @@ def test_a_run_that_cannot_be_cancelled_ends_with_its_orchestrator(tmp_path, run
     runtime = Fake(tmp_path, active="old")
     switch(runtime, how=OnActiveRun.FORCE)
     assert runtime.active() == "new"
-    said = capsys.readouterr().out
-    assert "Could not cancel Old's runs. The run ends when its orchestrator stops." in said
-    assert "ruled out" not in said
+    output = capsys.readouterr().out
+    assert "Could not cancel Old's runs. The run ends when its orchestrator stops." in output
+    assert "ruled out" not in output
 
 
 @pytest.mark.parametrize(("in_use", "names", "refused"), [(True, ["old"], True), (True, ["new"], False), (False, ["old"], False)])

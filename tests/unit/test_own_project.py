@@ -411,9 +411,9 @@ def test_use_notes_the_project_and_shows_what_it_found(checkout, jaffle, capsys)
     loaded, _ = settings.load(checkout, {})
     lines = (checkout / ".env").read_text().splitlines()
     projects.use(loaded, ENVIRON, str(jaffle))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("dbt project jaffle, 2 models", "the stack's own PostgreSQL, database jaffle", "dbt-labs/dbt_utils", "MISSED is not set"):
-        assert words in said
+        assert words in output
     after = (checkout / ".env").read_text().splitlines()
     assert [(old, new) for old, new in zip(lines, after) if old != new] == [
         ("#DBT_PROJECT=dbt_project", f"DBT_PROJECT={jaffle.as_posix()}")
@@ -634,7 +634,7 @@ TRACE = '\n21:08:18  Traceback (most recent call last):\n  File "a.py", line 1, 
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [
         ("Compilation Error\n  no model called x", "Compilation Error\n  no model called x"),
         (f"21:08:18  Encountered an error:\n'name'{TRACE}KeyError: 'name'", "KeyError: 'name'"),
@@ -642,8 +642,8 @@ TRACE = '\n21:08:18  Traceback (most recent call last):\n  File "a.py", line 1, 
         (f"{TRACE.strip()}\nModuleNotFoundError: No module named 'x'", "ModuleNotFoundError: No module named 'x'"),
     ],
 )  # fmt: skip
-def test_of_a_traceback_the_message_has_the_last_line(said, reason) -> None:
-    assert project_files.reason(said) == reason
+def test_of_a_traceback_the_message_has_the_last_line(output, reason) -> None:
+    assert project_files.reason(output) == reason
 
 
 # The folder that dbt works in
@@ -746,31 +746,31 @@ def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> Non
 def test_names_that_dagster_cannot_show_are_reported_beforehand(checkout, jaffle, capsys, names, shown) -> None:
     write(jaffle, dict.fromkeys(names, ""))
     projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
-    said = " ".join(capsys.readouterr().out.split())
-    assert (f"because of {shown}:" in said) if shown else ("Dagster" not in said)
+    output = " ".join(capsys.readouterr().out.split())
+    assert (f"because of {shown}:" in output) if shown else ("Dagster" not in output)
 
 
 def test_what_no_run_would_have_is_reported_beforehand(checkout, jaffle, capsys) -> None:
     write(jaffle, {"dbt_project.yml": "name: jaffle\nmodel-paths: [models, ../shared/models]\n", "models/a.sql": ""})
     write(jaffle.parent, {"elsewhere/m.sql": ""})
     projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
-    said = capsys.readouterr().out
-    assert "model-paths: ../shared/models is not in the project's folder" in said
+    output = capsys.readouterr().out
+    assert "model-paths: ../shared/models is not in the project's folder" in output
     if os.name != "nt":  # where an ordinary account makes no links
         (jaffle / "macros").symlink_to(jaffle.parent / "elsewhere")
         (jaffle / "near.sql").symlink_to(jaffle / "models" / "a.sql")
         projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
-        said = capsys.readouterr().out
-        assert "macros links outside the project" in said
-        assert "near.sql" not in said
+        output = capsys.readouterr().out
+        assert "macros links outside the project" in output
+        assert "near.sql" not in output
 
 
 def test_a_token_in_the_address_of_a_package_is_not_shown(checkout, jaffle, capsys) -> None:
     write(jaffle, {"packages.yml": "packages: [{git: 'https://me:hush@git.example.com/x.git', revision: main}]"})
     projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
-    said = capsys.readouterr().out
-    assert "https://git.example.com/x.git is downloaded" in said
-    assert "hush" not in said
+    output = capsys.readouterr().out
+    assert "https://git.example.com/x.git is downloaded" in output
+    assert "hush" not in output
 
 
 def test_what_a_local_package_asks_for_is_the_projects_as_well(checkout, jaffle) -> None:

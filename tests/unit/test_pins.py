@@ -134,7 +134,7 @@ def test_a_lock_has_what_is_asked_for(source) -> None:
     wanted = [Requirement(line) for line in source.read_text(encoding="utf-8").splitlines() if re.match(r"\w", line)]
     assert wanted
     assert [str(one) for one in wanted if one.name in PRODUCTS and one.specifier] == []
-    allowed = [*wanted, *(Requirement(name + said) for name, said in PRODUCTS.items())]
+    allowed = [*wanted, *(Requirement(name + constraint) for name, constraint in PRODUCTS.items())]
     assert [str(one) for one in allowed if (found := versions.get(one.name.lower())) and not one.specifier.contains(found)] == []
     assert [str(one) for one in wanted if one.name.lower() not in versions] == []
 

@@ -153,7 +153,7 @@ def test_help_shows_defaults(invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "message"),
     [
         pytest.param(("switch", "dagstre"), 2, "Did you mean dagster?", id="a misspelt orchestrator"),
         pytest.param(("up", "--orch", "airflw"), 2, "Did you mean airflow?", id="a misspelt --orch"),
@@ -174,10 +174,10 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("up", "--runtime", "docker"), 3, "Docker not found", id="no docker, but asked for"),
     ],
 )
-def test_what_a_user_can_cause_ends_with_a_message_and_a_code(invoke, args, code, said) -> None:
+def test_what_a_user_can_cause_ends_with_a_message_and_a_code(invoke, args, code, message) -> None:
     done = invoke(*args)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_without_docker_the_status_is_that_nothing_is_up(invoke) -> None:
@@ -290,12 +290,12 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         example.write_text(re.sub(r"(?m)^DAGSTER_PORT=.*", f"DAGSTER_PORT={taken + 1}", text))  # which must not be taken twice
         done = invoke("status", "--json")
         assert json.loads(done.stdout)["orchestrator"] is None
-        said = done.stderr
+        output = done.stderr
         chosen = settings.load(invoke.folder, {})[0].values
         found = {int(chosen[key]) for key in PORTS}
         assert len(found) == 4
         assert taken not in found
-        assert f"POSTGRES_PORT is {chosen['POSTGRES_PORT']}: {taken} is taken on this machine." in said
+        assert f"POSTGRES_PORT is {chosen['POSTGRES_PORT']}: {taken} is taken on this machine." in output
         invoke("status")
         assert settings.load(invoke.folder, {})[0].values == chosen
     (invoke.folder / ".env").unlink()

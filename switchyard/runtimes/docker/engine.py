@@ -58,9 +58,9 @@ def services(text: str, root: Path) -> tuple[list[Service], str]:
     return sorted(found, key=lambda service: (service.orchestrator, service.name)), other
 
 
-def rejected(file: Path, said: str = "") -> BadConfiguration:
+def rejected(file: Path, stderr: str = "") -> BadConfiguration:
     """The error where Compose cannot use a file."""
-    return BadConfiguration(f"Compose rejects {file.name}.", said.strip(), "Correct the file or .env; git diff -- compose shows edits.")
+    return BadConfiguration(f"Compose rejects {file.name}.", stderr.strip(), "Correct the file or .env; git diff -- compose shows edits.")
 
 
 class Engine:

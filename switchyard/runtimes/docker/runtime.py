@@ -179,19 +179,19 @@ class Docker:
         sick = [service for service in self.services() if service.health != "healthy"]
         why = [line.strip() for line in done.stderr.splitlines()[-1:]]
         for service in sick:
-            said = self.runner.ask(["docker", "logs", "--tail", "5000", service.container])
+            logs = self.runner.ask(["docker", "logs", "--tail", "5000", service.container])
             state = f"{service.name} is {service.state} {service.health}".rstrip()
-            why += diagnosis.last_lines(state, said.stdout + said.stderr, self._kept(service.name, said.stdout + said.stderr))
+            why += diagnosis.last_lines(state, logs.stdout + logs.stderr, self._kept(service.name, logs.stdout + logs.stderr))
         raise diagnosis.start_failure(
             title, "\n".join(why), killed=self.engine.killed(started), more_memory=MORE_MEMORY, old_programs=OLD_IMAGE
         )
 
-    def _kept(self, service: str, said: str) -> Path:
+    def _kept(self, service: str, logs: str) -> Path:
         """Keep what a service that does not start has printed: rolling back removes its container."""
         path = self.settings.root / ".stack" / "logs" / f"{service}.log"
         with contextlib.suppress(OSError):  # the disk may be full, and that is not why it does not start
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            path.write_text(said, encoding="utf-8")
+            path.write_text(logs, encoding="utf-8")
         return path
 
     def stop_orchestrator(self, on_line: OnLine) -> None:

@@ -90,10 +90,10 @@ class Postgres:
         for name in PROGRAMS:
             found = self.runner.ask([self.program(name), "--version"])
             if found.code:
-                said = found.stderr.strip() or f"{name} ends with {found.code:#x}." + (MISSING_DLL if found.code == 0xC0000135 else "")
+                reason = found.stderr.strip() or f"{name} ends with {found.code:#x}." + (MISSING_DLL if found.code == 0xC0000135 else "")
                 raise EngineMissing(
                     "PostgreSQL's programs cannot run on this machine.",
-                    said,
+                    reason,
                     "Install what is missing, or install PostgreSQL 16 (Debian, Ubuntu: postgresql-16; Homebrew: postgresql@16)\n"
                     "and set STACK_PG_BIN in .env to the folder of its programs, such as /usr/lib/postgresql/16/bin.",
                 )

@@ -98,8 +98,8 @@ class Processes:
 
         while process and not recorded(process.pid):
             if process.poll() is not None and not recorded(process.pid):
-                said = diagnosis.last_lines(f"{service} has ended", log.read_text(encoding="utf-8", errors="replace"), log)
-                raise NotHealthy(f"{service} could not be started.", "\n".join(said), "invoke logs")
+                lines = diagnosis.last_lines(f"{service} has ended", log.read_text(encoding="utf-8", errors="replace"), log)
+                raise NotHealthy(f"{service} could not be started.", "\n".join(lines), "invoke logs")
             time.sleep(0.01)
 
     def stop(self, records: Iterable[StartedProcess], timeout_s: float = 15) -> None:

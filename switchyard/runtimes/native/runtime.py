@@ -262,14 +262,14 @@ class Native:
             if waiting:
                 time.sleep(0.2)
 
-    def _late(self, target: Orchestrator, service: str, said: str, timeout: int) -> StackError:
+    def _late(self, target: Orchestrator, service: str, stderr: str, timeout: int) -> StackError:
         """The error for a process that is not healthy in time."""
         record = next((record for record in self.host.records(target) if record.service == service), None)
         if record and self.host.young(record):
             return still_starting(target.title, timeout)
-        return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", said), "invoke logs")
+        return NotHealthy(f"{target.title} did not become healthy.", self._evidence(service, "is not healthy", stderr), "invoke logs")
 
-    def _evidence(self, service: str, what: str, said: str) -> str:
+    def _evidence(self, service: str, what: str, stderr: str) -> str:
         log = self.base / "logs" / f"{service}.log"
-        state = f"{service} {what}" + (f" ({said.strip()})" if said.strip() else "")
+        state = f"{service} {what}" + (f" ({stderr.strip()})" if stderr.strip() else "")
         return "\n".join(diagnosis.last_lines(state, log.read_text(encoding="utf-8", errors="replace"), log))

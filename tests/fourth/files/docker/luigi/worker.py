@@ -44,8 +44,8 @@ def work(run: Path) -> None:
         while luigi.poll() is None:
             ALIVE.touch()
             time.sleep(0.2)
-    said = (run / "log").read_text(errors="replace").strip().splitlines()[-5:]
-    return end(run, luigi.returncode, "\n".join(said))
+    lines = (run / "log").read_text(errors="replace").strip().splitlines()[-5:]
+    return end(run, luigi.returncode, "\n".join(lines))
 
 
 if __name__ == "__main__":
