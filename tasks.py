@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from switchyard.lifecycle import OnActiveRun
     from switchyard.release import Release
-    from switchyard.runtimes.runtime import Runtime
+    from switchyard.runtimes.runtime import WholeRuntime
     from switchyard.settings import Settings
 
     P = ParamSpec("P")
@@ -125,7 +125,7 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 
 def runtime_of(
     c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False, leaving: bool = False
-) -> Runtime:
+) -> WholeRuntime:
     """The runtime that the task drives; `switchyard.runtimes.choice.choose` says which one that is.
 
     ``leaving`` is for what only looks, stops, or leaves a release: it needs no file of one.
@@ -160,7 +160,7 @@ def runtime_of(
                 console.note(line)
             loaded, _ = settings.load(ROOT, os.environ, released=released)
 
-    def choose(loaded: Settings) -> tuple[Runtime, str]:
+    def choose(loaded: Settings) -> tuple[WholeRuntime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.compose_name}
         runner = Runner(env, echo=c.config.run.echo, dry=c.config.run.dry, keep=keep)
         return choice.choose(Docker(loaded, known, runner), Native(loaded, known, runner, os.environ), asked, starting=starting)
@@ -181,7 +181,7 @@ def runtime_of(
 @contextlib.contextmanager
 def changing(
     c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False, leaving: bool = False
-) -> Iterator[Runtime]:
+) -> Iterator[WholeRuntime]:
     """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
     from switchyard import command_lock
 
@@ -587,7 +587,7 @@ def clean(
     from switchyard import backups, lifecycle
 
     with changing(c, "clean", runtime) as driver:
-        first = backups.before_deletion if backup else None
+        first = functools.partial(backups.before_deletion, driver) if backup else None
         lifecycle.clean(driver, volumes=volumes, images=images, yes=yes, first=first)
 
 

@@ -28,7 +28,7 @@ from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.native import plan
 from switchyard.runtimes.native.host import located
 from switchyard.runtimes.native.runtime import Native
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WholeRuntime
 
 # Of this checkout alone: another one's may be measured on at the same time.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
@@ -73,7 +73,7 @@ class Rig:
         return settings.load(self.folder, self.env)[0]
 
     @cached_property
-    def driver(self) -> Runtime:
+    def driver(self) -> WholeRuntime:
         """The runtime itself, for what no command does."""
         runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": self.name})
         if self.runtime == "docker":

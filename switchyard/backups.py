@@ -16,7 +16,7 @@ from switchyard import bootstrap, console, diagnosis, faults, warehouse
 from switchyard import project as projects
 from switchyard.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from switchyard.runner import shown
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WarehouseRuntime
 from switchyard.settings import PROJECT_NAME, keep_private
 
 FOLDER = "backups"
@@ -60,12 +60,12 @@ def pattern(schema: str) -> str:
     return f'--schema="{quoted}"'
 
 
-def _lock_timeout(runtime: Runtime) -> str:
+def _lock_timeout(runtime: WarehouseRuntime) -> str:
     """The option that gives pg_dump the role's limit for locks, which it sets aside; 0 is none for both."""
     return f"--lock-wait-timeout={runtime.settings['LOCK_TIMEOUT']}s"
 
 
-def backup(runtime: Runtime, file: str | None) -> None:
+def backup(runtime: WarehouseRuntime, file: str | None) -> None:
     """Write the schemas of the role ``dbt`` into ``file``, or one in ``backups/``; PostgreSQL is up or down afterwards as it was.
 
     Raises:
@@ -77,7 +77,7 @@ def backup(runtime: Runtime, file: str | None) -> None:
     _announce(_save(runtime, file, projects.database(runtime.settings)))
 
 
-def before_deletion(runtime: Runtime) -> None:
+def before_deletion(runtime: WarehouseRuntime) -> None:
     """Make a backup of each project's data that is about to be deleted; where there is none, do nothing.
 
     Raises:
@@ -95,7 +95,7 @@ def before_deletion(runtime: Runtime) -> None:
         raise
 
 
-def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
+def restore(runtime: WarehouseRuntime, file: str, *, yes: bool) -> None:
     """Replace everything that the role ``dbt`` owns by the content of ``file``, in one transaction.
 
     Raises:
@@ -125,7 +125,7 @@ def restore(runtime: Runtime, file: str, *, yes: bool) -> None:
             console.done(f"Restored {file} after {waiting.seconds:.0f} s: the schemas {', '.join(warehouse.schemas(runtime))}")
 
 
-def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool = False) -> Path | None:
+def _save(runtime: WarehouseRuntime, file: str | None, database: str, empty_is_fine: bool = False) -> Path | None:
     root = runtime.settings.root
     target = Path(file) if file else default_file(root, datetime.now(timezone.utc), database)
     with _explained(target):
@@ -149,7 +149,7 @@ def _save(runtime: Runtime, file: str | None, database: str, empty_is_fine: bool
     return target
 
 
-def _dump(runtime: Runtime, database: str, pg_dump_options: list[str], partial: Path, target: Path) -> None:
+def _dump(runtime: WarehouseRuntime, database: str, pg_dump_options: list[str], partial: Path, target: Path) -> None:
     """Write the archive, of what ``pg_dump_options`` name, under a name of its own, and give it the right one when it is complete."""
     argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *pg_dump_options, database)
     if runtime.runner.dry:
@@ -172,7 +172,7 @@ def _dump(runtime: Runtime, database: str, pg_dump_options: list[str], partial: 
         partial.unlink(missing_ok=True)
 
 
-def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
+def _restore(runtime: WarehouseRuntime, archive: BinaryIO, name: str) -> None:
     # As dbt, and by pg_restore, which hands no line of the file to psql: a hostile one can do no more than a model can.
     database = f"dbname={projects.database(runtime.settings)} options='-c {bootstrap.REPLACE}=on'"
     argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
@@ -184,7 +184,7 @@ def _restore(runtime: Runtime, archive: BinaryIO, name: str) -> None:
         warehouse.change(runtime, _PUBLIC)
 
 
-def _check(runtime: Runtime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:
+def _check(runtime: WarehouseRuntime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:
     """Have pg_restore read the whole archive, and do nothing with it."""
     argv, env = runtime.client("pg_restore", "--file=-")
     archive.seek(0)

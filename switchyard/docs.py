@@ -8,12 +8,12 @@ from functools import partial
 
 from switchyard import console
 from switchyard.errors import NothingActive, PortInUse, RunFailed
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WholeRuntime
 
 PAGE = "static_index.html"  # all of the docs in one file
 
 
-def serve(runtime: Runtime, port: int) -> None:
+def serve(runtime: WholeRuntime, port: int) -> None:
     """Make the docs, and serve them on 127.0.0.1 until Ctrl-C.
 
     Args:

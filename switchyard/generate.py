@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta, timezone
 from switchyard import ROOT, bootstrap, console, warehouse
 from switchyard import project as projects
 from switchyard.errors import BadUsage, NoSpace, StackError
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WarehouseRuntime
 
 FIRST_DAY, LAST_DAY = date(2024, 7, 1), date(2026, 6, 30)  # of the seeds, and of a new shop
 MOST = 100_000_000  # orders, for which the keys of order lines, four to an order, are whole numbers of 32 bits still
@@ -20,7 +20,7 @@ _SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
 _EXISTS = "select 1 where to_regclass('raw.generated') is not null"
 
 
-def _require_shop(runtime: Runtime) -> None:
+def _require_shop(runtime: WarehouseRuntime) -> None:
     if not projects.is_shop(runtime.settings):
         raise BadUsage(
             "`generate` makes orders for the shop, and DBT_PROJECT names another project.",
@@ -29,7 +29,7 @@ def _require_shop(runtime: Runtime) -> None:
         )
 
 
-def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
+def new(runtime: WarehouseRuntime, orders: int, seed: int, *, yes: bool) -> None:
     """Replace everything that the role ``dbt`` owns with a shop of ``orders`` orders over two years; all or nothing.
 
     Raises:
@@ -50,7 +50,7 @@ def new(runtime: Runtime, orders: int, seed: int, *, yes: bool) -> None:
         _generate(runtime, orders, seed, FIRST_DAY, LAST_DAY, new=True)
 
 
-def append(runtime: Runtime, days: int) -> None:
+def append(runtime: WarehouseRuntime, days: int) -> None:
     """Add so many days to the generated shop: new orders, and what becomes of those before.
 
     Raises:
@@ -80,7 +80,7 @@ def append(runtime: Runtime, days: int) -> None:
         _generate(runtime, int(orders), int(seed), last + timedelta(days=1), last + timedelta(days=days), new=False)
 
 
-def _generate(runtime: Runtime, orders: int, seed: int, first: date, last: date, *, new: bool) -> None:
+def _generate(runtime: WarehouseRuntime, orders: int, seed: int, first: date, last: date, *, new: bool) -> None:
     variables = {"orders": orders, "seed": seed, "first_day": first, "last_day": last, "new": str(new).lower()}
     options = [word for key, value in variables.items() for word in ("--set", f"{key}={value}")]
     args = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *options, "--single-transaction", "--file=-"]

@@ -416,7 +416,7 @@ def _down(runtime: Runtime) -> None:
     faults.point("down")
 
 
-def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Callable[[Runtime], None] | None = None) -> None:
+def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Callable[[], None] | None = None) -> None:
     """Remove containers and network, and on request volumes and images, after a question.
 
     Args:
@@ -430,7 +430,7 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
     doomed_volumes = runtime.data.names() if volumes else []
     doomed_images = runtime.images.names() if images else []
     if doomed_volumes and first:
-        first(runtime)
+        first()
     if doomed_volumes and not yes and not console.confirm(f"Delete {', '.join(doomed_volumes)} and all data in it?"):
         raise BadUsage("Nothing was deleted.", "The question was not answered with yes.", "invoke clean --volumes --yes")
     _down(runtime)

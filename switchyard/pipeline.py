@@ -19,7 +19,7 @@ from switchyard import command_lock, console, diagnosis, faults
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, BadConfiguration, BadUsage, NothingActive, RunFailed, RunInProgress
 from switchyard.runner import Result
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import JobRuntime
 from switchyard.settings import Settings
 
 CANCEL = "   (invoke run --cancel cancels all runs)"
@@ -84,7 +84,7 @@ class Left(KeyboardInterrupt):
     """An interrupt of a command that follows a run, which continues; the text says so."""
 
 
-def active_runs(runtime: Runtime) -> list[ActiveRun]:
+def active_runs(runtime: JobRuntime) -> list[ActiveRun]:
     """The runs that the active orchestrator executes or has queued; none where no orchestrator is active.
 
     Raises:
@@ -93,7 +93,7 @@ def active_runs(runtime: Runtime) -> list[ActiveRun]:
     return _ask_runs(runtime, "--active")
 
 
-def cancel_runs(runtime: Runtime) -> list[ActiveRun]:
+def cancel_runs(runtime: JobRuntime) -> list[ActiveRun]:
     """Cancel every run in progress through the orchestrator, wait until each has ended, and return them.
 
     Raises:
@@ -102,7 +102,7 @@ def cancel_runs(runtime: Runtime) -> list[ActiveRun]:
     return _ask_runs(runtime, "--cancel")
 
 
-def _ask_runs(runtime: Runtime, flag: str) -> list[ActiveRun]:
+def _ask_runs(runtime: JobRuntime, flag: str) -> list[ActiveRun]:
     active = runtime.active()
     if active is None:
         return []
@@ -204,7 +204,7 @@ def run_options(settings: Settings, job: str, select: str | None, variables: str
     return options
 
 
-def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callable[[], None]) -> None:
+def run(runtime: JobRuntime, job: str, options: jobs.Options | None, begun: Callable[[], None]) -> None:
     """Trigger ``job`` in the active orchestrator and follow it to its end.
 
     Args:
@@ -252,7 +252,7 @@ def run(runtime: Runtime, job: str, options: jobs.Options | None, begun: Callabl
     conclude(found, orchestrator.title, projects.folder(runtime.settings))
 
 
-def _wait_for_start(runtime: Runtime) -> None:
+def _wait_for_start(runtime: JobRuntime) -> None:
     """Wait for services that are still starting, as after a start of the machine or an `up` that ran out of time; `trigger` would fail."""
     if runtime.runner.dry or not (waited_for := runtime.starting()):
         return
@@ -264,7 +264,7 @@ def _wait_for_start(runtime: Runtime) -> None:
             waited_for = runtime.starting()
 
 
-def cancel(runtime: Runtime) -> None:
+def cancel(runtime: JobRuntime) -> None:
     """Cancel every run in progress, and show which there were.
 
     Raises:

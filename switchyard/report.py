@@ -13,10 +13,10 @@ from typing import Any
 from switchyard import console, pipeline, release
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, BadConfiguration
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WholeRuntime
 
 
-def snapshot(runtime: Runtime) -> dict[str, Any]:
+def snapshot(runtime: WholeRuntime) -> dict[str, Any]:
     """What is up at this moment, asked of the runtime."""
     services = runtime.services()
     name = runtime.active(services)
@@ -53,12 +53,12 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def print_json(runtime: Runtime) -> None:
+def print_json(runtime: WholeRuntime) -> None:
     """Print `snapshot` as one JSON object."""
     console.say(json.dumps(snapshot(runtime), indent=2))
 
 
-def print_table(runtime: Runtime) -> None:
+def print_table(runtime: WholeRuntime) -> None:
     """Print `snapshot` for a person, with what to type next; and that of the other runtime where both are up."""
     now = snapshot(runtime)
     _print(runtime, now)
@@ -67,7 +67,7 @@ def print_table(runtime: Runtime) -> None:
         _print(runtime.beside, now["beside"])
 
 
-def _print(runtime: Runtime, now: dict[str, Any]) -> None:
+def _print(runtime: WholeRuntime, now: dict[str, Any]) -> None:
     active = runtime.orchestrators.get(now["orchestrator"])
     if not now["services"]:
         console.say("Nothing is up. Next: invoke up")

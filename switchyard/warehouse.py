@@ -10,7 +10,7 @@ from switchyard import console, lifecycle, pipeline
 from switchyard import project as projects
 from switchyard.errors import BadUsage, NotHealthy, RunInProgress, StackError
 from switchyard.runner import Result
-from switchyard.runtimes.runtime import POSTGRES, Runtime
+from switchyard.runtimes.runtime import POSTGRES, WarehouseRuntime
 
 START_TIMEOUT_S = 120  # seconds that PostgreSQL may take to start
 
@@ -49,7 +49,7 @@ and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now
 
 
 @contextmanager
-def watched(runtime: Runtime) -> Iterator[None]:
+def watched(runtime: WarehouseRuntime) -> Iterator[None]:
     """Show who waits for whose lock: a node of a run that is followed, or a backup. Both would stand still without a word."""
     ended = threading.Event()
 
@@ -73,7 +73,7 @@ def watched(runtime: Runtime) -> Iterator[None]:
 
 
 @contextmanager
-def server(runtime: Runtime) -> Iterator[None]:
+def server(runtime: WarehouseRuntime) -> Iterator[None]:
     """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
     services = runtime.services()
     up = [service.name for service in services if service.up]
@@ -92,7 +92,7 @@ def server(runtime: Runtime) -> Iterator[None]:
                 runtime.down(waiting.detail)
 
 
-def require_shared(runtime: Runtime, command: str) -> None:
+def require_shared(runtime: WarehouseRuntime, command: str) -> None:
     """Make sure that the project's data is in the stack's own PostgreSQL.
 
     Raises:
@@ -106,7 +106,7 @@ def require_shared(runtime: Runtime, command: str) -> None:
         )
 
 
-def query(runtime: Runtime, statement: str, database: str | None = None) -> list[str]:
+def query(runtime: WarehouseRuntime, statement: str, database: str | None = None) -> list[str]:
     """The rows of one column, asked as the role ``dbt`` in the project's database, or another one.
 
     Raises:
@@ -121,28 +121,28 @@ def query(runtime: Runtime, statement: str, database: str | None = None) -> list
     return [row for row in found.stdout.split("\0") if row.strip()]
 
 
-def change(runtime: Runtime, statement: str) -> Result:
+def change(runtime: WarehouseRuntime, statement: str) -> Result:
     """Run a statement that changes something, as the role ``dbt`` in the project's database."""
     argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", projects.database(runtime.settings), "--command", statement)
     return runtime.runner.change(argv, env=env)
 
 
-def schemas(runtime: Runtime, database: str | None = None) -> list[str]:
+def schemas(runtime: WarehouseRuntime, database: str | None = None) -> list[str]:
     """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
     return query(runtime, _SCHEMAS, database)
 
 
-def extensions(runtime: Runtime, database: str | None = None) -> list[str]:
+def extensions(runtime: WarehouseRuntime, database: str | None = None) -> list[str]:
     """The extensions that the role ``dbt`` has made, whose types and functions its schemas may use."""
     return query(runtime, _EXTENSIONS, database)
 
 
-def databases(runtime: Runtime) -> list[str]:
+def databases(runtime: WarehouseRuntime) -> list[str]:
     """The databases in which the role ``dbt`` may make schemas: one for each project."""
     return query(runtime, _DATABASES)
 
 
-def refuse_while_busy(runtime: Runtime, command: str) -> None:
+def refuse_while_busy(runtime: WarehouseRuntime, command: str) -> None:
     """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand.
 
     Raises:

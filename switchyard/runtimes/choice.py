@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from switchyard.errors import AlreadyActive, BadUsage, EngineMissing, StackError
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WholeRuntime
 
 AUTO = "auto"
 BOTH = "Both runtimes are up: the Docker engine starts its containers again when it is started. `invoke down` stops both."
 
 
-def choose(docker: Runtime, native: Runtime, asked: str | None, *, starting: bool = False) -> tuple[Runtime, str]:
+def choose(docker: WholeRuntime, native: WholeRuntime, asked: str | None, *, starting: bool = False) -> tuple[WholeRuntime, str]:
     """The runtime that a command drives.
 
     That is the one that is up; when none is, the one that was asked for, or that RUNTIME in ``.env`` names; ``auto`` takes

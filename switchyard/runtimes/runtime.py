@@ -99,21 +99,25 @@ class Checks(Protocol):
         """Run those that are more than advice, before anything that runs is touched."""
 
 
-class Runtime(Protocol):
-    """What starts and stops the stack. `Docker` and `Native` in the packages beside this file are the two.
+class JobRuntime(Protocol):
+    """What `switchyard.pipeline` needs: an orchestrator that is up, and a way to ask it for a run."""
 
-    Attributes:
-        name: what ``--runtime`` calls it.
-        project_place: how a run sees the dbt project, for `invoke status`.
-        beside: the other runtime, where `choose` has found both up.
-    """
-
-    name: str
-    project_place: str
     settings: Settings
     orchestrators: Mapping[str, Orchestrator]
     runner: Runner
-    beside: Runtime | None
+
+    def active(self, services: Iterable[Service] | None = None) -> str | None:
+        """The known orchestrator that is up, or None; ``services`` is what was returned just now, to not ask again."""
+
+    def starting(self) -> list[str]:
+        """The services that have not become healthy yet since they were started."""
+
+    def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
+        """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, handing over each line of the run protocol."""
+
+
+class Runtime(JobRuntime, Protocol):
+    """What `switchyard.lifecycle` needs: it starts and stops the stack."""
 
     @property
     def images(self) -> Images:
@@ -127,30 +131,14 @@ class Runtime(Protocol):
     def checks(self) -> Checks:
         """What can be found out before a start."""
 
-    @property
-    def project(self) -> Project:
-        """The dbt project; reading it fails where it cannot be run as it is."""
-
-    def require(self, *, starting: bool = True) -> str:
-        """Make sure that the runtime can be used, to start something or only to look and to stop, and return its version."""
-
-    def running(self) -> bool:
-        """Whether anything of the stack runs on it at this moment."""
-
     def services(self) -> list[Service]:
         """Every service of the stack that runs, or that ended without being asked to."""
-
-    def active(self, services: Iterable[Service] | None = None) -> str | None:
-        """The known orchestrator that is up, or None; ``services`` is what was returned just now, to not ask again."""
 
     def as_started(self) -> Runtime:
         """The same, with the ports on which what is up was started."""
 
     def baked(self) -> bool:
         """Whether what runs is the dbt project of the image; asks no service how it does."""
-
-    def starting(self) -> list[str]:
-        """The services that have not become healthy yet since they were started."""
 
     def unsupported(self, target: Orchestrator) -> str:
         """Why ``target`` cannot run on it here; empty where it can."""
@@ -170,11 +158,40 @@ class Runtime(Protocol):
     def down(self, on_line: OnLine) -> None:
         """Stop everything; the data stays."""
 
+
+class WarehouseRuntime(Runtime, Protocol):
+    """What `switchyard.warehouse` and those that use it need: the same, and a way to the project's data.
+
+    Attributes:
+        name: what ``--runtime`` calls it.
+    """
+
+    name: str
+
+    @property
+    def project(self) -> Project:
+        """The dbt project; reading it fails where it cannot be run as it is."""
+
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
         """How to run ``psql``, ``pg_dump`` or ``pg_restore`` on the running server as the role ``dbt``: argv, and variables for it."""
 
-    def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
-        """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, handing over each line of the run protocol."""
+
+class WholeRuntime(WarehouseRuntime, Protocol):
+    """All that a command can ask of one. `Docker` and `Native` in the packages beside this file are the two.
+
+    Attributes:
+        project_place: how a run sees the dbt project, for `invoke status`.
+        beside: the other runtime, where `choose` has found both up.
+    """
+
+    project_place: str
+    beside: WholeRuntime | None
+
+    def require(self, *, starting: bool = True) -> str:
+        """Make sure that the runtime can be used, to start something or only to look and to stop, and return its version."""
+
+    def running(self) -> bool:
+        """Whether anything of the stack runs on it at this moment."""
 
     def dbt(self, orchestrator: Orchestrator, args: Sequence[str]) -> int:
         """Run a dbt command on this terminal, in the environment and with the connection of ``orchestrator``, which is up."""

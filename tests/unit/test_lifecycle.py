@@ -443,7 +443,7 @@ def test_clean_asks_before_it_deletes_data(tmp_path, runs, monkeypatch, answer) 
     backed_up: list[bool] = []
 
     def clean() -> None:
-        lifecycle.clean(runtime, volumes=True, images=True, yes=False, first=lambda _: backed_up.append(True))
+        lifecycle.clean(runtime, volumes=True, images=True, yes=False, first=lambda: backed_up.append(True))
 
     if answer:
         clean()
@@ -460,7 +460,7 @@ def test_clean_asks_before_it_deletes_data(tmp_path, runs, monkeypatch, answer) 
 def test_clean_deletes_nothing_where_the_backup_fails_or_a_run_is_in_progress(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old")
 
-    def failing(_: object) -> None:
+    def failing() -> None:
         raise BadUsage("no backup")
 
     with pytest.raises(BadUsage, match="no backup"):

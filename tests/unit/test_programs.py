@@ -15,7 +15,7 @@ from switchyard import backups, orchestrators, settings
 from switchyard.runner import Result, Runner
 from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.native.runtime import Native
-from switchyard.runtimes.runtime import Runtime
+from switchyard.runtimes.runtime import WholeRuntime
 from switchyard.settings import Settings
 
 POSTGRES = "0\tp-postgres-1\tpostgres\t\t\trunning\tUp 1 second (healthy)\t"
@@ -61,7 +61,7 @@ def checkout(tmp_path, root) -> Settings:
 
 
 @pytest.fixture(params=[Docker, Native], ids=["docker", "native"])
-def runtime(request, checkout, tmp_path, monkeypatch) -> Runtime:
+def runtime(request, checkout, tmp_path, monkeypatch) -> WholeRuntime:
     """A runtime whose PostgreSQL is up, over a runner that only notes."""
     made = request.param(checkout, orchestrators.load_all(checkout.root), Noting({}), {})
     monkeypatch.setattr(made.data, "exists", lambda: True)
@@ -72,7 +72,7 @@ def runtime(request, checkout, tmp_path, monkeypatch) -> Runtime:
     return made
 
 
-def start_save_and_restore(runtime: Runtime, folder: Path) -> Noting:
+def start_save_and_restore(runtime: WholeRuntime, folder: Path) -> Noting:
     """As `invoke up`, `backup`, `restore` and `sql`; returns what was run for it."""
     (folder / "of-before.dump").write_bytes(b"PGDMP\x01\x0f")
     runtime.start_postgres(1, lambda line: None)

@@ -23,7 +23,7 @@ from switchyard.runtimes.docker.data import DockerData
 from switchyard.runtimes.docker.engine import Engine, rejected
 from switchyard.runtimes.docker.images import DockerImages
 from switchyard.runtimes.docker.override import VALUE, override
-from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
+from switchyard.runtimes.runtime import POSTGRES, OnLine, Service, WholeRuntime
 from switchyard.settings import Settings
 
 REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
@@ -41,7 +41,7 @@ class Docker:
     """
 
     name = "docker"
-    beside: Runtime | None = None
+    beside: WholeRuntime | None = None
     project_place = "mounted read-only"
 
     def __init__(

@@ -19,7 +19,7 @@ from switchyard.runtimes.native.data import NativeData
 from switchyard.runtimes.native.host import Host, located
 from switchyard.runtimes.native.images import NativeImages
 from switchyard.runtimes.native.processes import StartedProcess
-from switchyard.runtimes.runtime import POSTGRES, OnLine, Runtime, Service
+from switchyard.runtimes.runtime import POSTGRES, OnLine, Service, WholeRuntime
 from switchyard.settings import Settings
 
 MORE_MEMORY = "Close other programs, then: invoke up"
@@ -36,7 +36,7 @@ class Native:
     """
 
     name = "native"
-    beside: Runtime | None = None
+    beside: WholeRuntime | None = None
     project_place = "read in place"
 
     def __init__(self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str]) -> None:
