@@ -25,7 +25,7 @@ from compare.model import DEPTHS, Found, Scenario
 from compare.report import LEAST, SCHEMA, Report
 from compare.trial import Subject, Trial
 from rundbt import jobs
-from switchyard import ROOT, caller, console, environments, orchestrators, settings
+from switchyard import ROOT, caller, console, environments, orchestrators, python_packages, settings
 from switchyard import project as projects
 from switchyard.errors import BadUsage, StackError
 from switchyard.fingerprints import base_image_keys
@@ -195,7 +195,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "orchestrators": {
                 name: {
                     "title": one.title,
-                    "versions": environments.versions(rig.folder, name),
+                    "versions": python_packages.versions(rig.folder, name),
                     "settings": start.configured(one, rig.runtime),
                     "files": {
                         path.relative_to(rig.folder).as_posix(): path.read_text(encoding="utf-8")
@@ -337,7 +337,7 @@ def environment() -> Path:
     own, _ = settings.load(ROOT, os.environ, write=False)
     folder = ROOT / ".stack" / "compare"
     folder.parent.mkdir(mode=0o700, exist_ok=True)
-    runner = environments.trusting(Runner({}), own)
+    runner = python_packages.trusting(Runner({}), own)
     lock, what = Path(__file__).with_name("requirements.txt"), "What makes the page"
     environments.virtualenv(lock, folder, what, runner, cache=True, on_line=console.note, again="invoke compare")
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

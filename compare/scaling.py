@@ -14,7 +14,7 @@ from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
 from compare.trial import Trial
 from switchyard.eject import Plain
-from switchyard.runtimes.native.plan import SETTING
+from switchyard.placeholders import SETTING
 
 LINES = Row(
     "worker_lines",

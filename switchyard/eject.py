@@ -15,11 +15,11 @@ from rundbt import jobs
 from switchyard import bootstrap
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator
+from switchyard.placeholders import SETTING
 from switchyard.project import Project
 from switchyard.release import Release
 from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.override import WAREHOUSE_VOLUME, embedded
-from switchyard.runtimes.native.plan import SETTING
 from switchyard.runtimes.runtime import POSTGRES
 from switchyard.settings import Settings, for_compose
 

@@ -21,10 +21,10 @@ from dotenv import dotenv_values
 from switchyard import eject, pins
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
+from switchyard.placeholders import SETTING
 from switchyard.project import Project
 from switchyard.release import Release
 from switchyard.runtimes.docker.override import embedded
-from switchyard.runtimes.native.plan import SETTING
 from switchyard.settings import Settings
 
 FOLDER = "helm"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from switchyard import environments
+from switchyard import python_packages
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed
 from switchyard.runner import Runner
 from switchyard.runtimes.runtime import OnLine
@@ -99,7 +99,7 @@ def argv(source: Path, constraints: Path, upgrade: str | None) -> list[str]:
     moving = [] if upgrade is None else ["--upgrade-package", upgrade] if upgrade else ["--upgrade"]
     lock = source.with_suffix(".txt")
     files = ["--constraints", str(constraints), "--output-file", str(lock), str(source)]
-    return [*environments.UV, "pip", "compile", *ALWAYS, *options, *moving, *files]
+    return [*python_packages.UV, "pip", "compile", *ALWAYS, *options, *moving, *files]
 
 
 def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.rig import CHECKOUT as HASH
 from bench.rig import rig
 from rundbt import jobs
-from switchyard import console, environments, fingerprints, lifecycle, release
+from switchyard import console, fingerprints, lifecycle, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
 from switchyard.neighbours import CHECKOUT
@@ -85,7 +85,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             "shared": project.shared,
             "shop": project.shop,
         },
-        "versions": {name: environments.versions(runtime.settings.root, name) for name in names},
+        "versions": {name: python_packages.versions(runtime.settings.root, name) for name in names},
         "manifest": MANIFEST,
     }
     labels = {
@@ -97,7 +97,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     try:
         ids = {}
         for name, image in images.items():
-            own = {f"{PACKAGE}.{package}": version for package, version in environments.versions(runtime.settings.root, name).items()}
+            own = {f"{PACKAGE}.{package}": version for package, version in python_packages.versions(runtime.settings.root, name).items()}
             ids[name] = labelled(runtime, argv.image_name(runtime.settings, name), image, {**labels, **own})
         tried(runtime, project, {**content, "images": ids}, names)
         folder.mkdir(parents=True, exist_ok=True)

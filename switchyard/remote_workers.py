@@ -12,11 +12,11 @@ from switchyard import eject
 from switchyard import project as projects
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
+from switchyard.placeholders import SETTING
 from switchyard.project import Project
 from switchyard.release import Release
 from switchyard.runtimes.docker.checks import OVERLAY
 from switchyard.runtimes.docker.override import embedded
-from switchyard.runtimes.native.plan import SETTING
 from switchyard.runtimes.runtime import Service
 from switchyard.settings import Settings, for_compose
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from switchyard import environments, ports
+from switchyard import ports, python_packages
 
 from .. import own, runs
 from ..stacks import MARTS, ROOT, copy_checkout, wait_until
@@ -79,7 +79,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("spark")
     packages = folder / "packages"
     subprocess.run(
-        [*environments.UV, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(packages), PYSPARK], check=True
+        [*python_packages.UV, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(packages), PYSPARK], check=True
     )
     work = folder / "work"
     work.mkdir()

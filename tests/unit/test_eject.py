@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from switchyard import eject, environments, helm, orchestrators, pins, release
+from switchyard import eject, helm, orchestrators, pins, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadUsage
 
@@ -25,7 +25,7 @@ NAMES = ("airflow", "dagster", "prefect")
 CONTENT = {
     **GOOD,
     "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)},
-    "versions": {name: environments.versions(ROOT, name) for name in NAMES},
+    "versions": {name: python_packages.versions(ROOT, name) for name in NAMES},
 }
 # Of the vendors', which the charts bring along.
 VENDORS = ("docker.io/busybox:1.28", "prefecthq/prefect:3.8.8-python3.12-kubernetes")
@@ -162,7 +162,7 @@ def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
     if not charts or not shutil.which("helm"):
         pytest.skip("HELM_CHARTS names no folder of charts, or there is no helm")
     folder = ejected(name, helm)
-    stated, product = pins.versions(ROOT)["charts"], environments.versions(ROOT, name)[PRODUCTS[name]]
+    stated, product = pins.versions(ROOT)["charts"], python_packages.versions(ROOT, name)[PRODUCTS[name]]
     rendered = []
     for chart, values in CHARTS[name]:
         about = yaml.safe_load(Path(charts, chart, "Chart.yaml").read_text())

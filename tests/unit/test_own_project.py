@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rundbt import project_files
-from switchyard import environments, settings
 from switchyard import project as projects
+from switchyard import python_packages, settings
 from switchyard.errors import BadConfiguration
 from switchyard.project import Project
 
@@ -533,7 +533,7 @@ numpy  # mine
     write(jaffle, {"requirements.txt": text, "profiles.yml": profile(SNOWFLAKE)})
     found = load(checkout, jaffle).requirements
     assert found.splitlines() == ["dbt-snowflake", "pandas==2.2.0", "Py_YAML==6.0", "numpy"]
-    assert environments.beyond(found, "py-yaml==6.0.3 \\\n    --hash=sha256:dd\nnumpy-financial==1\n").split() == [
+    assert python_packages.beyond(found, "py-yaml==6.0.3 \\\n    --hash=sha256:dd\nnumpy-financial==1\n").split() == [
         "dbt-snowflake",
         "pandas==2.2.0",
         "numpy",

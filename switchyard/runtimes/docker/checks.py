@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 
 from rundbt import project_files
-from switchyard import bootstrap, certificates, checks, environments, ports
+from switchyard import bootstrap, certificates, checks, ports, python_packages
 from switchyard import project as projects
 from switchyard.checks import Check
 from switchyard.errors import BadConfiguration, EngineMissing, StackError
@@ -43,7 +43,7 @@ class DockerChecks:
         return [
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
             Check("Compose project", self.engine.own),
-            Check("dbt project", lambda: environments.describe(self.settings, self.engine.project)),
+            Check("dbt project", lambda: python_packages.describe(self.settings, self.engine.project)),
             *([] if self.settings["RELEASE_FILE"] else [Check("dbt project's files", partial(self._readable, targets))]),
             *(Check(f"Compose and {target.file.name}", partial(self._accepted, target)) for target in targets),
             *(Check(key, partial(self._port, key)) for key in keys),

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from switchyard import caller, certificates, diagnosis, environments, fingerprints
+from switchyard import caller, certificates, diagnosis, fingerprints, python_packages
 from switchyard import project as projects
 from switchyard.errors import ImageUnavailable
 from switchyard.neighbours import CHECKOUT
@@ -115,7 +115,7 @@ class DockerImages:
         """Put what the image of an orchestrator is made of into the build context, and return the variables of the build."""
         if not self.runner.dry:
             projects.stage(self.settings, self.engine.project)
-        environments.extra(self.settings, name, self.engine.project, self.runner, PLATFORM, on_line)
+        python_packages.extra(self.settings, name, self.engine.project, self.runner, PLATFORM, on_line)
         return {
             "SWITCHYARD_PROJECT": fingerprints.dbt_project(self.engine.project),
             "SWITCHYARD_PROFILE": self.engine.project.profile,

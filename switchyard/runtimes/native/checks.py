@@ -7,7 +7,7 @@ from functools import partial
 
 import psutil
 
-from switchyard import certificates, checks, environments, ports
+from switchyard import certificates, checks, ports, python_packages
 from switchyard import project as projects
 from switchyard.checks import Check
 from switchyard.errors import BadUsage, StackError
@@ -30,7 +30,7 @@ class NativeChecks:
         return [
             Check("Account", checks.account),
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=True)),
-            Check("dbt project", lambda: environments.describe(self.settings, self.host.project)),
+            Check("dbt project", lambda: python_packages.describe(self.settings, self.host.project)),
             *(Check(target.title, partial(self._able, target)) for target in targets),
             *(Check(key, partial(self._port, key, target)) for key, target in ports_of),
             Check(f"{certificates.FOLDER}/", partial(certificates.check, self.settings.root)),

@@ -14,10 +14,10 @@ from switchyard import bootstrap, caller, certificates
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration
 from switchyard.orchestrators import NATIVE, Orchestrator, ProcessSpec
+from switchyard.placeholders import SETTING
 from switchyard.project import Project
 from switchyard.settings import Settings
 
-SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?+])([^}]*))?\})")
 _PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
 
 
