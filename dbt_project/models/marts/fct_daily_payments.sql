@@ -1,6 +1,6 @@
--- A batch is a year. Each run takes this year and the two before: what is
--- loaded or changed of an earlier one needs `--event-time-start` and
--- `--event-time-end`, or a full refresh.
+-- A batch is a year. Each run takes all years since `begin`, so that a payment
+-- counts however late it is loaded or changed. The year before `begin` is among
+-- them for a parse that was made last year.
 {{
     config(
         materialized='incremental',
@@ -9,7 +9,7 @@
         event_time='payment_date',
         batch_size='year',
         begin='2024-01-01',
-        lookback=2,
+        lookback=years_since(2023),
         on_schema_change='fail',
         pre_hook='{{ delete_days_without_payments() }}',
     )
@@ -23,6 +23,7 @@ with
 payments as (
 
     select * from {{ ref('stg_shop__payments') }}
+    where paid_at >= '2024-01-01'
 
 ),
 
@@ -43,7 +44,7 @@ final as (
         )::numeric(12, 2) as amount_paid_back
 
     from payments
-    group by payment_date, payment_method
+    group by 1, 2
 
 )
 

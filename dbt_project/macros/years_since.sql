@@ -1,0 +1,3 @@
+{% macro years_since(year) -%}
+    {{ return(run_started_at.year - year) }}
+{%- endmacro %}
