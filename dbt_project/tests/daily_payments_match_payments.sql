@@ -18,7 +18,7 @@ payments as (
 
     from {{ ref('stg_shop__payments') }}
     where paid_at is not null
-    group by paid_at::date, payment_method
+    group by 1, 2
 
 )
 

@@ -10,7 +10,7 @@ returned as (
         min(quantity) as least_returned,
         sum(quantity) as returned_quantity
     from {{ ref('int_returns_joined_to_order_items') }}
-    group by order_item_id
+    group by 1
 )
 
 select

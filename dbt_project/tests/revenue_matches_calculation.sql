@@ -39,7 +39,7 @@ calculated as (
 
     from orders
     left join order_items on orders.order_id = order_items.order_id
-    group by orders.ordered_at::date
+    group by 1
 
 )
 

@@ -10,7 +10,7 @@ summed as (
         sum(margin) as margin
 
     from {{ ref('rpt_sales_summary') }}
-    group by sales_month
+    group by 1
 
 ),
 
@@ -24,7 +24,7 @@ days as (
         sum(margin) as margin
 
     from {{ ref('fct_daily_sales') }}
-    group by sales_month
+    group by 1
 
 )
 

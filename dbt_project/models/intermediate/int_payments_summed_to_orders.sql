@@ -21,7 +21,7 @@ summed as (
 
     from payments
     where order_id is not null
-    group by order_id
+    group by 1
 
 )
 

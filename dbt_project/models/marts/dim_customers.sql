@@ -22,7 +22,7 @@ customer_orders as (
         min(ordered_at) as first_ordered_at,
         max(ordered_at) as last_ordered_at
     from orders
-    group by customer_id
+    group by 1
 
 ),
 

@@ -19,14 +19,20 @@ products as (
 
 ),
 
+returns as (
+
+    select * from {{ ref('stg_shop__returns') }}
+
+),
+
 refunds as (
 
     select
         order_item_id,
         sum(refund_amount) as refund_amount
 
-    from {{ ref('stg_shop__returns') }}
-    group by order_item_id
+    from returns
+    group by 1
 
 ),
 
@@ -63,7 +69,7 @@ summed as (
         coalesce(sum(refund_amount), 0) as refund_amount
 
     from joined
-    group by order_date, category
+    group by 1, 2
 
 ),
 

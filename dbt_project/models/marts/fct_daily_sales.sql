@@ -36,7 +36,7 @@ final as (
         max(last_activity_at) as last_activity_at
 
     from orders
-    group by order_date
+    group by 1
 
 )
 

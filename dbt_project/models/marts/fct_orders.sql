@@ -18,6 +18,24 @@ orders as (
 
 order_items as (
 
+    select * from {{ ref('int_order_items_priced') }}
+
+),
+
+order_payments as (
+
+    select * from {{ ref('int_payments_summed_to_orders') }}
+
+),
+
+returns as (
+
+    select * from {{ ref('int_returns_joined_to_order_items') }}
+
+),
+
+order_lines as (
+
     select
         order_id,
         count(*)::integer as line_count,
@@ -27,14 +45,8 @@ order_items as (
         sum(cost) as cost,
         sum({{ to_seconds('loaded_at') }}) as load_fingerprint
 
-    from {{ ref('int_order_items_priced') }}
-    group by order_id
-
-),
-
-order_payments as (
-
-    select * from {{ ref('int_payments_summed_to_orders') }}
+    from order_items
+    group by 1
 
 ),
 
@@ -46,8 +58,8 @@ order_returns as (
         max(returned_at) as last_returned_at,
         sum({{ to_seconds('loaded_at') }}) as load_fingerprint
 
-    from {{ ref('int_returns_joined_to_order_items') }}
-    group by order_id
+    from returns
+    group by 1
 
 ),
 
@@ -61,11 +73,11 @@ joined as (
         orders.is_sale,
         orders.ordered_at,
         order_payments.last_paid_at,
-        coalesce(order_items.line_count, 0) as line_count,
-        coalesce(order_items.unit_count, 0) as unit_count,
-        coalesce(order_items.gross_amount, 0) as gross_amount,
-        coalesce(order_items.discount_amount, 0) as discount_amount,
-        coalesce(order_items.cost, 0) as cost,
+        coalesce(order_lines.line_count, 0) as line_count,
+        coalesce(order_lines.unit_count, 0) as unit_count,
+        coalesce(order_lines.gross_amount, 0) as gross_amount,
+        coalesce(order_lines.discount_amount, 0) as discount_amount,
+        coalesce(order_lines.cost, 0) as cost,
         coalesce(order_returns.refund_amount, 0) as refund_amount,
         coalesce(order_payments.amount_paid, 0) as amount_paid,
         greatest(
@@ -74,12 +86,12 @@ joined as (
             order_returns.last_returned_at
         ) as last_activity_at,
         coalesce(orders.load_fingerprint, 0)
-        + coalesce(order_items.load_fingerprint, 0)
+        + coalesce(order_lines.load_fingerprint, 0)
         + coalesce(order_payments.load_fingerprint, 0)
         + coalesce(order_returns.load_fingerprint, 0) as load_fingerprint
 
     from orders
-    left join order_items on orders.order_id = order_items.order_id
+    left join order_lines on orders.order_id = order_lines.order_id
     left join order_payments on orders.order_id = order_payments.order_id
     left join order_returns on orders.order_id = order_returns.order_id
 

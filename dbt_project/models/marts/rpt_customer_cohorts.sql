@@ -1,12 +1,18 @@
 with
 
+orders as (
+
+    select * from {{ ref('fct_orders') }}
+
+),
+
 -- One row per customer and month with a sale.
 active_months as (
 
     select distinct
         customer_id,
         date_trunc('month', order_date::timestamp)::date as order_month
-    from {{ ref('fct_orders') }}
+    from orders
     where
         is_sale
         and customer_id is not null
@@ -29,7 +35,7 @@ activity as (
         order_month,
         count(*) as active_customers
     from customers
-    group by cohort_month, order_month
+    group by 1, 2
 
 ),
 

@@ -24,7 +24,7 @@ final as (
         )::numeric(14, 4) as margin_rate
 
     from daily_sales
-    group by sales_month, category
+    group by 1, 2
 
 )
 
