@@ -37,7 +37,7 @@ def image_fingerprint(settings: Settings, image: str, project: Project | None) -
         project: the dbt project; None for PostgreSQL, which knows of none.
     """
     digest = hashlib.sha256()
-    for folder in (settings.root / "rundbt", settings.root / "docker" / image):
+    for folder in (settings.root / "rundbt", settings.root / "docker" / "uv", settings.root / "docker" / image):
         # No image has native.yaml, nor what is for `invoke eject`.
         built = (path for path in project_files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents)
         digest.update(project_files.digest(folder, built).encode())
