@@ -116,7 +116,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     Raises:
         BadUsage: no lock has the package, or it is none.
         BadConfiguration: ``versions.toml`` cannot be read.
-        BuildFailed: the requirements of a file contradict each other; with uv's own words. No file is pinned otherwise than before.
+        BuildFailed: the requirements of a file contradict each other; with uv's own words. No file has changed.
     """
     asked = _ASKED.fullmatch(upgrade) if upgrade else None
     if upgrade and not asked:
@@ -124,6 +124,8 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     name, version = asked.groups() if asked else ("", None)
     if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
+    locks = {source.with_suffix(".txt") for source in sources(root)}
+    before = {lock: lock.read_bytes() if lock.exists() else None for lock in locks}
     pinned = _pin(root, name, version) if version and not runner.dry else {}
     changed = list(pinned)
     try:
@@ -134,17 +136,19 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
             for source in sources(root):
                 lock = source.with_suffix(".txt")
                 on_line(lock.relative_to(root).as_posix())
-                before = lock.read_bytes() if lock.exists() else b""
                 done = runner.follow(argv(source, constraints, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
                 if done.code:
                     where = source.relative_to(root).as_posix()
                     next_ = f"Change {where} or {VERSIONS}, then: invoke lock"
                     raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), next_)
-                if lock.exists() and lock.read_bytes() != before:
+                if lock.exists() and lock.read_bytes() != before[lock]:
                     changed.append(lock)
     except BaseException:
-        for path, text in pinned.items():
-            path.write_bytes(text)
+        for path, content in {**before, **pinned}.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
         raise
     if not runner.dry:
         images = with_known_digests(root, wanted["images"])
