@@ -57,6 +57,12 @@ def test_links_lead_somewhere(page) -> None:
         assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize(("page", "most"), [("README.md", 150), ("CONTRIBUTING.md", 45)])
+def test_the_first_pages_are_short(page, most) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= most
+
+
 def test_the_development_container_types_the_first_command() -> None:
     command = re.search(r"<!-- first command -->\n```sh\n(.*)\n", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
     lines = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8").splitlines()

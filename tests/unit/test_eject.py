@@ -157,7 +157,7 @@ def test_an_orchestrator_without_values_reports_it(ejected, root, monkeypatch) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
-    """HELM_CHARTS is a folder with the charts, their own ones unpacked in each one's charts/ (CONTRIBUTING.md)."""
+    """HELM_CHARTS is a folder with the charts, their own ones unpacked in each one's charts/ (docs/testing.md)."""
     charts = os.environ.get("HELM_CHARTS")
     if not charts or not shutil.which("helm"):
         pytest.skip("HELM_CHARTS names no folder of charts, or there is no helm")
