@@ -1,3 +1,11 @@
+-- No run builds a year before the model's `begin`.
+{{
+    config(
+        severity='warn',
+        meta={'dagster': {'ref': {'name': 'fct_daily_payments'}}},
+    )
+}}
+
 with
 
 days as (

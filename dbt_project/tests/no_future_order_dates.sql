@@ -1,4 +1,4 @@
-{{ config(tags=['smoke']) }}
+{{ config(severity='warn', tags=['smoke']) }}
 
 select
     order_id,

@@ -1,3 +1,5 @@
+{{ config(severity='warn', group='sales_analytics') }}
+
 select
     order_item_id,
     revenue,

@@ -1,3 +1,11 @@
+{{
+    config(
+        severity='warn',
+        group='sales_analytics',
+        meta={'dagster': {'ref': {'name': 'int_order_items_priced'}}},
+    )
+}}
+
 with
 
 order_items as (

@@ -1,3 +1,5 @@
+{{ config(severity='warn') }}
+
 select
     order_id,
     order_status,

@@ -1,3 +1,12 @@
+-- A payment may be loaded between the mart and the test.
+{{
+    config(
+        severity='warn',
+        group='sales_analytics',
+        meta={'dagster': {'ref': {'name': 'fct_orders'}}},
+    )
+}}
+
 with
 
 orders as (

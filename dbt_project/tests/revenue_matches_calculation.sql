@@ -1,4 +1,11 @@
-{{ config(tags=['smoke']) }}
+-- What is loaded after a run is not yet in the marts.
+{{
+    config(
+        severity='warn',
+        tags=['smoke'],
+        meta={'dagster': {'ref': {'name': 'fct_daily_sales'}}},
+    )
+}}
 
 with
 

@@ -1,3 +1,11 @@
+-- A line may be loaded between the two marts.
+{{
+    config(
+        severity='warn',
+        meta={'dagster': {'ref': {'name': 'rpt_sales_summary'}}},
+    )
+}}
+
 with
 
 summed as (

@@ -14,3 +14,9 @@ def test_no_source_has_a_test() -> None:
     assert tables
     tested = [table["name"] for table in tables if "data_tests" in table or any("data_tests" in column for column in table["columns"])]
     assert tested == []
+
+
+def test_a_singular_test_is_configured_in_its_own_file() -> None:
+    """dbt forgets the configuration in a YAML file where it reads the test again and that file not: after a change of a macro."""
+    content = yaml.safe_load((ROOT / "dbt_project" / "tests" / "_tests.yml").read_text(encoding="utf-8"))
+    assert [test["name"] for test in content["data_tests"] if "config" in test] == []
