@@ -1,27 +1,31 @@
-{#- Removes "$", "USD", spaces, and the commas before three figures. Where that
-    leaves no amount, such as of "n.a.", "12,50" or "5 EUR", there is none. The
-    letter n is removed as well: PostgreSQL takes "NaN" for a number. -#}
+{#- Reads a number as it is, or else without "$", "USD", spaces, and the commas
+    before three figures. Where that leaves no amount, such as of "n.a.",
+    "12,50", "1.234,50" or "5 EUR", there is none. -#}
 {% macro to_money(column) -%}
-    {%- set noise = '$ USDNusdn' -%}
+    {%- set noise = '$ USDusd' -%}
     {%- set figures = "translate(" ~ column ~ ", '" ~ noise ~ ",', '')" -%}
     {%- set typed = "translate(" ~ column ~ ", '" ~ noise ~ "', '')" -%}
-    case
-        when
-            {{ column }} not like '%,%'
-            or {{ typed }} like '%,___'
-            or {{ typed }} like '%,___.%'
-            then {{ adapter.dispatch('text_to_money', 'shop')(figures) }}
-    end
+    coalesce(
+        {{ adapter.dispatch('text_to_money', 'shop')(column) }},
+        case
+            when
+                {{ column }} not like '%,%'
+                or {{ typed }} like '%,___'
+                and {{ typed }} not like '%.%,%'
+                or {{ typed }} like '%,___.%'
+                then {{ adapter.dispatch('text_to_money', 'shop')(figures) }}
+        end
+    )
 {%- endmacro %}
 
 {% macro default__text_to_money(figures) -%}
     try_cast({{ figures }} as numeric(12, 2))
 {%- endmacro %}
 
-{#- PostgreSQL has no `try_cast`. -#}
+{#- PostgreSQL has no `try_cast`, and takes "NaN" for a number. -#}
 {% macro postgres__text_to_money(figures) -%}
     case
         when pg_input_is_valid({{ figures }}, 'numeric(12,2)')
-            then {{ figures }}::numeric(12, 2)
+            then nullif({{ figures }}::numeric(12, 2), 'NaN')
     end
 {%- endmacro %}
