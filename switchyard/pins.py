@@ -124,7 +124,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     name, version = asked.groups() if asked else ("", None)
     if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
-    locks = {source.with_suffix(".txt") for source in sources(root)}
+    locks = [source.with_suffix(".txt") for source in sources(root)]
     before = {lock: lock.read_bytes() if lock.exists() else None for lock in locks}
     pinned = _pin(root, name, version) if version and not runner.dry else {}
     changed = list(pinned)
@@ -133,8 +133,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder, "constraints.txt")
             constraints.write_text("".join(f"{package}{allowed}\n" for package, allowed in wanted["packages"].items()), encoding="utf-8")
-            for source in sources(root):
-                lock = source.with_suffix(".txt")
+            for source, lock in zip(sources(root), locks):
                 on_line(lock.relative_to(root).as_posix())
                 done = runner.follow(argv(source, constraints, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
                 if done.code:
@@ -153,8 +152,8 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     if not runner.dry:
         images = with_known_digests(root, wanted["images"])
         images |= by_digest({key: image for key, image in images.items() if upgrade == "" or "@" not in image}, runner)
-        for path, content in files_to_rewrite(root, images).items():
-            path.write_bytes(content.encode())
+        for path, text in files_to_rewrite(root, images).items():
+            path.write_bytes(text.encode())
             changed.append(path)
     return changed
 

@@ -105,6 +105,18 @@ def test_what_cannot_be_locked_is_named(checkout) -> None:
     assert "one:1.0-slim" in (checkout / ".env.example").read_text()
 
 
+def test_a_lock_that_was_made_before_one_that_cannot_be_is_as_it_was(checkout) -> None:
+    source = checkout / "docker" / "two" / "requirements.in"
+    source.parent.mkdir()
+    source.write_text((checkout / "docker" / "one" / "requirements.in").read_text())
+    made(checkout, None)
+    source.write_text(source.read_text().replace("free\n", "free\npinned<2\n"))
+    before = locked(checkout)
+    with pytest.raises(BuildFailed, match=r"docker/two/requirements\.in"):
+        made(checkout, "pinned==2.0")
+    assert locked(checkout) == before
+
+
 @pytest.mark.parametrize(
     "text",
     ["[packages", "[packages]\n", '[packages]\npinned = ">=1"\n[images]\nONE_IMAGE = "one:{pinned}"\n'],

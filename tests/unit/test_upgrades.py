@@ -24,6 +24,11 @@ def test_every_scenario_is_a_file_of_tests() -> None:
     assert [path for path in upgrades.SCENARIOS if not (ROOT / path).is_file()] == []
 
 
+def test_the_tests_of_no_orchestrator_in_particular_are_run_with_each() -> None:
+    assert upgrades.selection(["dagster"], ["airflow", "dagster", "prefect"]) == "dagster or not (airflow or prefect)"
+    assert upgrades.selection(["dagster"], ["dagster"]) == "dagster"
+
+
 def test_a_deprecation_is_shown_once_from_the_name_of_its_warning() -> None:
     log = [
         "code  | 10:01 /opt/x.py:3: DeprecationWarning: old() goes in 2.0",
