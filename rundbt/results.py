@@ -47,7 +47,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
     unique_id = result["unique_id"]
     kind, _, name = unique_id.split(".", 2)
     if kind == "test":
-        name = name.rsplit(".", 1)[0]  # a generic test's id ends in a hash, which means nothing to a reader
+        name = re.sub(r"\.[0-9a-f]{10}$", "", name)  # a generic test's id ends in a hash, which means nothing to a reader
     elif kind == "unit_test":
         name = name.replace(".", "::", 1)
     status = result["status"]
@@ -69,6 +69,21 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
 def left(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records of what is still to be done: what failed, and what was skipped for it."""
     return [record for record in records if record["status"] in (*FAILED, "skipped")]
+
+
+def retryable(records: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:
+    """Whether `dbt retry` runs what is still to be done.
+
+    It has nothing to do where only a hook failed, and fails at a node that is no more: that was renamed or disabled, or a test whose
+    arguments have changed, of which its id has a hash.
+
+    Args:
+        records: of the run that failed.
+        manifest: the content of dbt's ``manifest.json``, of the project as it is now.
+    """
+    known = {*manifest["nodes"], *manifest.get("unit_tests", {}), *manifest.get("functions", {})}
+    again = [record["unique_id"] for record in left(records) if record["kind"] not in ("source", "operation")]
+    return bool(again) and known.issuperset(again)
 
 
 def failures(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -221,6 +221,27 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
     assert stack.hashes() == reference
 
 
+def renamed_model(stack: Stack, name: str) -> None:
+    """`invoke run --failed` succeeds where the model that failed has another name by then, and its test another argument."""
+    stack.on(name)
+    tested = "models: [{name: alone, columns: [{name: one, data_tests: [accepted_values: {arguments: {values: [%d]}}]}]}]\n"
+    with (
+        stack.edited("models/alone.sql", "select 1 as one\n"),
+        stack.edited("models/alone.yml", tested % 2),
+        stack.edited("models/old_name.sql", "select no_such_column\n"),
+    ):
+        assert record(stack)["state"] == "failure"
+        (stack.dbt / "models/old_name.sql").write_text("{{ config(enabled=false) }} select 1 as one\n")
+        (stack.dbt / "models/alone.yml").write_text(tested % 1)
+        with stack.edited("models/new_name.sql", "select 1 as one\n"):
+            mended = record(stack, "--failed")
+    assert mended["state"] == "success", mended
+    ran = {node["unique_id"] for node in mended["nodes"]}
+    assert "model.small.new_name" in ran
+    assert any(unique_id.startswith("test.small.accepted_values_alone") for unique_id in ran)
+    stack.invoke("sql", "drop view alone, new_name")
+
+
 def options_of_a_run(stack: Stack, name: str) -> None:
     """A selection, variables and a full refresh hold for one run and for its repetition from failure, and for no other."""
     stack.on(name)

@@ -6,6 +6,7 @@ What it prints is described in `rundbt.api`.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import time
@@ -14,9 +15,9 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from results_xcom import KEY, PRODUCER
+from results_xcom import KEY, PRODUCER, manifest
 from rundbt import api, jobs, project_files
-from rundbt.results import failures, left
+from rundbt.results import failures, left, retryable
 
 # The beginning of the import error of a broken project, which the project's fingerprint follows.
 PARSE_FAILED = "dbt cannot parse the project"
@@ -28,6 +29,7 @@ DBT_ENDED = ("Command exited with return code", "Task killed!")
 
 TASKLESS = ("function", "unit_test")  # nodes for which Cosmos has no task
 CUSTOM = "-custom"
+ARGUMENT_LIMIT = 100_000  # characters; Linux takes 128 KiB for one argument
 SILENCE_TIMEOUT_S = 120  # after which a scheduler that does not report is given up
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
@@ -95,7 +97,10 @@ def rerun() -> bool:
         return api.nothing_failed("There is no run yet.")
     dag, run_id = newest[0]["dag_id"], newest[0]["dag_run_id"]
     job = dag.removesuffix(CUSTOM)
-    options = jobs.Options.among(newest[0]["conf"] or {})
+    try:
+        options = jobs.Options.among(newest[0]["conf"] or {})
+    except jobs.JobsError as error:
+        raise api.ApiError(f"The last run, {job}, was started with parameters that no job takes: {error}") from None
     if newest[0]["state"] == "success":
         return api.nothing_failed(f"The last run, {job}, succeeded.")
     if newest[0]["state"] != "failed":
@@ -105,7 +110,8 @@ def rerun() -> bool:
     if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
         return run(job, options)
     if jobs.load()[job].dbt_args[0] == "build":
-        if any(node["kind"] in TASKLESS for node in failures(nodes)):
+        # Of a microbatch of which some batches succeeded, the task may have succeeded.
+        if any(node["kind"] in TASKLESS or node["status"] == "partial success" for node in failures(nodes)):
             return run(job, replace(options, select=selection(nodes) or options.select))
         if not airflow.find(f"dags/{dag}/tasks/{PRODUCER}"):  # one task for the whole build
             return run(job, replace(options, select=selection(nodes) or options.select))
@@ -154,10 +160,11 @@ def rerun() -> bool:
 
 
 def selection(nodes: list[dict[str, Any]]) -> str:
-    """The nodes for dbt's ``--select``; empty where one is a hook, or has a name that cannot stand there."""
+    """The nodes for dbt's ``--select``; empty where one is a hook or no more, has a name that cannot stand there, or they are too many."""
     names = [node["name"].rpartition("::")[2] for node in nodes]  # a unit test stands after its model
     plain = all(re.fullmatch(r"\w+", name) for name in names) and all(node["kind"] != "operation" for node in nodes)
-    return " ".join(names) if plain else ""
+    text = " ".join(names)
+    return text if plain and len(text) < ARGUMENT_LIMIT and retryable(nodes, json.loads(manifest().read_bytes())) else ""
 
 
 def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
@@ -166,8 +173,8 @@ def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
     keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
     for entry in pages(airflow, f"{xcoms}?xcom_key_pattern=_status", "xcom_entries"):
         key = entry["key"]
-        if key in keys or (key.endswith("_tests_status") and airflow.request("GET", f"{xcoms}/{key}")["value"] != "pass"):
-            airflow.request("DELETE", f"{xcoms}/{key}")
+        if key in keys or (key.endswith("_tests_status") and airflow.request("GET", f"{xcoms}/{quote(key, safe='')}")["value"] != "pass"):
+            airflow.request("DELETE", f"{xcoms}/{quote(key, safe='')}")
 
 
 def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None:
@@ -214,7 +221,7 @@ def cancel() -> list[dict[str, Any]]:
         # Asked for only now, so that one that has just begun is among them; one that had not begun is skipped.
         for (task, attempt), body in tasks_of_dbt(airflow, path).items():
             if body["state"] == "failed" and (task, attempt) not in before:
-                logs.append(f"{path}/taskInstances/{task}/logs/{attempt}?full_content=true")
+                logs.append(f"{path}/taskInstances/{quote(task, safe='')}/logs/{attempt}?full_content=true")
 
     def ended() -> bool | None:
         texts = (str(airflow.find(log)) for log in logs)

@@ -33,13 +33,12 @@ def kept(target: Path) -> Path:
     return target.with_name("dbt-results")
 
 
-def failed_before(context: OpExecutionContext) -> str | None:
-    """For a re-execution from failure, the folder of that failed run's results; None when `dbt retry` has nothing to begin with."""
+def failed_before(context: OpExecutionContext, manifest: dict[str, Any]) -> str | None:
+    """For a re-execution from failure, the folder of that failed run's results; None when `dbt retry` cannot run what is left."""
     if context.run.tags.get("dagster/is_resume_retry") != "true" or not context.run.parent_run_id:
         return None
     failed = kept(folder(context.run.parent_run_id))
-    again = [record for record in results.left(results.read(failed)) if record["kind"] not in ("source", "operation")]
-    return str(failed) if again else None
+    return str(failed) if results.retryable(results.read(failed), manifest) else None
 
 
 def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:

@@ -55,8 +55,10 @@ class Attempt:
 
     def commands(self, job: Job) -> list[list[str]]:
         """What dbt has to do: the job, or on a retry only what failed and what was skipped, where `dbt retry` has that to go by."""
-        if self._number > 1 and not job.before and self._last_command() in RETRYABLE:
+        if self._number > 1 and not job.before and self._last_command() in RETRYABLE and self._is_retryable():
             return [["retry"]]
+        for name in RESULTS:  # of the attempt before, which are not this one's
+            (self.target / name).unlink(missing_ok=True)
         return [list(args) for args in job.commands]
 
     def collect(self) -> None:
@@ -106,6 +108,13 @@ class Attempt:
     def _invocations(self) -> list[str]:
         """The dbt commands that wrote the artifacts."""
         return [self._artifact(name).get("metadata", {}).get("invocation_id", "") for name in RESULTS]
+
+    def _is_retryable(self) -> bool:
+        try:
+            manifest, _ = project_files.ensure_manifest()
+        except project_files.ParseFailed:
+            return True  # dbt itself shows why
+        return results.retryable(results.read(self.target), json.loads(manifest.read_bytes()))
 
     def _last_command(self) -> str:
         return self._artifact("run_results.json").get("args", {}).get("which", "")
