@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import os
 import re
 import shlex
@@ -24,9 +25,28 @@ RESERVED = re.compile(
     r"--(project-dir|profiles-dir|profile|target|target-path|log-.*|vars|state|defer.*|no-use-colors|use-colors)(=.*)?|-t.*"
 )
 # Flags with which a command selects nodes.
-SELECTING = ("--select", "-s", "--models", "--model", "-m", "--selector")
+NODES = ("--select", "-s", "--models", "--model", "-m", "--exclude")
+SELECTING = (*NODES[:-1], "--selector")
 REFRESHING = ("build", "run", "seed")  # commands that take --full-refresh
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+# Names that Dagster refuses beside Python's keywords (dagster 1.13, `DISALLOWED_NAMES`).
+_NOT_DAGSTERS = {
+    "context",
+    "conf",
+    "config",
+    "meta",
+    "arg_dict",
+    "dict",
+    "input_arg_dict",
+    "output_arg_dict",
+    "int",
+    "str",
+    "float",
+    "bool",
+    "input",
+    "output",
+    "type",
+}
 # The five fields of a cron expression: the lowest and highest number, and the words that stand for numbers from the lowest on.
 _CRON = (
     (0, 59, ""),
@@ -259,6 +279,8 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         known = len(mistakes)
         if not _NAME.fullmatch(name):
             wrong(key, f"{name!r} is not a valid name of a job: letters, digits and _, a letter first, 100 at most.")
+        elif keyword.iskeyword(name) or name in _NOT_DAGSTERS:
+            wrong(key, f"{name!r} cannot be the name of a job: Dagster keeps it for itself.")
         entry = mapping(body, f"The job {name}")
         for own, (own_key, _) in entry.items():
             if own not in _KEYS:
@@ -312,9 +334,26 @@ def _commands(entry: dict[str, Any], values: dict[str, Any], wrong: Any, job: ya
             if RESERVED.fullmatch(word):
                 wrong(line, f"{word} cannot be set here" + ("; variables stand under vars." if word.startswith("--vars") else "."))
         command = next((command for command in COMMANDS if words[: len(command)] == command), words)
-        yield (*command, *given, *words[len(command) :])
+        yield (*command, *given, *_in_one_word(words[len(command) :]))
     if isinstance(node, yaml.SequenceNode) and not node.value:
         wrong(key, "dbt names no command.")
+
+
+def _in_one_word(words: tuple[str, ...]) -> Iterator[str]:
+    """The words, with those that follow one selecting flag as one: dbt takes both, and dagster-dbt only this."""
+    values: list[str] = []
+    selecting = False
+    for word in words:
+        if selecting and not word.startswith("-"):
+            values.append(word)
+            continue
+        if values:
+            yield " ".join(values)
+        values = []
+        selecting = word in NODES
+        yield word
+    if values:
+        yield " ".join(values)
 
 
 def _is_cron(text: str) -> bool:

@@ -26,7 +26,7 @@ from cosmos.dbt.graph import DbtNode
 from cosmos.operators import local
 
 import alert
-from results_xcom import push_results
+from results_xcom import WATCHED, push_results
 from run_job import PARSE_FAILED, custom_dag
 from rundbt import alerts, project_files
 from rundbt.jobs import Job, Options, schedules_enabled
@@ -83,7 +83,10 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
         on_failure_callback=alert.send if alerts.wanted() else None,
     ) as dag:
         last = len(job.before)
-        tasks = [single_task(job, number, dbt_flags(job, manifest, number, {}) if nodes else FLAGS % number) for number in range(last)]
+        tasks = [
+            single_task(job, number, [*map(literal, dbt_flags(job, manifest, number, {}))] if nodes else FLAGS % number)
+            for number in range(last)
+        ]
         tasks.append(build(job, manifest) if nodes else single_task(job, last, FLAGS % last))
         for one, next_ in pairwise(tasks):
             one >> next_
@@ -124,7 +127,7 @@ def build(job: Job, manifest: Path) -> DbtTaskGroup:
             "pool": WATCHERS,
             "deferrable": False,
             "poke_interval": 1,
-            "dbt_cmd_flags": [*job.flags, *common_flags(manifest)],
+            "dbt_cmd_flags": [*map(literal, job.flags), *common_flags(manifest)],
             "callback": push_results,
         },
     )
@@ -134,7 +137,7 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
     """Cosmos' own task ids, without what Airflow refuses in an id, and unique.
 
     Where two nodes would have one, as two packages' nodes of one name, or the models ``a.b`` and ``a_b``, the package stands before it, and
-    where that is the same too, the beginning of a hash after it.
+    where that is the same too, or is the name of a group of tasks, the beginning of a hash after it.
     """
 
     def plain(unique_id: str) -> str:
@@ -143,12 +146,13 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
 
     nodes = json.loads(manifest.read_bytes())["nodes"]
     ids = Counter(map(plain, nodes))
+    groups = {unique_id.split(".", 2)[2].replace(".", "_") for unique_id, node in nodes.items() if node["resource_type"] in WATCHED}
     in_package = Counter((node["package_name"], plain(unique_id)) for unique_id, node in nodes.items())
 
     def task_id(node: DbtNode) -> str:
         found = plain(node.unique_id)
         package = f"{node.package_name}_" if ids[found] > 1 else ""
-        again = in_package[node.package_name, found] > 1
+        again = in_package[node.package_name, found] > 1 or package + found in groups
         return package + found + (f"_{hashlib.sha256(node.unique_id.encode()).hexdigest()[:6]}" if again else "")
 
     return task_id
@@ -192,6 +196,12 @@ def profile() -> ProfileConfig:
 
 
 def common_flags(manifest: Path) -> list[str]:
-    """Flags of every dbt: it parses nothing twice, and leaves its errors where `results_xcom` finds them."""
+    """Flags of every dbt: it parses nothing twice, logs what Cosmos reads, and leaves its results and errors where `results_xcom` does."""
     partial_parse = ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]
-    return [*partial_parse, "--log-level-file", "error", "--log-format-file", "json"]
+    logs = ["--log-level", "info", "--log-path", "logs", "--log-level-file", "error", "--log-format-file", "json"]
+    return [*partial_parse, "--target-path", "target", *logs]
+
+
+def literal(word: str) -> str:
+    """A word of a command, for a field in which Airflow renders templates."""
+    return f"{{% raw %}}{word}{{% endraw %}}" if "{" in word else word

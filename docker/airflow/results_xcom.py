@@ -55,10 +55,12 @@ def left_out(manifest: Mapping[str, Any], records: list[dict[str, Any]]) -> dict
     """
     reached = {record["unique_id"] for record in records if record["message"] != FAIL_FAST}
     good = bool(records) and not results.failures(records)
+    # Of a microbatch, dbt logs the end of each batch as if it were the model's; of a node that a failed hook skips, no status at all.
+    undone = {record["unique_id"] for record in records if not good and record["status"] in ("skipped", "partial success")}
     found: dict[str, Any] = {}
     for unique_id in (unique_id for unique_id, node in manifest["nodes"].items() if node["resource_type"] in WATCHED):
         key = unique_id.replace(".", "__")
-        if unique_id not in reached:
+        if unique_id not in reached - undone:
             found[f"{key}_status"] = {"status": "success" if good else "failed", "outlet_uris": []}
         tests = {child for child in manifest.get("child_map", {}).get(unique_id, ()) if child.startswith("test.")}
         if tests - reached:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster
@@ -22,7 +23,7 @@ from dagster import (
     in_process_executor,
     op,
 )
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, DbtProject, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliInvocation, DbtCliResource, DbtProject, dbt_assets
 
 import report
 import workers
@@ -37,7 +38,9 @@ PROJECT = DbtProject(
     profile=os.environ["DBT_PROFILE"],
     target=os.environ["DBT_TARGET"],
 )
-DBT = DbtCliResource(PROJECT, dbt_executable=project_files.DBT_OF_A_RUN, global_config_flags=["--log-level-file", "none"])
+DBT = DbtCliResource(
+    PROJECT, dbt_executable=project_files.DBT_OF_A_RUN, global_config_flags=["--log-level", "info", "--log-level-file", "none"]
+)
 # run_job.py reads there which state of the project is loaded, and in a job's "dbt/op" which op takes a run's options.
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 
@@ -83,6 +86,17 @@ class Translator(DagsterDbtTranslator):
         return [owner for owner in super().get_owners(dbt_resource_props) or () if OWNER.fullmatch(owner)]
 
 
+TRANSLATOR = Translator(
+    DagsterDbtTranslatorSettings(
+        enable_code_references=True,
+        enable_source_tests_as_checks=True,
+        enable_source_metadata=False,  # it takes a source for the seed of its table, of which a model may know already
+    )
+)
+# For a command of which dagster-dbt does not know the assets: without code references, which need these.
+PLAIN = Translator()
+
+
 class RunOptions(Config):
     """What a person can choose for a run, see `rundbt.jobs.Options`.
 
@@ -103,6 +117,11 @@ def commands(job: jobs.Job, options: RunOptions) -> list[list[str]]:
     return [list(args) for args in job.asked(jobs.Options(**options.model_dump())).commands]
 
 
+def cli(dbt: DbtCliResource, args: list[str], target: Path) -> DbtCliInvocation:
+    """Start a dbt command that has its own selection."""
+    return dbt.cli(args, manifest=MANIFEST, dagster_dbt_translator=PLAIN, target_path=target, raise_on_error=False)
+
+
 def everything() -> str:
     """The selection of all that `dbt build` builds: the default, fqn:*, leaves saved queries out, and dbt itself takes "" for nothing."""
     if not report.TABLE_METADATA:
@@ -117,25 +136,23 @@ try:
         project=PROJECT,
         select=everything(),
         name=free("dbt"),
-        dagster_dbt_translator=Translator(
-            DagsterDbtTranslatorSettings(
-                enable_code_references=True,
-                enable_source_tests_as_checks=True,
-                enable_source_metadata=False,  # it takes a source for the seed of its table, of which a model may know already
-            )
-        ),
+        dagster_dbt_translator=TRANSLATOR,
     )
     def dbt_models(context: AssetExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
         """Build what is selected; in a re-execution from failure, what failed and what was skipped."""
         workers.note(context.instance, context.run_id)
         target = report.folder(context.run_id)
-        if failed := report.failed_before(context):
-            invocation = dbt.cli(["retry", "--state", failed], manifest=MANIFEST, target_path=target, raise_on_error=False)
+        if failed := report.failed_before(context, MANIFEST):
+            invocation = cli(dbt, ["retry", "--state", failed], target)
         else:
             *before, build = commands(jobs.load().get(context.job_name, jobs.BUILD), config)
             for args in before:
-                yield from report.stream(dbt.cli(args, manifest=MANIFEST, target_path=target, raise_on_error=False), last=False)
-            invocation = dbt.cli(build, context=context, target_path=target, raise_on_error=False)
+                yield from report.stream(cli(dbt, args, target), last=False)
+            if config.select and report.TABLE_METADATA:  # dbt would build these as well as all that `everything` selects
+                invocation = cli(dbt, build, target)
+                invocation.context, invocation.project = context, PROJECT
+            else:
+                invocation = dbt.cli(build, context=context, target_path=target, raise_on_error=False)
         yield from report.stream(invocation)
 
 except dagster.DagsterInvalidDefinitionError as error:  # as for a model whose name has other letters than a to z
@@ -149,10 +166,10 @@ def dbt_job(job: jobs.Job) -> Any:
     @op(name=free(f"dbt_{job.name}"), out={})
     def dbt_commands(context: OpExecutionContext, dbt: DbtCliResource, config: RunOptions) -> Iterator[Any]:
         workers.note(context.instance, context.run_id)
-        failed = report.failed_before(context)
+        failed = report.failed_before(context, MANIFEST)
         to_run = [["retry", "--state", failed]] if failed else commands(job, config)
         for args in to_run:
-            invocation = dbt.cli(args, manifest=MANIFEST, target_path=report.folder(context.run_id), raise_on_error=False)
+            invocation = cli(dbt, args, report.folder(context.run_id))
             yield from report.stream(invocation, last=args is to_run[-1])
 
     @dagster.job(name=job.name, description=job.description, tags={**TAGS, "dbt/op": dbt_commands.name})

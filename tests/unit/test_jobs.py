@@ -111,6 +111,8 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("a:\n    dbt: run\n    dbt: test", 5, "dbt stands here twice", id="a key twice"),
         pytest.param("a: {dbt: run}\n  a: {dbt: test}", 4, "a stands here twice", id="a job twice"),
         pytest.param("a-b: {dbt: run}", 3, "'a-b' is not a valid name of a job", id="a name with a dash"),
+        pytest.param("import: {dbt: run}", 3, "'import' cannot be the name of a job", id="a word of Python's"),
+        pytest.param("input: {dbt: run}", 3, "'input' cannot be the name of a job", id="a word of Dagster's"),
         pytest.param("1a: {dbt: run}", 3, "'1a' is not a valid name of a job", id="a name with a digit first"),
     ],
 )
@@ -218,6 +220,7 @@ def test_what_is_no_schedule_is_reported(tmp_path, cron) -> None:
         ("[source freshness, run]", {"select": "a"}, ["source freshness --select a", "run --select a"]),
         ("build", {"vars": {"day": "2026-01-01"}}, ["build --vars \"{day: '2026-01-01'}\""]),
         ("build", {}, ["build"]),
+        ("build --select a b --exclude c d -f", {}, ["build --select 'a b' --exclude 'c d' -f"]),
     ],
 )
 def test_options_of_one_run_are_added_to_every_command(tmp_path, commands, options, asked) -> None:

@@ -47,6 +47,14 @@ def record(unique_id: str, status: str = "success", message: str | None = None) 
             {"model__p__b_status": {"status": "failed", "outlet_uris": []}, "model__p__b_tests_status": "fail"},
             id="what fail_fast has left out",
         ),
+        pytest.param(
+            [record("model.p.a", "partial success", "1 of 2 batches"), record("model.p.b", "skipped"), record("test.p.of_b.1", "skipped")],
+            {
+                "model__p__a_status": {"status": "failed", "outlet_uris": []},
+                "model__p__b_status": {"status": "failed", "outlet_uris": []},
+            },
+            id="some batches of a microbatch",
+        ),
     ],
 )
 def test_each_task_of_what_dbt_has_left_out_finds_an_end(records, found) -> None:
