@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import sys
 import time
@@ -69,8 +70,10 @@ def request(
             if error.code < 500 or not left:
                 detail = error.read().decode(errors="replace")[:500]
                 raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
-        except OSError as error:  # URLError, time-outs and resets alike
-            if not left or not isinstance(getattr(error, "reason", error), TimeoutError | ConnectionResetError):
+        except (OSError, http.client.HTTPException, ValueError) as error:  # no connection, half an answer, or one that is no JSON
+            if not left or not isinstance(
+                getattr(error, "reason", error), TimeoutError | ConnectionResetError | http.client.IncompleteRead
+            ):
                 raise ApiError(f"{method} {url}: {error}") from None
         time.sleep(RETRY_PAUSE_S)
 
