@@ -91,7 +91,7 @@ KILLED = Row(
     "The service that runs dbt is killed",
     "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From then until the command and"
     " the run have ended, well or not; the next run must succeed. A run that is taken up again takes longer than one that fails."
-    " Airflow's next scheduler takes tasks up again every 20 s (set here; the default is 300), and fails those without a heartbeat for 60 s"
+    " Airflow's next scheduler takes tasks up again every 20 s (set here; the default is 300), and fails those without a heartbeat for 45 s"
     " (set here; the default is 300). A run of Dagster's is ended by Switchyard's start of the code server, once that is up again. A run of"
     " Prefect's is ended by an automation, 90 s after its last heartbeat, which can be 30 s old (set here; there is none by default).",
     "s",

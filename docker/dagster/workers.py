@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import suppress
+from typing import Any
 
-from dagster import DagsterInstance, DagsterRunStatus, DefaultSensorStatus, RunsFilter, SensorEvaluationContext, SensorResult, sensor
+from dagster import (
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunsFilter,
+    SensorEvaluationContext,
+    SensorResult,
+    sensor,
+)
+from kombu.exceptions import OperationalError
 
 WORKER = "switchyard/worker"  # the tag of a run with the host name of the worker that it is on
 TASK = "dagster-celery/task_id"  # and that of its Celery task
-POLL_S = 15  # seconds between two looks
+POLL_S = 12  # seconds between two looks
 ANSWER_TIMEOUT_S = 3  # seconds that workers have to answer
 LOOKS = 3  # in a row at which no worker has the run, before it counts as lost
 SILENCE = 4  # the same, where no worker answers at all: the broker may be on its way up
+UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 LOST = "No worker is running it any more: its worker was killed, or lost its connection."
 
 
@@ -34,15 +47,31 @@ def watch(context: SensorEvaluationContext) -> SensorResult:
     before = json.loads(context.cursor or "{}")
     lost: dict[str, int] = {}
     instance = context.instance
-    runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]))
+    runs = instance.get_runs(RunsFilter(statuses=UNDER_WAY))
     if runs:
-        answers = instance.run_launcher.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
+        answers = ask(instance)
         there = {task["id"] for tasks in answers.values() for task in tasks}
         for run in runs:
             if run.tags.get(TASK) not in there:
                 lost[run.run_id] = before.get(run.run_id, 0) + 1
                 if lost[run.run_id] >= (LOOKS if answers else SILENCE):
-                    if TASK in run.tags:
-                        instance.run_launcher.terminate(run.run_id)  # should its worker come back
-                    instance.report_run_failed(run, LOST)
+                    end(instance, run)
     return SensorResult(cursor=json.dumps(lost))
+
+
+def ask(instance: DagsterInstance) -> dict[str, list[dict[str, Any]]]:
+    """What each worker is at; nothing where none answers, or the broker does not."""
+    try:
+        return instance.run_launcher.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
+    except (OSError, OperationalError):
+        return {}
+
+
+def end(instance: DagsterInstance, run: DagsterRun) -> None:
+    """Fail a run that is lost, unless it has ended meanwhile; should its worker come back, it ends there."""
+    if TASK in run.tags:
+        with suppress(OSError, OperationalError):
+            instance.run_launcher.terminate(run.run_id)
+    known = instance.get_run_by_id(run.run_id)
+    if known and not known.is_finished:
+        instance.report_run_failed(run, LOST)
