@@ -10,6 +10,7 @@ import report
 from rundbt import alerts, results
 
 POLL_S = 10  # seconds between two looks; Dagster's own number is 30
+LATEST = 50  # observations among which are the run's, one for each of its dbt commands: runs take turns
 
 
 @run_failure_sensor(
@@ -21,7 +22,9 @@ POLL_S = 10  # seconds between two looks; Dagster's own number is 30
 def alert(context: RunFailureSensorContext) -> None:
     """Send a message; Dagster evaluates this once for each run that failed, and not for one that was cancelled."""
     run = context.dagster_run
-    failed = results.failures(results.read(report.kept(report.folder(run.run_id))))
+    observed = (record.event_log_entry for record in context.instance.fetch_observations(report.RESULTS, LATEST).records)
+    mine = (entry.asset_observation for entry in observed if entry.run_id == run.run_id)
+    failed = results.failures([node for one in mine for node in one.metadata["dbt"].value])
     failures = [event.step_failure_data for event in context.get_step_failure_events()]
     why = next((data.user_failure_data.description for data in failures if data.user_failure_data), None) or context.failure_event.message
     url = f"{os.environ['SWITCHYARD_UI_URL']}/runs/{run.run_id}"

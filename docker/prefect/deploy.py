@@ -17,6 +17,7 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.automations import Automation
+from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -29,7 +30,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.events import EventTrigger, ResourceSpecification
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.schedules import Cron
@@ -37,7 +38,7 @@ from prefect.variables import Variable
 from prefect.workers.process import ProcessWorker
 
 import flow
-from rundbt import api, jobs, project_files
+from rundbt import alerts, api, jobs, project_files
 
 POOL = "dbt"
 ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
@@ -114,23 +115,33 @@ def deploy() -> None:
 
 
 def watch_for_zombies() -> None:
-    """Have the server crash a flow run whose process, or whose worker, is gone, as Prefect's documentation has it."""
+    """Have the server crash a flow run whose process, or whose worker, is gone, as Prefect's documentation has it, and send the alert.
+
+    The flow's hooks do not run for such a run: there is no process for them.
+    """
+    why = f"It gave no sign of life for {SILENCE_TIMEOUT_S} seconds: its worker was killed, or lost its connection."
+    actions: list[ChangeFlowRunState | CallWebhook] = [ChangeFlowRunState(state=StateType.CRASHED, message=why)]
+    if alerts.wanted():
+        webhook = Webhook(url=os.environ[alerts.VARIABLE], headers={"Content-Type": "application/json"})
+        url = f"{os.environ['SWITCHYARD_UI_URL']}/v2/runs/flow-run/{{{{ flow_run.id }}}}"
+        content = alerts.message("{{ flow_run.parameters.job }}", "Prefect", url, [], why)
+        actions.append(CallWebhook(block_document_id=webhook.save("alert", overwrite=True), payload=json.dumps(content)))
+    trigger = EventTrigger(
+        after=SIGNS_OF_LIFE,
+        expect={"prefect.flow-run.*"},
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=SILENCE_TIMEOUT_S),
+    )
     try:
-        Automation.read(name=ZOMBIES)
+        known = Automation.read(name=ZOMBIES)
     except ValueError:
-        Automation(
-            name=ZOMBIES,
-            trigger=EventTrigger(
-                after=SIGNS_OF_LIFE,
-                expect={"prefect.flow-run.*"},
-                match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=timedelta(seconds=SILENCE_TIMEOUT_S),
-            ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"It gave no sign of life for {SILENCE_TIMEOUT_S} seconds.")],
-        ).create()
+        Automation(name=ZOMBIES, trigger=trigger, actions=actions).create()
+    else:
+        known.trigger, known.actions = trigger, actions
+        known.update()
 
 
 def forget_workers() -> None:

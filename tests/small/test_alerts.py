@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from compare.alerting import Receiver
@@ -124,3 +126,25 @@ def test_nobody_sees_the_address(stack, receiver, name) -> None:
     for args in (["status"], ["status", "--json"], ["--echo", "up", "--orch", name], ["doctor"]):
         done = stack.invoke(*args, code=None, ALERT_WEBHOOK=receiver.url)
         assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.long  # 90 seconds
+@pytest.mark.parametrize("name", ["prefect"], indirect=True, scope="module")
+def test_a_run_whose_worker_is_killed_sends_one_message(stack, receiver, name) -> None:
+    with stack.edited("models/slow.sql", runs.SLOW_MODEL):
+        command = typed(stack, "run")
+        wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
+        worker = stack.root("prefect-worker")
+        for process in (worker, *worker.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_until(lambda: bool(receiver.messages), 150)
+        assert ended(command)[0] != 0
+    stack.invoke("up", "--orch", name, ALERT_WEBHOOK=receiver.url)
+    stack.invoke("run")
+    ((_, message),) = receiver.messages
+    head, why, url = message["text"].splitlines()
+    assert head == "daily failed on Prefect"
+    assert "no sign of life" in why
+    assert re.search(r"/v2/runs/flow-run/[0-9a-f-]{36}$", url)
+    receiver.messages.clear()
