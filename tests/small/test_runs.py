@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,6 +64,22 @@ def test_what_failed_under_another_name_runs_again(stack, reference, name) -> No
 def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
     runs.options_of_a_run(stack, name)
     assert stack.hashes() == reference
+
+
+def test_what_has_changed_since_a_release_is_selected(stack, reference) -> None:
+    """As .github/workflows/release.yml does, with the manifest of the last release."""
+    stack.on("dagster")
+    stack.invoke("run")
+    state = stack.dbt / "state"
+    state.mkdir()
+    try:
+        shutil.copy(stack.folder / ".stack/native/environments/dagster/target/manifest.json", state)
+        changed = (stack.dbt / "models/first.sql").read_text() + "where true\n"
+        with stack.edited("models/first.sql", changed), stack.edited("models/new.sql", "select 1 as one\n"):
+            args = ("--quiet", "ls", "--resource-type", "model", "--select", "state:modified+", "--state", "state")
+            assert sorted(stack.invoke("dbt", *args).stdout.split()) == ["small.first", "small.last", "small.new"]
+    finally:
+        shutil.rmtree(state)
 
 
 def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference) -> None:
