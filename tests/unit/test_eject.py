@@ -135,6 +135,37 @@ def walked(value: Any, key: str) -> list[Any]:
     return [one for inner in value for one in walked(inner, key)] if isinstance(value, list) else []
 
 
+def in_texts(text: str) -> list[dict[str, Any]]:
+    """The objects of Kubernetes that ConfigMaps hold as text: what a run's pod is made from. What a template fills in is left out."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items() if not (isinstance(one, str) and "{{" in one)}
+        return [plain(one) for one in value] if isinstance(value, list) else value
+
+    found = []
+    for one in documents(text):
+        for held in (one.get("data") or {}).values() if one["kind"] == "ConfigMap" else ():
+            try:
+                content = yaml.safe_load(held)
+            except yaml.YAMLError:
+                continue
+            if isinstance(content, dict):
+                content = content.get("job_configuration", {}).get("job_manifest", content)
+                found += [plain(content)] if "kind" in content else []
+    return found
+
+
+def test_the_pod_of_a_prefect_run_has_the_image_and_no_rights(ejected) -> None:
+    (job,) = in_texts((ejected("prefect", helm) / "set-up.yaml").read_text())
+    assert job["kind"] == "Job"
+    pod = job["spec"]["template"]["spec"]
+    assert pod.keys() <= {"restartPolicy", "automountServiceAccountToken", "securityContext", "containers"}
+    (container,) = pod["containers"]
+    assert container["image"] == f"localhost:5000/shop/prefect@{DIGEST}"
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_secret_of_kubernetes_has_a_value_and_each_that_is_asked_for_is_there(ejected, name) -> None:
     folder = ejected(name, helm, API_KEY="secret of mine")
@@ -174,6 +205,9 @@ def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
         assert done.returncode == 0, done.stderr
         rendered.append(done.stdout)
     rendered += [file.read_text() for file in folder.glob("*.yaml") if file.name not in dict(map(reversed, CHARTS[name]))]
+    pods = [pod for text in rendered for pod in in_texts(text)]
+    assert pods or name == "dagster", "the chart has no template of the pod in which dbt runs"
+    rendered += [yaml.safe_dump({**pod, "metadata": {"name": "run"}}) for pod in pods]
     for number, text in enumerate(rendered):
         (tmp_path / f"{number}.yaml").write_text(text)
         validate = [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", "1.32", str(tmp_path / f"{number}.yaml")]
