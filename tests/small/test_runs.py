@@ -54,13 +54,13 @@ def test_what_failed_runs_again(stack, reference, name) -> None:
     runs.failed_again(stack, name, reference)
 
 
-@pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 @pytest.mark.parametrize("name", mostly_long(NAMES, "prefect"), indirect=True, scope="module")
 def test_what_failed_under_another_name_runs_again(stack, reference, name) -> None:
     runs.renamed_model(stack, name)
     assert stack.hashes() == reference
 
 
+@pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
     runs.options_of_a_run(stack, name)
     assert stack.hashes() == reference
