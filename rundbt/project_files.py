@@ -103,8 +103,7 @@ def lay_out() -> None:
     inside = packages_folder(source)
     # The profile that counts is in DBT_PROFILES_DIR, and a lock of packages is what dbt would write through its link.
     without = {*MADE, CACHE, "profiles.yml", "package-lock.yml"}
-    parts = (path for path in source.iterdir() if path.name == ".dbtignore" or not is_hidden(path))
-    wanted = {Path(path.name): path for path in parts if path.name not in without}
+    wanted = {Path(path.name): path for path in source.iterdir() if path.name not in without and not is_hidden(path)}
     if inside:
         for depth in range(1, len(inside.parts)):  # a folder on the way to the packages cannot be a link
             above = Path(*inside.parts[:depth])
@@ -246,17 +245,22 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
 
 def files(root: Path) -> Iterator[Path]:
     """The files of a dbt project that a run reads, in a fixed order."""
+    for path in walk(root):
+        if path.suffix != ".duckdb" and path != root / "profiles.yml" and path.is_file():
+            yield path
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """The folders and files of a dbt project, in a fixed order, without what `is_left_out`, and what is in such folders."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_left_out(Path(folder, name)))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not is_left_out(path) and path.suffix != ".duckdb" and path != root / "profiles.yml" and path.is_file():
-                yield path
+        yield from (Path(folder, name) for name in folders)
+        yield from (path for name in sorted(names) if not is_left_out(path := Path(folder, name)))
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is hidden, or an environment of Python's."""
-    return path.name.startswith(".") or (path / "pyvenv.cfg").exists()
+    """Whether a file or folder is hidden, but for what dbt reads, or an environment of Python's."""
+    return (path.name.startswith(".") and path.name != ".dbtignore") or (path / "pyvenv.cfg").exists()
 
 
 def is_left_out(path: Path) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from rundbt import project_files
 from switchyard import ports
 from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, OutOfMemory, PortInUse
 from switchyard.runner import Runner
@@ -224,7 +225,10 @@ def windows_line_ends(root: Path) -> str:
         BadConfiguration: some have.
     """
     found = [
-        path for folder in ("compose", "docker", "rundbt", "dbt_project") for path in _texts(root / folder) if b"\r\n" in path.read_bytes()
+        path
+        for folder in ("compose", "docker", "rundbt", "dbt_project")
+        for path in project_files.walk(root / folder)
+        if path.is_file() and (path.suffix in _TEXTS or path.name == "Dockerfile") and b"\r\n" in path.read_bytes()
     ]
     if found:
         raise BadConfiguration(
@@ -233,16 +237,6 @@ def windows_line_ends(root: Path) -> str:
             "git config core.autocrlf false, then clone again; or for your own files: git add --renormalize .",
         )
     return "as they should be"
-
-
-def _texts(folder: Path) -> Iterable[Path]:
-    skipped = {"target", "logs", "dbt_packages"}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
-            if path.name not in skipped and not path.name.startswith("."):
-                yield from _texts(path)
-        elif path.is_file() and (path.suffix in _TEXTS or path.name == "Dockerfile"):
-            yield path
 
 
 def oom_kills() -> int:

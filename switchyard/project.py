@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from rundbt import jobs
-from rundbt.project_files import CACHE, MADE, is_left_out, remove
+from rundbt import jobs, project_files
 from switchyard import ROOT, bootstrap, console, orchestrators, release
 from switchyard.errors import BadConfiguration
 from switchyard.settings import Settings, assign
@@ -336,7 +335,7 @@ def stage(settings: Settings, project: Project) -> Path:
     base = build_folder(settings.root)
     for name in ("project", "deps"):
         if (base / name).exists():
-            remove(base / name)
+            project_files.remove(base / name)
     _copy(project.folder, base / "project", _secret(project))
     for source, place in _dependencies(project.folder):
         target = base / "deps" / place
@@ -484,7 +483,7 @@ def _content(settings: Settings) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         near = sorted(path.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for path in (place.glob(pattern) if place.is_dir() else ()))
-        near = [path for path in near if not {*MADE, CACHE}.intersection(path.parts)][:3]
+        near = [path for path in near if not {*project_files.MADE, project_files.CACHE}.intersection(path.parts)][:3]
         raise BadConfiguration(
             f"There is no {FILE} in {place}.",
             f"There is one in {', '.join(map(str, near))}." if near else "DBT_PROJECT in .env names the folder of a dbt project.",
@@ -612,12 +611,9 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def _texts(place: Path) -> Iterator[tuple[str, str]]:
     """Name and text of every file in which a project may ask for a variable."""
-    for directory, folders, names in os.walk(place):
-        folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
-        for name in sorted(names):
-            path = Path(directory, name)
-            if path.suffix in _READ and name != "profiles.yml" and path.is_file():
-                yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
+    for path in project_files.walk(place):
+        if path.suffix in _READ and path.name != "profiles.yml" and path.is_file():
+            yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
 
 
 def _packages(place: Path) -> Iterator[dict[str, Any]]:
@@ -668,12 +664,10 @@ def _outside(place: Path, content: Mapping[str, Any]) -> Iterator[str]:
             for path in paths:
                 if not Path(os.path.normpath(place / str(path))).is_relative_to(place):
                     yield f"{key}: {path} is not in the project's folder, so no run has it; make it a local package (packages.yml)"
-    for directory, folders, names in os.walk(place):
-        folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
-        for path in (Path(directory, name) for name in (*folders, *sorted(names))):
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place)):
-                link = path.relative_to(place).as_posix()
-                yield f"{link} links outside the project's folder: containers do not have its target, and edits to it are not detected"
+    for path in project_files.walk(place):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(place)):
+            link = path.relative_to(place).as_posix()
+            yield f"{link} links outside the project's folder: containers do not have its target, and edits to it are not detected"
 
 
 def _locals(place: Path) -> list[Path]:
@@ -697,19 +691,11 @@ def _root_of(place: Path) -> Path:
 def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
     """The files that `dbt deps` needs, each with its place in a copy that keeps them as far apart as they are."""
     root = _root_of(place)
-    for name in (FILE, *PACKAGE_FILES):
-        if (place / name).is_file():
-            yield place / name, (place / name).relative_to(root)
-    for package in _locals(place):
-        for directory, folders, names in os.walk(package):
-            folders[:] = sorted(name for name in folders if not is_left_out(Path(directory, name)))
-            for name in sorted(names):
-                path = Path(directory, name)
-                hidden = is_left_out(path) and name != ".dbtignore"
-                if hidden or path in (package / "profiles.yml", place / "profiles.yml"):
-                    continue
-                if path.is_file() and not (directory == str(place) and name in (FILE, *PACKAGE_FILES)):
-                    yield path, path.relative_to(root)
+    own = [place / name for name in (FILE, *PACKAGE_FILES)]
+    inner = (path for package in _locals(place) for path in project_files.files(package))
+    for path in (*own, *(path for path in inner if path not in (*own, place / "profiles.yml"))):
+        if path.is_file():
+            yield path, path.relative_to(root)
 
 
 def _parts(source: Path, without: Collection[Path], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
@@ -724,7 +710,7 @@ def _parts(source: Path, without: Collection[Path], above: frozenset[Path] = fro
     if real in above:
         return
     for path in sorted(source.iterdir()):
-        if (is_left_out(path) and path.name != ".dbtignore") or path.suffix == ".duckdb" or path in without:
+        if project_files.is_left_out(path) or path.suffix == ".duckdb" or path in without:
             continue
         if path.is_dir():
             yield path

@@ -67,6 +67,12 @@ def test_a_certificate_matters(copy) -> None:
     assert environment_of(copy) != environment
 
 
+def test_what_dbt_is_to_ignore_matters_to_a_baked_run(copy) -> None:
+    before = both(copy)
+    (copy / "dbt_project" / ".dbtignore").write_text("models/marts/dim_dates.sql\n")
+    assert both(copy)[1] != before[1]
+
+
 def test_what_dbt_writes_does_not_matter(copy) -> None:
     before = both(copy)
     for name in ("target", "logs", "dbt_packages"):
