@@ -72,6 +72,8 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     unused(runtime, images, commits[runtime.settings.root])
     lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
     now = datetime.now(timezone.utc)
+    # Of the orchestrators: what is locked for PostgreSQL is for the native runtime, and not in an image.
+    versions = {name: python_packages.versions(runtime.settings.root, name) for name in names}
     content = {
         "schema": release.SCHEMA,
         "tag": tag,
@@ -85,7 +87,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             "shared": project.shared,
             "shop": project.shop,
         },
-        "versions": {name: python_packages.versions(runtime.settings.root, name) for name in names},
+        "versions": versions,
         "manifest": MANIFEST,
     }
     labels = {
@@ -97,7 +99,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     try:
         ids = {}
         for name, image in images.items():
-            own = {f"{PACKAGE}.{package}": version for package, version in python_packages.versions(runtime.settings.root, name).items()}
+            own = {f"{PACKAGE}.{package}": version for package, version in versions.get(name, {}).items()}
             ids[name] = labelled(runtime, argv.image_name(runtime.settings, name), image, {**labels, **own})
         tried(runtime, project, {**content, "images": ids}, names)
         folder.mkdir(parents=True, exist_ok=True)

@@ -166,6 +166,8 @@ def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(s
     container = stack.container("dagster-code")
     assert container["Config"]["Image"] == made["images"]["dagster"]
     assert [mount["Destination"] for mount in container["Mounts"] if mount["Destination"].startswith("/opt/dbt")] == []
+    assert container["Config"]["Labels"]["switchyard.package.dagster"] == made["versions"]["dagster"]["dagster"]
+    assert [key for key in stack.container("postgres")["Config"]["Labels"] if key.startswith("switchyard.package.")] == []
     assert "release 1" in stack.invoke("status").stdout
     stack.invoke("run")
     assert stack.sql("select released from released") == "1"
