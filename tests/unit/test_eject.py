@@ -28,7 +28,7 @@ CONTENT = {
     "versions": {name: python_packages.versions(ROOT, name) for name in NAMES},
 }
 # Of the vendors', which the charts bring along.
-VENDORS = ("docker.io/busybox:1.28", "prefecthq/prefect:3.8.8-python3.12-kubernetes")
+VENDORS = ("docker.io/busybox:1.28", f"prefecthq/prefect:{CONTENT['versions']['prefect']['prefect']}-python3.12-kubernetes")
 PRODUCTS = {"airflow": "apache-airflow", "dagster": "dagster", "prefect": "prefect"}
 CHARTS = {  # chart, and the values' file
     "airflow": [("airflow", "values.yaml")],

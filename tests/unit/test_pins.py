@@ -7,8 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from switchyard import pins
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed
@@ -164,6 +166,18 @@ def test_every_place_names_the_images_of_versions_toml() -> None:
     assert images["AIRFLOW_IMAGE"].endswith(f"-python{PLATFORM[-1]}")
 
 
-def test_the_page_on_eject_names_the_charts_of_versions_toml() -> None:
-    page = " ".join((ROOT / "docs" / "eject.md").read_text(encoding="utf-8").split())
-    assert [chart for chart, version in pins.versions(ROOT)["charts"].items() if f"{chart} {version}" not in page] == []
+@pytest.mark.parametrize(("path", "form"), [("docs/eject.md", "{} {}"), (".github/workflows/long.yml", "helm pull {} --version {} ")])
+def test_every_place_names_the_charts_of_versions_toml(path, form) -> None:
+    text = " ".join((ROOT / path).read_text(encoding="utf-8").split())
+    assert [chart for chart, version in pins.versions(ROOT)["charts"].items() if form.format(chart, version) not in text] == []
+
+
+@pytest.mark.parametrize("folder", ["dbt_project", "dbt_project/packages/shop_checks"])
+def test_the_shop_takes_the_versions_of_dbt_that_can_be_locked(folder) -> None:
+    wanted = yaml.safe_load((ROOT / folder / "dbt_project.yml").read_text(encoding="utf-8"))["require-dbt-version"]
+    assert SpecifierSet(",".join(re.sub(r"\.0$", "", part) for part in wanted)) == SpecifierSet(PRODUCTS["dbt-core"])
+
+
+def test_an_image_for_tests_is_built_with_the_uv_of_the_lock() -> None:
+    (version,) = re.findall(r"^uv==(\S+)", (ROOT / "docker" / "uv" / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    assert f" uv=={version} " in (ROOT / "tests" / "standins" / "airflow" / "Dockerfile").read_text(encoding="utf-8")
