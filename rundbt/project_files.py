@@ -269,14 +269,11 @@ def is_left_out(path: Path) -> bool:
     return made or is_hidden(path) or path.name.endswith("~")
 
 
-def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
+def ensure_manifest() -> tuple[Path, str]:
     """Parse the project if it changed since the last parse, and return the manifest and the fingerprint it stands for.
 
     Safe to call from several processes at once: one parses, the others wait and use its result. The manifest of the
     image's build serves until the first edit. A failed parse leaves the last good manifest in place.
-
-    Args:
-        dbt: the dbt executable.
 
     Returns:
         The path of ``manifest.json`` and the project's fingerprint.
@@ -285,27 +282,21 @@ def ensure_manifest(dbt: str = DBT) -> tuple[Path, str]:
         ParseFailed: dbt rejected the project.
     """
     with _locked() as target:
-        stamp = target / "fingerprint"
-        manifest = target / "manifest.json"
         _adopt_baked(target)
         lay_out()
         wanted = fingerprint()
-        if manifest.exists() and stamp.exists() and stamp.read_text() == wanted:
-            return manifest, wanted
-        _parse(dbt, target)
-        stamp.write_text(wanted)
-        return manifest, wanted
+        last = last_manifest()
+        if last and last[1] == wanted:
+            return last
+        _parse(target)
+        (target / "fingerprint").write_text(wanted)
+        return target / "manifest.json", wanted
 
 
-def has_manifest() -> bool:
-    """Whether any parse has succeeded."""
-    return all((target_dir() / name).exists() for name in ("manifest.json", "fingerprint"))
-
-
-def last_manifest() -> tuple[Path, str]:
-    """The manifest of the last parse that succeeded, and its fingerprint, whatever the project is like by now."""
-    target = target_dir()
-    return target / "manifest.json", (target / "fingerprint").read_text()
+def last_manifest() -> tuple[Path, str] | None:
+    """The manifest of the last parse that succeeded, and its fingerprint, whatever the project is like by now; None without one."""
+    manifest, stamp = target_dir() / "manifest.json", target_dir() / "fingerprint"
+    return (manifest, stamp.read_text()) if manifest.exists() and stamp.exists() else None
 
 
 def variables_without_secrets() -> dict[str, str]:
@@ -321,13 +312,13 @@ def exec_command(command: list[str], env: Mapping[str, str]) -> NoReturn:
     os.execvpe(command[0], command, env)
 
 
-def _parse(dbt: str, target: Path) -> None:
+def _parse(target: Path) -> None:
     """Run ``dbt parse`` in a scratch folder and move its results into place, each atomically."""
     with tempfile.TemporaryDirectory(dir=target, prefix="parse-") as scratch:
         if (target / PARTIAL).exists():
             shutil.copy(target / PARTIAL, scratch)
         done = subprocess.run(
-            [dbt, "--no-use-colors", "--log-level", "error", "parse",
+            [DBT, "--no-use-colors", "--log-level", "error", "parse",
              "--project-dir", str(project_dir()), "--target-path", scratch, "--log-path", scratch],
             env=variables_without_secrets(), capture_output=True, text=True,
         )  # fmt: skip

@@ -65,9 +65,10 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
     try:
         manifest, fingerprint = project_files.ensure_manifest()
     except project_files.ParseFailed as error:
-        if not get_parsing_context().dag_id or not project_files.has_manifest():
+        parsed = project_files.last_manifest()
+        if not get_parsing_context().dag_id or not parsed:
             raise RuntimeError(f"{PARSE_FAILED} {wanted}:\n{error}") from None
-        manifest, fingerprint = project_files.last_manifest()  # a task of a run that began before the edit
+        manifest, fingerprint = parsed  # a task of a run that began before the edit
     nodes = by_node(job) and not custom
     with DAG(
         dag_id=custom_dag(job.name) if custom else job.name,

@@ -41,7 +41,7 @@ def manifest() -> Path:
     try:
         return project_files.ensure_manifest()[0]
     except (project_files.ParseFailed, OSError):  # or a file of it is just being saved
-        return project_files.last_manifest()[0]
+        return project_files.target_dir() / "manifest.json"
 
 
 def left_out(manifest: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
