@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from invoke.tasks import Task
 
     from switchyard.lifecycle import OnActiveRun
-    from switchyard.release import Release
     from switchyard.runtimes.runtime import WholeRuntime
     from switchyard.settings import Settings
 
@@ -295,12 +294,12 @@ def up(
     with changing(c, "up", runtime, starting=True, new_ports=True) as driver:
         target = target or orchestrators.find(known, driver.settings["ORCHESTRATOR"], "ORCHESTRATOR")
 
-        def deploy(new: Release) -> None:
-            if not console.dry:
+        def keep() -> None:
+            if new and not console.dry:
                 settings.assign(ROOT, "RELEASE_FILE", new.keep(ROOT))
+            keep_workers(workers)
 
-        deploying = functools.partial(deploy, new) if new else None
-        lifecycle.up(driver, target, baked=baked, timeout=seconds, deploy=deploying, keep=functools.partial(keep_workers, workers))
+        lifecycle.up(driver, target, baked=baked, timeout=seconds, release=bool(new), keep=keep)
     if not console.dry:
         console.facts(target.access(driver.settings.as_started()[0].values, driver.project.database if driver.project.shared else None))
 

@@ -52,7 +52,7 @@ def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
         build(runtime, names, cache=cache)
         return
     if (active := runtime.active()) and {POSTGRES, active}.intersection(names):
-        _settle(runtime, OnActiveRun.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+        _settle(runtime)
     _build_in_place(runtime, names, cache=cache)
 
 
@@ -100,7 +100,7 @@ def up(
     *,
     baked: bool,
     timeout: int,
-    deploy: Callable[[], None] | None = None,
+    release: bool = False,
     keep: Callable[[], None] = lambda: None,
 ) -> None:
     """Bring PostgreSQL and ``target`` up, building what is missing or out of date.
@@ -110,8 +110,9 @@ def up(
         target: what.
         baked: whether the project of the image runs, and not the mounted one.
         timeout: seconds for all to become healthy.
-        deploy: where another release is to run: called when all is checked and pulled, before anything is started.
-        keep: called then, whatever is to run, and where a run is in progress: writes down what the next start reads.
+        release: whether another release is to run, which is refused while a run is in progress.
+        keep: called when all is checked and pulled, before anything is started, and where a run is in progress: writes down what the next
+            start reads.
 
     Raises:
         AlreadyActive: another orchestrator is active; nothing was touched.
@@ -127,8 +128,8 @@ def up(
         )
 
     def is_left_alone() -> bool:
-        if active and deploy:
-            _settle(runtime, OnActiveRun.REFUSE, "", "Wait until it ends, or: invoke run --cancel")
+        if active and release:
+            _settle(runtime)
             return False
         return bool(active) and _executes_a_run(runtime.as_started(), target)
 
@@ -136,8 +137,6 @@ def up(
     if is_left_alone() or (_prepare(runtime, target, baked) and is_left_alone()):
         keep()
         return
-    if deploy:
-        deploy()
     keep()
     try:
         _start_postgres(runtime, timeout)
@@ -175,11 +174,7 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         raise NothingActive("No orchestrator is active, so there is nothing to switch from.", "", f"invoke up --orch {target.name}")
     if active == target.name:
         console.ok(f"{target.title} is the active orchestrator already")
-        started = runtime.as_started()
-        if _executes_a_run(started, target) or (_prepare(runtime, target, baked) and _executes_a_run(started, target)):
-            return
-        _start_postgres(runtime, timeout)
-        _start(runtime, target, baked, timeout)
+        up(runtime, target, baked=baked, timeout=timeout)
         return
     pull(runtime, target)
     was_baked = runtime.baked()
@@ -241,7 +236,7 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
     baked = runtime.baked()
     if target.scaled and bool(workers) != any(service.name in target.scaled for service in runtime.services()):
         _prepare(runtime, target, baked)
-        _settle(runtime, OnActiveRun.REFUSE, "", "Wait until it ends, or: invoke run --cancel", must_know=True)
+        _settle(runtime, must_know=True)
         keep()
         _start(runtime, target, baked, timeout)
         return
@@ -304,12 +299,11 @@ def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _settle(runtime: Runtime, on_active_run: OnActiveRun, command: str, other: str = "", *, must_know: bool = False) -> None:
+def _settle(runtime: Runtime, on_active_run: OnActiveRun = OnActiveRun.REFUSE, command: str = "", *, must_know: bool = False) -> None:
     """Make sure that the active orchestrator executes no run; where it does not answer, only if that ``must_know``.
 
     Raises:
-        RunInProgress: it does, and ``on_active_run`` is to refuse; ``command`` is what was typed, and ``other`` what to type where that
-            has neither flag.
+        RunInProgress: it does, and ``on_active_run`` is to refuse; ``command`` is what was typed, where that has --wait and --force.
         ApiUnusable: it does not answer, and that ``must_know``; or it has stopped answering while a run was waited for.
     """
     try:
@@ -326,7 +320,9 @@ def _settle(runtime: Runtime, on_active_run: OnActiveRun, command: str, other: s
         raise RunInProgress(
             f"A run is in progress: {found[0].job}." if len(found) == 1 else f"{len(found)} runs are in progress.",
             "\n".join(map(str, found)),
-            other or f"{command} --wait    (for its end)\n{command} --force   (cancel it)",
+            f"{command} --wait    (for its end)\n{command} --force   (cancel it)"
+            if command
+            else "Wait until it ends, or: invoke run --cancel",
         )
     if on_active_run is OnActiveRun.FORCE:
         try:

@@ -235,19 +235,20 @@ def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_be
     runs.append(RUN)
     runtime = Fake(tmp_path, active="new")
     with pytest.raises(RunInProgress, match="daily") as caught:
-        lifecycle.up(runtime, NEW, baked=False, timeout=5, deploy=lambda: runtime.did.append("noted"))
+        lifecycle.up(runtime, NEW, baked=False, timeout=5, release=True, keep=lambda: runtime.did.append("kept"))
     assert "invoke run --cancel" in caught.value.next
     assert runtime.did == []
     runs.clear()
-    lifecycle.up(runtime, NEW, baked=False, timeout=5, deploy=lambda: runtime.did.append("noted"))
-    assert runtime.did == ["check new", "noted", "start postgres", "start new"]
+    lifecycle.up(runtime, NEW, baked=False, timeout=5, release=True, keep=lambda: runtime.did.append("kept"))
+    assert runtime.did == ["check new", "kept", "start postgres", "start new"]
 
 
-def test_up_continues_where_it_was_not_done_in_time(tmp_path, runs) -> None:
-    runtime = Fake(tmp_path)
+@pytest.mark.parametrize(("command", "active"), [(up, None), (switch, "new")], ids=["up", "a switch to what is active"])
+def test_up_continues_where_it_was_not_done_in_time(tmp_path, runs, command, active) -> None:
+    runtime = Fake(tmp_path, active=active)
     runtime.fails = {"start new": StillStarting("x")}
     with pytest.raises(StillStarting) as caught:
-        up(runtime)
+        command(runtime)
     assert "invoke up --orch new" in caught.value.next
 
 
@@ -336,11 +337,10 @@ def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -
 
 def test_a_run_that_begins_during_the_pull_of_another_release_refuses_it(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["old"])
-    deployed: list[bool] = []
     begins_a_run_when_built(runtime, runs)
     with pytest.raises(RunInProgress):
-        lifecycle.up(runtime, OLD, baked=True, timeout=5, deploy=lambda: deployed.append(True))
-    assert deployed == []
+        lifecycle.up(runtime, OLD, baked=True, timeout=5, release=True, keep=lambda: runtime.did.append("kept"))
+    assert "kept" not in runtime.did
 
 
 @pytest.mark.parametrize("command", [up, switch])
