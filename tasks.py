@@ -63,10 +63,15 @@ def hung_up(number: int, frame: FrameType | None) -> None:
 
 
 def guard(body: Callable[P, None]) -> Callable[P, None]:
-    """End with a message and an exit code, not a traceback, for whatever a user can cause."""
+    """End with a message and an exit code, not a traceback, for whatever a user can cause; and show the help where it is asked for."""
 
     @functools.wraps(body)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        if {"-h", "--help"}.intersection(map(str, kwargs.values())):  # which Invoke takes for the value of a positional argument
+            name = body.__name__.replace("_", "-")
+            subprocess.run([sys.executable, "-m", "invoke", "--search-root", str(ROOT), "--help", name])
+            return
+
         from switchyard.errors import EngineMissing, StackError, name_the_shell
 
         environ = dict(os.environ)  # before flags are added to it
@@ -224,14 +229,6 @@ def keep_workers(number: str | None) -> None:
         settings.assign(ROOT, "WORKERS", number)
 
 
-def asked_for_help(name: str, value: str | None) -> bool:
-    """Whether a positional value is really a request for help, which Invoke does not see; if so, show it."""
-    if value not in ("-h", "--help"):
-        return False
-    subprocess.run([sys.executable, "-m", "invoke", "--search-root", str(ROOT), "--help", name])
-    return True
-
-
 @command(
     help={"orch": ORCH + " Without it: all, and PostgreSQL.", "cache": "Reuse what is still valid.", "runtime": RUNTIME},
 )
@@ -307,8 +304,6 @@ def up(
 @command(positional=["name"], help={"name": ORCH, "baked": BAKED, "timeout": TIMEOUT, "wait": WAIT, "force": FORCE})
 def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wait: bool = False, force: bool = False) -> None:
     """Replace the active orchestrator with another; PostgreSQL and its data stay as they are."""
-    if asked_for_help("switch", name):
-        return
     from switchyard import console, lifecycle, orchestrators
 
     seconds = whole("--timeout", timeout)
@@ -322,8 +317,6 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
 @command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
 def scale(c: Context, workers: str, timeout: str = "300") -> None:
     """Change how many workers run dbt, during a run too; a run on a removed worker fails. With 0, Prefect keeps one."""
-    if asked_for_help("scale", workers):
-        return
     from switchyard import lifecycle
 
     seconds = whole("--timeout", timeout)
@@ -379,8 +372,6 @@ def down(c: Context, wait: bool = False, force: bool = False) -> None:
 )
 def use(c: Context, folder: str, warehouse: str | None = None) -> None:
     """Select your own dbt project: check it, and make it the one that every orchestrator runs. Nothing is written into it."""
-    if asked_for_help("use", folder):
-        return
     from switchyard import project as projects
     from switchyard.errors import AlreadyActive, BadUsage
     from switchyard.runner import shown
@@ -501,8 +492,7 @@ def logs(c: Context, follow: bool = False, service: str | None = None, tail: str
 @command(positional=["query"], help={"query": "One SQL statement."})
 def sql(c: Context, query: str) -> None:
     """Run one statement in the warehouse, as the role dbt."""
-    if not asked_for_help("sql", query):
-        ask_warehouse(c, "sql", query)
+    ask_warehouse(c, "sql", query)
 
 
 @command()
@@ -538,8 +528,6 @@ def backup(c: Context, file: str | None = None, runtime: str | None = None) -> N
 )
 def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None) -> None:
     """Replace the warehouse's data with that of a backup: all of it, or nothing if anything fails."""
-    if asked_for_help("restore", file):
-        return
     from switchyard import backups
 
     with changing(c, "restore", runtime, starting=True) as driver:
@@ -662,8 +650,6 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
 )
 def eject(c: Context, name: str, to: str = "compose", release: str | None = None, out: str | None = None) -> None:
     """Write files that run a release without this checkout, and that are yours from then on."""
-    if asked_for_help("eject", name):
-        return
     from switchyard import console, helm, lifecycle, orchestrators
     from switchyard import eject as ejecting
     from switchyard import release as releases
