@@ -331,8 +331,9 @@ def scale(c: Context, workers: str, timeout: str = "300") -> None:
 )
 def worker_env(c: Context, out: str | None = None) -> None:
     """Write what another machine needs for workers of the active orchestrator: one Compose file, and an .env with secrets."""
-    from switchyard import console, remote_workers
+    from switchyard import eject as ejecting
     from switchyard import release as releases
+    from switchyard import remote_workers
     from switchyard.errors import NothingActive
 
     with changing(c, "worker-env") as driver:
@@ -345,11 +346,8 @@ def worker_env(c: Context, out: str | None = None) -> None:
         made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
         files = remote_workers.files(driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{active}-workers"
-    if console.dry:
-        console.say(f"Would write {', '.join(files)} to {folder}.")
-        return
-    remote_workers.write(folder, files)
-    console.ok(f"Wrote {', '.join(files)} to {folder}. Copy it. On the other machine, in that folder: docker compose up -d --wait")
+    then = ". Copy it. On the other machine, in that folder: docker compose up -d --wait"
+    ejecting.write(folder, files, "invoke worker-env", then)
 
 
 @command(help={"wait": WAIT, "force": FORCE})
@@ -650,8 +648,8 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
 )
 def eject(c: Context, name: str, to: str = "compose", release: str | None = None, out: str | None = None) -> None:
     """Write files that run a release without this checkout, and that are yours from then on."""
-    from switchyard import console, helm, lifecycle, orchestrators
     from switchyard import eject as ejecting
+    from switchyard import helm, lifecycle, orchestrators
     from switchyard import release as releases
     from switchyard.errors import BadUsage
 
@@ -672,11 +670,7 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
         made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
         files = writers[to](driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{name}-{to}"
-    if console.dry:
-        console.say(f"Would write {', '.join(files)} to {folder}.")
-        return
-    ejecting.write(folder, files)
-    console.ok(f"Wrote {', '.join(files)} to {folder}; README.md lists the commands")
+    ejecting.write(folder, files, f"invoke eject {name} --to {to}", "; README.md lists the commands")
 
 
 @command(

@@ -12,7 +12,7 @@ import yaml
 from dotenv import dotenv_values
 
 from rundbt import jobs
-from switchyard import bootstrap
+from switchyard import bootstrap, console
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator
 from switchyard.placeholders import SETTING
@@ -23,6 +23,7 @@ from switchyard.runtimes.docker.override import WAREHOUSE_VOLUME, embedded
 from switchyard.runtimes.runtime import POSTGRES
 from switchyard.settings import Settings, for_compose
 
+ENV = ".env"
 INIT = "postgres-init.sql"
 OF_PROJECT = "PROJECT_"  # before a variable of the project's in `.env`
 OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
@@ -207,15 +208,28 @@ At rest it takes about {target.memory} MiB of memory. PostgreSQL has the warehou
 """
 
 
-def write(folder: Path, made: Mapping[str, str]) -> None:
-    """Write the files into a new folder.
+def write(folder: Path, made: Mapping[str, str | bytes], command: str, then: str) -> None:
+    """Write the files into a new folder, and print what comes next; where a file is an `.env`, with secrets, for its owner alone.
+
+    Args:
+        folder: where to.
+        made: the files, by name.
+        command: what was typed, without --out.
+        then: what to do with them.
 
     Raises:
-        BadUsage: it has some already.
+        BadUsage: the folder has some already.
     """
+    if console.dry:
+        console.say(f"Would write {', '.join(made)} to {folder}.")
+        return
     if folder.exists() and any(folder.iterdir()):
-        raise BadUsage(f"{folder} is not empty.", "What was ejected may have been edited since.", "invoke eject --out ANOTHER_FOLDER")
+        raise BadUsage(f"{folder} is not empty.", "What is in it may have been edited.", f"{command} --out ANOTHER_FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in made.items():
-        (folder / name).write_bytes(text.encode())  # with the line ends that a shell takes, on Windows too
-        (folder / name).chmod(0o644)  # a container's account reads them, whatever the umask; no secret is in them
+    if ENV in made:
+        folder.chmod(0o700)
+    for name, content in made.items():
+        path = folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)  # with the line ends that a shell takes, on Windows too
+        path.chmod(0o600 if name == ENV else 0o644)  # a container's account reads the others, whatever the umask
+    console.ok(f"Wrote {', '.join(made)} to {folder}{then}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -20,7 +19,6 @@ from switchyard.runtimes.docker.override import embedded
 from switchyard.runtimes.runtime import Service
 from switchyard.settings import Settings, for_compose
 
-ENV = ".env"
 REMOTE = "SWITCHYARD_REMOTE"  # set for a worker on another machine
 ALONE = "--skip-serve-logs"  # where all services share the volume of the logs
 
@@ -70,7 +68,7 @@ def require_workers(target: Orchestrator, services: Iterable[Service], number: s
         )
 
 
-def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, bytes]:
+def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str | bytes]:
     """The files by name: of the first line on, one Compose file, and one `.env` that has the secrets.
 
     Args:
@@ -95,24 +93,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     values = {**settings.values, **{f"{eject.OF_PROJECT}{key}": value for key, value in project.in_container().items()}, "WORKERS": "1"}
     used = sorted({match[2] for match in SETTING.finditer(text) if match[2]})
     return {
-        "compose.yaml": f"# Workers of {target.title}, release {release.tag}: docker compose up -d --wait\n{text}".encode(),
-        ENV: "".join(f"{key}={for_compose(values.get(key, ''))}\n" for key in used).encode(),
+        "compose.yaml": f"# Workers of {target.title}, release {release.tag}: docker compose up -d --wait\n{text}",
+        eject.ENV: "".join(f"{key}={for_compose(values.get(key, ''))}\n" for key in used),
         **{key: path.read_bytes() for key, path in project.files.items()},
     }
-
-
-def write(folder: Path, made: Mapping[str, bytes]) -> None:
-    """Write the files into a new folder, for its owner alone: there are secrets in them. In it, the account of a container reads
-    those that are mounted.
-
-    Raises:
-        BadUsage: it has some already.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise BadUsage(f"{folder} is not empty.", "", "invoke worker-env --out ANOTHER_FOLDER")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-    for name, content in made.items():
-        path = folder / name
-        path.touch(mode=0o600 if name == ENV else 0o644)
-        path.write_bytes(content)

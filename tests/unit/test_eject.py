@@ -46,7 +46,7 @@ def ejected(root, unconfigured, tmp_path):
         target = orchestrators.load_all(root)[name]
         found = projects.load(unconfigured, {})
         object.__setattr__(found, "variables", variables)
-        eject.write(tmp_path / name, to.files(unconfigured, target, found, release.read(tmp_path / "release.json")))
+        eject.write(tmp_path / name, to.files(unconfigured, target, found, release.read(tmp_path / "release.json")), "invoke eject", "")
         return tmp_path / name
 
     return write
@@ -119,7 +119,7 @@ def test_the_database_gets_its_passwords_from_the_environment(ejected, name, to)
 def test_what_was_ejected_is_never_replaced(tmp_path) -> None:
     (tmp_path / "mine").write_text("edited")
     with pytest.raises(BadUsage, match="is not empty"):
-        eject.write(tmp_path, {"mine": "new"})
+        eject.write(tmp_path, {"mine": "new"}, "invoke eject", "")
     assert (tmp_path / "mine").read_text() == "edited"
 
 

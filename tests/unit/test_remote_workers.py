@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import orchestrators, release, remote_workers
+from switchyard import eject, orchestrators, release, remote_workers
 from switchyard import project as projects
 from switchyard.errors import BadUsage
 from switchyard.runtimes.runtime import Service
@@ -31,7 +31,8 @@ def written(root, unconfigured, tmp_path):
         loaded = replace(unconfigured, values={**unconfigured.values, "REDIS_PASSWORD": "of-redis"})
         found = replace(projects.load(loaded, {}), variables={"API_KEY": "it's $mine"}, files={"KEY_FILE": tmp_path / "key.p8"})
         target = orchestrators.load_all(root)[name]
-        remote_workers.write(tmp_path / name, remote_workers.files(loaded, target, found, release.read(tmp_path / "release.json")))
+        files = remote_workers.files(loaded, target, found, release.read(tmp_path / "release.json"))
+        eject.write(tmp_path / name, files, "invoke worker-env", "")
         return tmp_path / name
 
     return write
