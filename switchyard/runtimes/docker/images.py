@@ -43,7 +43,7 @@ class DockerImages:
         names = list(names)
         for name in names:
             if image := self._missing_broker(name):
-                self._pull_image(image, "", on_line)
+                self._pull_image(image, "Set REDIS_IMAGE in .env to an image that exists, or run without workers: WORKERS=0", on_line)
         if self.settings["RELEASE_FILE"]:
             self._pull(names, on_line)
             return
@@ -76,7 +76,6 @@ class DockerImages:
     def _pull_image(self, image: str, hint: str, on_line: OnLine) -> None:
         done = self.runner.follow(["docker", "pull", image], on_line)
         if done.code:
-            hint = hint or "Set REDIS_IMAGE in .env to an image that exists, or run without workers: WORKERS=0"
             raise ImageUnavailable(f"The image {image} cannot be pulled.", done.stderr.strip(), hint)
 
     def _missing_broker(self, name: str) -> str:
@@ -134,20 +133,14 @@ class DockerImages:
         A model that was edited makes an image outdated only for a baked run: a mounted project is always current. A release's is
         outdated only where it is not here yet.
         """
-        if self.settings["RELEASE_FILE"]:
-            return [
-                name
-                for name in names
-                if not self.engine.has(argv.image_name(self.settings, name))
-                or not (self._unpacked or name == POSTGRES)
-                or self._missing_broker(name)
-            ]
         return [name for name in names if not self._current(name, baked)]
 
     def _current(self, name: str, baked: bool) -> bool:
         if self._missing_broker(name):
             return False
         image = argv.image_name(self.settings, name)
+        if self.settings["RELEASE_FILE"]:
+            return self.engine.has(image) and (self._unpacked or name == POSTGRES)
         found = self.runner.ask(["docker", "image", "inspect", "--format", "{{json .Config.Labels}}", image])
         if found.code:
             return False
