@@ -121,7 +121,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         for section in sections:
             report.declare(section, scenarios.get(section.id, ()))
         try:
-            subject = Subject(made, depth, folder, environment(), first_steps(project))
+            subject = Subject(made, folder, environment(), first_steps(project))
             in_turn = sorted(scenarios, key=lambda id: EARLY.index(id) if id in EARLY else len(EARLY))
             measure(subject, report, folder / "report.json", [one for id in in_turn for one in scenarios[id]])
             report.content["complete"] = True

@@ -186,7 +186,6 @@ class Subject:
 
     Attributes:
         rig: the stack.
-        depth: how much is measured, one of `compare.model.DEPTHS`.
         folder: where pictures are written to.
         python: of the environment that takes them.
         before: dbt commands without which the project cannot be built.
@@ -194,7 +193,6 @@ class Subject:
     """
 
     rig: Rig
-    depth: str
     folder: Path
     python: Path
     before: Sequence[Sequence[str]] = ()

@@ -172,12 +172,11 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
     return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are available"
 
 
-def disk(place: Path, label: str = "") -> str:
+def disk(place: Path) -> str:
     """Make sure that the disk is not nearly full.
 
     Args:
         place: a folder on it; need not exist yet.
-        label: what to call it.
 
     Raises:
         NoSpace: less than `DISK_NEEDED` is free.
@@ -187,11 +186,11 @@ def disk(place: Path, label: str = "") -> str:
     free = psutil.disk_usage(str(place)).free
     if free < DISK_NEEDED:
         raise NoSpace(
-            f"The disk is nearly full: {free // MIB:,} MiB are free in {label or place}.",
+            f"The disk is nearly full: {free // MIB:,} MiB are free in {place}.",
             f"PostgreSQL's write-ahead log needs at least {DISK_NEEDED // MIB:,} MiB.",
             "Delete files, or Docker's leftovers: docker image prune, docker builder prune",
         )
-    return f"{free // MIB:,} MiB free in {label or place}"
+    return f"{free // MIB:,} MiB free in {place}"
 
 
 def same_major(found: str, program: str, old_programs: str) -> str:

@@ -14,6 +14,8 @@ from typing import BinaryIO
 from switchyard import console, settings
 from switchyard.errors import BadConfiguration, Locked
 
+FOLLOWERS_TIMEOUT_S = 30  # seconds
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -104,9 +106,9 @@ def following(root: Path) -> Iterator[None]:
         yield
 
 
-def wait_for_followers(root: Path, seconds: float = 30) -> None:
-    """Wait until nobody is `following` a run of this checkout, or ``seconds`` have passed: one may have been suspended."""
-    deadline = time.monotonic() + seconds
+def wait_for_followers(root: Path) -> None:
+    """Wait until nobody is `following` a run of this checkout, or `FOLLOWERS_TIMEOUT_S` have passed: one may have been suspended."""
+    deadline = time.monotonic() + FOLLOWERS_TIMEOUT_S
     with open(_folder(root) / "following", "ab+") as file:
         while not _tried(file, _try_all) and time.monotonic() < deadline:
             time.sleep(0.1)

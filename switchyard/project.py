@@ -473,7 +473,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _dbt_version(root: Path) -> str:
     locks = (path.read_text(encoding="utf-8") for path in sorted((root / "docker").glob("*/requirements*.txt")))
-    return next(found for lock in locks if (found := DBT_VERSION.search(lock)))[1].split()[0]
+    return next(found for lock in locks if (found := DBT_VERSION.search(lock)))[1]
 
 
 def _content(settings: Settings) -> dict[str, Any]:

@@ -52,7 +52,6 @@ _WORDS = (
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )
 _WEBHOOK = re.compile(r"|https?://[^\s/]\S*")
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LINE_END = re.compile(r"\r\n|\r|\n")  # what ends a line for both readers of the file, and nothing else
 _MISSPELT = 0.85  # how alike two keys are: DAGSTER_PROT is a slip of DAGSTER_PORT, PREFECT_HOST a key of the user's own
 

@@ -367,15 +367,15 @@ class FakeRig:
 def test_a_warehouse_is_at_rest_after_three_quiet_looks_in_a_row_however_late(monkeypatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     rig = FakeRig("0|1", "0|0", "0|0", "1|1", "0|0", "0|0", "0|0")
-    assert Trial(Subject(rig, "default", Path(), Path()), "dagster").at_rest(time.time() + 60)
+    assert Trial(Subject(rig, Path(), Path()), "dagster").at_rest(time.time() + 60)
     assert rig.answers == []
-    assert Trial(Subject(FakeRig("0|0", "0|0", "0|0"), "default", Path(), Path()), "dagster").at_rest(0)
-    assert Trial(Subject(FakeRig("0|0", "1|1"), "default", Path(), Path()), "dagster").at_rest(0) is None
+    assert Trial(Subject(FakeRig("0|0", "0|0", "0|0"), Path(), Path()), "dagster").at_rest(0)
+    assert Trial(Subject(FakeRig("0|0", "1|1"), Path(), Path()), "dagster").at_rest(0) is None
 
 
 def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
     rig = FakeRig("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
-    trial = Trial(Subject(rig, "default", Path(), Path()), "dagster")
+    trial = Trial(Subject(rig, Path(), Path()), "dagster")
     assert [(found.value, found.why) for found in failures.leftovers(trial)] == [(None, "no fault could be made")]
     for fault in ("one", "two", "three"):
         trial.note_left(fault)
@@ -388,7 +388,7 @@ class FakeTrial(Trial):
     """Runs of which the exit code and the executed nodes are known."""
 
     def __init__(self, *runs: tuple[int, set[str]]) -> None:
-        super().__init__(Subject(FakeRig(), "default", Path(), Path()), "dagster")
+        super().__init__(Subject(FakeRig(), Path(), Path()), "dagster")
         self.runs = list(runs)
         self.typed: list[tuple[str, ...]] = []
 

@@ -21,6 +21,7 @@ from switchyard.runner import Runner
 from switchyard.runtimes.native import launch
 
 SAME_MOMENT = 2.0  # seconds: a creation time is rounded, and a process id is not reused so soon
+INTERRUPT_TIMEOUT_S = 15  # that a process has to end by itself
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Processes:
                 raise NotHealthy(f"{service} could not be started.", "\n".join(lines), "invoke logs")
             time.sleep(0.01)
 
-    def stop(self, records: Iterable[StartedProcess], timeout_s: float = 15) -> None:
+    def stop(self, records: Iterable[StartedProcess]) -> None:
         """End processes and everything that they started: gently, then firmly, then at once.
 
         The roots get an interrupt, as from Ctrl-C, on which each of the products ends its own children: all of them at once, as
@@ -110,7 +111,6 @@ class Processes:
 
         Args:
             records: what to end.
-            timeout_s: seconds that each has after the interrupt, before it is ended firmly.
 
         Raises:
             StackError: a process outlives even that.
@@ -122,7 +122,7 @@ class Processes:
         _signal([root for _, _, root in leaving if root], signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         for record, members, root in leaving:
             if root:
-                members = self._gone(record, members, timeout_s)
+                members = self._gone(record, members, INTERRUPT_TIMEOUT_S)
             for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
                 if members:
                     _signal(members, number)
