@@ -273,15 +273,12 @@ def cancel(runtime: JobRuntime) -> None:
     """
     if runtime.active() is None:
         raise NothingActive("No orchestrator is active, so there is no run to cancel.", "", "invoke up")
-    if runtime.runner.dry:
-        cancel_runs(runtime)
-        return
     with console.Waiting("cancel", "what runs"):
         found = cancel_runs(runtime)
     for run in found:
         console.ok(f"{run.job} is cancelled: {run.url}")
     if not found:
-        console.ok("Nothing to cancel: no run is in progress.")
+        console.done("Nothing to cancel: no run is in progress.")
 
 
 def show_event(event: dict[str, Any]) -> None:

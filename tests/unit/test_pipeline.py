@@ -8,14 +8,14 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from rundbt import api, jobs, results
-from switchyard import pipeline, settings
+from switchyard import console, pipeline, settings
 from switchyard.errors import ApiUnusable, BadUsage, RunFailed
-from switchyard.runner import Result
+from switchyard.runner import Result, Runner
 
 NODE = {
     "unique_id": "model.shop.dim_customers",
@@ -52,6 +52,13 @@ def test_a_good_run_is_reported_in_lines(capsys) -> None:
     assert "success  model     dim_customers" in out
     assert "300 rows" in out
     assert "daily succeeded on Dagster in 9.5 s: 1 success" in out
+
+
+def test_a_dry_cancel_does_not_claim_that_nothing_runs(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(console, "dry", True)
+    runner = Runner({}, dry=True)
+    pipeline.cancel(SimpleNamespace(active=lambda: "new", orchestrators={"new": None}, runner=runner, trigger=lambda *_: Result(0)))
+    assert capsys.readouterr().out == "Would cancel what runs:\n"
 
 
 def test_a_run_of_nothing_is_no_success(capsys) -> None:
