@@ -87,7 +87,7 @@ def before_deletion(runtime: WarehouseRuntime) -> None:
         return
     try:
         with warehouse.server(runtime):
-            for database in warehouse.databases(runtime) or [bootstrap.WAREHOUSE]:
+            for database in warehouse.query(runtime, warehouse.DATABASES) or [bootstrap.WAREHOUSE]:
                 _announce(_save(runtime, None, database, empty_is_fine=True))
     except StackError as error:
         error.what += " Nothing was deleted."
@@ -144,7 +144,7 @@ def _save(runtime: WarehouseRuntime, file: str | None, database: str, empty_is_f
             raise BadBackup("There is nothing to back up.", "The role dbt owns no schema in the warehouse.", "invoke up run")
         with _explained(target), console.Waiting("back up", "the warehouse"):
             pg_dump_options = [pattern(schema) for schema in schemas]
-            pg_dump_options += [f"--extension={extension}" for extension in warehouse.extensions(runtime, database)]
+            pg_dump_options += [f"--extension={extension}" for extension in warehouse.query(runtime, warehouse.EXTENSIONS, database)]
             _dump(runtime, database, pg_dump_options, partial_file(root, target), target)
     return target
 

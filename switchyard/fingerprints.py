@@ -23,11 +23,6 @@ def base_image_keys(root: Path) -> list[str]:
     return sorted({key for text in texts for key in re.findall(r"^ARG (\w+_IMAGE)\b", text, re.M)})
 
 
-def dbt_project(project: Project) -> str:
-    """The fingerprint of everything in the dbt project: what a baked run needs to be current."""
-    return project_files.fingerprint(project.folder)
-
-
 def image_fingerprint(settings: Settings, image: str, project: Project | None) -> str:
     """The fingerprint of what an image holds besides models: code, locked requirements, dbt packages, certificates, base image.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bench.rig import CHECKOUT as HASH
 from bench.rig import rig
-from rundbt import jobs
-from switchyard import console, fingerprints, lifecycle, python_packages, release
+from rundbt import jobs, project_files
+from switchyard import console, lifecycle, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
 from switchyard.neighbours import CHECKOUT
@@ -82,7 +82,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         "project": {
             "name": project.name,
             "commit": commits[project.folder],
-            "fingerprint": fingerprints.dbt_project(project),
+            "fingerprint": project_files.fingerprint(project.folder),
             "target": project.target,
             "shared": project.shared,
             "shop": project.shop,

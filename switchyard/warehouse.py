@@ -14,7 +14,8 @@ from switchyard.runtimes.runtime import POSTGRES, WarehouseRuntime
 
 START_TIMEOUT_S = 120  # seconds that PostgreSQL may take to start
 
-_DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
+# The databases in which the role dbt may make schemas: one for each project.
+DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
 # `public` is that of the database's owner, and counts where anything is in it.
 _SCHEMAS = """
 select nspname from pg_namespace as schema
@@ -23,7 +24,8 @@ and (nspname <> 'public' or exists (select from pg_class where relnamespace = sc
      or exists (select from pg_proc where pronamespace = schema.oid))
 order by nspname
 """
-_EXTENSIONS = "select extname from pg_extension where extowner = to_regrole(current_user) order by extname"
+# The extensions that the role dbt has made, whose types and functions its schemas may use.
+EXTENSIONS = "select extname from pg_extension where extowner = to_regrole(current_user) order by extname"
 # Whoever waits for a command inside a transaction is in the middle of something as well.
 _BUSY = """
 select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
@@ -130,16 +132,6 @@ def change(runtime: WarehouseRuntime, statement: str) -> Result:
 def schemas(runtime: WarehouseRuntime, database: str | None = None) -> list[str]:
     """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
     return query(runtime, _SCHEMAS, database)
-
-
-def extensions(runtime: WarehouseRuntime, database: str | None = None) -> list[str]:
-    """The extensions that the role ``dbt`` has made, whose types and functions its schemas may use."""
-    return query(runtime, _EXTENSIONS, database)
-
-
-def databases(runtime: WarehouseRuntime) -> list[str]:
-    """The databases in which the role ``dbt`` may make schemas: one for each project."""
-    return query(runtime, _DATABASES)
 
 
 def refuse_while_busy(runtime: WarehouseRuntime, command: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rundbt import project_files
 from switchyard import fingerprints, settings
 from switchyard import project as projects
 
@@ -25,7 +26,7 @@ def environment_of(root, **values) -> str:
 
 
 def both(root) -> tuple[str, str]:
-    return environment_of(root), fingerprints.dbt_project(projects.load(settings.defaults(root, {}), {}))
+    return environment_of(root), project_files.fingerprint(root / "dbt_project")
 
 
 def test_a_copy_elsewhere_is_the_same(copy, root) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rundbt import project_files
 from switchyard import caller, certificates, diagnosis, fingerprints, python_packages
 from switchyard import project as projects
 from switchyard.errors import ImageUnavailable
@@ -116,7 +117,7 @@ class DockerImages:
             projects.stage(self.settings, self.engine.project)
         python_packages.extra(self.settings, name, self.engine.project, self.runner, PLATFORM, on_line)
         return {
-            "SWITCHYARD_PROJECT": fingerprints.dbt_project(self.engine.project),
+            "SWITCHYARD_PROJECT": project_files.fingerprint(self.engine.project.folder),
             "SWITCHYARD_PROFILE": self.engine.project.profile,
             "SWITCHYARD_TARGET": self.engine.project.target,
             "SWITCHYARD_DBNAME": self.engine.project.database,
@@ -147,7 +148,7 @@ class DockerImages:
         labels = json.loads(found.stdout) or {}
         wanted = {LABEL_ENVIRONMENT: self._image_fingerprint(name)}
         if baked and name != POSTGRES:
-            wanted[LABEL_PROJECT] = fingerprints.dbt_project(self.engine.project)
+            wanted[LABEL_PROJECT] = project_files.fingerprint(self.engine.project.folder)
         return wanted.items() <= labels.items()
 
     def names(self) -> list[str]:
