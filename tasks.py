@@ -679,12 +679,11 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
     """Make every lock again from versions.toml and the requirements*.in, base images by digest; for people who work on this checkout."""
-    from switchyard import console, pins, python_packages, settings
+    from switchyard import console, pins, python_packages
     from switchyard.runner import Runner
 
     console.dry = c.config.run.dry
-    own, _ = settings.load(ROOT, os.environ, write=False)
-    runner = python_packages.trusting(Runner({}, echo=c.config.run.echo, dry=console.dry), own)
+    runner = python_packages.trusting(Runner({}, echo=c.config.run.echo, dry=console.dry), ROOT)
     with console.Waiting("lock", "packages") as waiting:
         changed = pins.make(ROOT, runner, "" if upgrade is True else upgrade or None, waiting.detail)
     for path in changed:
@@ -702,14 +701,13 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
 )
 def upgrade_test(c: Context, package: str = "") -> None:
     """Run the orchestrators' tests with newer packages, in a copy of the checkout, for people who work on this checkout."""
-    from switchyard import console, python_packages, settings, upgrades
+    from switchyard import console, python_packages, upgrades
     from switchyard.runner import Runner
 
     if c.config.run.dry:
         console.say("Would lock newer packages in a copy of this checkout, and run the orchestrators' tests there.")
         return
-    own, _ = settings.load(ROOT, os.environ, write=False)
-    upgrades.test(package, python_packages.trusting(Runner({}, echo=c.config.run.echo), own))
+    upgrades.test(package, python_packages.trusting(Runner({}, echo=c.config.run.echo), ROOT))
 
 
 @command(

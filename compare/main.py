@@ -334,10 +334,9 @@ def environment() -> Path:
     Raises:
         BuildFailed: it cannot be installed.
     """
-    own, _ = settings.load(ROOT, os.environ, write=False)
     folder = ROOT / ".stack" / "compare"
     folder.parent.mkdir(mode=0o700, exist_ok=True)
-    runner = python_packages.trusting(Runner({}), own)
+    runner = python_packages.trusting(Runner({}), ROOT)
     lock, what = Path(__file__).with_name("requirements.txt"), "What makes the page"
     environments.virtualenv(lock, folder, what, runner, cache=True, on_line=console.note, again="invoke compare")
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")

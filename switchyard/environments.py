@@ -60,7 +60,7 @@ def build(
     if not runner.dry:
         folders.installed.mkdir(parents=True, exist_ok=True)
         (folders.installed / STAMP).unlink(missing_ok=True)
-    runner = trusting(runner, settings)
+    runner = trusting(runner, settings.root)
     more = extra(settings, orchestrator.name, project, runner, [], on_line)
     for requirements in orchestrator.native_block.requirements:
         has_dbt = bool(projects.DBT_VERSION.search(_lock(folders, requirements)))
@@ -98,7 +98,7 @@ def unpack_postgres(
     if new.exists() and not runner.dry:
         shutil.rmtree(new)
     wheel = new / "wheel"
-    runner = trusting(runner, settings)
+    runner = trusting(runner, settings.root)
     # The wheel holds programs and no Python that minds the version which it asks for.
     argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
     done = runner.follow([*argv, "--require-hashes", "--requirement", str(folders.code / "requirements.txt")], on_line)

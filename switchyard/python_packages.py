@@ -73,7 +73,7 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
     source.write_text(wanted, encoding="utf-8")
     argv = [*UV, "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *platform]
     argv += ["--python", PYTHON, "--constraints", str(constraints), "--output-file", str(lock.with_suffix(".new")), str(source)]
-    done = trusting(runner, settings).follow(argv, lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
+    done = trusting(runner, settings.root).follow(argv, lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
     if done.code:
         raise BuildFailed(
             f"The project's packages conflict with those of {name}.",
@@ -107,9 +107,9 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def trusting(runner: Runner, settings: Settings) -> Runner:
-    """The runner, whose programs trust what is in ``certs/`` too."""
-    return runner if runner.dry else replace(runner, env={**runner.env, **certificates.write_bundle(settings.root)})
+def trusting(runner: Runner, root: Path) -> Runner:
+    """The runner, whose programs trust what is in ``certs/`` of the checkout ``root`` too."""
+    return runner if runner.dry else replace(runner, env={**runner.env, **certificates.write_bundle(root)})
 
 
 def digest(*parts: str) -> str:
