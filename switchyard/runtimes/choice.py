@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from switchyard.errors import AlreadyActive, BadUsage, EngineMissing, StackError
+from switchyard.runtimes.docker.runtime import Docker
+from switchyard.runtimes.native.runtime import Native
 from switchyard.runtimes.runtime import WholeRuntime
 
 AUTO = "auto"
 BOTH = "Both runtimes are up: the Docker engine starts its containers again when it is started. `invoke down` stops both."
 
 
-def choose(docker: WholeRuntime, native: WholeRuntime, asked: str | None, *, starting: bool = False) -> tuple[WholeRuntime, str]:
+def choose(docker: Docker, native: Native, asked: str | None, *, starting: bool = False) -> tuple[WholeRuntime, str]:
     """The runtime that a command drives.
 
     That is the one that is up; when none is, the one that was asked for, or that RUNTIME in ``.env`` names; ``auto`` takes
@@ -33,7 +35,7 @@ def choose(docker: WholeRuntime, native: WholeRuntime, asked: str | None, *, sta
     if wanted not in (AUTO, docker.name, native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
     missing = None
-    up = [native] if native.running() else []
+    up: list[WholeRuntime] = [native] if native.running() else []
     if not (up and wanted == native.name):  # who wants no Docker does not wait for it
         try:
             docker.require(starting=starting)

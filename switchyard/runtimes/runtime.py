@@ -85,9 +85,6 @@ class Data(Protocol):
     def exists(self) -> bool:
         """Whether PostgreSQL's data is there, whether it runs or not."""
 
-    def noted(self) -> bool:
-        """The same as far as the checkout shows, for where no engine answers."""
-
 
 class Checks(Protocol):
     """What can be found out before anything is started."""

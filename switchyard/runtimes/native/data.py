@@ -28,10 +28,6 @@ class NativeData:
         """Delete the folders called ``names`` with all their data."""
         self.host.delete(names)
 
-    def noted(self) -> bool:
-        """As `exists`: no engine has to answer."""
-        return self.exists()
-
     def exists(self) -> bool:
         """Whether PostgreSQL was ever started: whether its data folder is there."""
         return self.host.postgres.data.exists()
