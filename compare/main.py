@@ -59,7 +59,7 @@ DEFAULTS = {
 # Before what edits the project, which a product would load again in a run that is measured; and memory before what restarts services.
 EARLY = ("start", "cost", "speed")
 KINDS = {"test": "data test"}  # dbt's word for it, where a person has another
-QUERY_COMMENT = "query-comment"
+QUERY_COMMENT = "query-comment"  # with which a project replaces dbt's comment before each statement
 BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
 
 
@@ -163,18 +163,12 @@ def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, s
     kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not (value or "").startswith("<")}
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     Path(copy, copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
-    if query_comment(project):  # it would hide which node a statement is of
+    if QUERY_COMMENT in project.content:  # it would hide which node a statement is of
+        content = {key: value for key, value in project.content.items() if key != QUERY_COMMENT}
         file = Path(copy, copied["DBT_PROJECT"], projects.FILE)
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        del content[QUERY_COMMENT]
         file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     # The images that are compared are built from the checkout, also where a release is in use.
     return {**kept, **DEFAULTS, **copied, "RELEASE_FILE": ""}
-
-
-def query_comment(project: Project) -> bool:
-    """Whether the project replaces dbt's comment before each statement."""
-    return QUERY_COMMENT in yaml.safe_load((project.folder / projects.FILE).read_text(encoding="utf-8"))
 
 
 def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -> Report:
@@ -189,7 +183,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "runtime": rig.runtime,
             "rounds": rounds,
             "depth": depth,
-            "project": {"name": project.name, "counts": "", "threads": threads(project), "query_comment": query_comment(project)},
+            "project": {"name": project.name, "counts": "", "threads": threads(project), "query_comment": QUERY_COMMENT in project.content},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
             "base_images": [rig.settings[key] for key in base_image_keys(rig.folder)] if rig.runtime == "docker" else [],
             "orchestrators": {
