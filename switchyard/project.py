@@ -50,21 +50,8 @@ _ELSEWHERE = {
 }
 # Adapters of many a profile, for which another name may be a slip; any other is taken as well.
 ADAPTERS = (
-    *(
-        "athena",
-        "bigquery",
-        "clickhouse",
-        "databricks",
-        "duckdb",
-        "fabric",
-        "glue",
-        "materialize",
-        "mysql",
-        "oracle",
-        "postgres",
-        "redshift",
-    ),
-    *("snowflake", "spark", "sqlite", "sqlserver", "synapse", "teradata", "trino", "vertica"),
+    *("athena", "bigquery", "clickhouse", "databricks", "duckdb", "fabric", "glue", "materialize", "mysql", "oracle"),
+    *("postgres", "redshift", "snowflake", "spark", "sqlite", "sqlserver", "synapse", "teradata", "trino", "vertica"),
 )
 # Keys of profiles whose value is a secret, in whatever adapter; these values reach dbt in its environment alone.
 _SECRET = re.compile(r"pass|token|secret|private_key(?!_path)|credential|api_?key|access_?key|pwd", re.I)
