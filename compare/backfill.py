@@ -74,7 +74,7 @@ def killed(trial: Trial) -> Iterator[Found]:
         with trial.started(lambda: len(rows(trial)) >= HALF, *COMMAND) as future:
             struck_at = time.time()
             trial.kill_dbt()
-            run = trial.outcome(future, trial.run_end_timeout)  # one that has not ended is cancelled
+            run = trial.outcome(future)  # one that has not ended is cancelled
             deadline = struck_at + trial.run_end_timeout
             ended = (run.ended if run else None, trial.idle_at(deadline), trial.at_rest(deadline))
         before = rows(trial)

@@ -284,7 +284,7 @@ def cancelled(trial: Trial) -> Iterator[Found]:
     with trial.under_way() as future:
         cancel = typed(trial.rig, "run", "--cancel")
         left = trial.rig.superuser(AT_WORK).strip() != "0|0"
-        run = trial.outcome(future, trial.run_end_timeout)
+        run = trial.outcome(future)
         trial.at_rest(time.time() + LOST_CLIENT_S)
         trial.note_left(CANCEL.title)
     if cancel.code or run is None:
@@ -336,7 +336,7 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
     with trial.under_way() as future:
         began = time.time()
         began = strike() or began
-        run = trial.outcome(future, trial.run_end_timeout)  # one that has not ended is cancelled
+        run = trial.outcome(future)  # one that has not ended is cancelled
         idle = trial.idle_at(began + trial.run_end_timeout)  # in Docker the command may have ended with a service, and the run continues
         left = "" if trial.at_rest(began + LOST_CLIENT_S) else ", its query still runs"
         built = bool(trial.tables(SLEPT))

@@ -394,13 +394,13 @@ class Trial:
         if isinstance(self.rig.driver, Native):
             self.rig.invoke("up", "--orch", self.name)
 
-    def outcome(self, run: Future[Typed], seconds: float) -> Typed | None:
-        """The run's command when it has ended; None where it has not after ``seconds``.
+    def outcome(self, run: Future[Typed]) -> Typed | None:
+        """The run's command when it has ended; None where it has not after `run_end_timeout`.
 
         Meanwhile, natively, a service that has ended is started again, as Docker does.
         """
         driver = self.rig.driver
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + self.run_end_timeout
         while time.monotonic() < deadline:
             if wait([run], timeout=1).done:
                 return run.result()

@@ -56,7 +56,7 @@ select 'create role "{name}" login' where not exists (select from pg_roles where
 alter role "{name}" with login {rights} password {literal(password)};"""
 
 
-def _database(name: str, owner: str = "") -> str:
+def make_database(name: str, owner: str = "") -> str:
     """Make a database where there is none of that name; without an owner, it is the superuser's."""
     own = f' owner "{owner}"' if owner else ""
     return f"select 'create database \"{name}\"{own}' where not exists (select from pg_database where datname = {literal(name)}) \\gexec"
@@ -85,7 +85,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], database: str
     parts = ["\\set ON_ERROR_STOP on", "set client_min_messages = warning;"]
     quiet = "set log_statement = none; set log_min_error_statement = panic;"  # no password reaches the server's log
     if alone:  # a cloud's administrator may not set that
-        parts += ["\\set ON_ERROR_STOP off", quiet, "\\set ON_ERROR_STOP on", _database(WAREHOUSE)]
+        parts += ["\\set ON_ERROR_STOP off", quiet, "\\set ON_ERROR_STOP on", make_database(WAREHOUSE)]
     else:
         parts += [
             quiet,
@@ -109,7 +109,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], database: str
             _SCRAM.format(1 if random else 4096),
             _role(name, settings[orchestrator.database_key], alone),
             _only(name, "public"),
-            _database(name, name),
+            make_database(name, name),
             f'alter database "{name}" owner to "{name}";',
             f'revoke all on database "{name}" from public;',
         ]
@@ -121,7 +121,7 @@ def sql(settings: Settings, orchestrators: Iterable[Orchestrator], database: str
     parts += replace
     if database != WAREHOUSE:
         parts += [
-            _database(database, DBT_ROLE),
+            make_database(database, DBT_ROLE),
             f'revoke all on database "{database}" from public;',
             f'\\connect "{database}"',
             "set client_min_messages = warning;",

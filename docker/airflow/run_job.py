@@ -109,12 +109,15 @@ def rerun() -> bool:
     nodes = left(read_results(airflow, path)["nodes"])
     if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
         return run(job, options)
+
+    def narrowed(nodes: list[dict[str, Any]]) -> jobs.Options:
+        return replace(options, select=selection(nodes) or options.select)
+
     if jobs.load()[job].dbt_args[0] == "build":
+        whole = not airflow.find(f"dags/{dag}/tasks/{PRODUCER}")  # one task for the whole build
         # Of a microbatch of which some batches succeeded, the task may have succeeded.
-        if any(node["kind"] in TASKLESS or node["status"] == "partial success" for node in failures(nodes)):
-            return run(job, replace(options, select=selection(nodes) or options.select))
-        if not airflow.find(f"dags/{dag}/tasks/{PRODUCER}"):  # one task for the whole build
-            return run(job, replace(options, select=selection(nodes) or options.select))
+        if whole or any(node["kind"] in TASKLESS or node["status"] == "partial success" for node in failures(nodes)):
+            return run(job, narrowed(nodes))
         if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean form
             return run(job, options)
     tasks = task_instances(airflow, path, "failed", "upstream_failed")
@@ -129,7 +132,7 @@ def rerun() -> bool:
     if in_dag - {task["task_id"] for task in task_instances(airflow, path)}:
         # Since it was edited, the project has other tasks. Airflow does not always give these to a run that is cleared, and what
         # comes after them then never runs.
-        return run(job, replace(options, select=selection(nodes) or options.select))
+        return run(job, narrowed(nodes))
     others = find_active(airflow)
     now = datetime.now(timezone.utc)
     forget(airflow, path, nodes)
@@ -148,14 +151,14 @@ def rerun() -> bool:
     found = read_results(airflow, path, now)
     if ended["state"] == "failed" and ended["note"] != CANCELED and not found["nodes"] and not found["error"]:
         # Airflow may end a run that was cleared before it starts any of its tasks.
-        return run(job, replace(options, select=selection(nodes) or options.select))
+        return run(job, narrowed(nodes))
     ran = {node["unique_id"] for node in found["nodes"]}
     missing = [node for node in nodes if node["kind"] == "test" and node["unique_id"] not in ran]
     if ended["state"] == "success" and missing:
         # A test of two models, neither of which needs the other, is in no task that was cleared.
         for record in found["nodes"]:
             api.emit("node", **record)
-        return run(job, replace(options, select=selection(missing) or options.select), ended["duration"] or 0.0)
+        return run(job, narrowed(missing), ended["duration"] or 0.0)
     return report(airflow, path, url, ended, found)
 
 

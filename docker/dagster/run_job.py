@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from rundbt import api, jobs, project_files, results
-from webserver import LOCATION, ask, reload_code, unreachable
+from webserver import LOCATION, WORKER, ask, reload_code, unreachable
 
 LOAD = """
 query ($name: String!) {
@@ -87,7 +87,6 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
   terminateRuns(runIds: $runs, terminatePolicy: $policy) {__typename}
 }"""
 
-WORKER = "switchyard/worker"  # the tag of workers.py, which imports Dagster
 PROGRESS_S = 3  # seconds between two words on how far a run is
 LOAD_TIMEOUT_S = 180  # seconds: dbt may have to parse a large project again
 CANCEL_TIMEOUT_S = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries

@@ -8,6 +8,7 @@ from typing import Any
 from rundbt import api
 
 LOCATION = "dbt"
+WORKER = "switchyard/worker"  # the tag of a run with the host name of the worker that it is on
 RELOAD = "mutation ($name: String!) {reloadRepositoryLocation(repositoryLocationName: $name) {__typename}}"
 
 

@@ -20,8 +20,9 @@ from dagster import (
 )
 from kombu.exceptions import OperationalError
 
-WORKER = "switchyard/worker"  # the tag of a run with the host name of the worker that it is on
-TASK = "dagster-celery/task_id"  # and that of its Celery task
+from webserver import WORKER
+
+TASK = "dagster-celery/task_id"  # the tag of a run with the id of its Celery task
 POLL_S = 12  # seconds between two looks
 ANSWER_TIMEOUT_S = 3  # seconds that workers have to answer
 LOOKS = 3  # in a row at which no worker has the run, before it counts as lost

@@ -296,7 +296,7 @@ class Postgres:
     def _ask(self, script: str) -> Result:
         """Run the script in the warehouse, which is made first where it is missing."""
         name = bootstrap.WAREHOUSE
-        make = f"select 'create database {name}' where not exists (select from pg_database where datname = '{name}') \\gexec"
+        make = bootstrap.make_database(name)
         argv = self.psql(SUPERUSER, "postgres", "--quiet", "--no-password")
         return self.runner.change(argv, f"\\set ON_ERROR_STOP on\n{make}\n\\connect {name}\n{script}", self.psql_env(SUPERUSER))
 
