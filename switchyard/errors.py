@@ -100,7 +100,7 @@ class ApiUnusable(StackError):
 
 
 class Locked(StackError):
-    """Another command was still changing the stack after five minutes of waiting."""
+    """Another command was still changing the stack after five minutes of waiting, or is at work on the same test stack."""
 
     code = 11
 

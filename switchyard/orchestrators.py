@@ -86,7 +86,7 @@ class Orchestrator:
         worker: the service of which it is the number; empty where there is none.
         memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
         worker_memory: MiB that each worker takes.
-        after: by service, its other services that must be healthy before that one starts.
+        after: by service, the others of its services that it waits for at its start.
         login_in_one: whether the sign-in page has one field, for ``user:password``.
     """
 

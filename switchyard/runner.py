@@ -143,7 +143,7 @@ class Runner:
     keep: tuple[int, ...] = ()
 
     def ask(self, argv: Sequence[str], env: Mapping[str, str] | None = None, seconds: float | None = None) -> Result:
-        """Run a command that only reads, even in a dry run, and capture what it prints.
+        """Run a command that changes nothing of the stack, even in a dry run, and capture what it prints.
 
         Args:
             argv: the command.

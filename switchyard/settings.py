@@ -220,7 +220,10 @@ def for_compose(value: str) -> str:
 
 
 def assign(root: Path, key: str, value: str) -> None:
-    """Give ``key`` another value in ``.env``: in its own line, where its default stands, or in a new one; all else stays as it is."""
+    """Give ``key`` another value in ``.env``: in its own line, where its default stands, or in a new one.
+
+    The other lines stay as they are; the file then has the line ends of Unix, and no byte order mark.
+    """
     path = root / ".env"
     _check_control(key, value)
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
