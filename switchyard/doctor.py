@@ -18,7 +18,7 @@ from rundbt import dbt_internals
 from switchyard import checks, console, diagnosis, orchestrators, settings
 from switchyard.checks import Check
 from switchyard.errors import BadConfiguration, StackError, name_the_shell
-from switchyard.fingerprints import base_image_keys
+from switchyard.fingerprints import check_base_images
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
 from switchyard.runtimes.choice import choose
@@ -103,7 +103,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     yield Check("dbt", partial(_dbt, root), advice=True)
     try:
         loaded, _ = settings.load(root, environ, write=False)
-        yield Check("Base images", partial(_base_images, root, loaded), advice=True)
+        yield Check("Base images", partial(check_base_images, loaded), advice=True)
     except BadConfiguration:
         loaded = settings.defaults(root, environ)  # the rest is looked at all the same
     runner = make_runner(loaded)
@@ -180,20 +180,6 @@ def _private(root: Path) -> str:
     if os.name == "posix" and stat.S_IMODE((root / ".env").stat().st_mode) & 0o077:
         raise BadConfiguration("Others on this machine can read it.", "", "chmod 600 .env")
     return "readable by you alone"
-
-
-def _base_images(root: Path, loaded: Settings) -> str:
-    """Whether the versions are those that the locks are made for; a mirror's name, or a digest, says nothing of that."""
-    default = settings.defaults(root, {})
-    for key in base_image_keys(root):
-        wanted, found = (re.search(r":([^/:]+)$", values[key].partition("@")[0]) for values in (default, loaded))
-        if wanted and found and found[1] != wanted[1]:
-            raise BadConfiguration(
-                f"{key} has the version {found[1]}; the locked packages are for {wanted[1]}.",
-                "It was the default of an earlier version, or is yours.",
-                f"Delete the line {key} in .env, or change it to {wanted[1]}.",
-            )
-    return "those that the locked packages are for"
 
 
 def _compose_file(root: Path, file: Path, known: dict[str, Orchestrator]) -> str:

@@ -7,20 +7,44 @@ import re
 from pathlib import Path
 
 from rundbt import project_files
-from switchyard import certificates
+from switchyard import certificates, settings
+from switchyard.errors import BadConfiguration
 from switchyard.orchestrators import NATIVE
 from switchyard.project import Project
 from switchyard.settings import Settings
 
 
-def base_image_keys(root: Path) -> list[str]:
+def base_image_keys(root: Path, image: str = "*") -> list[str]:
     """The settings that name base images: the Dockerfiles' arguments that end with ``_IMAGE``.
 
     Args:
         root: the checkout.
+        image: a folder's name below ``docker/``; by default all of them.
     """
-    texts = (path.read_text(encoding="utf-8") for path in root.glob("docker/*/Dockerfile"))
+    texts = (path.read_text(encoding="utf-8") for path in root.glob(f"docker/{image}/Dockerfile"))
     return sorted({key for text in texts for key in re.findall(r"^ARG (\w+_IMAGE)\b", text, re.M)})
+
+
+def check_base_images(loaded: Settings, image: str = "*") -> str:
+    """Make sure that the versions are those that the locks are made for; of a mirror's name, or a digest, that is not known.
+
+    Args:
+        loaded: the checkout's settings.
+        image: a folder's name below ``docker/``; by default all of them.
+
+    Raises:
+        BadConfiguration: one is not.
+    """
+    default = settings.defaults(loaded.root, {})
+    for key in base_image_keys(loaded.root, image):
+        wanted, found = (re.search(r":([^/:]+)$", values[key].partition("@")[0]) for values in (default, loaded))
+        if wanted and found and found[1] != wanted[1]:
+            raise BadConfiguration(
+                f"{key} has the version {found[1]}; the locked packages are for {wanted[1]}.",
+                "It was the default of an earlier version, or is yours.",
+                f"Delete the line {key} in .env, or change it to {wanted[1]}.",
+            )
+    return "those that the locked packages are for"
 
 
 def image_fingerprint(settings: Settings, image: str, project: Project | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -106,3 +106,12 @@ def test_a_baked_start_takes_the_projects_mount_away(checkout) -> None:
     assert ":/opt/dbt/project:ro" in mounted
     assert "volumes: !override" in taken_away
     assert ":/opt/dbt/project:ro" not in taken_away
+
+
+@pytest.mark.parametrize(("image", "other"), [("postgres:15-bookworm", True), ("postgres:16-bookworm", False)])
+def test_a_build_on_a_base_image_of_another_version_shows_it(checkout, root, capsys, image, other) -> None:
+    loaded = replace(checkout, values={**checkout.values, "POSTGRES_IMAGE": image, "AIRFLOW_IMAGE": "apache/airflow:3.0.0-python3.12"})
+    Docker(loaded, orchestrators.load_all(root), Noting({})).images.build(["postgres"], on_line=lambda _: None)
+    found = capsys.readouterr().out
+    assert ("POSTGRES_IMAGE has the version 15-bookworm" in found) == other
+    assert "AIRFLOW_IMAGE" not in found

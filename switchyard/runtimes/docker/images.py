@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rundbt import project_files
-from switchyard import caller, certificates, diagnosis, fingerprints, python_packages
+from switchyard import caller, certificates, console, diagnosis, fingerprints, python_packages
 from switchyard import project as projects
-from switchyard.errors import ImageUnavailable
+from switchyard.errors import BadConfiguration, ImageUnavailable
 from switchyard.neighbours import CHECKOUT
 from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.engine import Engine
@@ -53,6 +53,10 @@ class DockerImages:
         certificates.check(self.settings.root)
         base_images = {key: self.settings[key] for key in fingerprints.base_image_keys(self.settings.root)}
         for name in names:
+            try:
+                fingerprints.check_base_images(self.settings, name)
+            except BadConfiguration as odd:
+                console.advice(f"Base images: {odd.what} {odd.why} Next: {odd.next}")
             service = POSTGRES if name == POSTGRES else self.engine.orchestrators[name].built
             env = {"SWITCHYARD_ENVIRONMENT": self._image_fingerprint(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
             ssh = False
