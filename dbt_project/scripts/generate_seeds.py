@@ -9,8 +9,12 @@ import csv
 import math
 import random
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
 
 SEEDS = Path(__file__).resolve().parent.parent / "seeds" / "raw"
 START = datetime(2024, 7, 1)
@@ -69,42 +73,43 @@ WEEKDAY_WEIGHT = [1.1, 1.0, 1.0, 1.0, 0.9, 1.2, 1.3]
 RETURN_REASONS = {"changed_mind": 40, "defective": 25, "wrong_item": 15, "arrived_late": 20}
 
 
-def pick(weights):
+def pick(weights: dict[str, int]) -> str:
     return rng.choices(list(weights), weights=list(weights.values()))[0]
 
 
-def chance(probability):
+def chance(probability: float) -> bool:
     return rng.random() < probability
 
 
-def after(moment, shortest, longest):
+def after(moment: datetime, shortest: timedelta, longest: timedelta) -> datetime:
     """A moment between two timedeltas later, to the second."""
     return moment + timedelta(seconds=rng.randint(int(shortest.total_seconds()), int(longest.total_seconds())))
 
 
-def days(count):
+def days(count: int) -> timedelta:
     return timedelta(days=count)
 
 
-def utc(moment):
+def utc(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def money(cents):
+def money(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02d}"
 
 
-def untidy(text, probability, *variants):
+def untidy(text: str, probability: float, *variants: Callable[[str], str]) -> str:
     """Now and then the value as a person or an old system would have written it."""
     return rng.choice(variants)(text) if chance(probability) else text
 
 
-def padded(text):
+def padded(text: str) -> str:
     return f" {text} "
 
 
-def make_customers():
-    customers, taken = [], set()
+def make_customers() -> list[Row]:
+    customers: list[Row] = []
+    taken: set[str] = set()
     for number in range(1, CUSTOMERS + 1):
         first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
         letters = unicodedata.normalize("NFKD", f"{first}.{last}".replace("ı", "i").replace("'", "").lower())
@@ -127,8 +132,8 @@ def make_customers():
     return customers
 
 
-def make_products():
-    products = []
+def make_products() -> list[Row]:
+    products: list[Row] = []
     for prefix, category, items in CATALOGUE:
         for position, (name, price, cost_percent) in enumerate(items, start=1):
             repriced = chance(0.35)
@@ -148,7 +153,7 @@ def make_products():
     return products
 
 
-def order_moments():
+def order_moments() -> list[datetime]:
     calendar = [START + days(n) for n in range((END - START).days + 1)]
     weights = [
         MONTH_WEIGHT[day.month] * WEEKDAY_WEIGHT[day.weekday()] * (1 + 0.6 * n / len(calendar))
@@ -160,17 +165,17 @@ def order_moments():
     )
 
 
-def choose_customer(customers, moment):
+def choose_customer(customers: list[Row], moment: datetime) -> Row:
     known = [c for c in customers if c["signed_up_at"] < moment]
     # Interest fades over the months after sign-up, but never quite dies.
     weights = [c["keenness"] * (0.25 + math.exp(-(moment - c["signed_up_at"]).days / 120)) for c in known]
     return rng.choices(known, weights=weights)[0]
 
 
-def make_lines(products, moment):
+def make_lines(products: list[Row], moment: datetime) -> list[Row]:
     lines = []
     count = rng.choices([1, 2, 3, 4], weights=[48, 30, 15, 7])[0]
-    chosen = []
+    chosen: list[Row] = []
     while len(chosen) < count:
         product = rng.choices(products, weights=[p["popularity"] for p in products])[0]
         if product not in chosen:
@@ -191,15 +196,16 @@ def make_lines(products, moment):
     return lines
 
 
-def line_total(line):
-    return line["quantity"] * line["price"] - line["discount"]
+def line_total(line: Row) -> int:
+    total: int = line["quantity"] * line["price"] - line["discount"]
+    return total
 
 
-def payment(method, status, cents, paid_at):
+def payment(method: str, status: str, cents: int, paid_at: datetime) -> Row:
     return {"method": method, "status": status, "cents": cents, "at": paid_at}
 
 
-def make_payments(ordered_at, total):
+def make_payments(ordered_at: datetime, total: int) -> tuple[list[Row], datetime]:
     """How an order that goes through is paid: all of its payments and when the last one arrives."""
     method = pick({"credit_card": 60, "paypal": 20, "bank_transfer": 12, "gift_card": 8})
     payments = []
@@ -219,7 +225,7 @@ def make_payments(ordered_at, total):
     return [p for p in payments if p["at"] <= END], paid_at
 
 
-def make_orders(customers, products):
+def make_orders(customers: list[Row], products: list[Row]) -> list[Row]:
     orders = []
     for number, ordered_at in enumerate(order_moments(), start=1):
         customer = choose_customer(customers, ordered_at)
@@ -275,14 +281,14 @@ def make_orders(customers, products):
     return orders
 
 
-def write(name, header, rows):
+def write(name: str, header: list[str], rows: list[list[Any]]) -> None:
     with open(SEEDS / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
-def main():
+def main() -> None:
     customers = make_customers()
     products = make_products()
     orders = make_orders(customers, products)
@@ -302,7 +308,10 @@ def main():
          for p in products],
     )
 
-    order_rows, item_rows, payment_rows, return_rows = [], [], [], []
+    order_rows: list[list[Any]] = []
+    item_rows: list[list[Any]] = []
+    payment_rows: list[list[Any]] = []
+    return_rows: list[list[Any]] = []
     for order in orders:
         ordered_at = utc(order["ordered_at"])
         if order["status"] != "pending" and chance(0.01):  # the loader kept an older version of the row
