@@ -264,9 +264,9 @@ def complete(text: str, example: str) -> tuple[str, list[str]]:
         match = _ASSIGNMENT.match(line)
         if not match:
             return line
-        key, value = match.groups()
+        key = match[1]
         present.add(key)
-        kind = value or secret.get(key, "")
+        kind = dotenv_values(stream=io.StringIO(line), interpolate=False).get(key) or secret.get(key, "")  # without quotes and comment
         if kind not in _MAKERS:
             return line
         made.append(key)
@@ -346,6 +346,12 @@ def _check_values(values: Mapping[str, str]) -> None:
     used: dict[str, str] = {}
     for key, value in values.items():
         _check_control(key, value)
+        if value in _MAKERS:
+            raise BadConfiguration(
+                f"The value of {key} is {value}, for which .env gets a random secret.",
+                "As it is, everybody knows it.",
+                f"Set {key} to another value, or remove it from the shell's environment.",
+            )
         # The password is a part of a connection URL.
         if key.endswith(("_DB_PASSWORD", "REDIS_PASSWORD")) and not _URL_SAFE.fullmatch(value):
             raise BadConfiguration(

@@ -154,12 +154,15 @@ def test_unusual_lines_mean_what_they_say(checkout, line, value) -> None:
     assert settings.load(checkout, {})[0]["DBT_PASSWORD"] == value  # of the file that was completed
 
 
-def test_an_empty_secret_is_made_and_no_placeholder_is_ever_a_password(checkout) -> None:
-    (checkout / ".env").write_text("DBT_PASSWORD=\nSTACK_PG_BIN=\n")
+@pytest.mark.parametrize("empty", ["", '""', "''", " # mine", "<password>", "'<password>'", "<password> # mine"])
+def test_an_empty_secret_is_made_and_no_placeholder_is_ever_a_password(checkout, empty) -> None:
+    (checkout / ".env").write_text(f"DBT_PASSWORD={empty}\nSTACK_PG_BIN=\n")
     loaded, made = settings.load(checkout, {})
     assert "DBT_PASSWORD" in made
-    assert len(loaded["DBT_PASSWORD"]) > 20
+    assert re.fullmatch(r"[\w-]{24}", loaded["DBT_PASSWORD"])
     assert loaded["STACK_PG_BIN"] == ""
+    with pytest.raises(BadConfiguration, match="DBT_PASSWORD is <password>"):
+        settings.load(checkout, {"DBT_PASSWORD": "<password>"})
 
 
 @pytest.mark.parametrize("content", [b"DBT_PASSWORD=\xff\n", None], ids=["not UTF-8", "a folder"])
