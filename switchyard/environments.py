@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,27 +147,63 @@ def virtualenv(
         again: what to type after a failure.
 
     Raises:
-        BuildFailed: it cannot be made.
+        BuildFailed: it cannot be made; what was there before is there again.
     """
     text = lock.read_text(encoding="utf-8")
     added = more.read_text(encoding="utf-8") if more and more.exists() else ""
     wanted = digest(text, added, sys.version, PYTHON, str(folder))
+    if not runner.dry:
+        _put_back(folder)
     if cache and _stamped(folder, wanted):
         return
     on_line(f"installing {lock.parent.name}'s {lock.name}")
-    _run(runner, [*UV, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], on_line, what, again=again)
 
     def shown(line: str) -> None:
         if not line.startswith(" + "):  # the name of each package, after everything is done
             on_line(line)
 
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
-    _run(runner, [*argv, "--requirement", str(lock)], shown, what, again=again)
-    if added:
-        on_line("installing what the project needs")
-        _run(runner, [*argv, "--requirement", str(more)], shown, what, again=again)
-    if not runner.dry:
-        _stamp(folder, wanted)
+    with _replacing(folder, runner):
+        _run(runner, [*UV, "venv", "--quiet", "--python", PYTHON, str(folder)], on_line, what, again=again)
+        _run(runner, [*argv, "--requirement", str(lock)], shown, what, again=again)
+        if added:
+            on_line("installing what the project needs")
+            _run(runner, [*argv, "--requirement", str(more)], shown, what, again=again)
+        if not runner.dry:
+            _stamp(folder, wanted)
+
+
+@contextmanager
+def _replacing(folder: Path, runner: Runner) -> Iterator[None]:
+    """Have ``folder``, which may be in use, made again at its place, for scripts name it; where that fails, the one of before is back."""
+    if runner.dry:
+        yield
+        return
+    _put_back(folder)
+    old = _aside(folder)
+    if folder.exists():
+        folder.rename(old)  # which Windows refuses where it is in use
+    try:
+        yield
+    except BaseException:
+        _put_back(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Have ``folder`` as it was before it was to be made again, if that has failed, or was killed."""
+    old = _aside(folder)
+    if (folder / STAMP).exists():  # only the deletion of the old one was killed
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        if folder.exists():
+            shutil.rmtree(folder)
+        old.rename(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
 
 
 def _options(cache: bool) -> list[str]:
@@ -177,15 +214,15 @@ def _packages(settings: Settings, folders: plan.Folders, project: Project, runne
     """Install dbt's packages from a copy of the files that name them: `dbt deps` writes a lock beside them, and links to local ones."""
     copy = folders.installed / "deps"
     if not runner.dry:
-        for folder in (copy, folders.installed / "packages"):
-            if folder.exists():
-                shutil.rmtree(folder)
+        if copy.exists():
+            shutil.rmtree(copy)
         shutil.copytree(projects.stage(settings, project) / "deps", copy)
     on_line("installing dbt's packages")
     argv = [_program("python", env), "-m", "rundbt.project_files", str(copy)]
-    done = runner.follow(argv, on_line, env=env, only_env=True)
-    if done.code:
-        raise diagnosis.packages_failed(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
+    with _replacing(folders.installed / "packages", runner):
+        done = runner.follow(argv, on_line, env=env, only_env=True)
+        if done.code:
+            raise diagnosis.packages_failed(f"dbt's packages for {folders.name} could not be installed.", done.stderr)
 
 
 def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mapping[str, str] | None = None, again: str = BUILD) -> None:

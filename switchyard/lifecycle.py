@@ -362,7 +362,8 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
 def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
     """Check, pull and build what ``target`` needs; returns whether it pulled or built anything.
 
-    Nothing that runs is touched, but that PostgreSQL makes way for its newer programs without Docker, and is started again.
+    With Docker, nothing that runs is touched. Without it, PostgreSQL makes way for its newer programs, and is started again; an
+    orchestrator's environment is made again at its place, and is as it was where that fails.
     """
     pulled = pull(runtime, target)
     runtime.checks.preflight(target, baked=baked)
