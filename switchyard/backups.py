@@ -22,6 +22,7 @@ from switchyard.settings import PROJECT_NAME, keep_private
 FOLDER = "backups"
 MAGIC = b"PGDMP"
 ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
+NAME = "invoke restore"  # the session's, by which an interrupted one is found
 ANOTHER = "Restore a file that `invoke backup` has written."
 _PUBLIC = "create schema if not exists public"  # a file without it leaves none
 
@@ -174,10 +175,11 @@ def _dump(runtime: WarehouseRuntime, database: str, pg_dump_options: list[str], 
 
 def _restore(runtime: WarehouseRuntime, archive: BinaryIO, name: str) -> None:
     # As dbt, and by pg_restore, which hands no line of the file to psql: a hostile one can do no more than a model can.
-    database = f"dbname={projects.database(runtime.settings)} options='-c {bootstrap.REPLACE}=on'"
+    database = f"dbname={projects.database(runtime.settings)} application_name='{NAME}' options='-c {bootstrap.REPLACE}=on'"
     argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
     archive.seek(0)
-    done = runtime.runner.transfer(argv, archive, None, env)
+    with warehouse.ended_when_interrupted(runtime, NAME):
+        done = runtime.runner.transfer(argv, archive, None, env)
     if done.code:
         raise _failed(f"{name} was not restored; the data is as it was.", done.stderr, ANOTHER)
     if not runtime.project.shop:

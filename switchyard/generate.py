@@ -14,7 +14,6 @@ FIRST_DAY, LAST_DAY = date(2024, 7, 1), date(2026, 6, 30)  # of the seeds, and o
 MOST = 100_000_000  # orders, for which the keys of order lines, four to an order, are whole numbers of 32 bits still
 NAME = "invoke generate"  # the session's, by which an interrupted one is found
 
-_END = f"select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{NAME}' and usename = current_user"
 _VACUUM = "vacuum raw.raw_customers, raw.raw_products, raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns"
 _SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
 _EXISTS = "select 1 where to_regclass('raw.generated') is not null"
@@ -93,11 +92,8 @@ def _generate(runtime: WarehouseRuntime, orders: int, seed: int, first: date, la
         def on_line(line: str) -> None:
             waiting.detail(line.rpartition("WARNING:")[2])
 
-        try:
+        with warehouse.ended_when_interrupted(runtime, NAME):
             done = runtime.runner.follow(argv, on_line, env, stdin=script)
-        except BaseException:  # the client has ended, and in a container the session continues
-            warehouse.query(runtime, _END)
-            raise
     if done.code:
         kind = NoSpace if "no space left" in done.stderr.lower() else StackError
         raise kind("Nothing was generated; the data is as it was.", done.stderr, "invoke logs --service postgres")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from switchyard import console, lifecycle, pipeline
+from switchyard import bootstrap, console, lifecycle, pipeline
 from switchyard import project as projects
 from switchyard.errors import BadUsage, NotHealthy, RunInProgress, StackError
 from switchyard.runner import Result
@@ -26,6 +26,8 @@ order by nspname
 """
 # The extensions that the role dbt has made, whose types and functions its schemas may use.
 EXTENSIONS = "select extname from pg_extension where extowner = to_regrole(current_user) order by extname"
+# And wait for their end, after which nothing is changed.
+_END = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = {} and usename = current_user"
 # Whoever waits for a command inside a transaction is in the middle of something as well.
 _BUSY = """
 select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
@@ -127,6 +129,16 @@ def change(runtime: WarehouseRuntime, statement: str) -> Result:
     """Run a statement that changes something, as the role ``dbt`` in the project's database."""
     argv, env = runtime.client("psql", "--no-psqlrc", "--dbname", projects.database(runtime.settings), "--command", statement)
     return runtime.runner.change(argv, env=env)
+
+
+@contextmanager
+def ended_when_interrupted(runtime: WarehouseRuntime, name: str) -> Iterator[None]:
+    """End the sessions called ``name`` where the command is interrupted: its client has ended, and in a container they continue."""
+    try:
+        yield
+    except BaseException:
+        query(runtime, _END.format(bootstrap.literal(name)))
+        raise
 
 
 def schemas(runtime: WarehouseRuntime, database: str | None = None) -> list[str]:

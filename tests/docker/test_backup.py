@@ -1,9 +1,14 @@
 """`backup` and `restore` in containers; that a backup moves between the runtimes; and that `clean` makes one first."""
 
+import signal
 import subprocess
 
 import psutil
+import pytest
 
+from switchyard import backups
+
+from ..interruptions import ended, typed
 from ..native.conftest import NativeStack
 from ..stacks import copy_checkout, unavailable, wait_until
 from .conftest import PROJECT
@@ -32,28 +37,35 @@ def test_a_backup_moves_between_the_runtimes_in_both_directions(stack, reference
     stack.invoke("run", "--job", "smoke")
 
 
-def test_a_killed_restore_changes_nothing(stack, reference, tmp_path) -> None:
+@pytest.mark.parametrize("how", ["killed", "Ctrl-C"])
+def test_a_restore_that_is_ended_changes_nothing(stack, reference, tmp_path, how) -> None:
     stack.on("dagster")
     file = tmp_path / "x.dump"
     stack.invoke("backup", "--file", str(file))
+    sessions = f"from pg_stat_activity where application_name = '{backups.NAME}'"
     psql = ["docker", "exec", f"{PROJECT}-postgres-1", "psql", "-U", "postgres", "-d", "airflow", "-Atc"]
 
     def ask(query: str) -> str:
         return subprocess.check_output([*psql, query], text=True).strip()
 
     def waits() -> bool:
-        return ask("select count(*) from pg_stat_activity where application_name = 'pg_restore' and wait_event_type = 'Lock'") == "1"
+        return ask(f"select count(*) {sessions} and wait_event_type = 'Lock'") == "1"
 
     with subprocess.Popen([*psql, "begin; lock table marts.fct_orders; select pg_sleep(600)"], stdout=subprocess.DEVNULL):
         wait_until(lambda: ask("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
-        command = subprocess.Popen([stack.python, "-m", "invoke", "restore", "--yes", str(file)], cwd=stack.folder, env=stack.env)
+        command = typed(stack, "restore", "--yes", str(file))
         wait_until(lambda: command.poll() is not None or waits())
         assert command.poll() is None, "it was over too soon"
-        for process in [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]:
-            process.kill()
-        command.wait()
+        if how == "Ctrl-C":
+            command.send_signal(signal.SIGINT)
+            assert ended(command)[0] == 130
+            assert ask(f"select count(*) {sessions}") == "0"  # while it would wait still
+        else:
+            for process in [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]:
+                process.kill()
+            command.wait()
         ask("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
-    wait_until(lambda: ask("select count(*) from pg_stat_activity where application_name = 'pg_restore'") == "0")
+    wait_until(lambda: ask(f"select count(*) {sessions}") == "0")
     assert stack.hashes() == reference
 
 

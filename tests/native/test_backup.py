@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from switchyard import backups
+
 from ..stacks import copy_checkout, unavailable, wait_until
 from .conftest import NativeStack, removed
 
@@ -175,7 +177,7 @@ def test_restore_is_refused_while_a_session_is_active(stack, reference, dump) ->
 
 def test_a_killed_restore_changes_nothing(stack, reference, dump) -> None:
     with marts_held(stack):
-        kill_while_it_waits(stack, "pg_restore", "restore", "--yes", str(dump))
+        kill_while_it_waits(stack, backups.NAME, "restore", "--yes", str(dump))
     assert stack.hashes() == reference
     stack.invoke("restore", "--yes", str(dump))
     assert stack.hashes() == reference

@@ -97,6 +97,23 @@ def test_a_restore_is_one_transaction(runtime, tmp_path) -> None:
     assert "--single-transaction" in writes[0]
 
 
+def test_an_interrupted_restore_ends_its_session_which_a_container_would_continue(runtime, tmp_path, monkeypatch) -> None:
+    def interrupted(self: Noting, argv: Sequence[str], *args: object) -> Result:
+        self.commands.append(list(argv))
+        if "--dbname" in argv:
+            raise KeyboardInterrupt
+        return Result(0)
+
+    monkeypatch.setattr(Noting, "transfer", interrupted)
+    (tmp_path / "of-before.dump").write_bytes(b"PGDMP\x01\x0f")
+    with pytest.raises(KeyboardInterrupt):
+        backups.restore(runtime, str(tmp_path / "of-before.dump"), yes=True)
+    restored, ended = runtime.runner.commands[-2:]
+    assert "application_name='invoke restore'" in restored[restored.index("--dbname") + 1]
+    assert "pg_terminate_backend" in ended[-1]
+    assert "'invoke restore'" in ended[-1]
+
+
 def test_a_baked_start_takes_the_projects_mount_away(checkout) -> None:
     runner = Noting({})
     known = orchestrators.load_all(checkout.root)
