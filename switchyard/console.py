@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 import colorama
@@ -18,6 +19,7 @@ from rundbt.results import COLOUR
 colorama.just_fix_windows_console()
 
 dry = False  # whether this command only shows what it would do
+unread: Callable[[], None] | None = None  # called where nobody reads what is printed, by what must not end then: a BrokenPipeError
 
 _GLYPHS = {"ok": ("✓", "+"), "fail": ("✗", "x"), "advice": ("!", "!"), "dot": ("·", "-"), "wait": ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")}
 
@@ -65,10 +67,22 @@ def paint(text: str, colour: str) -> str:
 
 def say(text: str = "") -> None:
     """Print one line; characters that the terminal cannot show become question marks instead of a crash."""
+    _write(("\r\033[K" if Waiting.on_screen else "") + _showable(text) + "\n")
+
+
+def _showable(text: str) -> str:
     encoding = sys.stdout.encoding or "ascii"
-    if Waiting.on_screen:
-        sys.stdout.write("\r\033[K")
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if unread is None:
+            raise
+        unread()
 
 
 def plain(text: str) -> None:
@@ -183,14 +197,14 @@ class Waiting:
         self._end_dots()
         Waiting.on_screen = False
         if self._moving:
-            sys.stdout.write("\r\033[K")
-            sys.stdout.flush()
+            _write("\r\033[K")
 
     def _tick(self) -> None:
-        while not self._stop.wait(1.5):
-            sys.stdout.write("." if self._dots else "  .")
-            sys.stdout.flush()
-            self._dots = True
+        with suppress(OSError):  # nobody reads it, which the next line in the other thread reports
+            while not self._stop.wait(1.5):
+                sys.stdout.write("." if self._dots else "  .")
+                sys.stdout.flush()
+                self._dots = True
 
     def _end_dots(self) -> None:
         if self._dots:
@@ -198,11 +212,11 @@ class Waiting:
             say()
 
     def _animate(self) -> None:
-        for sign in itertools.cycle(glyph("wait")):
-            width = os.get_terminal_size(sys.stdout.fileno()).columns - 1
-            line = f"{sign} {self._what} {self.seconds:4.0f} s  {self._detail}"[:width]
-            encoding = sys.stdout.encoding or "ascii"
-            sys.stdout.write("\r\033[K" + line.encode(encoding, "replace").decode(encoding))
-            sys.stdout.flush()
-            if self._stop.wait(0.12):
-                return
+        with suppress(OSError):  # the terminal is closed
+            for sign in itertools.cycle(glyph("wait")):
+                width = os.get_terminal_size(sys.stdout.fileno()).columns - 1
+                line = f"{sign} {self._what} {self.seconds:4.0f} s  {self._detail}"[:width]
+                sys.stdout.write("\r\033[K" + _showable(line))
+                sys.stdout.flush()
+                if self._stop.wait(0.12):
+                    return

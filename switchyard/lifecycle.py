@@ -281,8 +281,12 @@ def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
 
 @contextmanager
 def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
-    """Answer an interrupt, instead of obeying it; yield those that came."""
+    """Answer an interrupt, instead of obeying it; yield those that came. That nobody reads the output any more is one, too."""
     came: list[int] = []
+
+    def unread() -> None:
+        terminal.leave_output()
+        came.append(signal.SIGTERM)
 
     def note(number: int, _: object) -> None:
         came.append(number)
@@ -292,9 +296,11 @@ def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
 
     # What is ignored, as a closed terminal under nohup, stays so.
     before = {number: signal.signal(number, note) for number in terminal.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
+    before_unread, console.unread = console.unread, unread
     try:
         yield came
     finally:
+        console.unread = before_unread
         for number, handler in before.items():
             signal.signal(number, handler)
 

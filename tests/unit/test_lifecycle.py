@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -378,6 +380,28 @@ def test_a_switch_whose_output_nobody_reads_any_more_is_undone(tmp_path, runs, m
     assert left
     assert runtime.active() == "old"
     assert runtime.did[-1] == "start old"
+
+
+@pytest.mark.parametrize("at", ["stop old", "stop new"])
+def test_what_cannot_be_interrupted_is_finished_where_nobody_reads_its_output_any_more(tmp_path, runs, monkeypatch, at) -> None:
+    reader, writer = os.pipe()
+    runtime = Fake(tmp_path, active="old")
+    runtime.fails = {"start new": NotHealthy("New did not start.")}
+    stop = runtime.stop_orchestrator
+
+    def watched(on_line) -> None:
+        if at == f"stop {runtime.active()}":
+            os.close(reader)
+        on_line(f"stopping {runtime.active()}")
+        stop(on_line)
+
+    runtime.stop_orchestrator = watched
+    with open(writer, "w", encoding="utf-8") as output, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", output)
+        with pytest.raises(KeyboardInterrupt if at == "stop old" else NotHealthy, match="Old is active again"):
+            switch(runtime)
+    undone = ["start new", "stop new"] if at == "stop new" else ["stop None"]
+    assert runtime.did == ["check new", "start postgres", "stop old", *undone, "start postgres", "start old"]
 
 
 def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, monkeypatch, capsys) -> None:
