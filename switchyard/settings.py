@@ -160,7 +160,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
         BadConfiguration: a line of ``.env`` cannot be read, a value is not what its key needs, or there is no such release.
     """
     example = (root / ".env.example").read_text(encoding="utf-8")
-    path = root / ".env"
+    path = _place(root)
     there = path.exists()
     known = defaults(root, {}).values
     text = _read(path, example)
@@ -224,7 +224,7 @@ def assign(root: Path, key: str, value: str) -> None:
 
     The other lines stay as they are; the file then has the line ends of Unix, and no byte order mark.
     """
-    path = root / ".env"
+    path = _place(root)
     _check_control(key, value)
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
     line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
@@ -275,6 +275,22 @@ def complete(text: str, example: str) -> tuple[str, list[str]]:
     lines = [filled(line) for line in _LINE_END.split(text.removesuffix("\n"))]
     lines += [filled(f"{key}=") for key in secret if key not in present]
     return "\n".join(lines) + "\n", made
+
+
+def _place(root: Path) -> Path:
+    """Where ``.env`` is: a link stays one, and what it leads to is read and written.
+
+    Raises:
+        BadConfiguration: it leads nowhere.
+    """
+    path = root / ".env"
+    if not path.is_symlink():
+        return path
+    if not path.exists():
+        raise BadConfiguration(
+            f".env links to {os.readlink(path)}, which is not there.", "", "Make that file available, or remove the link: rm .env"
+        )
+    return path.resolve()
 
 
 def _read(path: Path, example: str) -> str:

@@ -173,6 +173,20 @@ def test_an_env_that_is_no_text_file_is_reported(checkout, content) -> None:
         settings.load(checkout, {})
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_an_env_that_is_a_link_stays_one_and_one_that_leads_nowhere_is_reported(checkout, tmp_path_factory) -> None:
+    kept = tmp_path_factory.mktemp("elsewhere") / "kept"
+    (checkout / ".env").symlink_to(kept)
+    with pytest.raises(BadConfiguration, match=f"links to {kept}, which is not there"):
+        settings.load(checkout, {})
+    kept.touch()
+    settings.load(checkout, {})
+    settings.assign(checkout, "DAGSTER_PORT", "3999")
+    assert (checkout / ".env").is_symlink()
+    assert dotenv_values(kept)["DAGSTER_PORT"] == "3999"
+    assert settings.load(checkout, {})[1] == []
+
+
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
 def test_completing_never_changes_what_a_user_wrote(comment) -> None:
     text = f"# {comment}\nPORT=1\n"
