@@ -147,14 +147,22 @@ def up(
 
 
 def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
-    """Whether the active orchestrator executes a run and is healthy, so that it is left alone: with a change it would be started again."""
-    if any(service.health != "healthy" for service in runtime.services()):
+    """Whether the active orchestrator executes a run and none of its services has ended, so that it is left alone.
+
+    With a change, or a service that is only too busy for its health command, it would be started again.
+    """
+    services = runtime.services()
+    if any(service.state != "running" for service in services):
         return False  # it is to be mended
     try:
         found = pipeline.active_runs(runtime)
     except ApiUnusable:
         return False
-    if found:
+    sick = [service.name for service in services if service.health != "healthy"]
+    if found and sick:
+        console.advice(f"A run is in progress: {_named(found)}. {active.title} is left alone, although not healthy: {', '.join(sick)}.")
+        console.note("  To have it started again: invoke run --cancel, then: invoke up")
+    elif found:
         console.ok(f"{active.title} is healthy")
         console.advice(f"A run is in progress: {_named(found)}. Changes since the start take effect at the next invoke up after the run.")
     return bool(found)

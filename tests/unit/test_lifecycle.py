@@ -41,6 +41,7 @@ class Fake:
     """A runtime of two orchestrators.
 
     Attributes:
+        state: of its service, and its health.
         did: what it was asked to change, in order.
         fails: what it raises at the next call of a method, by the method's name and its first argument.
     """
@@ -56,6 +57,7 @@ class Fake:
         self.runner = Runner({})
         self.images = self.checks = self  # one object notes all, in order
         self.data = Volumes(self)
+        self.state = ("running", "healthy")
         self.did: list[str] = []
         self.fails: dict[str, BaseException] = {}
         self._active, self._outdated, self._baked = active, list(outdated), False
@@ -75,7 +77,7 @@ class Fake:
         return self._baked
 
     def services(self) -> list[Service]:
-        return [Service("1", "", "shop-api", self._active or "", False, "running", "healthy", "Up")]
+        return [Service("1", "", "shop-api", self._active or "", False, *self.state, "Up")]
 
     def preflight(self, target, *, baked: bool) -> None:
         self._do(f"check {target.name}")
@@ -231,6 +233,17 @@ def test_up_leaves_an_orchestrator_alone_that_executes_a_run(tmp_path, runs) -> 
     runtime = Fake(tmp_path, active="new")
     lifecycle.up(runtime, NEW, baked=False, timeout=5, keep=lambda: runtime.did.append("kept"))
     assert runtime.did == ["kept"]  # for the next start
+
+
+@pytest.mark.parametrize("state", [("running", "unhealthy"), ("running", "starting"), ("crashed", "")])
+def test_up_ends_a_run_only_where_a_service_has_ended(tmp_path, runs, capsys, state) -> None:
+    runs.append(RUN)
+    runtime = Fake(tmp_path, active="new")
+    runtime.state = state
+    up(runtime)
+    mended = state[0] == "crashed"
+    assert runtime.did == (["check new", "start postgres", "start new"] if mended else [])
+    assert ("left alone, although not healthy: shop-api" in capsys.readouterr().out) is not mended
 
 
 def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_before_a_start(tmp_path, runs) -> None:
