@@ -87,7 +87,7 @@ def packages_folder(project: Path) -> Path | None:
     """
     try:
         content = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not, or no UTF-8
         raise ParseFailed(f"dbt_project.yml cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ParseFailed("dbt_project.yml cannot be read: it is not a mapping.")

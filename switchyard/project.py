@@ -478,7 +478,7 @@ def _content(settings: Settings) -> dict[str, Any]:
             if near
             else "invoke use FOLDER   (invoke use shop goes back to the one that comes with this)",
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not, or no UTF-8
         raise BadConfiguration(f"{file} cannot be read.", str(error), f"Correct it, then: invoke use {shlex.quote(str(place))}") from None
     if not isinstance(content, dict) or not content.get("name"):
         raise BadConfiguration(f"{file} names no project.", "The key name is missing.", "Add a line such as: name: my_project")
@@ -503,7 +503,7 @@ def _profile(place: Path, settings: Settings, name: str) -> tuple[Path, dict[str
             content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        except (yaml.YAMLError, ValueError, OSError) as error:
             raise BadConfiguration(f"{file} cannot be read.", str(error), "Correct the file.") from None
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             return file, content[name]
@@ -607,7 +607,7 @@ def _packages(place: Path) -> Iterator[dict[str, Any]]:
     for name in PACKAGE_FILES[:2]:
         try:
             content = yaml.safe_load((place / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
+        except (FileNotFoundError, yaml.YAMLError, ValueError):
             continue
         packages = content.get("packages") if isinstance(content, dict) else None
         for package in packages if isinstance(packages, list) else ():

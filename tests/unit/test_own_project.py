@@ -173,8 +173,9 @@ def test_a_profile_that_is_none_is_reported(checkout, jaffle, text) -> None:
     assert re.search("has no (type|target)", refused(checkout, jaffle))
 
 
-def test_a_profile_that_cannot_be_read_is_named(checkout, jaffle) -> None:
-    write(jaffle, {"profiles.yml": "jaffle: [}"})
+@pytest.mark.parametrize("text", ["jaffle: [}", "jaffle: {since: 2026-02-30}"])
+def test_a_profile_that_cannot_be_read_is_named(checkout, jaffle, text) -> None:
+    write(jaffle, {"profiles.yml": text})
     with pytest.raises(BadConfiguration, match=r"jaffle.profiles\.yml cannot be read"):
         load(checkout, jaffle)
 
@@ -380,6 +381,11 @@ def test_a_packages_file_that_is_none_is_left_to_dbt(checkout, jaffle, text) -> 
     assert load(checkout, jaffle).packages == []
 
 
+def test_packages_that_cannot_be_read_are_left_to_dbt(checkout, jaffle) -> None:
+    write(jaffle, {"packages.yml": "packages: [{local: inside, since: 2026-02-30}]\n"})
+    assert load(checkout, jaffle).name == "jaffle"
+
+
 def test_a_folder_without_a_project_shows_one_near_by(checkout, jaffle) -> None:
     loaded, _ = settings.load(checkout, {})
     with pytest.raises(BadConfiguration) as caught:
@@ -389,7 +395,7 @@ def test_a_folder_without_a_project_shows_one_near_by(checkout, jaffle) -> None:
         projects.use(loaded, ENVIRON, "~nobody-of-this-name")
 
 
-@pytest.mark.parametrize("text", ["", "- a", "profile: x", "name: ["])
+@pytest.mark.parametrize("text", ["", "- a", "profile: x", "name: [", "name: x\nsince: 2026-02-30"])
 def test_a_project_file_that_is_none_is_named(checkout, jaffle, text) -> None:
     write(jaffle, {"dbt_project.yml": text})
     with pytest.raises(BadConfiguration, match=r"names no project|cannot be read"):

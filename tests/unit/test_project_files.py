@@ -48,7 +48,7 @@ def test_without_an_image_there_is_none(folders, monkeypatch) -> None:
     assert held(target) == set()
 
 
-@pytest.mark.parametrize("text", ["name: [\n", "name:\tshop\n\t- x\n", "- a list\n"])
+@pytest.mark.parametrize("text", ["name: [\n", "name:\tshop\n\t- x\n", "- a list\n", "since: 2026-02-30\n"])
 def test_a_project_file_that_cannot_be_read_is_a_failed_parse(folders, tmp_path, text) -> None:
     (tmp_path / "source" / "dbt_project.yml").write_text(text)
     with pytest.raises(project_files.ParseFailed, match=r"dbt_project\.yml cannot be read: "):
