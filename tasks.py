@@ -75,8 +75,9 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
         from switchyard.errors import EngineMissing, StackError, name_the_shell
 
         environ = dict(os.environ)  # before flags are added to it
-        if sys.stdin is None:  # it was closed
-            sys.stdin = open(os.devnull, encoding="utf-8")
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # it was closed
+                setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
         # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -459,8 +460,12 @@ def run_dbt(c: Context) -> None:
 def docs(c: Context, port: str | None = None) -> None:
     """Make the project's dbt docs, lineage included, and serve them on this machine until Ctrl-C."""
     from switchyard import docs
+    from switchyard.errors import BadUsage
 
-    docs.serve(runtime_of(c), 0 if port is None else whole("--port", port))
+    number = 0 if port is None else whole("--port", port)
+    if number > 65535:
+        raise BadUsage(f"--port {port} is not a port.", "A port is a number from 1 to 65535.", "invoke docs   (takes any free port)")
+    docs.serve(runtime_of(c), number)
 
 
 @command(help={"json": "Print one JSON object instead of a table."})

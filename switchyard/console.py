@@ -137,7 +137,7 @@ def confirm(question: str) -> bool:
         say(f"Would ask: {question}")
         return True
     try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return input(_showable(f"{question} [y/N] ")).strip().lower() in ("y", "yes")
     except EOFError:
         say()
         return False

@@ -70,7 +70,7 @@ def append(runtime: WarehouseRuntime, days: int) -> None:
         orders, seed, known = found[0].split()
         last = date.fromisoformat(known)
         yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
-        if last + timedelta(days=days) > yesterday:
+        if days > (yesterday - last).days:
             raise BadUsage(
                 f"The shop's last day is {known}, and {days} more would be in the future.",
                 "A test of the dbt project finds orders that were placed later than now.",

@@ -119,6 +119,7 @@ def test_nothing_is_replaced_while_somebody_is_at_work(shop) -> None:
         pytest.param(["--orders", "1000000000"], "not a positive whole number", id="no number that is known"),
         pytest.param(["--orders", "100000001"], "too many", id="more than the keys are"),
         pytest.param(["--days", "100000"], "in the future", id="days to come"),
+        pytest.param(["--days", "10000000"], "in the future", id="days that no calendar has"),
     ],
 )
 def test_what_cannot_be_is_refused(shop, typed, message) -> None:

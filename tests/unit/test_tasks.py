@@ -1,5 +1,6 @@
 """What a person types, in a process of its own: nothing here needs Docker."""
 
+import io
 import json
 import os
 import re
@@ -161,6 +162,7 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("up", "--timeout", "x"), 2, "--timeout 'x' is not", id="a timeout that is a word"),
         pytest.param(("switch", "dagster", "--timeout=-1"), 2, "--timeout '-1' is not", id="a timeout below nothing"),
         pytest.param(("logs", "--tail", "0"), 2, "--tail '0' is not", id="no lines of a log"),
+        pytest.param(("docs", "--port", "70000"), 2, "--port 70000 is not a port", id="a port out of range"),
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
         pytest.param(("up", "--integration", "fat"), 2, "There are vendor and lean", id="an unknown integration"),
         pytest.param(("use", "shop", "--warehouse", "theirs"), 2, "There are auto, shared and own", id="an unknown warehouse"),
@@ -314,6 +316,22 @@ def test_a_closed_standard_input_is_a_no(monkeypatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # or the tests would keep what a command does on one
     tasks.guard(lambda: answers.append(console.confirm("Delete all?")))()
     assert answers == [False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell is POSIX's")
+def test_a_closed_standard_output_is_printed_to_by_nobody(invoke) -> None:
+    done = subprocess.run(
+        [shutil.which("sh"), "-c", f"{shlex.quote(sys.executable)} -m invoke status >&-"],
+        cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+def test_a_question_with_what_the_terminal_cannot_show_is_asked(monkeypatch) -> None:
+    with open(os.devnull, "w", encoding="ascii") as output, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", output)
+        patched.setattr(sys, "stdin", io.StringIO("y\n"))
+        assert console.confirm("Delete /data/caf\u00e9?")
 
 
 def test_who_imports_the_tasks_runs_no_dbt(root) -> None:
