@@ -13,7 +13,7 @@ import psutil
 
 from rundbt import project_files
 from switchyard import ports
-from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, OutOfMemory, PortInUse
+from switchyard.errors import BadConfiguration, BadUsage, EngineMissing, IncompatibleData, NoSpace, OutOfMemory, PortInUse
 from switchyard.runner import Runner
 
 COMPOSE_NEEDED = (2, 24, 4)  # the first with `!override`, which --baked uses: https://docs.docker.com/reference/compose-file/merge/
@@ -122,6 +122,23 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
         if found := re.search(pattern, str(path)):
             raise BadConfiguration(f"The path {str(path)!r} has the character {found[0]!r}.", why, "Rename the folder, or move it.")
     return str(root)
+
+
+def make_folder(folder: Path, command: str, mode: int = 0o777) -> None:
+    """Make a folder to write to, where it is not there.
+
+    Args:
+        folder: which may be what somebody typed.
+        command: what takes another one as ``--out``.
+        mode: of a new one.
+
+    Raises:
+        BadUsage: it is a file, or would be in one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadUsage(f"{folder} cannot be a folder.", error.strerror or str(error), f"{command} --out ANOTHER_FOLDER") from None
 
 
 def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import yaml
 from dotenv import dotenv_values
 
 from rundbt import jobs
-from switchyard import bootstrap, console
+from switchyard import bootstrap, checks, console
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator
 from switchyard.placeholders import SETTING
@@ -218,14 +218,14 @@ def write(folder: Path, made: Mapping[str, str | bytes], command: str, then: str
         then: what to do with them.
 
     Raises:
-        BadUsage: the folder has some already.
+        BadUsage: the folder has some already, or is none.
     """
     if console.dry:
         console.say(f"Would write {', '.join(made)} to {folder}.")
         return
-    if folder.exists() and any(folder.iterdir()):
+    checks.make_folder(folder, command, 0o700 if ENV in made else 0o777)
+    if any(folder.iterdir()):
         raise BadUsage(f"{folder} is not empty.", "What is in it may have been edited.", f"{command} --out ANOTHER_FOLDER")
-    folder.mkdir(parents=True, exist_ok=True)
     if ENV in made:
         folder.chmod(0o700)
     for name, content in made.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.rig import CHECKOUT as HASH
 from bench.rig import rig
 from rundbt import jobs, project_files
-from switchyard import console, lifecycle, python_packages, release
+from switchyard import checks, console, lifecycle, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
 from switchyard.neighbours import CHECKOUT
@@ -44,7 +44,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         out: the folder of the file; None for one in ``releases/``.
 
     Raises:
-        BadUsage: the registry or the tag cannot be one, or has the release already; or something is not committed.
+        BadUsage: the registry, the tag or the folder cannot be one, or has the release already; or something is not committed.
         BadConfiguration: the project needs what no image can carry.
         EngineMissing: the registry cannot be reached.
         BuildFailed: an image cannot be built or pushed.
@@ -59,6 +59,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     folder = out or runtime.settings.root / FOLDER / tag
     if (folder / "release.json").exists():
         raise BadUsage(f"{folder} has a release already.", "A release never changes.", "invoke release --tag ANOTHER")
+    checks.make_folder(folder, "invoke release")  # before all that takes time
     project = runtime.project
     if project.files:
         named = ", ".join(map(str, project.files.values()))
@@ -102,7 +103,6 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             own = {f"{PACKAGE}.{package}": version for package, version in versions.get(name, {}).items()}
             ids[name] = labelled(runtime, argv.image_name(runtime.settings, name), image, {**labels, **own})
         tried(runtime, project, {**content, "images": ids}, names)
-        folder.mkdir(parents=True, exist_ok=True)
         runtime.images.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
         pushed = {name: push(runtime, image) for name, image in images.items()}  # PostgreSQL last: with it, the release is complete
         write(folder, {**content, "images": pushed})

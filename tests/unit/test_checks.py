@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from switchyard import checks, diagnosis
-from switchyard.errors import BadConfiguration, EngineMissing, IncompatibleData, NoSpace, NotHealthy, OutOfMemory
+from switchyard.errors import BadConfiguration, BadUsage, EngineMissing, IncompatibleData, NoSpace, NotHealthy, OutOfMemory
 
 from ..stacks import copy_checkout
 
@@ -102,3 +102,13 @@ def test_a_clone_with_autocrlf_has_no_line_ends_of_windows(tmp_path, root) -> No
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     with pytest.raises(BadConfiguration, match=r"docker/airflow/start\.py"):
         checks.windows_line_ends(tmp_path / "clone")
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_a_file_is_not_taken_for_a_folder_to_write_to(tmp_path, inside) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadUsage, match="cannot be a folder") as caught:
+        checks.make_folder(tmp_path / "file" / inside, "invoke eject")
+    assert caught.value.next == "invoke eject --out ANOTHER_FOLDER"
+    checks.make_folder(tmp_path / "new" / "folder", "invoke eject")
+    checks.make_folder(tmp_path / "new" / "folder", "invoke eject")

@@ -118,6 +118,11 @@ def repository(tmp_path, root):
     return Docker(loaded, orchestrators.load_all(folder), Runner(loaded.values))
 
 
+def test_a_release_that_cannot_be_written_down_is_refused_before_it_is_built(repository) -> None:
+    with pytest.raises(BadUsage, match="cannot be a folder"):
+        publish.publish(repository, "localhost:5000/shop", "1", ["dagster"], repository.settings.root / ".gitignore")
+
+
 def test_what_was_changed_is_not_released(repository) -> None:
     root = repository.settings.root
     assert len(publish.committed(repository, root)) == 40
