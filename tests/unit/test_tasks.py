@@ -14,9 +14,11 @@ import sys
 import pytest
 
 import tasks
-from switchyard import console, settings
+from switchyard import console, neighbours, settings
 from switchyard.fingerprints import base_image_keys
 from switchyard.ports import unused_ports
+from switchyard.runner import Runner
+from switchyard.runtimes.native.postgres import Postgres
 
 from ..stacks import PORTS
 
@@ -185,6 +187,14 @@ def test_what_a_user_can_cause_ends_with_a_message_and_a_code(invoke, args, code
 def test_without_docker_the_status_is_that_nothing_is_up(invoke) -> None:
     done = invoke("status")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Nothing is up. Next: invoke up"), done.stderr
+
+
+def test_a_dry_start_leaves_a_new_checkout_new(invoke, free) -> None:
+    done = invoke("--dry", "up", "--orch", "prefect", **free)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "initdb" in done.stdout
+    assert neighbours.is_new(invoke.folder)
+    assert not Postgres(settings.load(invoke.folder, {}, write=False)[0], Runner({}), {}).home.exists()  # for root, it is elsewhere
 
 
 def test_docker_in_env_is_not_replaced_by_anything(invoke) -> None:

@@ -218,8 +218,11 @@ class Postgres:
 
     def _make_cluster(self) -> None:
         """Make the data folder beside its place and move it there when it is complete."""
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         half_made = self.home / "half-made"
+        if self.runner.dry:
+            self._initdb(half_made, self.home / "password")
+            return
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if half_made.exists():
             shutil.rmtree(half_made)
         with tempfile.TemporaryDirectory(dir=self.home) as folder:
@@ -228,18 +231,20 @@ class Postgres:
             if self.account:
                 for path in (self.home, folder, password):
                     shutil.chown(path, self.account)
-            # Text is ordered by code point, which is the same on every platform; what is a letter, and its capital, by Unicode.
-            argv = [
-                self.program("initdb"), "--pgdata", str(half_made), "--username", SUPERUSER, "--pwfile", str(password),
-                "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8", "--locale", "C", "--lc-ctype", CTYPE,
-                "--set", "listen_addresses=127.0.0.1", "--set", "unix_socket_directories=",
-                "--set", "timezone=UTC", "--set", "log_timezone=UTC",
-            ]  # fmt: skip
-            done = self.runner.change(argv, env=self.env, **self._options())
+            done = self._initdb(half_made, password)
         if done.code:
             raise NotHealthy("PostgreSQL's data folder could not be made.", done.stderr.strip(), "invoke up")
-        if not self.runner.dry:
-            half_made.rename(self.data)
+        half_made.rename(self.data)
+
+    def _initdb(self, folder: Path, password: Path) -> Result:
+        # Text is ordered by code point, which is the same on every platform; what is a letter, and its capital, by Unicode.
+        argv = [
+            self.program("initdb"), "--pgdata", str(folder), "--username", SUPERUSER, "--pwfile", str(password),
+            "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8", "--locale", "C", "--lc-ctype", CTYPE,
+            "--set", "listen_addresses=127.0.0.1", "--set", "unix_socket_directories=",
+            "--set", "timezone=UTC", "--set", "log_timezone=UTC",
+        ]  # fmt: skip
+        return self.runner.change(argv, env=self.env, **self._options())
 
     def _words(self) -> list[str]:
         """The server's arguments: its port, and what the compose file gives to its container's server."""
