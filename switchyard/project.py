@@ -412,16 +412,24 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
 
 
 def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
-    """The lines of a requirements file, and of those that it includes, without comments and hashes, which are those of another lock."""
+    """The lines of a requirements file, and of those that it includes, without comments and hashes, which are those of another lock.
+
+    What it has by an address is left to uv.
+    """
     if file in seen or not file.is_file():
         return
     text = re.sub(r"\\\n", " ", _text(file))
     for line in re.sub(r"\s--hash[= ]\S+", "", text).splitlines():
         word = re.sub(r"(^|\s)#.*", "", line).strip()
-        if match := re.match(r"(?:-r|--requirement)[\s=]*(\S.*)", word):
-            yield from _requirements(Path(os.path.normpath(file.parent / match[1])), (*seen, file))
-        elif match := re.match(r"(?:-c|--constraint)[\s=]*(\S.*)", word):
-            yield f"-c {file.parent / match[1]}"
+        match = re.match(r"(-r|--requirement|-c|--constraint)[\s=]*(?!\w+://)(\S.*)", word)
+        if match:
+            other = Path(os.path.normpath(file.parent / match[2]))
+            included = list(_requirements(other, (*seen, file)))
+            if match[1] in ("-r", "--requirement"):
+                yield from included
+            else:  # it stays a file; the comment changes with what is in it
+                content = hashlib.sha256("\n".join(included).encode())
+                yield from (f"-c {other}", f"# {content.hexdigest()[:16]}")
         elif word:
             yield word
 

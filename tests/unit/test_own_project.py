@@ -549,14 +549,19 @@ numpy  # mine
 def test_requirements_are_those_of_included_files_too(checkout, jaffle) -> None:
     write(jaffle, {
         "requirements.txt": "-r more/base.txt\n--requirement=nowhere.txt\ndbt-snowflake[secure-local-storage]==1.9\n",
-        "more/base.txt": "numpy\n-r ../requirements.txt\n-c pins.txt\n",
+        "more/base.txt": "numpy\n-r ../requirements.txt\n-c pins.txt\n-c https://x/pins.txt\n--requirement https://x/base.txt\n",
         "profiles.yml": profile(SNOWFLAKE),
     })  # fmt: skip
-    assert load(checkout, jaffle).requirements.splitlines() == [
-        "dbt-snowflake[secure-local-storage]",
-        "numpy",
-        f"-c {jaffle / 'more' / 'pins.txt'}",
-    ]
+    adapter, numpy, constraints, digest, *addresses = load(checkout, jaffle).requirements.splitlines()
+    assert (adapter, numpy) == ("dbt-snowflake[secure-local-storage]", "numpy")
+    assert constraints == f"-c {jaffle / 'more' / 'pins.txt'}"
+    assert addresses == ["-c https://x/pins.txt", "--requirement https://x/base.txt"]
+    write(jaffle, {"more/pins.txt": "-r inner.txt\n", "more/inner.txt": "numpy==2.0\n"})
+    others = {digest, load(checkout, jaffle).requirements.splitlines()[3]}
+    write(jaffle, {"more/inner.txt": "numpy==2.1\n"})
+    others.add(load(checkout, jaffle).requirements.splitlines()[3])
+    assert len(others) == 3
+    assert all(other.startswith("# ") for other in others)
 
 
 @pytest.mark.parametrize(
