@@ -137,7 +137,7 @@ class Postgres:
         folder works in this folder.
         """
         lines = self._note()
-        return _server(int(lines[0]), self.data) if lines else None
+        return _server(abs(int(lines[0])), self.data) if lines else None  # it is below 0 of the single-user mode
 
     def port(self) -> int | None:
         """The port of the running server, or None in its first moments."""
