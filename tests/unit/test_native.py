@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from .test_plan import SETTINGS
 @pytest.fixture
 def postgres(tmp_path) -> Postgres:
     """A server's data folder, without a server."""
-    made = Postgres(SETTINGS, Runner({}), {})
+    made = Postgres(replace(SETTINGS, values={**SETTINGS.values, "STACK_PG_BIN": ""}), Runner({}), {})
     made.home, made.programs, made.data = tmp_path, tmp_path / "nowhere", tmp_path / "cluster"
     made.data.mkdir()
     return made
@@ -28,3 +31,19 @@ def test_a_note_that_a_power_cut_has_left_is_of_no_server(postgres, pid, sign) -
     Path(postgres.data, "postmaster.pid").write_text(f"{sign * pid}\n{postgres.data}\n")
     assert postgres.server() is None
     assert postgres.crashed()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the programs of what runs cannot be deleted there")
+def test_a_server_whose_programs_were_deleted_can_be_stopped(postgres, tmp_path) -> None:
+    program = tmp_path / "postgres"  # what runs in a server's place, and is called so
+    program.symlink_to(Path(sys.executable).resolve())
+    argv = [program, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    with subprocess.Popen(argv, cwd=postgres.data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert server.stdout.readline() == b"up\n"
+            Path(postgres.data, "postmaster.pid").write_text(f"{server.pid}\n")
+            assert postgres.server()
+            postgres.stop()
+            assert postgres.server() is None
+        finally:
+            server.kill()

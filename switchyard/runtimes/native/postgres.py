@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ ACCOUNTS = (POSTGRES, "_postgres", "nobody")
 SUPERUSER = "postgres"
 ZONE = "Asia/Calcutta"  # which many clients still send at login; see docker/postgres/Dockerfile
 PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql")
+STOP_TIMEOUT_S = 60
 # What Windows reports where its loader finds no file for a library.
 MISSING_DLL = " A DLL is missing; the bundled programs need Microsoft's Visual C++ Redistributable."
 CTYPE = {"linux": "C.UTF-8", "darwin": "en_US.UTF-8"}.get(sys.platform, "C")
@@ -182,9 +184,13 @@ class Postgres:
         Raises:
             StackError: it does not stop.
         """
-        if self.server():
-            done = self._control("stop", "--mode", "fast", "--wait", "--timeout", "60")
-            if done.code:
+        if server := self.server():
+            done = self._control("stop", "--mode", "fast", "--wait", "--timeout", str(STOP_TIMEOUT_S))
+            if done.code == 127 and os.name == "posix":  # somebody has deleted its programs
+                server.send_signal(signal.SIGINT)  # as pg_ctl would
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    server.wait(STOP_TIMEOUT_S)
+            if done.code and self.server():
                 raise StackError("PostgreSQL does not stop.", done.stderr.strip(), "invoke logs --service postgres")
         elif not self.runner.dry:
             self._end_leftovers()
