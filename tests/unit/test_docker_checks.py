@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard import orchestrators, settings
+from switchyard import caller, orchestrators, settings
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration
+from switchyard.runner import Runner
 from switchyard.runtimes.docker.checks import DockerChecks
+from switchyard.runtimes.docker.engine import Engine
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a container of Docker Desktop may read every file")
@@ -39,3 +41,18 @@ def test_a_file_of_the_profile_that_a_container_cannot_read_is_reported(root, tm
     with pytest.raises(BadConfiguration) as caught:
         check.run()
     assert f"chmod go+r {key}" in caught.value.next
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_sign_ins_and_plugins_in_a_home_that_cannot_be_written_to_are_found(root, tmp_path, monkeypatch, there) -> None:
+    monkeypatch.setattr(caller, "has_home", lambda: False)  # root may write anywhere
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    if there:
+        (tmp_path / ".docker").mkdir()
+    env = Engine(replace(settings.defaults(root, {}), root=tmp_path / "checkout"), {}, Runner({})).runner.env
+    own = tmp_path / "checkout" / ".stack" / "home"
+    assert env["HOME"] == str(own)
+    assert env.get("DOCKER_CONFIG") == (str(tmp_path / ".docker") if there else None)
+    assert env.get("BUILDX_CONFIG") == (str(own / ".docker" / "buildx") if there else None)

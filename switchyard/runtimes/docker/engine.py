@@ -63,6 +63,17 @@ def rejected(file: Path, stderr: str = "") -> BadConfiguration:
     return BadConfiguration(f"Compose rejects {file.name}.", stderr.strip(), "Correct the file or .env; git diff -- compose shows edits.")
 
 
+def _home(root: Path) -> dict[str, str]:
+    """The variables with which Docker writes nothing into a home where nobody may, and still reads sign-ins and plugins there."""
+    if caller.has_home():
+        return {}
+    home, config = root / ".stack" / "home", os.path.expanduser("~/.docker")
+    found = {"HOME": str(home)}
+    if "DOCKER_CONFIG" not in os.environ and os.access(config, os.R_OK | os.X_OK):
+        found |= {"DOCKER_CONFIG": config, "BUILDX_CONFIG": str(home / ".docker" / "buildx")}
+    return found
+
+
 class Engine:
     """The engine, as far as it concerns one checkout.
 
@@ -76,8 +87,7 @@ class Engine:
     def __init__(
         self, settings: Settings, orchestrators: Mapping[str, Orchestrator], runner: Runner, environ: Mapping[str, str] = os.environ
     ) -> None:
-        if not caller.has_home():  # buildx writes into it
-            runner = replace(runner, env={**runner.env, "HOME": str(settings.root / ".stack" / "home")})
+        runner = replace(runner, env={**runner.env, **_home(settings.root)})
         self.settings, self.orchestrators, self.runner, self.environ = settings, orchestrators, runner, environ
 
     @cached_property
