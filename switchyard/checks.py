@@ -189,6 +189,25 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
     return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are available"
 
 
+def postgres_cache(buffers: str, total: int) -> None:
+    """Make sure that a server with so large a cache starts.
+
+    Args:
+        buffers: its setting shared_buffers, such as 512MB.
+        total: MiB of memory that the engine has, which on many machines is a VM with a part of the machine's.
+
+    Raises:
+        OutOfMemory: it takes more than half of that.
+    """
+    cache = int(buffers.removesuffix("MB"))
+    if cache > total // 2:
+        raise OutOfMemory(
+            f"PostgreSQL's cache would take {cache:,} MiB, and the Docker engine has {total:,} MiB.",
+            "It is a quarter of POSTGRES_MEMORY, which by default is a quarter of this machine's memory.",
+            f"Set POSTGRES_MEMORY={max(100, total // 4)} in .env, or give Docker Desktop more in Settings, Resources.",
+        )
+
+
 def disk(place: Path) -> str:
     """Make sure that the disk is not nearly full.
 

@@ -112,3 +112,10 @@ def test_a_file_is_not_taken_for_a_folder_to_write_to(tmp_path, inside) -> None:
     assert caught.value.next == "invoke eject --out ANOTHER_FOLDER"
     checks.make_folder(tmp_path / "new" / "folder", "invoke eject")
     checks.make_folder(tmp_path / "new" / "folder", "invoke eject")
+
+
+def test_a_cache_for_which_the_engine_has_no_memory_is_refused_with_what_to_set() -> None:
+    checks.postgres_cache("1024MB", 2048)
+    with pytest.raises(OutOfMemory) as caught:
+        checks.postgres_cache("4096MB", 2048)
+    assert "POSTGRES_MEMORY=512 in .env" in caught.value.next

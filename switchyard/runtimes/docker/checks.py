@@ -24,6 +24,7 @@ from switchyard.runtimes.docker.data import DockerData
 from switchyard.runtimes.docker.engine import Engine, rejected
 from switchyard.runtimes.docker.images import DockerImages
 from switchyard.runtimes.runtime import POSTGRES
+from switchyard.settings import postgres_memory
 
 OVERLAY = "overlay"  # the driver of a network that spans machines
 PGDATA = "/var/lib/postgresql/data"
@@ -116,6 +117,7 @@ class DockerChecks:
 
     def _memory(self, target: Orchestrator) -> str:
         total, _, here = self.engine.machine
+        checks.postgres_cache(postgres_memory(self.settings["POSTGRES_MEMORY"])["POSTGRES_SHARED_BUFFERS"], total // checks.MIB)
         services = self.engine.services()
         active = self.engine.orchestrators.get(self.engine.active(services) or "") if here else None
         freed = active.memory_with(sum(service.name == active.worker and service.up for service in services)) if active else 0
