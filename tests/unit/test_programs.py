@@ -114,6 +114,14 @@ def test_an_interrupted_restore_ends_its_session_which_a_container_would_continu
     assert "'invoke restore'" in ended[-1]
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_programs_of_a_persons_own_are_not_installed(checkout, cache) -> None:
+    loaded = replace(checkout, values={**checkout.values, "STACK_PG_BIN": "/usr/lib/postgresql/16/bin"})
+    runtime = Native(loaded, {}, Noting({}), {})
+    runtime.images.build(["postgres"], cache=cache, on_line=lambda line: None)
+    assert runtime.runner.commands == []
+
+
 def test_a_baked_start_takes_the_projects_mount_away(checkout) -> None:
     runner = Noting({})
     known = orchestrators.load_all(checkout.root)

@@ -26,7 +26,7 @@ class NativeImages:
             self.host.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in names:
             if name == POSTGRES:
-                if not cache or not self.host.postgres.current():
+                if not self.settings["STACK_PG_BIN"] and not (cache and self.host.postgres.current()):
                     self.host.postgres.build(cache=cache, on_line=on_line)
             else:
                 target = self.host.require(self.host.orchestrators[name])
