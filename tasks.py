@@ -671,7 +671,8 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
                 "What is ejected runs the images of one.",
                 f"invoke eject {name} --release releases/TAG/release.json",
             )
-        lifecycle.pull(driver, target)
+        if lifecycle.pull(driver, target) and console.dry:  # the project is known only after that
+            return
         made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
         files = writers[to](driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{name}-{to}"

@@ -127,6 +127,9 @@ def up(
             f"invoke switch {target.name}",
         )
 
+    if runtime.runner.dry and pull(runtime, target):  # the project, which the rest depends on, is known only after that
+        return
+
     def is_left_alone() -> bool:
         if active and release:
             _settle(runtime)
@@ -184,7 +187,8 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         console.ok(f"{target.title} is the active orchestrator already")
         up(runtime, target, baked=baked, timeout=timeout)
         return
-    pull(runtime, target)
+    if pull(runtime, target) and runtime.runner.dry:  # as in `up`
+        return
     was_baked = runtime.baked()
     command = f"invoke switch {target.name}"
     with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time

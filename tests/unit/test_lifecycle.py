@@ -26,6 +26,7 @@ from switchyard.errors import (
     StillStarting,
 )
 from switchyard.lifecycle import OnActiveRun
+from switchyard.release import image_key
 from switchyard.runner import Runner
 from switchyard.runtimes.runtime import POSTGRES, Service
 from switchyard.settings import Settings
@@ -256,6 +257,17 @@ def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_be
     runs.clear()
     lifecycle.up(runtime, NEW, baked=False, timeout=5, release=True, keep=lambda: runtime.did.append("kept"))
     assert runtime.did == ["check new", "kept", "start postgres", "start new"]
+
+
+@pytest.mark.parametrize("command", [up, switch])
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_dry_run_ends_with_what_it_would_pull_without_which_no_project_is_known(tmp_path, runs, command, missing) -> None:
+    runtime = Fake(tmp_path, active="old" if command is switch else None, outdated=["new"] if missing else [])
+    runtime.runner = Runner({}, dry=True)
+    runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "RELEASE_FILE": "x", image_key("new"): "x/new:1"})
+    command(runtime)
+    assert runtime.did[:1] == (["build new"] if missing else ["check new"])
+    assert (len(runtime.did) == 1) is missing
 
 
 @pytest.mark.parametrize(("command", "active"), [(up, None), (switch, "new")], ids=["up", "a switch to what is active"])
