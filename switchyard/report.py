@@ -77,9 +77,10 @@ def _print(runtime: WholeRuntime, now: dict[str, Any]) -> None:
             f"{projects.folder(runtime.settings)}, {runtime.project_place}" if now["dbt_project"] == "mounted" else "the image's own copy"
         )
         where += f", release {runtime.settings[release.TAG_KEY]}" if runtime.settings["RELEASE_FILE"] else ""
+        database: str | None
         try:
-            database = projects.database(runtime.settings)
-        except BadConfiguration:  # the project's folder is not there any more, and what runs is shown all the same
+            database = runtime.project.database if runtime.project.shared else None
+        except BadConfiguration:  # the project cannot be read any more, and what runs is shown all the same
             database = "of the dbt project"
         console.facts([*active.access(runtime.settings.values, database), ("dbt project", where), ("Runtime", runtime.name)])
     else:

@@ -1,0 +1,24 @@
+"""`invoke status` for a person, over a runtime that only notes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from switchyard import report
+
+from .test_lifecycle import Fake
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_stacks_own_database_is_shown_only_where_the_project_is_in_it(tmp_path, capsys, shared) -> None:
+    runtime = Fake(tmp_path, active="new")
+    runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": ""})
+    runtime.project_place = "read in place"
+    runtime.project = SimpleNamespace(database="jaffle", shared=shared)
+    report.print_table(runtime)
+    output = capsys.readouterr().out
+    assert "read in place" in output
+    assert ("database jaffle" in output) is shared
