@@ -12,6 +12,7 @@ import pytest
 
 from switchyard.runner import Runner
 from switchyard.runtimes.native.postgres import Postgres
+from switchyard.runtimes.native.processes import Processes
 
 from .test_plan import SETTINGS
 
@@ -47,3 +48,19 @@ def test_a_server_whose_programs_were_deleted_can_be_stopped(postgres, tmp_path)
             assert postgres.server() is None
         finally:
             server.kill()
+
+
+def test_what_is_started_is_not_being_stopped_whatever_a_killed_stop_has_left(tmp_path) -> None:
+    processes = Processes(tmp_path, Runner({}))
+    (tmp_path / "shop-api.stopping").touch()
+    processes.start(
+        "shop-api", "shop", [sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ),
+        cwd=tmp_path, log=tmp_path / "log", ports={}, fingerprint="",
+    )  # fmt: skip
+    try:
+        (record,) = processes.records()
+        assert processes.root(record)
+        assert not processes.being_stopped(record)
+    finally:
+        processes.stop(processes.records())
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

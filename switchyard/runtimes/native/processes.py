@@ -83,6 +83,8 @@ class Processes:
         if program is None and not self.runner.dry:
             raise NotHealthy(f"{service} could not be started.", f"There is no program {argv[0]} in its environment.", "invoke build")
         path = self.folder / f"{service}.json"
+        if not self.runner.dry:
+            self._stopping(service).unlink(missing_ok=True)  # of a stop that was killed at its end
         facts = {"service": service, "orchestrator": orchestrator, "ports": dict(ports), "fingerprint": fingerprint}
         command = [program or argv[0], *argv[1:]]
         if os.name == "nt":
@@ -117,7 +119,7 @@ class Processes:
         """
         records = list(records)
         for record in records:
-            self._stopping(record).touch()
+            self._stopping(record.service).touch()
         leaving = [(record, self.members(record), self.root(record)) for record in reversed(records)]
         _signal([root for _, _, root in leaving if root], signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         for record, members, root in leaving:
@@ -131,14 +133,14 @@ class Processes:
                 left = ", ".join(f"{process.pid} ({process.name()})" for process in members)
                 raise StackError(f"Processes of {record.service} cannot be ended.", left, "invoke down")
             (self.folder / f"{record.service}.json").unlink(missing_ok=True)
-            self._stopping(record).unlink(missing_ok=True)
+            self._stopping(record.service).unlink(missing_ok=True)
 
     def being_stopped(self, record: StartedProcess) -> bool:
         """Whether somebody has begun to stop the record's process: a killed command may have."""
-        return self._stopping(record).exists()
+        return self._stopping(record.service).exists()
 
-    def _stopping(self, record: StartedProcess) -> Path:
-        return self.folder / f"{record.service}.stopping"
+    def _stopping(self, service: str) -> Path:
+        return self.folder / f"{service}.stopping"
 
     def root(self, record: StartedProcess) -> psutil.Process | None:
         """The process that the record is about, or None when it ended, even if another program has its id by now."""
