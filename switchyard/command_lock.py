@@ -116,7 +116,10 @@ def wait_for_followers(root: Path) -> None:
 
 def _folder(root: Path) -> Path:
     folder = root / ".stack"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise BadConfiguration(f"{folder} is not a folder.", "The stack's files belong there.", "Move it away, then try again.") from None
     settings.keep_private(folder)
     return folder
 

@@ -55,6 +55,12 @@ def test_two_measurements_of_one_checkout_do_not_remove_each_others_stacks(monke
         pass
 
 
+def test_a_file_where_the_folder_of_the_lock_belongs_is_named(tmp_path) -> None:
+    (tmp_path / ".stack").touch()
+    with pytest.raises(BadConfiguration, match=r"\.stack is not a folder"), command_lock.held(tmp_path, "up"):
+        pass
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="flock is not of Windows")
 def test_a_file_system_without_locks_is_named(monkeypatch, tmp_path) -> None:
     def without(*_: object) -> None:
