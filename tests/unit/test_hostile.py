@@ -57,7 +57,7 @@ TEXT = st.text(
 HOSTILE = st.sampled_from(INJECTIONS) | TEXT | st.tuples(TEXT, st.sampled_from(INJECTIONS)).map("".join)
 # Hypothesis knows the words of the code under test, and tries those as well.
 VALID = re.compile(
-    r"airflow|dagster|prefect|daily|smoke|freshness|full_refresh|auto|docker|native|postgres|dagster-\w+|\d*[1-9]\d*|--?h\w*"
+    r"airflow|dagster|prefect|daily|smoke|freshness|full_refresh|auto|docker|native|postgres|vendor|lean|shop|dagster-\w+|\d*[1-9]\d*|--?h\w*"
 )
 WORDS = st.sampled_from(["Dagster", "dagster ", "airflow\n", "--orch", "0", "-1", "None"])
 NAMES = (HOSTILE | WORDS).filter(lambda name: not VALID.fullmatch(name))
