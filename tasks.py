@@ -653,8 +653,8 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
 )
 def eject(c: Context, name: str, to: str = "compose", release: str | None = None, out: str | None = None) -> None:
     """Write files that run a release without this checkout, and that are yours from then on."""
+    from switchyard import console, helm, lifecycle, orchestrators
     from switchyard import eject as ejecting
-    from switchyard import helm, lifecycle, orchestrators
     from switchyard import release as releases
     from switchyard.errors import BadUsage
 

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -59,7 +60,6 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     folder = out or runtime.settings.root / FOLDER / tag
     if (folder / "release.json").exists():
         raise BadUsage(f"{folder} has a release already.", "A release never changes.", "invoke release --tag ANOTHER")
-    checks.make_folder(folder, "invoke release")  # before all that takes time
     project = runtime.project
     if project.files:
         named = ", ".join(map(str, project.files.values()))
@@ -71,7 +71,6 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
     images = {name: f"{registry}/{name}:{tag}" for name in (*names, POSTGRES)}
     unused(runtime, images, commits[runtime.settings.root])
-    lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
     now = datetime.now(timezone.utc)
     # Of the orchestrators: what is locked for PostgreSQL is for the native runtime, and not in an image.
     versions = {name: python_packages.versions(runtime.settings.root, name) for name in names}
@@ -97,7 +96,9 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         f"{_OCI}.revision": commits[runtime.settings.root],
         CHECKOUT: "",  # it is nobody's on this machine
     }
+    checks.make_folder(folder, "invoke release")  # before all that takes time
     try:
+        lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
         ids = {}
         for name, image in images.items():
             own = {f"{PACKAGE}.{package}": version for package, version in versions.get(name, {}).items()}
@@ -108,6 +109,8 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         write(folder, {**content, "images": pushed})
     finally:
         runtime.runner.ask(["docker", "image", "rm", *images.values()])
+        with suppress(OSError):
+            folder.rmdir()  # where nothing was released
     console.ok(f"Written to {folder / 'release.json'}")
     console.note(f"  next: {release.command(folder / 'release.json', runtime.settings.root)}")
 
