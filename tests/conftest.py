@@ -13,7 +13,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from .stacks import ROOT
 
-# Nothing of the person's own git: no signature, no hook. (git 2.31)
+# Nothing of the person's own git: no signature, no hook (git 2.31), and no repository that a hook's variables lead to.
+for key in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"):
+    os.environ.pop(key, None)
 for key, value in (("commit.gpgsign", "false"), ("core.hooksPath", os.devnull)):
     number = os.environ.get("GIT_CONFIG_COUNT") or "0"
     os.environ |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value, "GIT_CONFIG_COUNT": str(int(number) + 1)}
