@@ -20,6 +20,10 @@ for key, value in (("commit.gpgsign", "false"), ("core.hooksPath", os.devnull)):
     number = os.environ.get("GIT_CONFIG_COUNT") or "0"
     os.environ |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value, "GIT_CONFIG_COUNT": str(int(number) + 1)}
 
+# Past a proxy of the shell's, to the servers of the tests.
+for key in ("NO_PROXY", "no_proxy"):
+    os.environ[key] = ",".join(filter(None, (os.environ.get(key), "127.0.0.1", "localhost")))
+
 # Started in a script's background, or by nohup, the tests would hand down that these are ignored; some are about them.
 for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
     if signal.getsignal(number) == signal.SIG_IGN:

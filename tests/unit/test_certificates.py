@@ -59,13 +59,6 @@ def test_what_is_none_is_named(checkout, name, content) -> None:
         certificates.check(checkout)
 
 
-@pytest.fixture(autouse=True)
-def direct(monkeypatch) -> None:
-    """Past a proxy of the shell's, to the server of this test."""
-    for key in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(key, "127.0.0.1,localhost")
-
-
 def test_python_trusts_it_besides_everything_else(checkout, company) -> None:
     before = ssl.create_default_context()
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
