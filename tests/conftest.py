@@ -24,6 +24,8 @@ for key, value in (("commit.gpgsign", "false"), ("core.hooksPath", os.devnull)):
 for key in ("NO_PROXY", "no_proxy"):
     os.environ[key] = ",".join(filter(None, (os.environ.get(key), "127.0.0.1", "localhost")))
 
+os.umask(0o022)  # what a test writes can be read by the accounts that others run under, as what a command writes
+
 # Started in a script's background, or by nohup, the tests would hand down that these are ignored; some are about them.
 for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
     if signal.getsignal(number) == signal.SIG_IGN:
