@@ -163,7 +163,8 @@ class Stack:
         folder: the checkout.
         python: the interpreter that has Invoke.
         account: who types the commands, where it is not the tests' own account.
-        env: variables that the commands see, besides free ports and this process's own; of those that are settings, the base images alone.
+        env: variables that the commands see, besides free ports and this process's own; of those that are settings, the base images alone,
+            and of those that PostgreSQL's programs read, none.
     """
 
     def __init__(self, folder: Path, python: str = sys.executable, account: str | None = None, **env: str) -> None:
@@ -173,7 +174,9 @@ class Stack:
         self.dbt = folder / "dbt_project"
         self.ports = dict(zip(PORTS, ports.unused_ports(len(PORTS))))
         settings = {"COMPOSE_PROJECT_NAME", *dotenv_values(ROOT / ".env.example", interpolate=False)}
-        outer = {key: value for key, value in os.environ.items() if key not in settings or key.endswith("_IMAGE")}
+        outer = {
+            key: value for key, value in os.environ.items() if (key not in settings or key.endswith("_IMAGE")) and not key.startswith("PG")
+        }
         self.env = {**outer, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
 
     def invoke(self, *args: str, code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
