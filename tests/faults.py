@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from .interruptions import ended, healthy, typed
+from .interruptions import ended, healthy, read_until, typed
 from .stacks import Stack, wait_until
 
 STEPS = {
@@ -58,7 +58,7 @@ def waits(stack: Stack, reference: object, point: str) -> None:
         before = stack.orchestrators()
         assert len(before) <= 1
         second = typed(stack, "up", "--orch", "prefect")
-        wait_until(lambda: "to finish" in second.stdout.readline(), 60)
+        read_until(second, "to finish", 60)
         assert stack.orchestrators() == before
     finally:
         command.send_signal(signal.SIGCONT)

@@ -11,6 +11,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from bench.rig import kill
+
 from .stacks import Stack, slow_model, wait_until
 
 
@@ -36,6 +38,21 @@ def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
     print(out)
     assert not re.search("^Traceback", out, re.M), out  # dbt's own, of a run that was killed, is indented
     return command.returncode, out
+
+
+def read_until(command: subprocess.Popen[str], text: str, seconds: float = 120) -> str:
+    """What it prints, up to the line with ``text``; where that takes too long, it is killed."""
+    printed = ""
+    limit = threading.Timer(seconds, kill, [command.pid])
+    limit.start()
+    try:
+        while text not in printed:
+            line = command.stdout.readline()
+            assert line, f"{text!r} was not printed within {seconds} s:\n{printed}"
+            printed += line
+    finally:
+        limit.cancel()
+    return printed
 
 
 def interrupted_switch(stack: Stack, reference: object, number: signal.Signals) -> None:

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from . import runs
-from .interruptions import typed
+from .interruptions import read_until, typed
 from .stacks import ROOT, Stack
 
 NAMES = ("duck", "duck_shared", "plain")
@@ -54,11 +54,7 @@ def docs_are_served(stack: Stack) -> None:
     """`invoke docs` shows the project's models on this machine until Ctrl-C."""
     with typed(stack, "docs") as command:
         try:
-            output = ""
-            while not (address := re.search(r"http://localhost:(\d+)/", output)):
-                line = command.stdout.readline()
-                assert line, output
-                output += line
+            address = re.search(r"http://localhost:(\d+)/", read_until(command, "http://localhost:"))
             page = urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/").read().decode()
             assert "model.ducks.flock" in page
         finally:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .interruptions import ended, typed
+from .interruptions import ended, read_until, typed
 from .stacks import ROOT, Stack, slow_model, wait_until
 
 SLOW_MODEL = slow_model(120, ["last"])
@@ -66,12 +66,7 @@ def kept_waiting(stack: Stack, *args: str) -> Iterator[str]:
         wait_until(lambda: stack.sql(locks) == "1")
         command = typed(stack, *args)
         try:
-            output = ""
-            while "waits for a lock" not in output:
-                line = command.stdout.readline()
-                assert line, output
-                output += line
-            yield output
+            yield read_until(command, "waits for a lock")
         finally:
             session.stdin.close()
             assert ended(command)[0] == 0
@@ -261,7 +256,7 @@ def options_of_a_run(stack: Stack, name: str) -> None:
     nothing = stack.invoke("run", "--select", "no_such_node").stdout
     assert "no node of the project is selected" in nothing
     assert "succeeded" not in nothing
-    logs = typed(stack, "logs", "--tail", "2000").communicate()[0]  # with tracebacks of what failed before
+    logs = typed(stack, "logs", "--tail", "2000").communicate(timeout=60)[0]  # with tracebacks of what failed before
     assert "| " in logs
     assert "\x1b" not in logs
     refused = stack.invoke("run", "--job", "smoke", "--full-refresh", code=2)

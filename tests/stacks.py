@@ -184,9 +184,9 @@ class Stack:
         return self.run([self.python, "-m", "invoke", *args], code=code, stdin=stdin, **env)
 
     def run(self, argv: list[str], code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """Run any command in the checkout, in the same way."""
+        """Run any command in the checkout, in the same way; half an hour is a hang."""
         done = subprocess.run(
-            argv, cwd=self.folder, env={**self.env, **env}, input=stdin, capture_output=True, text=True, **self.as_account
+            argv, cwd=self.folder, env={**self.env, **env}, input=stdin, capture_output=True, text=True, timeout=1800, **self.as_account
         )
         shown = f"$ {' '.join(argv)}   -> {done.returncode}\n{done.stdout}{done.stderr}"
         print(shown)

@@ -14,7 +14,7 @@ import pytest
 
 from switchyard.runtimes.native import launch
 
-from ..interruptions import typed
+from ..interruptions import read_until, typed
 from ..stacks import DAGSTER, mostly_long, wait_until
 
 
@@ -105,7 +105,7 @@ def test_a_port_held_by_a_stranger_is_named_with_its_key(stack, key) -> None:
 def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
     stack.on("dagster")
     with typed(stack, "logs", "--follow", "--service", "dagster-webserver") as logs:
-        assert "dagster-webserver  | " in logs.stdout.readline()
+        assert read_until(logs, "\n").startswith("dagster-webserver  | ")
         logs.send_signal(signal.SIGINT)
         assert logs.wait(60) == 130
     assert set(stack.states().values()) == {("running", "healthy")}

@@ -13,7 +13,7 @@ import pytest
 from switchyard import ports
 
 from .. import runs
-from ..interruptions import ended, typed
+from ..interruptions import ended, read_until, typed
 from ..stacks import DAGSTER, mostly_long, slow_model, wait_until
 
 NAMES = ["dagster", "airflow", "prefect"]
@@ -230,11 +230,7 @@ def test_a_second_interrupt_on_a_terminal_cancels_the_run(stack, reference) -> N
         try:
             wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
             command.send_signal(signal.SIGINT)
-            output = ""
-            while "Ctrl-C again" not in output:
-                line = command.stdout.readline()
-                assert line, output
-                output += line
+            read_until(command, "Ctrl-C again")
             command.send_signal(signal.SIGINT)
             rest, _ = command.communicate(timeout=120)
         finally:
