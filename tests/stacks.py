@@ -217,9 +217,10 @@ class Stack:
         return self.invoke("sql", f"copy ({query}) to stdout").stdout.strip()
 
     def remove(self) -> None:
-        """Stop and delete everything of the stack, with a run that a test has left in progress."""
-        for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
-            self.invoke(*args, code=None)
+        """Stop and delete everything of the stack, with a run that a test has left in progress; nothing of it may be left."""
+        commands = (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"])
+        codes = [self.invoke(*args, code=None).returncode for args in commands]
+        assert (codes, self.leftovers(), self.stored()) == ([0, 0], [], [])
 
     def hashes(self) -> dict[str, tuple[int, str]]:
         """Rows and content hash of every mart."""

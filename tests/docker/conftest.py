@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 
 from bench.rig import remove_leftovers
 from compare.trial import paused
+from switchyard.neighbours import CHECKOUT
 
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
@@ -58,8 +59,13 @@ class DockerStack(Stack):
         """Every container and network of the stack."""
         return self.ours("ps", "{{.Names}}", "--all") + self.ours("network ls", "{{.Name}}")
 
+    def stored(self) -> list[str]:
+        """Every volume of the stack and every image of its checkout, by its id."""
+        images = ["docker", "image", "ls", "--all", "--quiet", "--filter", f"label={CHECKOUT}={self.folder}"]
+        return self.ours("volume ls", "{{.Name}}") + subprocess.check_output(images, text=True).split()
+
     def ours(self, what: str, column: str, *args: str) -> list[str]:
-        """A column of `docker ps` or `docker network ls`, for what belongs to this stack."""
+        """A column of `docker ps`, `docker network ls` or `docker volume ls`, for what belongs to this stack."""
         project = f"label=com.docker.compose.project={self.env['COMPOSE_PROJECT_NAME']}"
         return subprocess.check_output(["docker", *what.split(), *args, "--filter", project, "--format", column], text=True).splitlines()
 

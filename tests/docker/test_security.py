@@ -181,13 +181,16 @@ def test_an_image_trusts_the_companys_certificates(stack, tmp_path) -> None:
     base = python_image()
 
     def answer(tag: str) -> str:
-        """The last words of an image's Python that asks the company's server; `invoke clean --images` knows the tag."""
+        """The last words of an image's Python that asks the company's server."""
         image = f"{PROJECT}-{tag}:local"
         build = ["docker", "build", "--file", "docker/dagster/Dockerfile", "--target", "base", "--build-arg", f"PYTHON_IMAGE={base}"]
         subprocess.run([*build, "--tag", image, "."], cwd=folder, check=True, capture_output=True)
         ask = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])"
         run = ["docker", "run", "--rm", "--network", "host", image, "python", "-c", ask, opened.url]
-        return subprocess.run(run, capture_output=True, text=True).stderr.splitlines()[-1]
+        try:
+            return subprocess.run(run, capture_output=True, text=True).stderr.splitlines()[-1]
+        finally:
+            subprocess.run(["docker", "image", "rm", "--force", image], check=True, capture_output=True)
 
     with company(tmp_path) as opened:
         assert "CERTIFICATE_VERIFY_FAILED" in answer("stranger")

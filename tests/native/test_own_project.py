@@ -16,7 +16,7 @@ from rundbt import jobs
 from .. import own, runs
 from ..small.test_flow_runs import PrefectPage
 from ..stacks import ROOT, copy_checkout, mostly_long
-from .conftest import NativeStack
+from .conftest import NativeStack, removed
 
 ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
 
@@ -33,10 +33,8 @@ def stack(tmp_path_factory, bare_path) -> Iterator[NativeStack]:
     folder = (tmp_path_factory.mktemp("own") / "switchyard").resolve()
     copy_checkout(ROOT, folder)
     stack = NativeStack(folder, PATH=bare_path)
-    try:
+    with removed(stack):
         yield stack
-    finally:
-        stack.remove()
 
 
 @pytest.fixture(scope="module")
