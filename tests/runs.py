@@ -91,6 +91,8 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             wait_until(lambda: command.poll() is not None or stack.ask(SLOW_QUERIES) == "1", 120)
             (run,) = ask_runs(stack, "active_runs")
             assert run["url"] in stack.invoke("run", "--failed", code=13).stderr
+            assert run["url"] in stack.invoke("dbt", "run", code=13).stderr  # which would write to the same tables
+            assert "small.slow" in stack.invoke("dbt", "ls", "--select", "slow").stdout
             canceled = ask_runs(stack, "cancel_runs")
             wait_until(lambda: stack.ask(DBT_SESSIONS) == "0")
             assert ask_runs(stack, "active_runs") == []
