@@ -123,6 +123,18 @@ def test_a_release_that_cannot_be_written_down_is_refused_before_it_is_built(rep
         publish.publish(repository, "localhost:5000/shop", "1", ["dagster"], repository.settings.root / ".gitignore")
 
 
+@pytest.mark.parametrize("tag", ["", "-x", "a/b", "1" * 129])
+def test_an_invalid_tag_is_refused_before_anything_is_built(tag) -> None:
+    with pytest.raises(BadUsage, match="is not a valid tag"):
+        publish.publish(None, "localhost:5000/shop", tag, [], None)
+
+
+@pytest.mark.parametrize("registry", ["", "https://localhost:5000", "Shop", "localhost:5000/shop/"])
+def test_an_invalid_registry_is_refused_before_anything_is_built(registry) -> None:
+    with pytest.raises(BadUsage, match="is not a registry address"):
+        publish.publish(None, registry, "1", [], None)
+
+
 def test_what_was_changed_is_not_released(repository) -> None:
     root = repository.settings.root
     assert len(publish.committed(repository, root)) == 40
