@@ -84,7 +84,8 @@ def test_the_copy_of_a_checkout_has_what_git_knows_or_would_add(tmp_path) -> Non
     assert (copy / "link").is_symlink()
 
 
-def test_a_folder_that_is_no_clone_is_refused_with_what_git_prints(tmp_path) -> None:
+def test_a_folder_that_is_no_clone_is_refused_with_what_git_prints(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
     with pytest.raises(BadUsage) as refused:
         rig.copy_checkout(tmp_path, tmp_path / "copy")
     assert "not a git repository" in refused.value.why

@@ -185,7 +185,8 @@ def test_what_git_ignores_in_a_local_package_is_not_released(repository) -> None
     assert caught.value.why == "my.key.json"
 
 
-def test_a_folder_without_git_is_not_released(repository, tmp_path_factory) -> None:
+def test_a_folder_without_git_is_not_released(repository, tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
     with pytest.raises(BadUsage, match="has no git commit") as caught:
         publish.committed(repository, tmp_path_factory.mktemp("plain"))
     assert "not a git repository" in caught.value.why
