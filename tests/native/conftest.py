@@ -124,8 +124,8 @@ class NativeStack(Stack):
         return {entry["name"]: (entry["state"], entry["health"]) for entry in self.status()["services"]}
 
 
-def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int = 0) -> str:
-    """What psql answers to a role of the server's."""
+def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int = 0, password: str = "") -> str:
+    """What psql answers to a role of the server's, with its own password or another one."""
     argv = [
         str(stack.programs / "psql"),
         "-XAtqh127.0.0.1",
@@ -134,8 +134,8 @@ def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int =
         f"-d{database}",
         f"-c{query}",
     ]
-    secret = stack.secrets()["POSTGRES_PASSWORD" if role == "postgres" else f"{role.upper()}_DB_PASSWORD"]
-    done = subprocess.run(argv, env={**stack.env, "PGPASSWORD": secret}, capture_output=True, text=True)
+    own = stack.secrets()["POSTGRES_PASSWORD" if role == "postgres" else f"{role.upper()}_DB_PASSWORD"]
+    done = subprocess.run(argv, env={**stack.env, "PGPASSWORD": password or own}, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done.stdout.strip()
 
