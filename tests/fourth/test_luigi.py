@@ -19,8 +19,6 @@ from ..native.conftest import NativeStack
 from ..small.conftest import PROJECT
 from ..stacks import ROOT, copy_checkout, unavailable
 
-pytestmark = pytest.mark.long
-
 FILES = Path(__file__).parent / "files"
 SETTING = "LUIGI_PORT=8082\n"  # all that it needs beside its files
 NAME = f"switchyard-fourth-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"  # of the compose project
@@ -43,7 +41,7 @@ class DockerLuigi(Small, DockerStack):
     """In containers."""
 
 
-@pytest.fixture(scope="module", params=["native", "docker"])
+@pytest.fixture(scope="module", params=["native", pytest.param("docker", marks=pytest.mark.long)])
 def stack(request, tmp_path_factory, bare_path) -> Iterator[Small]:
     """A checkout with the files of the fourth, which runs the small project."""
     place = tmp_path_factory.mktemp("fourth")
@@ -89,6 +87,7 @@ def test_it_is_shown_as_the_others_are(stack, reference) -> None:
     assert "Luigi: " in stack.invoke("doctor").stdout
 
 
+@pytest.mark.long
 def test_what_fails_is_named_and_runs_again(stack, reference) -> None:
     with stack.edited("models/broken.sql", "select no_such_column\n"):
         output = stack.invoke("run", code=1).stderr
@@ -96,15 +95,25 @@ def test_what_fails_is_named_and_runs_again(stack, reference) -> None:
     assert "daily succeeded on Luigi" in stack.invoke("run", "--failed").stdout
 
 
+@pytest.mark.long
 def test_a_run_is_shown_and_canceled(stack, reference) -> None:
     runs.canceled_run(stack, "luigi", reference)
 
 
-def test_it_switches_both_ways_and_a_broken_one_is_rolled_back(stack, reference) -> None:
+def test_it_switches_both_ways(stack, reference) -> None:
     stack.on("luigi")
     stack.invoke("switch", "dagster")
     stack.invoke("run")
     assert (stack.hashes(), stack.orchestrators()) == (reference, {"dagster"})
+    stack.invoke("switch", "luigi")
+    assert stack.status()["orchestrator"] == "luigi"
+    stack.invoke("run")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.long
+def test_a_broken_one_is_rolled_back(stack, reference) -> None:
+    stack.on("dagster")
     files = [stack.folder / "docker" / "luigi" / "native.yaml", stack.folder / "compose" / "docker-compose-luigi.yaml"]
     good = [file.read_text() for file in files]
     for file, text in zip(files, good):
@@ -117,11 +126,9 @@ def test_it_switches_both_ways_and_a_broken_one_is_rolled_back(stack, reference)
     assert "it breaks here" in done.stderr
     assert "Dagster is active again" in done.stderr
     stack.invoke("switch", "luigi")
-    assert stack.status()["orchestrator"] == "luigi"
-    stack.invoke("run")
-    assert stack.hashes() == reference
 
 
+@pytest.mark.long
 def test_down_leaves_nothing_behind(stack, reference) -> None:
     stack.on("luigi")
     stack.invoke("down")
