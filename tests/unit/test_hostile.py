@@ -121,8 +121,8 @@ def typed(checkout, *args: str) -> tuple[int, str, list[list[str]]]:
 
 def changing(calls: list[list[str]]) -> list[list[str]]:
     """Those calls of docker that would change something."""
-    reading = {"version", "ps", "info", "image", "volume"}
-    return [call for call in calls if call[0] not in reading and not {"config", "version", "logs"} & set(call)]
+    reading = ("version",), ("compose", "version"), ("ps",), ("info",), ("image", "inspect"), ("image", "ls"), ("volume", "ls")
+    return [call for call in calls if not {tuple(call[:1]), tuple(call[:2])} & {*reading}]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_query_reaches_psql_as_one_word(checkout, query) -> None:
 
 
 @given(st.sampled_from(KEYS), HOSTILE, st.sampled_from(["{}", "'{}'", '"{}"']), st.sampled_from(["status", "doctor"]))
-def test_a_hostile_value_in_env_is_used_as_it_is_or_refused(checkout, key, value, quoted, task) -> None:
+def test_a_hostile_value_in_env_is_never_executed(checkout, key, value, quoted, task) -> None:
     (checkout.folder / ".env").write_text(f"{key}={quoted.format(value)}\n", encoding="utf-8", errors="surrogateescape")
     try:
         typed(checkout, task)
