@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from invoke import Collection
 
 import tasks
 from switchyard import console, neighbours, settings
@@ -56,32 +57,7 @@ def free():
     return {name: str(port) for name, port in zip(PORTS, unused_ports(len(PORTS)))}
 
 
-TASKS = (
-    "build",
-    "up",
-    "down",
-    "switch",
-    "scale",
-    "worker-env",
-    "run",
-    "status",
-    "logs",
-    "sql",
-    "psql",
-    "backup",
-    "restore",
-    "use",
-    "dbt",
-    "generate",
-    "clean",
-    "doctor",
-    "bench",
-    "compare",
-    "release",
-    "eject",
-    "lock",
-    "upgrade-test",
-)
+TASKS = sorted(Collection.from_module(tasks).task_names)
 
 
 @pytest.mark.parametrize(
