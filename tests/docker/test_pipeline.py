@@ -92,13 +92,15 @@ def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) ->
 
 @pytest.mark.parametrize("orchestrator", DAGSTER, indirect=True)
 def test_the_baked_image_runs_without_any_mount(stack, orchestrator, reference) -> None:
-    stack.invoke("up", "--orch", orchestrator, "--baked")
-    status = stack.status()
-    assert status["dbt_project"] == "baked"
-    for service in status["services"]:
-        assert not [mount for mount in stack.container(service["name"])["Mounts"] if mount["Type"] == "bind"]
-    with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
-        stack.invoke("run")
-    assert stack.hashes() == reference
-    stack.invoke("up", "--orch", orchestrator)
+    try:
+        stack.invoke("up", "--orch", orchestrator, "--baked")
+        status = stack.status()
+        assert status["dbt_project"] == "baked"
+        for service in status["services"]:
+            assert not [mount for mount in stack.container(service["name"])["Mounts"] if mount["Type"] == "bind"]
+        with stack.edited("models/marts/rpt_sales_summary.sql", BROKEN_MODEL):
+            stack.invoke("run")
+        assert stack.hashes() == reference
+    finally:
+        stack.invoke("up", "--orch", orchestrator)
     assert stack.status()["dbt_project"] == "mounted"

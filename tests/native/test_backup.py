@@ -70,8 +70,10 @@ def marts_held(stack) -> Iterator[None]:
     with superuser(stack, "begin; lock table marts.fct_orders; select pg_sleep(60)"):
         held = "select count(*) from pg_locks where relation = 'marts.fct_orders'::regclass and mode = 'AccessExclusiveLock' and granted"
         wait_until(lambda: ask_superuser(stack, held) == "1")
-        yield
-        wake_sleepers(stack)
+        try:
+            yield
+        finally:
+            wake_sleepers(stack)
 
 
 def waits_for_a_lock(stack, program: str) -> bool:
@@ -166,12 +168,13 @@ def test_a_file_that_is_not_there(stack, tmp_path) -> None:
 def test_restore_is_refused_while_a_session_is_active(stack, reference, dump) -> None:
     argv = [sys.executable, "-m", "invoke", "sql", "select pg_sleep(60)"]
     with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdout=subprocess.DEVNULL) as busy:
-        wait_until(lambda: ask_superuser(stack, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
-        refused = stack.invoke("restore", "--yes", str(dump), code=13).stderr
-        for process in psutil.Process(busy.pid).children(recursive=True):
-            process.kill()
-    assert "select pg_sleep(60)" in refused
-    wake_sleepers(stack)
+        try:
+            wait_until(lambda: ask_superuser(stack, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
+            assert "select pg_sleep(60)" in stack.invoke("restore", "--yes", str(dump), code=13).stderr
+        finally:
+            for process in psutil.Process(busy.pid).children(recursive=True):
+                process.kill()
+            wake_sleepers(stack)
     assert stack.hashes() == reference
 
 
