@@ -12,7 +12,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from invoke import Context
 
+import tasks
 from switchyard import console, lifecycle, pipeline, terminal
 from switchyard.errors import (
     AlreadyActive,
@@ -285,6 +287,25 @@ def test_switch_stops_the_old_one_before_it_starts_the_new(tmp_path, runs) -> No
     assert runtime.did == ["check new", "build new", "start postgres", "stop old", "start new"]
 
 
+def test_switch_runs_the_project_of_the_image_where_that_is_asked_for(tmp_path, runs) -> None:
+    runtime = Fake(tmp_path, active="old")
+    lifecycle.switch(runtime, NEW, baked=True, timeout=5)
+    assert runtime.did == ["check new", "start postgres", "stop old", "start new baked"]
+
+
+def test_down_waits_for_a_run_and_stops_the_other_runtime_too(tmp_path, runs, monkeypatch) -> None:
+    """An engine that was started again has brought its containers back, whatever runs natively."""
+    native, docker = Fake(tmp_path, active="old"), Fake(tmp_path, active="new")
+    native.beside = docker
+    runs.append(RUN)
+    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(tasks, "runtime_of", lambda *_: native)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # or the tests would keep what a command does on one
+    tasks.down(Context(), wait=True)
+    assert runs == []
+    assert (native.did, docker.did) == (["down"], ["down"])
+
+
 def test_switch_needs_an_active_one_and_none_to_itself(tmp_path, runs) -> None:
     with pytest.raises(NothingActive):
         switch(Fake(tmp_path))
@@ -313,7 +334,7 @@ def test_a_switch_that_fails_brings_the_old_one_back(tmp_path, runs, at, kind, w
     assert runtime.did[-1] == ("start old baked" if was_baked else "start old")
     if at == "start new":
         assert runtime.did[-3:-1] == ["stop new", "start postgres"]
-    assert caught.type is {"unhealthy": NotHealthy, "Ctrl-C": KeyboardInterrupt}.get(kind, caught.type)
+    assert caught.type is {"unhealthy": NotHealthy, "disk": lifecycle.StackError, "Ctrl-C": KeyboardInterrupt}[kind]
 
 
 def test_a_switch_reports_it_where_the_old_one_does_not_come_back(tmp_path, runs) -> None:
