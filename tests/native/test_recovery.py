@@ -37,7 +37,6 @@ def test_killed_processes_are_reported_and_the_next_command_recovers(stack, refe
         child.kill()
         stack.invoke("up", "--orch", name)
         wait_until(lambda: set(stack.states().values()) == {("running", "healthy")}, 90)
-    assert len(stack.processes()) >= len(roots)
     stack.invoke("down")
     assert stack.processes() == []
 
