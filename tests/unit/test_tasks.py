@@ -60,6 +60,12 @@ def free():
 TASKS = sorted(Collection.from_module(tasks).task_names)
 
 
+def faults(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What `invoke doctor` calls broken, but for the memory and the disk of the machine that the tests run on."""
+    assert "Memory: " in done.stdout
+    return [line for line in done.stdout.splitlines() if line.startswith(("✗ ", "x ")) and not line[2:].startswith(("Memory: ", "Disk: "))]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -201,7 +207,7 @@ def test_a_broken_env_is_named(invoke) -> None:
 
 def test_doctor_works_with_nothing_set_up_and_changes_nothing(invoke, free) -> None:
     done = invoke("doctor", **free)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert faults(done) == [], done.stdout + done.stderr
     assert "! Docker: Docker not found." in done.stdout
     assert ".env: none yet" in done.stdout
     assert "Dagster: runs here without Docker" in done.stdout
@@ -234,7 +240,7 @@ def test_a_dry_lock_shows_what_it_would_type(invoke, words, moving) -> None:
 def test_doctor_shows_a_base_image_of_another_version(invoke, free, image, other) -> None:
     (invoke.folder / ".env").write_text(f"AIRFLOW_IMAGE={image}\n")
     done = invoke("doctor", **free, **dict.fromkeys(base_image_keys(invoke.folder), ""))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert faults(done) == [], done.stdout + done.stderr
     assert ("AIRFLOW_IMAGE has the version" in done.stdout) == other
 
 
@@ -261,7 +267,10 @@ def test_a_terminal_without_utf8_gets_ascii(invoke, free, args) -> None:
     done = invoke(*args, **plain, **free)
     assert "Traceback" not in done.stderr
     assert (done.stdout + done.stderr).isascii()
-    assert done.returncode == (2 if args[0] == "switch" else 0), done.stderr
+    if args[0] == "doctor":
+        assert faults(done) == [], done.stdout
+    else:
+        assert done.returncode == (2 if args[0] == "switch" else 0), done.stderr
 
 
 def test_a_missing_package_is_reported(invoke) -> None:
