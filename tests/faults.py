@@ -54,7 +54,7 @@ def waits(stack: Stack, reference: object, point: str) -> None:
     stack.on("dagster")
     command = typed(stack, "switch", "prefect", SWITCHYARD_FAULT=f"pause@{point}")
     try:
-        wait_until(lambda: psutil.Process(command.pid).status() == psutil.STATUS_STOPPED, 120)
+        wait_until(lambda: psutil.Process(command.pid).status() == psutil.STATUS_STOPPED, 300)  # alone, it is installed first
         before = stack.orchestrators()
         assert len(before) <= 1
         second = typed(stack, "up", "--orch", "prefect")

@@ -59,7 +59,7 @@ def interrupted_switch(stack: Stack, reference: object, number: signal.Signals) 
     """An interrupt in the middle of a switch undoes it, and a second one does not disturb that."""
     stack.on("dagster")
     command = typed(stack, "switch", "prefect")
-    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 60)
+    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 300)  # alone, it is installed first
     command.send_signal(number)
     wait_until(lambda: command.poll() is not None or stack.started("dagster-code"), 60)
     command.send_signal(number)
@@ -81,7 +81,7 @@ def switch_without_a_terminal(stack: Stack, reference: object) -> None:
     )  # fmt: skip
     os.close(its)
     threading.Thread(target=_read_all, args=[mine], daemon=True).start()
-    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 60)
+    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 300)  # alone, it is installed first
     command.send_signal(signal.SIGHUP)
     os.close(mine)
     assert command.wait(300) == 130
