@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 from bench.rig import kill
 
@@ -134,13 +133,12 @@ def second_command_waits(stack: Stack) -> None:
     assert healthy(stack) == "dagster"
 
 
-def run_in_progress(stack: Stack, busy: Callable[[], bool]) -> None:
-    """A run in progress is named by whatever would kill it, is waited for, or is cancelled; never killed silently.
+def run_in_progress(stack: Stack) -> None:
+    """A run in progress is named by whatever would kill it, is waited for, or is cancelled; never killed silently."""
 
-    Args:
-        stack: the stack.
-        busy: whether the slow model's query runs in the warehouse.
-    """
+    def busy() -> bool:
+        return stack.ask("select count(*) from pg_stat_activity where usename = 'dbt' and query like '%pg_sleep%'") != "0"
+
     stack.on("dagster")
     stack.invoke("backup", "--file", "before.dump")
     with stack.edited("models/intermediate/slow.sql", slow_model(60)):

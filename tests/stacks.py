@@ -266,3 +266,12 @@ class Stack:
             self.invoke("up", "--orch", name)
         elif active != name:
             self.invoke("switch", name)
+
+
+class Small:
+    """What stacks that run the small project have of their own."""
+
+    def hashes(self) -> dict[str, tuple[int, str]]:
+        """Rows and content of its table."""
+        rows, content = self.sql("select count(*), string_agg(t::text, ' ' order by id) from last as t").split("\t")
+        return {"last": (int(rows), content)}

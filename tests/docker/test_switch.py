@@ -106,18 +106,6 @@ def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
     stack.invoke("run", "--job", "smoke")
 
 
-def test_a_broken_compose_file_leaves_the_old_one_running(stack) -> None:
-    stack.on("dagster")
-    file = stack.folder / "compose" / "docker-compose-prefect.yaml"
-    good = file.read_text()
-    file.write_text(good + "\nnonsense: [\n")
-    try:
-        stack.invoke("switch", "prefect", code=5)
-    finally:
-        file.write_text(good)
-    assert stack.status()["orchestrator"] == "dagster"
-
-
 @pytest.mark.long
 def test_dbt_can_read_none_of_airflows_tables_beside_its_own_schemas(stack) -> None:
     stack.on("airflow")

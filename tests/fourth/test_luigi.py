@@ -15,26 +15,12 @@ from switchyard.ports import unused
 
 from .. import runs
 from ..docker.conftest import DockerStack
-from ..native.conftest import NativeStack
-from ..small.conftest import PROJECT
-from ..stacks import ROOT, copy_checkout, unavailable
+from ..small.conftest import PROJECT, SmallStack
+from ..stacks import ROOT, Small, Stack, copy_checkout, unavailable
 
 FILES = Path(__file__).parent / "files"
 SETTING = "LUIGI_PORT=8082\n"  # all that it needs beside its files
 NAME = f"switchyard-fourth-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"  # of the compose project
-
-
-class Small:
-    """What both runtimes' stacks have here: they run the small project."""
-
-    def hashes(self) -> dict[str, tuple[int, str]]:
-        """Rows and content of its table."""
-        rows, content = self.sql("select count(*), string_agg(t::text, ' ' order by id) from last as t").split("\t")
-        return {"last": (int(rows), content)}
-
-
-class NativeLuigi(Small, NativeStack):
-    """Without Docker."""
 
 
 class DockerLuigi(Small, DockerStack):
@@ -42,7 +28,7 @@ class DockerLuigi(Small, DockerStack):
 
 
 @pytest.fixture(scope="module", params=["native", pytest.param("docker", marks=pytest.mark.long)])
-def stack(request, tmp_path_factory, bare_path) -> Iterator[Small]:
+def stack(request, tmp_path_factory, bare_path) -> Iterator[Stack]:
     """A checkout with the files of the fourth, which runs the small project."""
     place = tmp_path_factory.mktemp("fourth")
     copy_checkout(ROOT, place / "switchyard")
@@ -52,7 +38,7 @@ def stack(request, tmp_path_factory, bare_path) -> Iterator[Small]:
     shutil.copytree(PROJECT, place / "small")
     port = str(unused())
     if request.param == "native":
-        made: Small = NativeLuigi(place / "switchyard", PATH=bare_path, LUIGI_PORT=port)
+        made: Stack = SmallStack(place / "switchyard", PATH=bare_path, LUIGI_PORT=port)
     else:
         if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
             unavailable("no Docker engine answers")

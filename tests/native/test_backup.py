@@ -54,14 +54,9 @@ def superuser(stack, statements: str) -> Iterator[subprocess.Popen]:
             session.kill()
 
 
-def ask_superuser(stack, query: str) -> str:
-    with superuser(stack, query) as session:
-        return session.communicate()[0].strip()
-
-
 def wake_sleepers(stack) -> None:
     """End every session that sleeps, without waiting until the server notices that its client is gone."""
-    ask_superuser(stack, "select pg_terminate_backend(pid, 5000) from pg_stat_activity where wait_event = 'PgSleep'")
+    stack.ask("select pg_terminate_backend(pid, 5000) from pg_stat_activity where wait_event = 'PgSleep'")
 
 
 @contextmanager
@@ -69,7 +64,7 @@ def marts_held(stack) -> Iterator[None]:
     """Nobody else can read or drop the fact tables meanwhile."""
     with superuser(stack, "begin; lock table marts.fct_orders; select pg_sleep(60)"):
         held = "select count(*) from pg_locks where relation = 'marts.fct_orders'::regclass and mode = 'AccessExclusiveLock' and granted"
-        wait_until(lambda: ask_superuser(stack, held) == "1")
+        wait_until(lambda: stack.ask(held) == "1")
         try:
             yield
         finally:
@@ -78,7 +73,7 @@ def marts_held(stack) -> Iterator[None]:
 
 def waits_for_a_lock(stack, program: str) -> bool:
     query = f"select count(*) from pg_stat_activity where application_name = '{program}' and wait_event_type = 'Lock'"
-    return ask_superuser(stack, query) == "1"
+    return stack.ask(query) == "1"
 
 
 def kill_while_it_waits(stack, program: str, *args: str) -> None:
@@ -169,7 +164,7 @@ def test_restore_is_refused_while_a_session_is_active(stack, reference, dump) ->
     argv = [sys.executable, "-m", "invoke", "sql", "select pg_sleep(60)"]
     with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdout=subprocess.DEVNULL) as busy:
         try:
-            wait_until(lambda: ask_superuser(stack, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
+            wait_until(lambda: stack.ask("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
             assert "select pg_sleep(60)" in stack.invoke("restore", "--yes", str(dump), code=13).stderr
         finally:
             for process in psutil.Process(busy.pid).children(recursive=True):

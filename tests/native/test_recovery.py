@@ -41,16 +41,6 @@ def test_killed_processes_are_reported_and_the_next_command_recovers(stack, refe
     assert stack.processes() == []
 
 
-@pytest.mark.long  # tests/small restarts it every day
-def test_a_killed_postgres_loses_nothing(stack, reference) -> None:
-    stack.on("dagster")
-    stack.root("postgres").kill()
-    wait_until(lambda: stack.states()["postgres"][0] == "crashed")
-    stack.invoke("up", "--orch", "dagster")
-    assert stack.hashes() == reference
-    stack.invoke("run", "--job", "smoke")
-
-
 @pytest.mark.long
 def test_up_killed_in_the_middle(stack, reference) -> None:
     stack.invoke("down")

@@ -9,20 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from ..native.conftest import NativeStack, removed
-from ..stacks import ROOT, copy_checkout
+from ..stacks import ROOT, Small, copy_checkout
 
 PROJECT = ROOT / "tests" / "projects" / "small"
 # What no product's tests have in a path, and a person's has. In that of the checkout, %, $ and what parts PATH are refused.
 ODD = "it's small ü #1 &, x" if os.name == "nt" else 'it\'s "small" ü #1 &, ;x `y` \\z'
 
 
-class SmallStack(NativeStack):
+class SmallStack(Small, NativeStack):
     """A checkout that runs a project of a person's own."""
-
-    def hashes(self) -> dict[str, tuple[int, str]]:
-        """Rows and content of its table."""
-        rows, content = self.sql("select count(*), string_agg(t::text, ' ' order by id) from last as t").split("\t")
-        return {"last": (int(rows), content)}
 
 
 @pytest.fixture(scope="package")
