@@ -118,7 +118,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
         began = time.monotonic()
         if true():
             return
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
         time.sleep(min(0.5, max(0.05, time.monotonic() - began)))
 
 

@@ -139,7 +139,7 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ORCHESTRATORS)
-def test_names_that_an_orchestrator_has_not_are_run_all_the_same(stack, tutorial, projects, name) -> None:
+def test_nodes_run_whose_names_an_orchestrator_cannot_show(stack, tutorial, projects, name) -> None:
     """Two that differ by a dot alone, one with other letters than a to z, one of 200 characters. (dbt itself refuses a space.)"""
     stack.on(name)
     odd = ["a.b", "münchen", "n" * 200]

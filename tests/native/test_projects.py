@@ -51,7 +51,7 @@ def plain_dbt(stack: NativeStack, target: Path, *args: str) -> tuple[int, list[d
 
 @pytest.mark.long  # before `ordinary` is in its place
 @pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
-def test_the_shop_too(stack, reference, tmp_path, text) -> None:
+def test_the_shop_has_the_same_results_everywhere(stack, reference, tmp_path, text) -> None:
     stack.on("dagster")
     stack.invoke("run")
     path = "models/marts/fct_daily_sales.sql"
@@ -159,7 +159,7 @@ def test_a_unit_test_that_failed_is_run_again_and_fails_again(ordinary) -> None:
     assert kinds == {"unit_test"}
 
 
-def test_the_variants_break_what_they_mean_to(expected) -> None:
+def test_each_variant_breaks_what_it_should(expected) -> None:
     """Or else the comparisons would compare less than they say."""
     statuses = {variant: {status for status, _, _ in nodes.values()} for variant, (_, nodes) in expected.items()}
     assert statuses["whole"] == {"success", "pass", "warn", "no-op"}

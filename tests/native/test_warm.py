@@ -153,7 +153,7 @@ def test_a_dbt_ends_with_its_server(asleep, server, environ, tmp_path) -> None:
         parent.wait()
 
 
-def test_silent_callers_hold_up_nobody(typed, server, environ) -> None:
+def test_silent_callers_block_no_one_else(typed, server, environ) -> None:
     path = f"{environ['SWITCHYARD_TARGET_PATH']}/warm.sock"
     folder = os.open(os.path.dirname(path), os.O_PATH)
     silent = [socket.socket(socket.AF_UNIX) for _ in range(5)]

@@ -71,7 +71,7 @@ def test_a_webhook_that_hangs_is_left_alone(monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://user:hush@[/", "https://hush.invalid:99999/x"])
-def test_an_address_that_is_none_is_not_shown(monkeypatch, capsys, address) -> None:
+def test_an_invalid_address_is_not_shown(monkeypatch, capsys, address) -> None:
     monkeypatch.setenv(alerts.VARIABLE, address)
     alerts.send({"text": "x"})
     output = capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_a_certificate_is_one_with_remarks_and_foreign_line_ends_too(checkout) -
         pytest.param("cut.crt", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", id="half of one"),
     ],
 )
-def test_what_is_none_is_named(checkout, name, content) -> None:
+def test_a_file_that_is_no_certificate_is_reported(checkout, name, content) -> None:
     (checkout / "certs" / name).write_bytes(content)
     with pytest.raises(BadConfiguration, match=f"certs/{name}"):
         certificates.check(checkout)

@@ -42,7 +42,7 @@ def holder(tmp_path, root):
         process.kill()
 
 
-def test_who_waits_in_vain_is_reported_for_whom(holder, tmp_path, capsys) -> None:
+def test_a_lock_timeout_names_the_holder(holder, tmp_path, capsys) -> None:
     message = rf"invoke switch \(process {holder.pid}\) is still changing the stack after 0 s"
     with pytest.raises(Locked, match=message), command_lock.held(tmp_path, "down", seconds=0.3):
         pass

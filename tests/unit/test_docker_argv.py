@@ -100,7 +100,7 @@ def posix(words: list[str]) -> list[str]:
         ),
     ],
 )  # fmt: skip
-def test_argv(argv: list[str], expected: list[str]) -> None:
+def test_the_arguments_of_docker(argv: list[str], expected: list[str]) -> None:
     assert posix(argv) == expected
 
 

@@ -130,7 +130,7 @@ def test_every_secret_of_an_orchestrator_is_kept_from_dbt(root) -> None:
             assert secret - set(environment["SWITCHYARD_SECRETS"].split()) == {"DBT_ENV_SECRET_PASSWORD"}
 
 
-def test_a_setting_that_names_none_is_named() -> None:
+def test_a_setting_with_an_unknown_orchestrator_is_reported() -> None:
     with pytest.raises(BadUsage) as caught:
         orchestrators.find({"dagster": None}, "dagstre", "ORCHESTRATOR")
     name_the_shell(caught.value, {"ORCHESTRATOR": "dagstre"})

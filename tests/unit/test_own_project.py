@@ -168,7 +168,7 @@ def test_a_slip_in_the_adapters_name_is_reported(checkout, jaffle, kind, near) -
         pytest.param("jaffle: {target: dev}", id="no outputs"),
     ],
 )
-def test_a_profile_that_is_none_is_reported(checkout, jaffle, text) -> None:
+def test_an_invalid_profile_is_reported(checkout, jaffle, text) -> None:
     write(jaffle, {"profiles.yml": text})
     assert re.search("has no (type|target)", refused(checkout, jaffle))
 
@@ -376,7 +376,7 @@ def test_everything_that_is_in_the_way_is_named_at_once_and_env_stays_as_it_was(
 
 
 @pytest.mark.parametrize("text", ["- package: x\n", "packages: x\n", "packages: {a: b}\n", "nothing"])
-def test_a_packages_file_that_is_none_is_left_to_dbt(checkout, jaffle, text) -> None:
+def test_an_invalid_packages_file_is_left_to_dbt(checkout, jaffle, text) -> None:
     write(jaffle, {"packages.yml": text})
     assert load(checkout, jaffle).packages == []
 
@@ -396,7 +396,7 @@ def test_a_folder_without_a_project_shows_one_near_by(checkout, jaffle) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- a", "profile: x", "name: [", "name: x\nsince: 2026-02-30"])
-def test_a_project_file_that_is_none_is_named(checkout, jaffle, text) -> None:
+def test_an_invalid_project_file_is_reported(checkout, jaffle, text) -> None:
     write(jaffle, {"dbt_project.yml": text})
     with pytest.raises(BadConfiguration, match=r"names no project|cannot be read"):
         load(checkout, jaffle)
@@ -719,7 +719,7 @@ def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_
     assert (work / "notes.md").read_text() == "mine"
 
 
-def test_the_shop_is_none_of_a_persons_own(root, monkeypatch) -> None:
+def test_the_shop_ignores_a_persons_settings(root, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
     loaded = settings.defaults(root, {})
     shop = projects.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})

@@ -148,7 +148,7 @@ def test_the_exception_is_needed() -> None:
         ("from psycopg2 import connect\nq = f' update x set y = {z}'", ["writes: update x set y ="]),
     ],
 )
-def test_it_finds(source, expected) -> None:
+def test_the_check_finds_private_names(source, expected) -> None:
     assert [what for _, what in private_names(source)] == expected
 
 
@@ -167,5 +167,5 @@ def test_it_finds(source, expected) -> None:
         "import dbtfoo._x",
     ],
 )
-def test_it_leaves_alone(source) -> None:
+def test_the_check_leaves_public_names_alone(source) -> None:
     assert private_names(source) == []
