@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from .history import Event, violations
 from .interruptions import ended, healthy, typed
-from .stacks import Stack
+from .stacks import LONG, Stack
 
 ROUNDS = int(os.environ.get("CHAOS") or 3)
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))
@@ -58,7 +58,7 @@ def many_ups(stack: Stack, reference: object) -> None:
     """Of many `up` of random orchestrators at once, one decides which it is, and the others start it or are refused."""
     dice = random.Random(SEED)
     stack.invoke("down")
-    names = [dice.choice(NAMES) for _ in range(20 if "CHAOS" in os.environ else 6)]
+    names = [dice.choice(NAMES) for _ in range(20 if LONG else 6)]
     commands = [(name, typed(stack, "up", "--orch", name)) for name in names]
     codes = [(name, ended(command)[0]) for name, command in commands]
     active = healthy(stack)

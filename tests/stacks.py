@@ -24,6 +24,7 @@ from bench.rig import copy_checkout as copy_files
 from switchyard import ports
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = bool(os.environ.get("CHAOS"))  # whether the long forms of tests run too
 PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
 
 # Every ordered pair of orchestrators once, each switch starting where the one before it ended.
