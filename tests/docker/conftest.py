@@ -87,12 +87,18 @@ def stand_ins() -> dict[str, str]:
     return found
 
 
+def prepared(project: str) -> str:
+    """The compose project, of which nothing is left; the test is skipped where no engine answers."""
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        unavailable("no Docker engine answers")
+    remove_leftovers(project)
+    return project
+
+
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory, root) -> Iterator[DockerStack]:
     """The stack, built and with Dagster up; everything of it is removed at the end."""
-    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        unavailable("no Docker engine answers")
-    remove_leftovers(PROJECT)
+    prepared(PROJECT)
     folder = tmp_path_factory.mktemp("checkout") / "switchyard"
     copy_checkout(root, folder)
     stack = DockerStack(folder, COMPOSE_PROJECT_NAME=PROJECT, RUNTIME="docker")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.rig import remove_leftovers
 from switchyard.ports import unused
 
 from .. import runs
-from ..docker.conftest import DockerStack
+from ..docker.conftest import DockerStack, prepared
 from ..small.conftest import PROJECT, SmallStack
-from ..stacks import ROOT, Small, Stack, copy_checkout, unavailable
+from ..stacks import ROOT, Small, Stack, copy_checkout
 
 FILES = Path(__file__).parent / "files"
 SETTING = "LUIGI_PORT=8082\n"  # all that it needs beside its files
@@ -40,10 +38,7 @@ def stack(request, tmp_path_factory, bare_path) -> Iterator[Stack]:
     if request.param == "native":
         made: Stack = SmallStack(place / "switchyard", PATH=bare_path, LUIGI_PORT=port)
     else:
-        if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
-            unavailable("no Docker engine answers")
-        remove_leftovers(NAME)
-        made = DockerLuigi(place / "switchyard", COMPOSE_PROJECT_NAME=NAME, RUNTIME="docker", LUIGI_PORT=port)
+        made = DockerLuigi(place / "switchyard", COMPOSE_PROJECT_NAME=prepared(NAME), RUNTIME="docker", LUIGI_PORT=port)
     made.dbt = place / "small"
     try:
         made.invoke("use", str(made.dbt))

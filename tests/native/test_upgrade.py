@@ -1,4 +1,4 @@
-"""A stack of an earlier commit, under this checkout's commands: its `.env`, its data, and its backup."""
+"""A stack of an earlier commit, under this checkout's commands: its `.env`, its data or Docker volume, and its backup."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..stacks import MARTS, copy_checkout, unavailable
-from .conftest import NativeStack, removed
+from ..docker.conftest import PROJECT, DockerStack, prepared
+from ..stacks import MARTS, Stack, copy_checkout, unavailable
+from .conftest import NativeStack
 
 BEFORE = "2371f601d032c50fec224d0e44b4294787d30559"  # of 2026-11-28, when a new `.env` had every default
+NAME = f"{PROJECT}-upgrade"  # of the compose project
 KEPT = (".env", ".stack", "backups")  # what git does not know
 
 pytestmark = pytest.mark.long
 
 
-def ordered(stack: NativeStack) -> str:
+def ordered(stack: Stack) -> str:
     """Number and revenue of the orders."""
     return stack.ask("select count(*) || ' ' || sum(revenue) from marts.fct_orders")
 
 
-@pytest.fixture(scope="module")
-def upgraded(tmp_path_factory, root, bare_path) -> Iterator[tuple[NativeStack, dict[str, str]]]:
+@pytest.fixture(scope="module", params=["native", "docker"])
+def upgraded(request, tmp_path_factory, root, bare_path) -> Iterator[tuple[Stack, dict[str, str]]]:
     """A stack that the earlier commit started, ran and backed up, with this checkout's files now; and what it held."""
     archive = subprocess.run(["git", "archive", BEFORE], cwd=root, capture_output=True)
     if archive.returncode:
@@ -34,8 +36,11 @@ def upgraded(tmp_path_factory, root, bare_path) -> Iterator[tuple[NativeStack, d
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as file:
         file.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (folder / "backups").mkdir()
-    stack = NativeStack(folder, PATH=bare_path)
-    with removed(stack):
+    if request.param == "native":
+        stack: Stack = NativeStack(folder, PATH=bare_path)
+    else:
+        stack = DockerStack(folder, COMPOSE_PROJECT_NAME=prepared(NAME), RUNTIME="docker")
+    try:
         stack.invoke("up", "--orch", "dagster")
         stack.invoke("run")
         stack.invoke("backup", "--file", str(folder / "backups" / "before.dump"))
@@ -46,6 +51,8 @@ def upgraded(tmp_path_factory, root, bare_path) -> Iterator[tuple[NativeStack, d
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         copy_checkout(root, folder)
         yield stack, held
+    finally:
+        stack.remove()
 
 
 def test_what_an_earlier_version_left_is_taken_over(upgraded) -> None:
