@@ -70,7 +70,6 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     tracked(runtime, project)
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
     images = {name: f"{registry}/{name}:{tag}" for name in (*names, POSTGRES)}
-    unused(runtime, images, commits[runtime.settings.root])
     now = datetime.now(timezone.utc)
     # Of the orchestrators: what is locked for PostgreSQL is for the native runtime, and not in an image.
     versions = {name: python_packages.versions(runtime.settings.root, name) for name in names}
@@ -98,6 +97,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     }
     checks.make_folder(folder, "invoke release")  # before all that takes time
     try:
+        unused(runtime, images, commits[runtime.settings.root])
         lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
         ids = {}
         for name, image in images.items():
