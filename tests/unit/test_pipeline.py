@@ -156,7 +156,7 @@ def test_a_record_of_a_model() -> None:
 def test_a_record_of_a_failed_test() -> None:
     record = results.node_record(
         {
-            "unique_id": "test.shop.unique_orders_id.ab12",
+            "unique_id": "test.shop.unique_orders_id.ab12ab12ab",
             "status": "fail",
             "execution_time": 0.1,
             "adapter_response": {},
