@@ -1,4 +1,4 @@
-"""What Prefect does when a flow run has failed or crashed: the flow's hooks, in its process, or the worker's where that was killed."""
+"""What Prefect does when a flow run has failed: a hook of the flow, in its process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FAILED = "dbt reports failures: "  # how the message of a state begins whose nod
 
 
 def send(flow: Any, flow_run: Any, state: Any) -> None:
-    """Send a message; Prefect calls this when a run enters a state that is Failed or Crashed, not for one that was cancelled.
+    """Send a message; Prefect calls this when a run enters a state that is Failed.
 
     Args:
         flow: Prefect's.

@@ -58,6 +58,11 @@ if file := os.environ.get("WORK_POOL_TEMPLATE"):
 SILENCE_TIMEOUT_S = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for its node, or its image
 ATTEMPTS = 5  # to set up what other workers set up as well
 ZOMBIES = "Crash zombie flow runs"
+CRASHES = "Alert of crashed flow runs"
+# As `rundbt.alerts.message` has it; Prefect fills it in.
+CRASHED = """{"text": {{ (flow_run.parameters.job ~ " failed on Prefect\\n" ~ flow_run.state.message ~ "\\n"
+    ~ "%s/v2/runs/flow-run/" ~ flow_run.id) | tojson }}}""" % os.environ.get("SWITCHYARD_UI_URL")  # noqa: UP031  (of the template's own braces)
+FLOW_RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 # What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
 
@@ -114,34 +119,48 @@ def deploy() -> None:
     Variable.set("schedules_enabled", jobs.schedules_enabled(), overwrite=True)
 
 
-def watch_for_zombies() -> None:
-    """Have the server crash a flow run whose process, or whose worker, is gone, as Prefect's documentation has it, and send the alert.
+def automate(name: str, trigger: EventTrigger, action: ChangeFlowRunState | CallWebhook) -> None:
+    """Create or update an automation for flow runs."""
+    try:
+        known = Automation.read(name=name)
+    except ValueError:
+        Automation(name=name, trigger=trigger, actions=[action]).create()
+    else:
+        known.trigger, known.actions = trigger, [action]
+        known.update()
 
-    The flow's hooks do not run for such a run: there is no process for them.
-    """
-    why = f"It gave no sign of life for {SILENCE_TIMEOUT_S} seconds: its worker was killed, or lost its connection."
-    actions: list[ChangeFlowRunState | CallWebhook] = [ChangeFlowRunState(state=StateType.CRASHED, message=why)]
-    if alerts.wanted():
-        webhook = Webhook(url=os.environ[alerts.VARIABLE], headers={"Content-Type": "application/json"})
-        url = f"{os.environ['SWITCHYARD_UI_URL']}/v2/runs/flow-run/{{{{ flow_run.id }}}}"
-        content = alerts.message("{{ flow_run.parameters.job }}", "Prefect", url, [], why)
-        actions.append(CallWebhook(block_document_id=webhook.save("alert", overwrite=True), payload=json.dumps(content)))
+
+def watch_for_zombies() -> None:
+    """Have the server crash a flow run whose process, or whose worker, is gone, as Prefect's documentation has it."""
     trigger = EventTrigger(
         after=SIGNS_OF_LIFE,
         expect={"prefect.flow-run.*"},
-        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        match=FLOW_RUNS,
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
         within=timedelta(seconds=SILENCE_TIMEOUT_S),
     )
-    try:
-        known = Automation.read(name=ZOMBIES)
-    except ValueError:
-        Automation(name=ZOMBIES, trigger=trigger, actions=actions).create()
+    why = f"It gave no sign of life for {SILENCE_TIMEOUT_S} seconds: its worker was killed, or lost its connection."
+    automate(ZOMBIES, trigger, ChangeFlowRunState(state=StateType.CRASHED, message=why))
+
+
+def alert_of_crashes() -> None:
+    """Have the server send the alert of a flow run that has crashed: there may be no process for a hook of the flow."""
+    if alerts.wanted():
+        webhook = Webhook(url=os.environ[alerts.VARIABLE], headers={"Content-Type": "application/json"})
+        trigger = EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=FLOW_RUNS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        )
+        automate(CRASHES, trigger, CallWebhook(block_document_id=webhook.save("alert", overwrite=True), payload=CRASHED))
     else:
-        known.trigger, known.actions = trigger, actions
-        known.update()
+        with suppress(ValueError):  # there is none
+            Automation.read(name=CRASHES).delete()
 
 
 def forget_workers() -> None:
@@ -161,6 +180,7 @@ def set_up() -> None:
             make_pool()
             deploy()
             watch_for_zombies()
+            alert_of_crashes()
             forget_workers()
             return
         except (ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError):

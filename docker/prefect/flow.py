@@ -14,14 +14,12 @@ from attempt import Attempt
 from rundbt import alerts, jobs
 
 JOBS = jobs.load()
-HOOKS = [alert.send] if alerts.wanted() else None
 
 
 @flow(
     name="dbt",
     description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.",
-    on_failure=HOOKS,
-    on_crashed=HOOKS,
+    on_failure=[alert.send] if alerts.wanted() else None,  # deploy.py has the alert of one that crashed
 )
 def dbt(  # the jobs are the project's
     job: Literal[tuple(JOBS)],  # type: ignore[valid-type]

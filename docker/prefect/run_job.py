@@ -173,7 +173,11 @@ def find_deployment(job: str) -> dict[str, Any] | None:
 
 
 def give_up(flow_run: dict[str, Any]) -> str:
-    """Take back a flow run that no worker executes, so that it does not start unasked later, and say what happened."""
+    """End a flow run that no worker executes any more, or will, so that it does not start unasked later; returns what happened."""
+    if flow_run["state_type"] == "RUNNING":
+        why = "Prefect's worker is gone. See the log of prefect-worker."
+        request("POST", f"flow_runs/{flow_run['id']}/set_state", {"state": {"type": "CRASHED", "message": why}, "force": True})
+        return why
     take_back(flow_run["id"])
     return f"Prefect's worker is gone; the flow run, which was {flow_run['state_name']}, is cancelled. See the log of prefect-worker."
 
