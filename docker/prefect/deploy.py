@@ -120,14 +120,15 @@ def deploy() -> None:
 
 
 def automate(name: str, trigger: EventTrigger, action: ChangeFlowRunState | CallWebhook) -> None:
-    """Create or update an automation for flow runs."""
+    """Create an automation for flow runs, or update one that is another: an update forgets what the trigger has seen of runs in progress."""
     try:
         known = Automation.read(name=name)
     except ValueError:
         Automation(name=name, trigger=trigger, actions=[action]).create()
     else:
-        known.trigger, known.actions = trigger, [action]
-        known.update()
+        if (known.trigger, known.actions) != (trigger, [action]):
+            known.trigger, known.actions = trigger, [action]
+            known.update()
 
 
 def watch_for_zombies() -> None:
