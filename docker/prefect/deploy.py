@@ -120,7 +120,7 @@ def deploy() -> None:
 
 
 def automate(name: str, trigger: EventTrigger, action: ChangeFlowRunState | CallWebhook) -> None:
-    """Create an automation for flow runs, or update one that is another: an update forgets what the trigger has seen of runs in progress."""
+    """Create an automation, or update it where it is another one: an update forgets what the trigger has seen of runs in progress."""
     try:
         known = Automation.read(name=name)
     except ValueError:
