@@ -279,12 +279,17 @@ def test_a_missing_package_is_reported(invoke) -> None:
     assert (done.returncode, "pip install -r requirements.txt" in done.stderr) == (3, True), done.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="head is POSIX's")
-def test_a_reader_that_has_enough_ends_the_command_quietly(invoke) -> None:
-    done = subprocess.run(
-        [shutil.which("sh"), "-c", f"{shlex.quote(sys.executable)} -m invoke doctor | {shutil.which('head')} -n 1"],
+def in_a_shell(invoke, rest: str) -> subprocess.CompletedProcess[str]:
+    """Type `invoke` and what follows it in a shell that finds no other program."""
+    return subprocess.run(
+        [shutil.which("sh"), "-c", f"{shlex.quote(sys.executable)} -m invoke {rest}"],
         cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="head is POSIX's")
+def test_a_reader_that_has_enough_ends_the_command_quietly(invoke) -> None:
+    done = in_a_shell(invoke, f"doctor | {shutil.which('head')} -n 1")
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
@@ -325,10 +330,7 @@ def test_a_closed_standard_input_is_a_no(monkeypatch) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the shell is POSIX's")
 def test_a_closed_standard_output_is_printed_to_by_nobody(invoke) -> None:
-    done = subprocess.run(
-        [shutil.which("sh"), "-c", f"{shlex.quote(sys.executable)} -m invoke status >&-"],
-        cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = in_a_shell(invoke, "status >&-")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
