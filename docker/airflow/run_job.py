@@ -175,9 +175,9 @@ def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
     xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
     keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
     for entry in pages(airflow, f"{xcoms}?xcom_key_pattern=_status", "xcom_entries"):
-        key = entry["key"]
-        if key in keys or (key.endswith("_tests_status") and airflow.request("GET", f"{xcoms}/{quote(key, safe='')}")["value"] != "pass"):
-            airflow.request("DELETE", f"{xcoms}/{quote(key, safe='')}")
+        key, address = entry["key"], f"{xcoms}/{quote(entry['key'], safe='')}"
+        if key in keys or (key.endswith("_tests_status") and airflow.request("GET", address)["value"] != "pass"):
+            airflow.request("DELETE", address)
 
 
 def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None:
