@@ -36,3 +36,11 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of the caller's environment that names proxies: for what a build downloads, and nothing that runs later."""
     return {key: value for key, value in environ.items() if key.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+
+
+def proxy_names(environ: Mapping[str, str]) -> list[str]:
+    """The variables that :func:`proxies` finds, one of each proxy: BuildKit takes both spellings for one, and then either value.
+
+    The one in small letters is first choice, as it is curl's and Python's.
+    """
+    return list({key.lower(): key for key in sorted(proxies(environ))}.values())

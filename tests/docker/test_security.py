@@ -162,7 +162,9 @@ def test_a_proxy_reaches_the_build_and_stays_out_of_the_image(stack) -> None:
     good = file.read_text()
     file.write_text("ARG PYTHON_IMAGE\nFROM ${PYTHON_IMAGE}\nRUN echo proxies: $HTTPS_PROXY $no_proxy; exit 3\n")
     try:
-        output = stack.invoke("build", "--orch", "dagster", code=6, HTTPS_PROXY=proxy, no_proxy="mirror.example").stderr
+        # Of two spellings, which a shell may have with two values, BuildKit would take one by chance.
+        both = {"HTTPS_PROXY": "http://127.0.0.1:8", "https_proxy": proxy, "NO_PROXY": "other.example", "no_proxy": "mirror.example"}
+        output = stack.invoke("build", "--orch", "dagster", code=6, **both).stderr
     finally:
         file.write_text(good)
     assert f"proxies: {proxy} mirror.example" in output

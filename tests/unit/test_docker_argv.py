@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from switchyard import caller
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
 from switchyard.runtimes.docker import argv, engine
@@ -187,3 +188,8 @@ def test_a_baked_run_keeps_what_the_profile_needs() -> None:
     assert 'volumes: !override ["warehouse-volume:/opt/dbt/warehouse"]' in lines
     assert 'volumes: !override ["./dagster.yaml:/dagster.yaml:ro", "warehouse-volume:/opt/dbt/warehouse"]' in lines
     assert lines.endswith("volumes:\n  warehouse-volume:\n")
+
+
+def test_a_build_gets_one_spelling_of_each_proxy() -> None:
+    environ = {"NO_PROXY": "a", "no_proxy": "b", "HTTPS_PROXY": "c", "http_proxy": "d", "PROXY": "e"}
+    assert sorted(caller.proxy_names(environ)) == ["HTTPS_PROXY", "http_proxy", "no_proxy"]

@@ -63,7 +63,9 @@ class DockerImages:
             if name != POSTGRES:
                 env |= self._prepare(name, on_line)
                 ssh = self.engine.project.needs_ssh and ("SSH_AUTH_SOCK" in os.environ or os.name == "nt")
-            command = argv.build(self.settings, self.engine.file(name), service, cache=cache, proxies=caller.proxies(os.environ), ssh=ssh)
+            command = argv.build(
+                self.settings, self.engine.file(name), service, cache=cache, proxies=caller.proxy_names(os.environ), ssh=ssh
+            )
             done = self.runner.follow(command, on_line, env=env)
             if done.code:
                 raise diagnosis.image_failed(argv.image_name(self.settings, name), done.stderr, base_images)
