@@ -48,8 +48,9 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     """
     own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, argv.postgres_file(settings)))
     services = {POSTGRES: service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
-    # Under another name in `.env`, where the stack may have one of the same.
-    variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}}}" for key in asked(project)}, "volumes": []}
+    # Under another name in `.env`, where the stack may have one of the same. One that is unset is an error: passed on as an empty
+    # string, it would take the place of a default that the project has.
+    variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}?{_MISSING}}}" for key in asked(project)}, "volumes": []}
     if embedded(project):
         variables["volumes"] = [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
     for name, body in own["services"].items():
@@ -153,7 +154,8 @@ def to_fill_in(text: str, makers: Mapping[str, str | None], values: Mapping[str,
     defaults |= {name: "" for name, kind, _ in found if kind == ":+"}  # where anything, 0 as well, is something
     asked = {name for name, _, _ in found} - needed - defaults.keys()
     lines = ["# Secrets; README.md has a command that makes them.", *(f"{name}={makers.get(name) or ''}" for name in sorted(needed))]
-    lines += ["", "# What the project asks for.", *(f"{name}=" for name in sorted(asked))] if asked else []
+    use = "# The project's variables: set each here, or delete its line from compose.yaml if the project's default will do."
+    lines += ["", use, *(f"#{name}=" for name in sorted(asked))] if asked else []
     own = {name: values[name] for name, default in defaults.items() if values.get(name, default) != default}
     lines += ["", "# As they were set.", *(f"{name}={quoted(value)}" for name, value in sorted(own.items()))] if own else []
     lines += ["", "# These have defaults.", *(f"#{name}={default}" for name, default in sorted(defaults.items()) if name not in own)]

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 import re
 
-# ${KEY}, ${KEY:-default}, ${KEY:+other} or ${KEY:?message}; $$ is a dollar sign. Groups: that sign, the key, what follows it, the rest.
-SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?+])([^}]*))?\})")
+# ${KEY}, ${KEY:-default}, ${KEY:+other}, ${KEY:?message} or ${KEY?message}; $$ is a dollar sign.
+# Groups: that sign, the key, what follows it, the rest.
+SETTING = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?+]|\?)([^}]*))?\})")
