@@ -1,4 +1,4 @@
-"""One stack without Docker, shared by all tests: in a copy of the checkout, with no docker to be found."""
+"""One stack without Docker, shared by all tests: in a copy of the checkout, with no docker on PATH."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NativeStack(Stack):
 
     @property
     def place(self) -> str:
-        """Where PostgreSQL's data is: root's server cannot be in the checkout."""
+        """The folder of PostgreSQL's data: if root runs the commands, it cannot be in the checkout."""
         if os.geteuid() or self.as_account:
             return str(self.folder / ".stack" / "native" / "data" / "postgres")
         return f"/var/lib/switchyard/{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}/data"
@@ -47,25 +47,25 @@ class NativeStack(Stack):
         return (self.folder / ".stack" / "native" / "run" / f"{service}.json").exists()
 
     def orchestrators(self) -> set[str]:
-        """Whose processes run at this moment: each works in its orchestrator's folder."""
+        """The orchestrators whose processes run at this moment: each process works in its orchestrator's folder."""
         home = str(self.folder / ".stack" / "native" / "data")
         found = set()
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if (folder := process.cwd()).startswith(home + os.sep):  # asked once: it may change
+                if (folder := process.cwd()).startswith(home + os.sep):  # read once: it may change
                     found.add(Path(folder).relative_to(home).parts[0])
         return found - {"postgres"}
 
     def ask(self, query: str) -> str:
-        """What PostgreSQL answers its superuser: a question that is put again and again need not be a command of Invoke's each time."""
+        """The result of a query as PostgreSQL's superuser; for polling, this is faster than `invoke sql` each time."""
         return ask_as(self, "postgres", "airflow", query)
 
     def leftovers(self) -> list[psutil.Process]:
-        """Every process of the stack that is not just ending."""
+        """Every process of the stack that does not end within 10 seconds."""
         return psutil.wait_procs(self.processes(), 10)[1]
 
     def stored(self) -> list[Path]:
-        """The folders that exist of those for its server's data and programs."""
+        """Those of the folders for the server's data and programs that exist."""
         return [path for path in (Path(self.place), self.programs) if path.exists()]
 
     def processes(self) -> list[psutil.Process]:
@@ -83,7 +83,7 @@ class NativeStack(Stack):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Every process of the stack stands still."""
+        """Suspend every process of the stack for the time of the block."""
         found = self.processes()
         for process in found:
             with suppress(psutil.NoSuchProcess):
@@ -96,7 +96,7 @@ class NativeStack(Stack):
                     process.resume()
 
     def exposed(self) -> list[str]:
-        """What of the stack others could reach or read: a socket open to the network, a file with a secret in it."""
+        """What other accounts or machines could reach: sockets open to the network, and readable files with a secret in them."""
         base = self.folder / ".stack"
         assert base.stat().st_mode & 0o77 == 0
         sockets = []
@@ -108,8 +108,8 @@ class NativeStack(Stack):
         found = [str(address) for address in addresses if not (getattr(address, "ipv4_mapped", None) or address).is_loopback]
         places = {folder: files_below(base / "native" / folder) for folder in ("data", "run", "logs")}
         for path in [self.folder / ".env", *places["data"], *places["run"], *places["logs"]]:
-            # Data may hold one, for its owner alone; nothing that is noted or logged has a reason to.
-            with suppress(FileNotFoundError):  # it was a temporary one
+            # A data file may contain a secret if only its owner can read it; a record or a log has no reason to.
+            with suppress(FileNotFoundError):  # a temporary file
                 private = path not in places["run"] + places["logs"] and path.stat().st_mode & 0o77 == 0
                 if path.is_file() and not private and self.leaked(path.read_bytes().decode("latin-1")):
                     found.append(str(path))
@@ -125,7 +125,7 @@ class NativeStack(Stack):
 
 
 def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int = 0, password: str = "") -> str:
-    """What psql answers to a role of the server's, with its own password or another one."""
+    """The output of psql for a role, with its own password or another one."""
     argv = [
         str(stack.programs / "psql"),
         "-XAtqh127.0.0.1",
@@ -141,11 +141,11 @@ def ask_as(stack: NativeStack, role: str, database: str, query: str, code: int =
 
 
 def warm_dbt_answers(folder: Path) -> bool:
-    """Whether a warm dbt takes requests at its socket in ``folder``; the file alone may be one that has ended, or not begun to listen."""
+    """Whether a warm dbt accepts requests at its socket in ``folder``; the file may exist after it has ended, or before it listens."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         place = os.open(folder, os.O_PATH)
         try:
-            client.connect(f"/proc/self/fd/{place}/warm.sock")  # the folder's own path may be longer than a socket's can be
+            client.connect(f"/proc/self/fd/{place}/warm.sock")  # the folder's own path may be too long for a socket
             return True
         finally:
             os.close(place)
@@ -154,7 +154,7 @@ def warm_dbt_answers(folder: Path) -> bool:
 
 @contextmanager
 def removed(stack: NativeStack) -> Iterator[NativeStack]:
-    """Everything of the stack is removed at the end; where that fails, no process of it is left all the same."""
+    """Remove the whole stack at the end; if that fails, kill its processes all the same."""
     try:
         yield stack
     finally:
@@ -181,6 +181,6 @@ def stack(tmp_path_factory, root, bare_path) -> Iterator[NativeStack]:
 
 @pytest.fixture(scope="package")
 def reference(stack) -> dict[str, tuple[int, str]]:
-    """The marts, which are those that every runtime builds."""
+    """The marts, which are the same in every runtime."""
     assert stack.hashes() == MARTS
     return MARTS

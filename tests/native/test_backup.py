@@ -1,4 +1,4 @@
-"""`backup` and `restore`: complete or not at all, whatever happens and whatever the file holds."""
+"""`backup` and `restore`: complete or not at all, no matter what happens and what is in the file."""
 
 import os
 import re
@@ -34,7 +34,7 @@ def dump(stack, reference, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def roomy(stack, dump) -> bytes:
-    """A backup with a statement in whose place another one fits."""
+    """A backup with a long statement, so that a test can put another one in its place."""
     stack.invoke("sql", f"comment on schema marts is '{ROOM}'")
     file = dump.with_name("roomy.dump")
     stack.invoke("backup", "--file", str(file))
@@ -44,7 +44,7 @@ def roomy(stack, dump) -> bytes:
 
 @contextmanager
 def superuser(stack, statements: str) -> Iterator[subprocess.Popen]:
-    """A session of the superuser's that does something for a while."""
+    """A session of the superuser that executes the statements during the block."""
     argv = [str(stack.programs / "psql"), "-h", "127.0.0.1", "-p", str(stack.ports["POSTGRES_PORT"]), "-U", "postgres", "-d", "airflow"]
     env = {**stack.env, "PGPASSWORD": stack.secrets()["POSTGRES_PASSWORD"]}
     with subprocess.Popen([*argv, "-Atqc", statements], env=env, stdout=subprocess.PIPE, text=True) as session:
@@ -55,13 +55,13 @@ def superuser(stack, statements: str) -> Iterator[subprocess.Popen]:
 
 
 def wake_sleepers(stack) -> None:
-    """End every session that sleeps, without waiting until the server notices that its client is gone."""
+    """End every session that sleeps, without waiting until the server notices that its client has ended."""
     stack.ask("select pg_terminate_backend(pid, 5000) from pg_stat_activity where wait_event = 'PgSleep'")
 
 
 @contextmanager
 def marts_held(stack) -> Iterator[None]:
-    """Nobody else can read or drop the fact tables meanwhile."""
+    """Lock fct_orders, so that no other session can read or drop it meanwhile."""
     with superuser(stack, "begin; lock table marts.fct_orders; select pg_sleep(60)"):
         held = "select count(*) from pg_locks where relation = 'marts.fct_orders'::regclass and mode = 'AccessExclusiveLock' and granted"
         wait_until(lambda: stack.ask(held) == "1")
@@ -77,17 +77,17 @@ def waits_for_a_lock(stack, program: str) -> bool:
 
 
 def kill_while_it_waits(stack, program: str, *args: str) -> None:
-    """Type `invoke ARGS`, and kill it with all that it started as soon as ``program`` waits for a lock."""
+    """Run `invoke ARGS`, and kill it with all its child processes as soon as ``program`` waits for a lock."""
     command = subprocess.Popen([sys.executable, "-m", "invoke", *args], cwd=stack.folder, env=stack.env, stdout=subprocess.DEVNULL)
     wait_until(lambda: command.poll() is not None or waits_for_a_lock(stack, program))
-    assert command.poll() is None, "it was over too soon"
+    assert command.poll() is None, "it ended too soon"
     for process in [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]:
         process.kill()
     command.wait()
     wait_until(lambda: not waits_for_a_lock(stack, program))
 
 
-def test_everything_is_as_it_was_when_the_backup_was_made(stack, reference) -> None:
+def test_a_restore_brings_back_the_data_of_the_backup(stack, reference) -> None:
     stack.on("dagster")
     output = stack.invoke("backup", "status").stdout  # two commands
     assert "Dagster" in output
@@ -113,7 +113,7 @@ def test_everything_is_as_it_was_when_the_backup_was_made(stack, reference) -> N
     stack.invoke("run", "--job", "smoke")
 
 
-def test_what_is_down_is_down_afterwards(stack, reference, dump, tmp_path) -> None:
+def test_backup_and_restore_leave_a_stopped_stack_stopped(stack, reference, dump, tmp_path) -> None:
     stack.invoke("down")
     stack.invoke("backup", "--file", str(tmp_path / "down.dump"))
     assert stack.processes() == []
@@ -148,14 +148,14 @@ def test_a_file_may_have_any_name_and_is_never_replaced(stack, reference, dump, 
         pytest.param(lambda dump: dump[:6] + b"\x10" + dump[7:], 14, "newer PostgreSQL", id="of a newer PostgreSQL"),
     ],
 )
-def test_a_file_that_is_no_whole_backup_changes_nothing(stack, reference, dump, tmp_path, change, code, message) -> None:
+def test_a_damaged_backup_changes_nothing(stack, reference, dump, tmp_path, change, code, message) -> None:
     file = tmp_path / "bad.dump"
     file.write_bytes(change(dump.read_bytes()))
     assert message in stack.invoke("restore", "--yes", str(file), code=code).stderr
     assert stack.hashes() == reference
 
 
-def test_a_file_that_is_not_there(stack, tmp_path) -> None:
+def test_a_missing_file_or_folder_is_reported(stack, tmp_path) -> None:
     assert "No such file" in stack.invoke("restore", str(tmp_path / "x.dump"), code=2).stderr
     assert "There is no folder" in stack.invoke("backup", "--file", str(tmp_path / "x" / "y.dump"), code=2).stderr
 
@@ -181,7 +181,7 @@ def test_a_killed_restore_changes_nothing(stack, reference, dump) -> None:
     assert stack.hashes() == reference
 
 
-def test_a_killed_backup_leaves_nothing_that_looks_like_one(stack, dump, tmp_path) -> None:
+def test_a_killed_backup_leaves_no_file_that_looks_like_one(stack, dump, tmp_path) -> None:
     with marts_held(stack):
         kill_while_it_waits(stack, "pg_dump", "backup", "--file", str(tmp_path / "first.dump"))
     assert not list(tmp_path.glob("*.dump"))
@@ -210,7 +210,7 @@ def test_a_hostile_file_can_do_no_more_than_a_model(stack, reference, roomy, tmp
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can make a small disk")
-def test_no_room_on_the_disk(stack, dump, tmp_path) -> None:
+def test_a_backup_to_a_full_disk_leaves_no_file(stack, dump, tmp_path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         unavailable("no disk can be mounted")
@@ -221,7 +221,7 @@ def test_no_room_on_the_disk(stack, dump, tmp_path) -> None:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_nothing_secret_is_shown_and_a_dry_run_writes_nothing(stack, dump, tmp_path) -> None:
+def test_no_secret_is_shown_and_a_dry_run_writes_nothing(stack, dump, tmp_path) -> None:
     dry = stack.invoke("--dry", "backup", "--file", str(tmp_path / "x.dump")).stdout
     assert "pg_dump" in dry
     assert list(tmp_path.iterdir()) == []
@@ -246,7 +246,7 @@ def test_clean_deletes_nothing_that_it_cannot_back_up(stack, reference, dump) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no umask")
-def test_the_folder_of_the_backups_is_narrowed(stack) -> None:
+def test_backup_makes_its_folder_private(stack) -> None:
     stack.on("dagster")
     folder = stack.folder / "backups"
     folder.mkdir(exist_ok=True)
@@ -255,8 +255,8 @@ def test_the_folder_of_the_backups_is_narrowed(stack) -> None:
     assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_strict_umask_is_no_obstacle(dump, root, bare_path, tmp_path) -> None:
-    """Nor a checkout that its owner alone can read; PostgreSQL runs under another account where root starts it."""
+def test_backup_and_restore_work_with_a_strict_umask(dump, root, bare_path, tmp_path) -> None:
+    """And in a checkout that only its owner can read; if root starts PostgreSQL, it runs under another account."""
     folder = (tmp_path / "strict").resolve()
     copy_checkout(root, folder)
     for path in (folder, *folder.rglob("*")):

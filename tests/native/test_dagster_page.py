@@ -1,4 +1,4 @@
-"""What a person sees and does on Dagster's page, over the GraphQL API that the page itself uses."""
+"""What a user sees and does on Dagster's page, through the GraphQL API that the page itself uses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NEWEST = "{runsOrError(limit: 1) {... on Runs {results {runId}}}}"
 
 
 def ask(stack, query: str, **variables: Any) -> dict[str, Any]:
-    """The page's question and the server's answer."""
+    """Send a query as the page does; returns the server's answer."""
     url = f"http://127.0.0.1:{stack.ports['DAGSTER_PORT']}/graphql"
     sign_in = api.basic_auth(f"admin:{stack.secrets()['DAGSTER_ADMIN_PASSWORD']}")
     answer = api.request("POST", url, {"query": query, "variables": variables}, sign_in)
@@ -72,7 +72,7 @@ def test_the_graph_leads_from_the_seeds_to_the_marts(stack) -> None:
     assert {"raw/raw_orders", "raw/raw_returns", "shop/raw_orders"} <= set(above)
 
 
-def test_a_chosen_asset_is_built_with_its_tests_alone(stack) -> None:
+def test_a_selected_asset_is_built_with_only_its_tests(stack) -> None:
     stack.on("dagster")
     selector = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": "__ASSET_JOB"}
     selector["assetSelection"] = [{"path": ["staging", "stg_shop__orders"]}]
@@ -99,7 +99,7 @@ def test_the_button_from_failure_runs_what_failed_and_what_was_skipped(stack) ->
     assert {"fct_daily_category_sales", "rpt_sales_summary"} <= set(after)
 
 
-def test_the_page_cannot_exchange_dbt(stack) -> None:
+def test_the_page_cannot_replace_dbt(stack) -> None:
     stack.on("dagster")
     config = {"resources": {"dbt": {"config": {"dbt_executable": "/nowhere"}}}}
     selector = {"repositoryLocationName": "dbt", "repositoryName": "__repository__", "jobName": "freshness"}
@@ -108,7 +108,7 @@ def test_the_page_cannot_exchange_dbt(stack) -> None:
 
 
 @pytest.mark.long
-def test_tables_are_shown_with_rows_columns_and_where_these_come_from_on_demand(stack, reference) -> None:
+def test_tables_are_shown_with_rows_columns_and_lineage_on_demand(stack, reference) -> None:
     stack.on("dagster")
     stack.invoke("down")
     stack.invoke("up", "--orch", "dagster", DAGSTER_TABLE_METADATA="true")

@@ -1,6 +1,6 @@
-"""dbt-project-evaluator finds nothing to say about the shop.
+"""dbt-project-evaluator reports no problem in the shop.
 
-The packages come from folders, since not every machine reaches dbt's hub: PROJECT_EVALUATOR names one that holds checkouts of
+The packages come from folders, since not every machine reaches dbt's hub: PROJECT_EVALUATOR is a folder that holds checkouts of
 dbt-labs/dbt-project-evaluator and dbt-labs/dbt-utils, as `dbt_project_evaluator` and `dbt_utils`.
 """
 
@@ -20,20 +20,20 @@ from ..stacks import ROOT
 FOLDER = os.environ.get("PROJECT_EVALUATOR", "")
 
 VARIABLES = {
-    # The key of several columns has a test of the shop's own package, which dbt_utils would have as unique_combination_of_columns.
+    # Keys of several columns are tested by the shop's own package; dbt_utils has unique_combination_of_columns for that.
     "primary_key_test_macros": [["dbt.test_unique", "dbt.test_not_null"], ["shop_checks.test_unique_combination"]],
-    "marts_prefixes": ["fct_", "dim_", "rpt_"],  # the reports are marts, and in their folder
+    "marts_prefixes": ["fct_", "dim_", "rpt_"],  # the reports are marts, and are in the marts' folder
     "other_prefixes": ["util_"],
 }
-# What a rule does not apply to: model of the evaluator, column, value, and why.
+# The exceptions to the rules: the evaluator's model, column, value, and why.
 EXCEPTIONS = [
     ("fct_sources_without_freshness", "resource_name", "shop.raw_products", "products can stay the same for months"),
-    ("fct_model_fanout", "parent", "fct_orders", "each of its three last models is of an audience of its own, with an exposure"),
+    ("fct_model_fanout", "parent", "fct_orders", "each of its three last models has its own audience, with an exposure"),
 ]
 
 
-@pytest.mark.skipif(not FOLDER, reason="PROJECT_EVALUATOR names no folder with the packages")
-def test_the_evaluator_is_green(stack, tmp_path) -> None:
+@pytest.mark.skipif(not FOLDER, reason="PROJECT_EVALUATOR is not set to a folder with the packages")
+def test_the_evaluator_reports_no_problem(stack, tmp_path) -> None:
     stack.on("dagster")
     project = tmp_path / "shop"
     shutil.copytree(ROOT / "dbt_project", project, ignore=shutil.ignore_patterns("target", "logs", "dbt_packages"))
@@ -68,21 +68,21 @@ def test_the_evaluator_is_green(stack, tmp_path) -> None:
 
 
 def edit(file: Path, change) -> None:
-    """A file of YAML with a change."""
+    """Change a YAML file."""
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     change(found)
     file.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
 
 
 def evaluated(project: dict) -> None:
-    """The project's settings, with those that the evaluator's own documentation asks for."""
+    """Add the settings that the evaluator's documentation requires to the project's settings."""
     project["vars"]["dbt_project_evaluator"] = VARIABLES
     project["dispatch"] = [{"macro_namespace": "dbt", "search_order": ["dbt_project_evaluator", "dbt"]}]
     project["models"]["dbt_project_evaluator"] = {"+schema": "evaluator"}
-    project["seeds"]["dbt_project_evaluator"] = {"+enabled": False}  # its exceptions are the shop's
+    project["seeds"]["dbt_project_evaluator"] = {"+enabled": False}  # the shop has its own exceptions
     project["seeds"]["shop"]["dbt_project_evaluator_exceptions"] = {"+schema": "evaluator"}
 
 
 def quoted(exception: tuple[str, ...]) -> tuple[str, ...]:
-    """An exception, as CSV has a text with a comma in it."""
+    """An exception, quoted for CSV, because the text may contain a comma."""
     return tuple(f'"{value}"' for value in exception)

@@ -1,4 +1,4 @@
-"""`generate`: the same shop each time, from which the pipeline builds what the same SQL by hand does, and the way back."""
+"""`generate`: the same shop each time, the same marts as from hand-written SQL, and the way back to the seeds."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..stacks import ROOT, wait_until
 
 TABLES = ("raw_customers", "raw_order_items", "raw_orders", "raw_payments", "raw_products", "raw_returns")
 ORDERS = 1500
-# Of the raw tables at this size with the seed 1, on whatever machine and runtime they were made. After a change of
-# switchyard/generate.sql that is meant to change them: take the new one from the failing assertion.
+# The digest of the raw tables at this size with the seed 1; it is the same on every machine and runtime. After a change of
+# switchyard/generate.sql that is meant to change them, take the new one from the failing assertion.
 DIGEST = "9d44f436f77b74da1b6924fbc7de828c"
 
 
 def digest(stack) -> str:
-    """What the raw tables hold, but for the time at which they were filled."""
+    """A digest of the raw tables' rows, without their load times."""
     rows = " union all ".join(f"select '{name}' || (to_jsonb(t) - '_loaded_at')::text as row from raw.{name} as t" for name in TABLES)
     return stack.sql(f'select md5(string_agg(row, chr(10) order by row collate "C")) from ({rows}) as all_rows')
 
 
 def differing(stack) -> dict[str, str]:
-    """How many rows of each mart are not those that `bench/scale.sql` makes of the same raw tables, or the other way round."""
+    """For each mart, the number of rows that differ from those that `bench/scale.sql` builds from the same raw tables."""
     stack.invoke("psql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
     pairs = (("marts", "floor"), ("floor", "marts"))
     counts = {}
@@ -41,7 +41,7 @@ def differing(stack) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shop(stack, reference):
-    """A generated shop; the seeds are back afterwards, by what docs/shop.md says for it."""
+    """A generated shop; afterwards, the seeds are restored as docs/shop.md describes it."""
     stack.on("dagster")
     assert "invoke generate --orders 10000" in stack.invoke("generate", "--days", "1", code=2).stderr
     refused = stack.invoke("generate", "--orders", str(ORDERS), code=2, stdin="n\n")
@@ -63,7 +63,7 @@ def test_the_same_size_and_seed_give_the_same_shop(shop) -> None:
     assert digest(shop) == DIGEST
 
 
-def test_an_interrupt_leaves_the_data_as_it_was(shop) -> None:
+def test_an_interrupt_leaves_the_data_unchanged(shop) -> None:
     before = digest(shop)
     command = typed(shop, "generate", "--orders", "1000000", "--yes")
     filling = f"select count(*) from pg_stat_activity where application_name = '{generate.NAME}' and query like 'call%'"
@@ -79,7 +79,7 @@ def test_the_tables_are_vacuumed_before_the_first_build(shop) -> None:
     assert tuple(shop.sql(vacuumed).split()) == TABLES
 
 
-def test_the_marts_are_those_of_the_sql_by_hand_also_after_another_day(shop) -> None:
+def test_the_marts_equal_those_of_hand_written_sql_also_after_another_day(shop) -> None:
     shop.invoke("run")
     assert differing(shop) == dict.fromkeys(MARTS, "0")
     before = digest(shop)
@@ -89,7 +89,7 @@ def test_the_marts_are_those_of_the_sql_by_hand_also_after_another_day(shop) -> 
     assert differing(shop) == dict.fromkeys(MARTS, "0")
 
 
-def test_seeds_leave_the_generated_tables_alone_and_one_of_a_persons_own_is_loaded(shop) -> None:
+def test_seeds_leave_the_generated_tables_alone_and_a_users_own_seed_is_loaded(shop) -> None:
     before = digest(shop)
     with shop.edited("seeds/mine.csv", "id\n1\n"):
         shop.invoke("run", "--select", "resource_type:seed")
@@ -98,7 +98,7 @@ def test_seeds_leave_the_generated_tables_alone_and_one_of_a_persons_own_is_load
     shop.invoke("sql", "drop table raw.mine")
 
 
-def test_nothing_is_replaced_while_somebody_is_at_work(shop) -> None:
+def test_nothing_is_replaced_while_a_session_is_active(shop) -> None:
     before = digest(shop)
     argv = [sys.executable, "-m", "invoke", "sql", "select pg_sleep(60)"]
     with subprocess.Popen(argv, cwd=shop.folder, env=shop.env, stdout=subprocess.DEVNULL) as busy:
@@ -116,11 +116,11 @@ def test_nothing_is_replaced_while_somebody_is_at_work(shop) -> None:
     [
         pytest.param([], "either --orders or --days", id="neither"),
         pytest.param(["--orders", "10", "--days", "1"], "either --orders or --days", id="both"),
-        pytest.param(["--orders", "1000000000"], "not a positive whole number", id="no number that is known"),
-        pytest.param(["--orders", "100000001"], "too many", id="more than the keys are"),
-        pytest.param(["--days", "100000"], "in the future", id="days to come"),
-        pytest.param(["--days", "10000000"], "in the future", id="days that no calendar has"),
+        pytest.param(["--orders", "1000000000"], "not a positive whole number", id="too many digits"),
+        pytest.param(["--orders", "100000001"], "too many", id="more orders than keys"),
+        pytest.param(["--days", "100000"], "in the future", id="days in the future"),
+        pytest.param(["--days", "10000000"], "in the future", id="days beyond the calendar"),
     ],
 )
-def test_what_cannot_be_is_refused(shop, typed, message) -> None:
+def test_impossible_sizes_are_refused(shop, typed, message) -> None:
     assert message in shop.invoke("generate", *typed, "--yes", code=2).stderr

@@ -1,4 +1,4 @@
-"""The shop's marts after any sequence of loads are those of a full refresh, and those of the SQL by hand in `bench/scale.sql`."""
+"""After any sequence of loads, the shop's marts equal those of a full refresh, and those of the hand-written SQL in `bench/scale.sql`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..stacks import LONG, ROOT
 
 CHANGED = ("fct_orders+", "fct_daily_payments")
 
-# Few keys and days, so that loads meet the rows of earlier ones.
+# Few keys and days, so that loads change the rows of earlier loads.
 ORDERS = st.integers(1, 5)
 STATUSES = st.sampled_from(["pending", "Shipped ", "completed", "returned", "canceled"])
 DAYS = st.sampled_from(["2024-07-01", "2024-07-02", "2025-12-31", "2026-06-30", "2099-01-01"])
-# Of the first and the last year of fct_daily_payments, of one before, and of one to come.
+# In the first and the last year of fct_daily_payments, in a year before, and in a future year.
 YEAR = datetime.now(timezone.utc).year
 PAID = st.sampled_from(["2023-12-31", "2024-01-01", f"{YEAR}-01-01", "2099-01-01"])
 
@@ -34,7 +34,7 @@ PAYMENT = (
     "insert into raw.raw_payments (id, order_id, method, status, amount, paid_at)"
     " select coalesce(max(id), 0) + 1, {}, 'paypal', 'succeeded', '$9.00', '{} 13:00Z' from raw.raw_payments;"
 )
-# Its transaction began before the newest load, and ended after it.
+# A row whose transaction began before the newest load and ended after it.
 LATE = "update raw.raw_orders set status = '{1}', _loaded_at = now() - interval '3 hours' where id = {0};"
 RETURN = (
     "insert into raw.raw_returns (id, order_item_id, quantity, reason, refund_amount, returned_at)"
@@ -52,7 +52,7 @@ LINE_OF_NULLS = (
     "insert into raw.raw_order_items (id, order_id, product_id, quantity, unit_price, unit_cost, discount_amount)"
     " select coalesce(max(id), 0) + 1, {0}, null, 2, 10, null, null from raw.raw_order_items;"
 )
-# An order and a payment of which the loader knows their keys alone, and a payment of no order.
+# An order and a payment of which only the keys are known, and a payment without an order.
 NULLS = (
     "insert into raw.raw_orders (id) values (6);"
     "insert into raw.raw_payments (id, order_id, amount) select coalesce(max(id), 0) + 1, 6, 'N/A' from raw.raw_payments;"
@@ -74,18 +74,18 @@ LOADS = st.lists(st.lists(OPERATIONS, min_size=1, max_size=12).map("".join), min
 
 
 def load(stack, sql: str, *args: str) -> None:
-    """What a loader does in one transaction, and then a run, incremental by default."""
+    """Execute a loader's statements in one transaction, and then run dbt, incrementally by default."""
     stack.invoke("psql", stdin=f"begin;\n{sql}\ncommit;\n")
     run(stack, *args)
 
 
 def run(stack, *args: str) -> None:
-    """The models that a load can change, without their tests."""
+    """Run the models that a load can change, without their tests."""
     stack.invoke("dbt", "--quiet", "run", "--select", *CHANGED, *args)
 
 
 def differing(stack) -> dict[str, str]:
-    """How many rows of each mart are not those of the SQL by hand; nothing where there are none."""
+    """The number of differing rows of each mart that is not equal to that of the hand-written SQL."""
     stack.invoke("psql", stdin=(ROOT / "bench" / "scale.sql").read_text(encoding="utf-8"))
     counts = " union all ".join(
         f"select '{mart}', count(*) from ((table marts.{mart} except all table floor.{mart})"
@@ -98,7 +98,7 @@ def differing(stack) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shop(stack, reference):
-    """A generated shop, whose orders the tests replace; the seeds are back afterwards."""
+    """A generated shop, whose orders the tests replace; afterwards, the seeds are restored."""
     stack.on("dagster")
     stack.invoke("generate", "--orders", "10", "--yes")
     stack.invoke("dbt", "--quiet", "build", "--exclude", *(f"resource_type:{kind}" for kind in ("seed", "test", "unit_test")))
@@ -110,7 +110,7 @@ def shop(stack, reference):
 
 @pytest.fixture
 def three_orders(shop):
-    """Two days with an order that is a sale, and a third with a pending one, all loaded and built."""
+    """Two days with one sold order each, and a third day with a pending order, all loaded and built."""
     days = {1: "2024-07-01", 2: "2024-07-02", 3: "2026-06-30"}
     rows = (
         ORDER.format(order, "pending" if order == 3 else "completed", day, day) + LINE.format(order, 1, 1) for order, day in days.items()
@@ -126,7 +126,7 @@ def test_an_empty_target_is_filled(three_orders) -> None:
 
 
 @pytest.mark.long
-def test_a_row_that_is_loaded_late_counts_however_old_it_is(three_orders) -> None:
+def test_a_row_that_is_loaded_late_counts_at_any_age(three_orders) -> None:
     load(three_orders, PAYMENT.format(1, "2024-07-01"))
     assert three_orders.sql("select amount_paid from marts.fct_orders where order_id = 1") == "9.00"
     load(three_orders, LATE.format(1, "cancelled"))
@@ -134,7 +134,7 @@ def test_a_row_that_is_loaded_late_counts_however_old_it_is(three_orders) -> Non
 
 
 @pytest.mark.long
-def test_a_row_dated_2099_freezes_nothing(three_orders) -> None:
+def test_a_row_dated_2099_does_not_block_later_ones(three_orders) -> None:
     load(three_orders, ORDER.format(4, "completed", "2026-06-30", "2099-01-01") + LINE.format(4, 1, 1))
     load(three_orders, ORDER.format(5, "completed", "2026-06-30", "2026-06-30") + LINE.format(5, 1, 1) + CHANGE.format(3, "completed"))
     assert three_orders.sql("select orders_sold from marts.fct_daily_sales where order_date = '2026-06-30'") == "3"
@@ -143,7 +143,7 @@ def test_a_row_dated_2099_freezes_nothing(three_orders) -> None:
 @pytest.mark.parametrize(
     "gone", [MOVE.format(1, "2025-12-31"), pytest.param(NO_ORDER.format(1), marks=pytest.mark.long)], ids=["moved", "deleted"]
 )
-def test_a_day_whose_sales_vanish_goes(three_orders, gone) -> None:
+def test_a_day_whose_sales_vanish_is_removed(three_orders, gone) -> None:
     rows = "select count(*) from marts.{} where order_date = '2024-07-01'"
     assert three_orders.sql(rows.format("fct_daily_sales")) == "1"
     load(three_orders, gone)
@@ -151,9 +151,9 @@ def test_a_day_whose_sales_vanish_goes(three_orders, gone) -> None:
     assert three_orders.sql(rows.format("fct_daily_category_sales")) == "0"
 
 
-def test_a_day_whose_payments_vanish_goes(three_orders) -> None:
+def test_a_day_whose_payments_vanish_is_removed(three_orders) -> None:
     days = "select string_agg(payment_date || ' ' || amount_received, ', ' order by payment_date) from marts.fct_daily_payments"
-    load(three_orders, PAYMENT.format(1, "2099-01-01"))  # a year to come has no batch
+    load(three_orders, PAYMENT.format(1, "2099-01-01"))  # a future year has no batch
     first, second = f"{YEAR - 2}-07-01", f"{YEAR - 1}-07-01"
     load(three_orders, PAYMENT.format(1, first) + PAYMENT.format(2, second) + PAYMENT.format(2, second))
     assert three_orders.sql(days) == f"{first} 9.00, {second} 18.00"
@@ -161,7 +161,7 @@ def test_a_day_whose_payments_vanish_goes(three_orders) -> None:
     assert three_orders.sql(days) == f"{second} 9.00"
 
 
-def test_a_build_with_odd_rows_ends_with_the_marts_too(three_orders) -> None:
+def test_a_build_with_odd_rows_completes_the_marts(three_orders) -> None:
     odd = ORDER.format(4, "lost", "2099-01-01", "2099-01-01") + LINE.format(4, 99999, -1) + LINE_OF_NULLS.format(1) + NULLS
     three_orders.invoke("psql", stdin=f"begin;\n{odd}\ncommit;\n")
     output = three_orders.invoke("dbt", "build", "--exclude", "resource_type:seed", "resource_type:unit_test").stdout
@@ -181,7 +181,7 @@ def test_a_day_without_sales_has_none_by_category(three_orders) -> None:
 
 
 @pytest.mark.long
-def test_an_order_without_lines_stays_and_is_warned_of(three_orders) -> None:
+def test_an_order_without_lines_stays_with_a_warning(three_orders) -> None:
     load(three_orders, NO_LINES.format(1) + ORDER.format(4, "completed", "2024-07-01", "2024-07-01"))
     lines = "select string_agg(order_id || ' ' || line_count || ' ' || revenue, ', ' order by order_id)"
     assert three_orders.sql(f"{lines} from marts.fct_orders where line_count = 0") == "1 0 0.00, 4 0 0.00"
@@ -191,14 +191,14 @@ def test_an_order_without_lines_stays_and_is_warned_of(three_orders) -> None:
 
 
 @pytest.mark.long
-def test_of_two_versions_with_one_time_the_same_counts_in_whatever_order_they_come(three_orders) -> None:
+def test_of_two_versions_with_the_same_time_one_counts_in_any_order(three_orders) -> None:
     versions = [ORDER.format(4, status, "2026-06-30", "2026-06-30") for status in ("shipped", "completed")]
     for order in (versions, versions[::-1]):
         load(three_orders, NO_ORDER.format(4) + "".join(order))
         assert three_orders.sql("select order_status from marts.fct_orders where order_id = 4") == "completed"
 
 
-def test_a_product_that_comes_back_or_changes_in_secret_gets_a_version(shop) -> None:
+def test_a_product_that_comes_back_or_changes_without_a_new_time_gets_a_version(shop) -> None:
     for change in (
         "select",
         "create table raw.kept as table raw.raw_products; delete from raw.raw_products where id = 1;"
@@ -218,7 +218,7 @@ def test_a_product_that_comes_back_or_changes_in_secret_gets_a_version(shop) -> 
     shop.invoke("psql", stdin="truncate raw.raw_products; insert into raw.raw_products table raw.kept; drop table raw.kept;\n")
 
 
-def test_a_seed_leaves_a_table_of_a_loaders_alone(shop) -> None:
+def test_a_seed_leaves_a_loaders_table_alone(shop) -> None:
     shop.invoke("psql", stdin=f"drop table if exists raw.generated; {EMPTY} {ORDER.format(1, 'pending', '2024-07-01', '2024-07-01')}")
     output = shop.invoke("dbt", "seed", "--full-refresh", "--select", "raw_orders").stdout
     assert 'raw_orders" is a table, and stays as it is' in output.replace("\n", "")

@@ -1,4 +1,4 @@
-"""A second checkout beside the first, of an ordinary user where the tests run as root: set up by the README's first command."""
+"""A second checkout next to the first, set up by the README's first command; if the tests run as root, an ordinary user owns it."""
 
 import os
 import re
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform == "win32", reas
 
 
 def ordinary_account() -> str | None:
-    """An account without privileges for root to try; None where the tests have none themselves."""
+    """An account without privileges, if the tests run as root; otherwise None."""
     if os.geteuid():
         return None
     import pwd
@@ -26,20 +26,20 @@ def ordinary_account() -> str | None:
 
 
 def usable_python(account: str | None) -> str:
-    """A Python with venv that the account may run: root's own may be out of its sight."""
+    """A Python with venv that the account may run; it may have no access to root's own."""
     options = {"user": account, "group": account_group(account), "extra_groups": []} if account else {}
     for python in (shutil.which("python3") or "", "/usr/bin/python3"):
         try:
             subprocess.run([python, "-c", "import ensurepip, venv"], capture_output=True, cwd="/", check=True, **options)
             return python
         except (OSError, subprocess.CalledProcessError):
-            continue  # none there, none that it may run, or one without venv
+            continue  # missing, not permitted, or without venv
     unavailable(f"the account {account} can use no Python with venv")
 
 
 @pytest.fixture(scope="module")
 def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
-    """The second checkout, brought up by the README's first command while the first one is up, without a home and with odd variables."""
+    """The second checkout, started by the README's first command while the first one is up, without a home folder, with odd variables."""
     account = ordinary_account()
     stack.on("dagster")
     home = open_folder / "home"
@@ -64,7 +64,7 @@ def second(stack, root, open_folder, bare_path) -> Iterator[NativeStack]:
     assert second.processes() == []
 
 
-def test_they_do_not_touch_each_other(stack, reference, second) -> None:
+def test_two_checkouts_do_not_affect_each_other(stack, reference, second) -> None:
     services, others = stack.status()["services"], second.status()["services"]
     assert set(second.states().values()) == set(stack.states().values()) == {("running", "healthy")}
     assert not {entry["id"] for entry in services} & {entry["id"] for entry in others}

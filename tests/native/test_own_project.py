@@ -1,4 +1,4 @@
-"""Projects of a person's own through every orchestrator, with nothing but `invoke use`; nothing is written into their folders."""
+"""A user's own projects in every orchestrator, after nothing but `invoke use`; nothing is written into their folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster
 
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory) -> Path:
-    """Where a person has projects."""
+    """A folder with a user's projects."""
     return own.place(tmp_path_factory.mktemp("projects"))
 
 
@@ -51,7 +51,7 @@ def duck(stack, projects) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tutorial(stack, projects) -> Iterator[None]:
-    """A project whose profile names a PostgreSQL on this machine, and the schema public."""
+    """A project whose profile has a PostgreSQL on this machine, and the schema public."""
     if stack.status()["orchestrator"]:
         stack.invoke("down")
     before = own.listing(projects)
@@ -62,11 +62,11 @@ def tutorial(stack, projects) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", mostly_long(ORCHESTRATORS, "dagster"))
-def test_a_project_on_duckdb_with_jobs_of_its_own(stack, duck, name) -> None:
+def test_a_project_on_duckdb_with_its_own_jobs(stack, duck, name) -> None:
     own.duck_runs(stack, name)
 
 
-def test_what_is_not_in_postgresql_is_not_asked_for_there(stack, duck) -> None:
+def test_commands_for_postgresql_are_refused_on_another_warehouse(stack, duck) -> None:
     stack.on("dagster")
     for command in (("sql", "select 1"), ("backup",)):
         done = stack.invoke(*command, code=2)
@@ -91,18 +91,18 @@ def test_dbt_commands_that_would_undo_a_build_are_refused(stack, duck) -> None:
     assert "invoke build" in stack.invoke("dbt", "deps", code=2).stderr
 
 
-def test_a_job_that_is_not_there_is_refused_with_those_that_are(stack, duck) -> None:
+def test_an_unknown_job_is_refused_with_the_known_ones(stack, duck) -> None:
     stack.on("dagster")
     assert "nightly, weights" in stack.invoke("run", "--job", "daily", code=2).stderr
 
 
-def test_another_project_while_one_is_up_is_refused(stack, duck, projects) -> None:
+def test_another_project_is_refused_while_one_is_up(stack, duck, projects) -> None:
     stack.on("dagster")
     assert "invoke down" in stack.invoke("use", str(projects / "plain"), code=4).stderr
 
 
-def test_what_git_keeps_of_a_package_is_not_installed(stack, duck, projects, tmp_path) -> None:
-    """The address of a package can hold a token, and git writes it into the clone."""
+def test_the_git_folder_of_a_package_is_not_installed(stack, duck, projects, tmp_path) -> None:
+    """The address of a package can contain a token, and git writes it into the clone."""
     (tmp_path / "dbt_project.yml").write_text("name: cloned\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.com"]
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"]):
@@ -114,15 +114,15 @@ def test_what_git_keeps_of_a_package_is_not_installed(stack, duck, projects, tmp
         stack.invoke("build", "--orch", "dagster")
     finally:
         file.write_text(before)
-        os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))  # nothing else may change anything there
+        os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))  # the fixture asserts that nothing has changed there
     (installed,) = (path.parent for path in (stack.folder / ".stack").rglob("cloned/dbt_project.yml"))
     assert not (installed / ".git").exists()
 
 
-@pytest.mark.long  # the project of tests/small has one every day
+@pytest.mark.long  # in the short form, the project of tests/small has one
 @pytest.mark.parametrize("name", ORCHESTRATORS)
-def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) -> None:
-    """With a model that prints 50,000 lines, one whose name begins as an orchestrator's own task does, and none for the job smoke."""
+def test_a_tutorial_project_gets_its_own_database(stack, tutorial, name) -> None:
+    """One model prints 50,000 lines, one is named like an orchestrator's own task, and the job smoke selects none."""
     stack.on(name)
     run = runs.record(stack, "daily")
     assert run["state"] == "success", run
@@ -139,8 +139,8 @@ def test_a_tutorial_project_gets_a_database_of_its_own(stack, tutorial, name) ->
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ORCHESTRATORS)
-def test_nodes_run_whose_names_an_orchestrator_cannot_show(stack, tutorial, projects, name) -> None:
-    """Two that differ by a dot alone, one with other letters than a to z, one of 200 characters. (dbt itself refuses a space.)"""
+def test_nodes_run_even_if_an_orchestrator_cannot_show_their_names(stack, tutorial, projects, name) -> None:
+    """Two names that differ only in a dot, one with letters other than a to z, one with 200 characters. (dbt itself refuses a space.)"""
     stack.on(name)
     odd = ["a.b", "münchen", "n" * 200]
     files = [projects / "plain" / "models" / f"{model}.sql" for model in odd]
@@ -157,7 +157,7 @@ def test_nodes_run_whose_names_an_orchestrator_cannot_show(stack, tutorial, proj
 
 
 @pytest.mark.long
-def test_prefect_has_the_jobs_of_the_project_in_use_alone(stack, tutorial) -> None:
-    """Or else a schedule of another project would go on."""
+def test_prefect_has_only_the_jobs_of_the_project_in_use(stack, tutorial) -> None:
+    """Otherwise a schedule of another project would still start runs."""
     stack.on("prefect")
     assert {deployment["name"] for deployment in PrefectPage(stack).ask("POST", "deployments/filter", {})} == set(jobs.DEFAULT)

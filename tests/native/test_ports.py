@@ -1,4 +1,4 @@
-"""The shop on other warehouses than PostgreSQL: the same marts, by their hashes, except for what is listed here."""
+"""The shop on other warehouses than PostgreSQL: the marts have the same hashes, with the exceptions that are listed here."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .conftest import NativeStack, removed
 from .test_own_project import ORCHESTRATORS
 
 MODELS = Path("models", "marts", "_marts__models.yml")
-# A table of Parquet files takes no change of a row: no snapshot, and a model that is incremental elsewhere is built whole each time.
+# A row of a Parquet table cannot be changed: there is no snapshot, and the models that are incremental elsewhere are tables.
 SNAPSHOT = "dim_product_prices"
 
 
 class Port(NamedTuple):
-    """What is other than in the shop, besides the files in `tests/projects/ports`.
+    """The differences from the shop, besides the files in `tests/projects/ports`.
 
     Attributes:
-        settings: of its dbt_project.yml.
-        words: patterns, and what replaces them in the seeds' file and the marts' files.
+        settings: changes to its dbt_project.yml.
+        words: patterns and their replacements in the seeds' file and the marts' files.
     """
 
     settings: dict[str, Any]
@@ -38,7 +38,7 @@ class Port(NamedTuple):
 
 PORTS = {
     "duckdb": Port(
-        # A quick load names no columns, and so would need one of the CSV file for `_loaded_at`.
+        # A fast load lists no columns, so the CSV file would need one for `_loaded_at`.
         {"seeds": {"shop": {"+fast": False}}},
         {r" +unique_key=\['payment_date', 'payment_method'\],\n": ""},  # dbt-duckdb refuses one in a microbatch
     ),
@@ -47,7 +47,7 @@ PORTS = {
             "models": {"shop": {"+file_format": "parquet", "marts": {SNAPSHOT: {"+enabled": False}}}},
             "seeds": {"shop": {"+file_format": "parquet"}},
             "snapshots": {"shop": {"+enabled": False}},
-            "exposures": {"shop": {"+enabled": False}},  # one is about it
+            "exposures": {"shop": {"+enabled": False}},  # one depends on the snapshot
         },
         {r": text$": ": string", r": timestamptz$": ": timestamp", r"materialized='incremental'": "materialized='table'"},
     ),
@@ -55,7 +55,7 @@ PORTS = {
 
 
 def port(kind: str, folder: Path) -> Path:
-    """A copy of the shop for an engine."""
+    """Copy the shop into ``folder``, with the changes for an engine."""
     shutil.copytree(ROOT / "dbt_project", folder, ignore=shutil.ignore_patterns("dbt_packages", "target", "logs"))
     shutil.copytree(ROOT / "tests" / "projects" / "ports" / kind, folder, dirs_exist_ok=True)
     settings, words = PORTS[kind]
@@ -74,7 +74,7 @@ def port(kind: str, folder: Path) -> Path:
 
 
 def merge(content: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Lay settings over others."""
+    """Merge nested changes into settings."""
     for key, value in changes.items():
         if isinstance(value, dict):
             merge(content.setdefault(key, {}), value)
@@ -83,7 +83,7 @@ def merge(content: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def types(project: Path) -> dict[str, tuple[str, dict[str, str]]]:
-    """By the table of each mart: how dbt refers to it, and its columns with their types."""
+    """For the table of each mart: the arguments of its `ref`, and its columns with their types."""
     found = {}
     for model in yaml.safe_load((project / MODELS).read_text(encoding="utf-8"))["models"]:
         name, columns = model["name"], {column["name"]: column["data_type"] for column in model["columns"]}
@@ -116,7 +116,7 @@ def as_jsonb(value: Any, data_type: str) -> str:
 
 
 def hashed(rows: list[dict[str, Any]], columns: dict[str, str]) -> tuple[int, str]:
-    """Rows and content hash of a mart, as `Stack.hashes` has them from PostgreSQL."""
+    """Rows and content hash of a mart, as `Stack.hashes` computes them in PostgreSQL."""
     names = sorted(columns.keys() - {"load_fingerprint"}, key=lambda name: (len(name), name))
     texts = ["{" + ", ".join(f'"{name}": {as_jsonb(row[name], columns[name])}' for name in names) + "}" for row in rows]
     return len(rows), hashlib.md5("\n".join(sorted(texts)).encode()).hexdigest()
@@ -134,7 +134,7 @@ def marts(stack: NativeStack, project: Path, leave: Collection[str] = ()) -> dic
 
 @pytest.fixture(scope="module")
 def duckdb(tmp_path_factory, bare_path) -> Iterator[tuple[NativeStack, Path]]:
-    """A stack with the shop on DuckDB, and where that is."""
+    """A stack with the shop on DuckDB, and the project's folder."""
     folder = (tmp_path_factory.mktemp("ports") / "switchyard").resolve()
     copy_checkout(ROOT, folder)
     stack = NativeStack(folder, PATH=bare_path)

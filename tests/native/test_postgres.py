@@ -1,4 +1,4 @@
-"""The embedded server: what it has in common with the container's, and what happens where it cannot run."""
+"""The bundled server: what it has in common with the container's, and what happens if it cannot run."""
 
 import re
 import socket
@@ -15,18 +15,18 @@ def test_the_server_is_like_the_containers(stack) -> None:
     assert stack.sql("select current_setting('server_version_num')::int / 10000") == "16"
     assert stack.sql("select now() at time zone 'Asia/Calcutta' - now() at time zone 'UTC'") == "05:30:00"
     assert stack.sql("select current_setting('data_checksums'), current_setting('client_connection_check_interval')") == "on\t10s"
-    # From POSTGRES_MEMORY: what dbt makes needs no log, and a cache is worth having.
+    # dbt's tables need only a minimal WAL, and POSTGRES_MEMORY sets the size of the cache.
     assert stack.sql("select current_setting('wal_level'), pg_size_bytes(current_setting('shared_buffers')) >= 256 << 20") == "minimal\tt"
     contrib = stack.sql("select count(*) from pg_available_extensions where name in ('pg_trgm', 'pgcrypto', 'tablefunc')")
     assert contrib == "3"
 
 
-def test_it_takes_a_client_in_that_zone(stack) -> None:
+def test_it_accepts_a_client_in_that_zone(stack) -> None:
     stack.on("dagster")
     assert "Asia/Calcutta" in stack.invoke("sql", "show timezone", PGTZ="Asia/Calcutta").stdout
 
 
-def test_it_listens_on_this_machine_alone(stack) -> None:
+def test_it_listens_only_on_this_machine(stack) -> None:
     stack.on("dagster")
     server = stack.root("postgres")
     addresses = {connection.laddr.ip for connection in server.net_connections() if connection.status == "LISTEN"}
@@ -34,7 +34,7 @@ def test_it_listens_on_this_machine_alone(stack) -> None:
     assert stack.ask("select current_setting('unix_socket_directories')") == ""
 
 
-def test_nobody_comes_in_without_the_password(stack) -> None:
+def test_nobody_connects_without_the_password(stack) -> None:
     stack.on("dagster")
     refused = stack.invoke("sql", "select 1", code=1, DBT_PASSWORD="wrong")
     assert "password authentication failed" in refused.stderr
@@ -42,14 +42,14 @@ def test_nobody_comes_in_without_the_password(stack) -> None:
     assert stack.ask("select distinct auth_method from pg_hba_file_rules") == "scram-sha-256"
 
 
-# For each schema where a session looks for a name: whether dbt may put something there.
+# For each schema in a session's search path: whether dbt may create something there.
 SEARCHED = """
 select nspname, has_schema_privilege('dbt', nspname, 'create') from unnest(current_schemas(true)) as nspname
 """
 
 
-def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, reference) -> None:
-    """Neither by an orchestrator's sessions nor by the superuser's, in any database that lets them in."""
+def test_other_roles_never_use_an_object_that_dbt_created(stack, reference) -> None:
+    """This holds for the sessions of the orchestrators and of the superuser, in every database that accepts them."""
     stack.on("dagster")
     trap = "begin raise exception 'dbt was here'; end"
     for role in ("airflow", "dagster", "prefect", "postgres"):
@@ -66,8 +66,8 @@ def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, refe
                     searched = dict(line.split("|") for line in ask_as(stack, role, database, SEARCHED).splitlines())
                     assert "pg_catalog" in searched
                     assert set(searched.values()) == {"f"}, (role, database, searched)
-        assert entered >= 7  # postgres in all, the others in their own
-        stack.invoke("up", "--orch", "dagster")  # the superuser's session of the bootstrap, and the orchestrator's
+        assert entered >= 7  # postgres in all databases, the others in their own
+        stack.invoke("up", "--orch", "dagster")  # opens the bootstrap's session as the superuser, and the orchestrator's
         stack.invoke("run", "--job", "smoke")
     finally:
         for role in ("airflow", "dagster", "prefect", "postgres"):
@@ -76,9 +76,9 @@ def test_nothing_that_dbt_makes_is_taken_for_a_name_of_another_roles(stack, refe
 
 
 @pytest.mark.long
-def test_no_variable_of_the_callers_leads_to_another_server(stack, reference, tmp_path) -> None:
+def test_the_callers_variables_do_not_lead_to_another_server(stack, reference, tmp_path) -> None:
     stack.invoke("down")
-    stack.invoke("up", "--orch", "prefect", **POISON)  # whose driver reads these variables by itself
+    stack.invoke("up", "--orch", "prefect", **POISON)  # its driver reads these variables itself
     assert {health for _, health in stack.states().values()} == {"healthy"}
     assert '"unhealthy"' not in stack.invoke("status", "--json", **POISON).stdout
     assert "succeeded on" in stack.invoke("run", "--job", "smoke", **POISON).stdout
@@ -88,7 +88,7 @@ def test_no_variable_of_the_callers_leads_to_another_server(stack, reference, tm
     assert stack.hashes() == reference
 
 
-def test_no_other_account_can_look_in(stack) -> None:
+def test_no_other_account_can_read_the_folders(stack) -> None:
     stack.on("dagster")
     for folder in (stack.folder / ".stack", stack.cluster):
         assert folder.stat().st_mode & 0o77 == 0
@@ -105,8 +105,8 @@ def test_new_passwords_open_the_old_data(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the library's name is Linux's")
-def test_a_missing_library_is_named(stack, tmp_path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the library has this name only on Linux")
+def test_a_missing_library_is_reported(stack, tmp_path) -> None:
     stack.invoke("down")
     for name in ("postgres", "initdb", "pg_ctl", "psql"):
         copy = tmp_path / name
@@ -118,14 +118,14 @@ def test_a_missing_library_is_named(stack, tmp_path) -> None:
     assert stack.processes() == []
 
 
-def test_a_wrong_folder_is_named(stack, tmp_path) -> None:
+def test_a_wrong_folder_of_programs_is_reported(stack, tmp_path) -> None:
     stack.invoke("down")
     refused = stack.invoke("up", code=3, STACK_PG_BIN=str(tmp_path)).stderr
     assert f"{tmp_path / 'postgres'}: No such file" in refused
 
 
 @pytest.mark.long
-def test_the_programs_of_the_users_own_choice_are_taken(stack, reference) -> None:
+def test_the_users_own_programs_are_used(stack, reference) -> None:
     stack.invoke("down")
     own = stack.programs.parent
     elsewhere = own.with_name("elsewhere")
@@ -141,7 +141,7 @@ def test_the_programs_of_the_users_own_choice_are_taken(stack, reference) -> Non
     assert stack.hashes() == reference
 
 
-def test_what_a_killed_server_left_is_no_obstacle(stack, reference) -> None:
+def test_the_server_starts_again_after_it_was_killed(stack, reference) -> None:
     stack.on("dagster")
     with socket.create_connection(("127.0.0.1", stack.ports["POSTGRES_PORT"])):
         stack.root("postgres").kill()

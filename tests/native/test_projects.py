@@ -1,4 +1,4 @@
-"""The same nodes and statuses whichever orchestrator runs dbt, and when nobody does: on ordinary features, whole and broken."""
+"""Every orchestrator reports the same nodes and statuses as dbt alone, for ordinary features, whole and broken."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .. import runs
 from ..stacks import ROOT
 from .conftest import NativeStack
 
-# What is broken in tests/projects/ordinary, by name: the files, and what they hold then; `old|new` replaces a part of one.
+# Variants of tests/projects/ordinary: the files that are changed, and their new content; `old|new` replaces a part of a file.
 VARIANTS: dict[str, dict[str, str]] = {
     "whole": {},
     "model, batch and source": {
         "models/fragile.sql": "select no_such_column as id from {{ ref('clicks') }}\n",
         "models/clicks.sql": "select id, current_date - id * interval '1 day' as clicked_at from generate_series(0, 1) as id\n",
-        "models/daily_clicks.sql": "{{ var('divisor', 1) }}|id",  # the row of today divides by zero
+        "models/daily_clicks.sql": "{{ var('divisor', 1) }}|id",  # today's row divides by zero
         "models/models.yml": "data_tests: [not_null]|data_tests: [unique, accepted_values: {arguments: {values: [nothing]}}]",
     },
     "tests and hook after": {
@@ -41,7 +41,7 @@ ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster
 
 
 def plain_dbt(stack: NativeStack, target: Path, *args: str) -> tuple[int, list[dict[str, Any]]]:
-    """Run dbt itself, Dagster being up, and return its exit code and its records."""
+    """Run dbt itself while Dagster is up, and return its exit code and its records."""
     env = {**stack.root("dagster-code").environ(), "DBT_TARGET_PATH": str(target), "DBT_LOG_PATH": str(target)}
     dbt = shutil.which("dbt", path=env["PATH"])
     done = subprocess.run([dbt, *args], cwd=stack.dbt, env=env, capture_output=True, text=True)
@@ -49,7 +49,7 @@ def plain_dbt(stack: NativeStack, target: Path, *args: str) -> tuple[int, list[d
     return done.returncode, results.read(target)
 
 
-@pytest.mark.long  # before `ordinary` is in its place
+@pytest.mark.long  # before `ordinary` replaces it
 @pytest.mark.parametrize("text", ["", "select no_such_column from {{ ref('fct_orders') }}\n"], ids=["whole", "broken"])
 def test_the_shop_has_the_same_results_everywhere(stack, reference, tmp_path, text) -> None:
     stack.on("dagster")
@@ -68,7 +68,7 @@ def test_the_shop_has_the_same_results_everywhere(stack, reference, tmp_path, te
 
 @pytest.fixture(scope="module")
 def ordinary(stack, reference) -> Iterator[NativeStack]:
-    """The stack with that project in the shop's place, and Dagster up."""
+    """The stack with the project `ordinary` instead of the shop, and Dagster up."""
     away = stack.folder / "shop"
     stack.invoke("down")
     stack.dbt.rename(away)
@@ -87,7 +87,7 @@ def ordinary(stack, reference) -> Iterator[NativeStack]:
 
 
 def broken(stack: NativeStack, variant: str) -> ExitStack:
-    """The project with what the variant breaks in it."""
+    """Change the project as the variant does, for the time of the block."""
     edits = ExitStack()
     for path, text in VARIANTS[variant].items():
         file = stack.dbt / path
@@ -101,9 +101,9 @@ def broken(stack: NativeStack, variant: str) -> ExitStack:
 
 @pytest.fixture(scope="module")
 def expected(ordinary, tmp_path_factory) -> dict[str, tuple[int, dict]]:
-    """What dbt itself makes of each variant: its exit code, and what became of each node."""
+    """dbt's own result for each variant: its exit code, and the outcome of each node."""
     ordinary.on("dagster")
-    plain_dbt(ordinary, tmp_path_factory.mktemp("first"), "build")  # the rows of a snapshot, say, are those of a second build
+    plain_dbt(ordinary, tmp_path_factory.mktemp("first"), "build")  # so that, for example, a snapshot has the rows of a second build
     found = {}
     for variant in VARIANTS:
         with broken(ordinary, variant):
@@ -113,7 +113,7 @@ def expected(ordinary, tmp_path_factory) -> dict[str, tuple[int, dict]]:
 
 
 CASES = [(name, variant) for name in ORCHESTRATORS for variant in VARIANTS]
-# What is broken by each in one way; test_switch.py has the shop whole by each.
+# One or two broken variants for each orchestrator; test_switch.py has the shop whole on each.
 SHORT = {
     ("airflow", "model, batch and source"),
     ("prefect", "tests and hook after"),
@@ -123,7 +123,7 @@ SHORT = {
 
 
 @pytest.mark.parametrize(("name", "variant"), [pytest.param(*case, marks=() if case in SHORT else pytest.mark.long) for case in CASES])
-def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name, variant) -> None:
+def test_every_orchestrator_has_the_results_of_dbt_itself(ordinary, expected, name, variant) -> None:
     ordinary.on(name)
     code, nodes = expected[variant]
     with broken(ordinary, variant):
@@ -139,7 +139,7 @@ def test_every_orchestrator_shows_what_dbt_itself_does(ordinary, expected, name,
         assert "no node of the project is selected" in done.stdout
 
 
-def test_a_variable_can_enable_a_model_that_no_definitions_have(ordinary) -> None:
+def test_a_variable_can_enable_a_model_that_is_not_in_the_definitions(ordinary) -> None:
     ordinary.on("dagster")
     with ordinary.edited("models/on_demand.sql", "{{ config(enabled=var('on_demand', false)) }} select 1 as one\n"):
         output = ordinary.invoke("run", "--vars", "{on_demand: true}").stdout
@@ -149,7 +149,7 @@ def test_a_variable_can_enable_a_model_that_no_definitions_have(ordinary) -> Non
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="Airflow does not run there")
 def test_a_unit_test_that_failed_is_run_again_and_fails_again(ordinary) -> None:
-    """Airflow has no task for it."""
+    """Airflow has no task for a unit test."""
     ordinary.on("airflow")
     with ordinary.edited("models/fragile.sql", VARIANTS["tests and hook after"]["models/fragile.sql"]):
         failed = runs.record(ordinary)
@@ -160,7 +160,7 @@ def test_a_unit_test_that_failed_is_run_again_and_fails_again(ordinary) -> None:
 
 
 def test_each_variant_breaks_what_it_should(expected) -> None:
-    """Or else the comparisons would compare less than they say."""
+    """Otherwise the tests would compare less than their names promise."""
     statuses = {variant: {status for status, _, _ in nodes.values()} for variant, (_, nodes) in expected.items()}
     assert statuses["whole"] == {"success", "pass", "warn", "no-op"}
     assert {"error", "skipped", "partial success", "fail"} <= statuses["model, batch and source"]

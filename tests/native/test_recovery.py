@@ -1,4 +1,4 @@
-"""What is killed in the middle of things: the next command recovers, nothing is lost, and no stranger is touched."""
+"""Services and commands that are killed: the next command recovers, nothing is lost, and no other program is touched."""
 
 import json
 import os
@@ -26,14 +26,14 @@ def test_killed_processes_are_reported_and_the_next_command_recovers(stack, refe
     stack.root(service).kill()
     assert stack.states()[service][0] == "crashed"
     stack.invoke("up", "--orch", name)
-    # Not at once: Dagster's page loads the code again when it notices that its server is another one.
+    # This takes a while: Dagster's page reloads the code only when it notices the new code server.
     wait_until(lambda: set(stack.states().values()) == {("running", "healthy")}, 90)
     assert {other: stack.root(other).pid for other in others} == kept
     stack.invoke("run", "--job", "smoke")
     assert stack.hashes() == reference
 
     roots = [stack.root(entry["name"]) for entry in stack.status()["services"] if entry["orchestrator"]]
-    for child in [child for root in roots for child in root.children(recursive=True)][:1]:  # Prefect has none
+    for child in [child for root in roots for child in root.children(recursive=True)][:1]:  # Prefect's services have none
         child.kill()
         stack.invoke("up", "--orch", name)
         wait_until(lambda: set(stack.states().values()) == {("running", "healthy")}, 90)
@@ -60,7 +60,7 @@ def test_switch_killed_in_the_middle(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
-def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
+def test_a_process_that_reuses_the_id_of_an_old_record_is_left_alone(stack) -> None:
     stack.invoke("down")
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         facts = {"service": "dagster-code", "orchestrator": "dagster", "pid": stranger.pid, "ports": {}, "fingerprint": ""}
@@ -68,7 +68,7 @@ def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
         birth = launch.birth(os.getpid())
         record = stack.folder / ".stack" / "native" / "run" / "dagster-code.json"
         record.write_text(json.dumps({**facts, "created": created, "birth": birth}))
-        # PostgreSQL's own note of its process id as well.
+        # PostgreSQL's own file with its process id, too.
         note = stack.cluster / "postmaster.pid"
         note.write_text(f"{stranger.pid}\n{note.parent}\n{int(created)}\n{stack.ports['POSTGRES_PORT']}\n\n")
         assert stack.states() == {"postgres": ("crashed", None), "dagster-code": ("crashed", None)}
@@ -79,7 +79,7 @@ def test_a_stranger_with_the_id_of_an_old_record_is_left_alone(stack) -> None:
 
 
 @pytest.mark.parametrize("key", ["POSTGRES_PORT", "DAGSTER_PORT"])
-def test_a_port_held_by_a_stranger_is_named_with_its_key(stack, key) -> None:
+def test_a_port_held_by_another_program_is_reported_with_its_key(stack, key) -> None:
     stack.invoke("down")
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -91,7 +91,7 @@ def test_a_port_held_by_a_stranger_is_named_with_its_key(stack, key) -> None:
     assert stack.processes() == []
 
 
-def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
+def test_an_interrupt_ends_only_logs(stack) -> None:
     stack.on("dagster")
     with typed(stack, "logs", "--follow", "--service", "dagster-webserver") as logs:
         assert read_until(logs, "\n").startswith("dagster-webserver  | ")
@@ -101,9 +101,9 @@ def test_an_interrupt_ends_logs_and_nothing_else(stack) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another time of boot needs a mount namespace of Linux")
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another boot time needs a mount namespace of Linux")
 @pytest.mark.parametrize("seconds", mostly_long([-7200, 60], 60))
-def test_a_clock_that_was_set_changes_nothing(stack, tmp_path, seconds) -> None:
+def test_a_changed_clock_has_no_effect(stack, tmp_path, seconds) -> None:
     stack.on("dagster")
     (tmp_path / "stat").write_text(
         re.sub(r"(?<=^btime )\d+", lambda found: str(int(found[0]) + seconds), Path("/proc/stat").read_text(), flags=re.M)

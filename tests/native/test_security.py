@@ -1,7 +1,7 @@
-"""That the tests notice what others could reach or read, and what is in `certs/`; the tour in test_switch.py looks everywhere."""
+"""The check for secrets that others could read, which test_switch.py uses, finds one; and a wrong file in `certs/` is reported."""
 
 
-def test_a_secret_that_others_could_read_is_noticed(stack) -> None:
+def test_a_secret_that_others_could_read_is_found(stack) -> None:
     stack.on("dagster")
     assert stack.exposed() == []
     stray = stack.folder / ".stack" / "native" / "logs" / "stray.log"
@@ -12,7 +12,7 @@ def test_a_secret_that_others_could_read_is_noticed(stack) -> None:
         stray.unlink()
 
 
-def test_a_file_in_certs_that_is_no_certificate_is_named(stack) -> None:
+def test_a_file_in_certs_that_is_not_a_certificate_is_reported(stack) -> None:
     stray = stack.folder / "certs" / "stray.crt"
     stray.write_text("not one\n")
     try:

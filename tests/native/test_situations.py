@@ -1,4 +1,4 @@
-"""What users of such tools report, where the cheaper runtime can bring it about: its exit code, and what to do."""
+"""Problems that users of such tools report and that this cheaper runtime can reproduce: their exit code, and what to do."""
 
 import os
 import re
@@ -25,12 +25,12 @@ def test_data_of_another_postgres_is_reported_before_a_start(stack) -> None:
     assert stack.processes() == []
 
 
-def test_the_doctor_finds_nothing_wrong_with_what_runs(stack) -> None:
+def test_the_doctor_finds_nothing_wrong_with_a_running_stack(stack) -> None:
     stack.on("dagster")
     output = stack.invoke("doctor").stdout
     assert f"DAGSTER_PORT: {stack.ports['DAGSTER_PORT']} is held by this stack" in output
     (environments,) = [line for line in output.splitlines() if "Environments: " in line]
-    assert not {"dagster", "postgres"} & set(re.findall(r"\w+", environments)), environments  # those of what runs are current
+    assert not {"dagster", "postgres"} & set(re.findall(r"\w+", environments)), environments  # those of the running services are current
     assert "Leftovers: none" in output
 
 
@@ -44,7 +44,7 @@ def test_the_doctor_reports_leftovers_of_a_crash(stack) -> None:
 
 
 @pytest.mark.long
-def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference) -> None:
+def test_what_failed_runs_again_after_a_failed_unit_test(stack, reference) -> None:
     """In Airflow, which has no task for the unit test."""
     stack.on("airflow")
     path = "models/intermediate/int_order_items_priced.sql"
@@ -56,7 +56,7 @@ def test_what_failed_runs_again_where_a_unit_test_failed_first(stack, reference)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can make a small disk")
-def test_a_disk_that_is_nearly_full_is_reported_before_anything_is_made(tmp_path, root, bare_path) -> None:
+def test_a_disk_that_is_nearly_full_is_reported_before_anything_is_written(tmp_path, root, bare_path) -> None:
     copy_checkout(root, tmp_path)
     (tmp_path / ".stack").mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path / ".stack")], capture_output=True).returncode:
@@ -70,15 +70,15 @@ def test_a_disk_that_is_nearly_full_is_reported_before_anything_is_made(tmp_path
 
 
 def refused_where(script: str, stack: NativeStack) -> str:
-    """What `invoke up` says where the system has been changed by ``script``, for it alone; the checkout is ``$0`` in it."""
+    """The error of `invoke up` when ``script`` has changed the system for this command only; ``$0`` in it is the checkout."""
     argv = ["unshare", "--mount", "sh", "-c", f'{script} && cd "$0" && exec "$@"', str(stack.folder)]
     return stack.run([*argv, stack.python, "-m", "invoke", "up"], code=5).stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="another list of accounts needs a mount namespace of Linux")
-def test_an_account_without_a_name_is_reported_before_anything_is_made(tmp_path, root, bare_path) -> None:
+def test_an_account_without_a_name_is_reported_before_anything_is_written(tmp_path, root, bare_path) -> None:
     (tmp_path / "passwd").write_text("other:x:5:5::/:/bin/sh\n")
-    (tmp_path / "nsswitch.conf").write_text("passwd: files\n")  # systemd's library would name root all the same
+    (tmp_path / "nsswitch.conf").write_text("passwd: files\n")  # systemd's library would still have a name for root
     copy_checkout(root, tmp_path / "switchyard")
     script = 'for file in passwd nsswitch.conf; do mount --bind "$0/../$file" /etc/$file || exit; done'
     output = refused_where(script, NativeStack(tmp_path / "switchyard", PATH=bare_path))

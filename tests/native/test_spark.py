@@ -31,14 +31,14 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(os.name == "nt" or not shutil
 
 
 def answers(port: int) -> bool:
-    """Whether something listens there."""
+    """Whether a program listens on the port."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
 
 
 class Cluster:
-    """Spark's processes, each a JVM, and where they are."""
+    """Spark's processes, each a JVM, and their ports."""
 
     def __init__(self, home: Path, work: Path) -> None:
         self.home, self.work = home, work
@@ -46,7 +46,7 @@ class Cluster:
         self.processes = ExitStack()
 
     def start(self, *argv: str) -> None:
-        """Start one of them in a folder of its own."""
+        """Start a process in its own folder."""
         folder = self.work / str(len(list(self.work.iterdir())))
         folder.mkdir()
         env = {**os.environ, "SPARK_HOME": str(self.home), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(folder / "work")}
@@ -56,18 +56,18 @@ class Cluster:
         self.processes.callback(process.kill)
 
     def ask(self, port: int, path: str) -> Any:
-        """What one of the pages says, as JSON."""
+        """The JSON of one of the pages."""
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}") as answer:
             return json.load(answer)
 
     def workers(self) -> int:
-        """How many workers the master has; its page answers before it has all its paths."""
+        """The number of the master's workers; its page answers before all its paths exist."""
         with suppress(OSError):
             return int(self.ask(self.page, "json/")["aliveworkers"])
         return 0
 
     def tasks(self) -> dict[str, int]:
-        """How many tasks each executor has done."""
+        """The number of tasks that each executor has done."""
         (application,) = self.ask(self.driver, "api/v1/applications")
         executors = self.ask(self.driver, f"api/v1/applications/{application['id']}/executors")
         return {executor["id"]: executor["totalTasks"] for executor in executors if executor["id"] != "driver"}
@@ -75,7 +75,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
-    """A running one."""
+    """A running cluster."""
     folder = tmp_path_factory.mktemp("spark")
     packages = folder / "packages"
     subprocess.run(
@@ -106,7 +106,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory, bare_path, cluster) -> Iterator[NativeStack]:
-    """A stack with that project."""
+    """A stack with the project `spread`."""
     folder = (tmp_path_factory.mktemp("spread") / "switchyard").resolve()
     copy_checkout(ROOT, folder)
     stack = NativeStack(folder, PATH=bare_path, THRIFT_PORT=str(cluster.thrift))
@@ -144,7 +144,7 @@ def test_a_distributed_engine_is_the_warehouse(stack, cluster, name) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory, bare_path, cluster) -> Iterator[tuple[NativeStack, Path]]:
-    """A stack with the shop on Spark, and where that is."""
+    """A stack with the shop on Spark, and the project's folder."""
     folder = (tmp_path_factory.mktemp("shop") / "switchyard").resolve()
     copy_checkout(ROOT, folder)
     stack = NativeStack(folder, PATH=bare_path, THRIFT_PORT=str(cluster.thrift))

@@ -1,4 +1,4 @@
-"""Without Docker too: switches over one server, one orchestrator at a time, and the same marts."""
+"""Switches without Docker: one server, one orchestrator at a time, and the same marts."""
 
 import re
 from pathlib import Path
@@ -30,14 +30,14 @@ def test_a_switch_keeps_postgres_and_builds_the_same_marts(stack, reference, pai
     assert stack.exposed() == []
 
 
-def test_up_of_a_second_one_is_refused_and_touches_nothing(stack) -> None:
+def test_up_of_a_second_orchestrator_is_refused_and_changes_nothing(stack) -> None:
     stack.on("dagster")
     before = stack.status()["services"]
     assert "invoke switch prefect" in stack.invoke("up", "--orch", "prefect", code=4).stderr
     assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
 
 
-def test_up_again_installs_and_restarts_nothing(stack) -> None:
+def test_a_second_up_installs_and_restarts_nothing(stack) -> None:
     stack.on("dagster")
     before = stack.status()["services"]
     out = stack.invoke("up", "--orch", "dagster").stdout
@@ -60,7 +60,7 @@ def test_a_changed_setting_takes_effect_at_the_next_up(stack) -> None:
         env.write_text(text)
 
 
-def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
+def test_a_switch_to_a_target_that_cannot_start_is_rolled_back(stack) -> None:
     stack.on("dagster")
     file = stack.folder / "docker" / "prefect" / "native.yaml"
     good = file.read_text()
@@ -77,7 +77,7 @@ def test_a_target_that_cannot_start_brings_the_old_one_back(stack) -> None:
 
 
 @pytest.mark.parametrize("args", [("switch", "prefct"), ("switch", "--dry"), ("--dry", "switch", "prefect")], ids=" ".join)
-def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
+def test_a_command_that_does_not_switch_stops_nothing(stack, args) -> None:
     stack.on("dagster")
     before = stack.status()["services"]
     stack.invoke(*args, code=None)
@@ -98,7 +98,7 @@ def test_nothing_is_stopped_by_what_is_not_a_switch(stack, args) -> None:
     ],
     ids=" ".join,
 )
-def test_a_dry_run_claims_nothing(stack, words) -> None:
+def test_a_dry_run_does_nothing_and_reports_nothing_as_done(stack, words) -> None:
     stack.on("dagster")
     before = stack.status()["services"]
     output = stack.invoke("--dry", *words).stdout
@@ -107,12 +107,12 @@ def test_a_dry_run_claims_nothing(stack, words) -> None:
     assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
 
 
-def test_there_is_nothing_baked(stack) -> None:
+def test_baked_is_refused_without_images(stack) -> None:
     stack.on("dagster")
     assert "--baked needs an image" in stack.invoke("up", "--orch", "dagster", "--baked", code=2).stderr
 
 
-def test_docker_is_refused_while_this_is_up(stack) -> None:
+def test_docker_is_refused_while_the_native_stack_is_up(stack) -> None:
     stack.on("dagster")
     assert "up on the runtime native" in stack.invoke("up", "--runtime", "docker", code=4).stderr
     assert stack.status()["orchestrator"] == "dagster"

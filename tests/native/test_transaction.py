@@ -1,4 +1,4 @@
-"""The switch as a transaction, without Docker; the bodies are shared with the runtime that has one."""
+"""The switch as a transaction, without Docker; the bodies are shared with the Docker runtime."""
 
 import signal
 
@@ -9,21 +9,21 @@ from ..stacks import mostly_long
 
 
 @pytest.mark.parametrize("number", mostly_long([signal.SIGINT, signal.SIGTERM], signal.SIGINT), ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
+def test_an_interrupted_switch_is_rolled_back(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 
 
 @pytest.mark.long
-def test_a_switch_is_undone_when_its_terminal_is_closed(stack, reference) -> None:
+def test_a_switch_is_rolled_back_when_its_terminal_is_closed(stack, reference) -> None:
     interruptions.switch_without_a_terminal(stack, reference)
 
 
 @pytest.mark.long
-def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
+def test_a_switch_that_takes_too_long_is_rolled_back(stack) -> None:
     interruptions.switch_that_takes_too_long(stack)
 
 
-@pytest.mark.long  # tests/small starts one in the same way every day
+@pytest.mark.long  # in the short form, tests/small has a similar start
 def test_a_second_up_continues_with_what_is_starting(stack) -> None:
     interruptions.second_up_continues(stack)
 
@@ -33,6 +33,6 @@ def test_a_second_command_waits_for_the_first(stack) -> None:
     interruptions.second_command_waits(stack)
 
 
-@pytest.mark.long  # tests/small has a refused switch every day
+@pytest.mark.long  # in the short form, tests/small has a refused switch
 def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
     interruptions.run_in_progress(stack)

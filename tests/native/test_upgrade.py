@@ -16,7 +16,7 @@ from .conftest import NativeStack
 
 BEFORE = "2371f601d032c50fec224d0e44b4294787d30559"  # of 2026-11-28, when a new `.env` had every default
 NAME = f"{PROJECT}-upgrade"  # of the compose project
-KEPT = (".env", ".stack", "backups")  # what git does not know
+KEPT = (".env", ".stack", "backups")  # what git does not track
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +28,7 @@ def ordered(stack: Stack) -> str:
 
 @pytest.fixture(scope="module", params=["native", "docker"])
 def upgraded(request, tmp_path_factory, root, bare_path) -> Iterator[tuple[Stack, dict[str, str]]]:
-    """A stack that the earlier commit started, ran and backed up, with this checkout's files now; and what it held."""
+    """A stack that the earlier commit started, ran and backed up, now with this checkout's files; and its orders and `.env` from before."""
     archive = subprocess.run(["git", "archive", BEFORE], cwd=root, capture_output=True)
     if archive.returncode:
         unavailable("this clone lacks the commit; git fetch --unshallow")
@@ -55,7 +55,7 @@ def upgraded(request, tmp_path_factory, root, bare_path) -> Iterator[tuple[Stack
         stack.remove()
 
 
-def test_what_an_earlier_version_left_is_taken_over(upgraded) -> None:
+def test_a_stack_of_an_earlier_version_is_taken_over(upgraded) -> None:
     stack, held = upgraded
     stack.invoke("up", "--orch", "dagster")
     assert ordered(stack) == held["orders"]

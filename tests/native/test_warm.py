@@ -1,4 +1,4 @@
-"""The warm dbt beside an orchestrator: like dbt in all that one can see, and gone with whoever called it."""
+"""The warm dbt of an orchestrator: it looks like plain dbt from the outside, and ends with its caller."""
 
 import itertools
 import os
@@ -42,7 +42,7 @@ def server(stack, environ) -> psutil.Process:
 
 @pytest.fixture
 def typed(stack, environ, tmp_path) -> Iterator:
-    """Starts ``bin/dbt ARGS`` as Dagster does, with other variables if need be."""
+    """Starts ``bin/dbt ARGS`` as Dagster does, with other variables if needed."""
     started = []
 
     def start(*args: str, dbt: str = str(stack.folder / "rundbt" / "bin" / "dbt"), **other: str) -> subprocess.Popen[str]:
@@ -57,7 +57,7 @@ def typed(stack, environ, tmp_path) -> Iterator:
         process.communicate()
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can use another account")
 def test_another_accounts_request_is_refused(tmp_path, monkeypatch) -> None:
     tmp_path.chmod(0o755)
     place = tmp_path / "warm.sock"
@@ -71,7 +71,7 @@ server.sendall(b"0\\0x")
 server.recv(1)
 """
     with socket.socket(socket.AF_UNIX) as listener:
-        monkeypatch.chdir(tmp_path)  # a socket's path may be shorter than a test's folder
+        monkeypatch.chdir(tmp_path)  # the path of the test's folder may be too long for a socket
         listener.bind(place.name)
         place.chmod(0o777)
         listener.listen()
@@ -99,7 +99,7 @@ COMPILE = ["--quiet", "compile", "--no-populate-cache", "--inline"]
     ],
     ids=["usage", "variables", "failure"],
 )
-def test_it_prints_and_returns_what_dbt_does(typed, server, environ, args) -> None:
+def test_it_has_the_output_and_exit_code_of_dbt(typed, server, environ, args) -> None:
     warm, plain = (typed(*args, OF_THE_CALLER="hello", **other) for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}))
     expected = output(plain)
     assert output(warm) == expected
@@ -107,14 +107,14 @@ def test_it_prints_and_returns_what_dbt_does(typed, server, environ, args) -> No
 
 
 def output(dbt: subprocess.Popen[str]) -> tuple[str, str, int]:
-    """What it printed, but for the time of day, and its exit code."""
+    """Its output, without times of day, and its exit code."""
     out, err = (re.sub(r"\d\d:\d\d:\d\d", "", text) for text in dbt.communicate(timeout=120))
     return out, err, dbt.returncode
 
 
 @pytest.fixture
 def asleep(stack, typed) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a dbt whose query sleeps in PostgreSQL; each has a name of its own, as that of a killed dbt stays active for a while."""
+    """Starts a dbt whose query sleeps in PostgreSQL; each query has its own name, because that of a killed dbt stays active for a while."""
 
     def start(**other: str) -> subprocess.Popen[str]:
         name = f"asleep_{next(NUMBERS)}_"
@@ -147,13 +147,13 @@ def test_a_dbt_ends_with_its_server(asleep, server, environ, tmp_path) -> None:
         _, err = caller.communicate(timeout=30)
         assert caller.returncode == 1
         assert "killed" in err
-        wait_until(lambda: not (dbt.is_running() and command_line(dbt)), 30)  # a zombie has none
+        wait_until(lambda: not (dbt.is_running() and command_line(dbt)), 30)  # a zombie has no command line
     finally:
         parent.kill()
         parent.wait()
 
 
-def test_silent_callers_block_no_one_else(typed, server, environ) -> None:
+def test_silent_callers_do_not_block_others(typed, server, environ) -> None:
     path = f"{environ['SWITCHYARD_TARGET_PATH']}/warm.sock"
     folder = os.open(os.path.dirname(path), os.O_PATH)
     silent = [socket.socket(socket.AF_UNIX) for _ in range(5)]
@@ -164,16 +164,16 @@ def test_silent_callers_block_no_one_else(typed, server, environ) -> None:
         handled = sum(server.cpu_times()[2:4])
         dbt = typed("--quiet", "ls", "--select", "stg_shop__orders", "--resource-type", "model")
         assert output(dbt) == ("shop.staging.shop.stg_shop__orders\n", "", 0)
-        assert sum(server.cpu_times()[2:4]) > handled  # it was the server's child
+        assert sum(server.cpu_times()[2:4]) > handled  # a child of the server executed it
     finally:
         for client in silent:
             client.close()
         os.close(folder)
 
 
-# All are passed on in the same way.
+# All signals are passed on in the same way.
 @pytest.mark.parametrize("number", mostly_long([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], signal.SIGINT, signal.SIGTERM))
-def test_a_signal_ends_it_as_it_ends_dbt(asleep, server, environ, number) -> None:
+def test_a_signal_ends_it_like_dbt(asleep, server, environ, number) -> None:
     codes = []
     for other in ({}, {"dbt": shutil.which("dbt", path=environ["PATH"])}):
         caller = asleep(**other)
@@ -197,7 +197,7 @@ def test_its_files_have_its_callers_umask(stack, server, environ, tmp_path) -> N
 def test_a_slow_reader_gets_every_line(typed, server) -> None:
     lines = "{% for i in range(50000) %}{{ print(i) }}{% endfor %}"
     dbt = typed("--quiet", "--log-format", "json", "compile", "--no-populate-cache", "--inline", lines)
-    assert dbt.stdout.read(1)  # the pipe is full long before the next is read
+    assert dbt.stdout.read(1)  # the pipe is full long before the next read
     wait_until(lambda: any(command_line(child) == server.cmdline() for child in server.children()), 30)
     out, _ = dbt.communicate(timeout=120)
     assert dbt.returncode == 0

@@ -1,7 +1,7 @@
-"""The warm dbt never serves a stale parse: whatever is changed between and during commands, it does what the plain one does.
+"""The warm dbt never uses a stale parse: no matter what changes between and during commands, it does the same as the plain dbt.
 
 Each step changes a small project at random, then runs the warm and the plain dbt from the same last parse, and compares the
-exit code, what they print, and their manifests with all compiled SQL. Take the seed from a failure to see it again:
+exit code, the output, and the manifests with all compiled SQL. To reproduce a failure, take its seed:
 WARM_SEED=... WARM_STEPS=200 pytest tests/native/test_warm_parse.py
 """
 
@@ -33,7 +33,7 @@ ARTIFACTS = ("manifest.json", "partial_parse.msgpack")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm dbt on Linux only")
 
 
-# What Dagster's dbt has that is the shop's.
+# Variables of Dagster's dbt that belong to the shop.
 NOT_ITS = ("DBT_PACKAGES_PATH", "SWITCHYARD_BAKED_PATH", "DBT_PROFILE", "DBT_TARGET")
 
 
@@ -89,12 +89,12 @@ class WarmProject:
         head = self.rand.choice(
             ["", "{{ config(materialized='table') }}", "{{ config(enabled=var('v') != 3) }}", "{{ config(alias='al') }}"]
         )
-        later = [name for name in names if name.startswith("s") or name > "m1"]  # so that few of them go in circles
+        later = [name for name in names if name.startswith("s") or name > "m1"]  # so that few references are circular
         source = f"{{{{ ref('{self.rand.choice(later)}') }}}}" if later and self.rand.random() < 0.5 else "(select 1)"
         return f"{head} select {', '.join(self.rand.sample(parts, 3))} from {source} as x"
 
     def change(self) -> str:
-        """Change something, and return what."""
+        """Make a random change, and return its name."""
         changes = [
             self.edit_model, self.edit_model, self.rename_model, self.delete_model, self.edit_macro, self.delete_macro, self.override,
             self.edit_seed, self.edit_yml, self.edit_yml, self.delete_yml, self.edit_package, self.delete_package, self.edit_settings,
@@ -163,7 +163,7 @@ class WarmProject:
         self.options = self.rand.choice([[], ["--vars", "{v: 7}"], ["--vars", "{b: 1, v: 3}"], ["--target", "other"], ["--full-refresh"]])
 
     def repair(self) -> None:
-        """Away with what may be broken."""
+        """Replace everything that may be broken."""
         for file in self.folder.glob("m*/*"):
             file.unlink()
         for number in range(4):
@@ -173,7 +173,7 @@ class WarmProject:
 
 
 class Pair:
-    """The warm dbt, with a server of its own, and the plain one."""
+    """The warm dbt, with its own server, and the plain one."""
 
     def __init__(self, project: WarmProject, environ: dict[str, str], folder: Path, root: Path) -> None:
         self.project, self.environ, self.folder = project, environ, folder
@@ -200,11 +200,11 @@ class Pair:
         return subprocess.Popen(argv, env=self.env(name), cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def nowhere(self, text: str) -> str:
-        """The text without either target folder: the parse that both begin with names that of the one that wrote it."""
+        """The text without the target folders: the parse that both start from contains the folder of the one that wrote it."""
         return text.replace(str(self.folder / "warm"), "TARGET").replace(str(self.folder / "plain"), "TARGET")
 
     def result(self, name: str, process: subprocess.Popen[str]) -> dict:
-        """What one can see of it."""
+        """Exit code, output and manifest of a command."""
         out = self.nowhere(process.communicate(timeout=120)[0])
         out = re.sub(
             r"\d\d:\d\d:\d\d|0x\w+|\d+\.\d+ ?s(econds)?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT?[\d:.]+Z?", "", out
@@ -229,7 +229,7 @@ class Pair:
 
 
 def steady(value: object) -> object:
-    """The manifest without what differs from one time to the next."""
+    """The manifest without the values that differ each time."""
     if isinstance(value, dict):
         return {key: steady(part) for key, part in value.items() if key not in VOLATILE}
     return [steady(part) for part in value] if isinstance(value, list) else value
@@ -245,7 +245,7 @@ def pair(stack, tmp_path, root) -> Iterator[Pair]:
 
 
 @pytest.mark.long
-def test_it_never_serves_a_stale_parse(pair) -> None:
+def test_it_never_uses_a_stale_parse(pair) -> None:
     project, rand = pair.project, pair.project.rand
     codes = []
     for step in range(STEPS):
