@@ -20,7 +20,7 @@ from switchyard.neighbours import CHECKOUT
 
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
-# Of this checkout alone, so that two of them can be tested beside each other.
+# Unique to this checkout, so that two checkouts can be tested at the same time.
 PROJECT = f"switchyard-test-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
 
 
@@ -41,16 +41,16 @@ class DockerStack(Stack):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Every container of the stack stands still."""
+        """Pause every container of the stack for the time of the block."""
         with paused(self.ours("ps", "{{.Names}}")):
             yield
 
     def orchestrators(self) -> set[str]:
-        """Whose containers run at this moment."""
+        """The orchestrators whose containers run at this moment."""
         return set(self.ours("ps", '{{.Label "switchyard.orchestrator"}}')) - {""}
 
     def ask(self, query: str) -> str:
-        """What PostgreSQL answers its superuser: a question that is put again and again need not be a command of Invoke's each time."""
+        """The result of a query as PostgreSQL's superuser; for polling, this is faster than `invoke sql` each time."""
         name = f"{self.env['COMPOSE_PROJECT_NAME']}-postgres-1"
         argv = ["docker", "exec", "--user", "postgres", name, "psql", "-XAtqU", "postgres", "-d", "airflow", "-c", query]
         return subprocess.check_output(argv, text=True).strip()
@@ -60,7 +60,7 @@ class DockerStack(Stack):
         return self.ours("ps", "{{.Names}}", "--all") + self.ours("network ls", "{{.Name}}")
 
     def stored(self) -> list[str]:
-        """Every volume of the stack and every image of its checkout, by its id."""
+        """The name of every volume of the stack, and the id of every image of its checkout."""
         images = ["docker", "image", "ls", "--all", "--quiet", "--filter", f"label={CHECKOUT}={self.folder}"]
         return self.ours("volume ls", "{{.Name}}") + subprocess.check_output(images, text=True).split()
 
@@ -71,13 +71,13 @@ class DockerStack(Stack):
 
 
 def python_image() -> str:
-    """A small image that is there, or can be pulled."""
+    """A small image that exists here or can be pulled."""
     known = {**dotenv_values(ROOT / ".env.example"), **stand_ins(), **os.environ}
     return known["PYTHON_IMAGE"]
 
 
 def stand_ins() -> dict[str, str]:
-    """The base images of `tests/standins/build`, by setting, where they are there and nobody has named others."""
+    """The base images of `tests/standins/build`, by setting, where they exist and the setting has no value."""
     found = {}
     for key, image in dotenv_values(ROOT / ".env.example").items():
         if key.endswith("_IMAGE") and not os.environ.get(key):
@@ -88,7 +88,7 @@ def stand_ins() -> dict[str, str]:
 
 
 def prepared(project: str) -> str:
-    """The compose project, of which nothing is left; the test is skipped where no engine answers."""
+    """The name of a compose project, after its leftovers were deleted; the test is skipped if no engine answers."""
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
         unavailable("no Docker engine answers")
     remove_leftovers(project)
@@ -112,13 +112,13 @@ def stack(tmp_path_factory, root) -> Iterator[DockerStack]:
 
 @pytest.fixture(scope="package")
 def reference(stack) -> dict[str, tuple[int, str]]:
-    """The marts, which are those that every runtime builds."""
+    """The marts, which are the same in every runtime."""
     assert stack.hashes() == MARTS
     return MARTS
 
 
 @pytest.fixture(scope="package", params=["dagster", "prefect", "airflow"])
 def orchestrator(request, stack) -> str:
-    """Each orchestrator in turn, active; of the whole package, so that the tests that ask for it in any file share one switch."""
+    """Each orchestrator in turn, active. The scope is the package, so that the tests of all files that use it share one switch."""
     stack.on(request.param)
     return request.param

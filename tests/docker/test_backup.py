@@ -1,4 +1,4 @@
-"""`backup` and `restore` in containers; that a backup moves between the runtimes; and that `clean` makes one first."""
+"""`backup` and `restore` in containers, and a backup that moves between the runtimes."""
 
 import signal
 import subprocess
@@ -23,7 +23,7 @@ def test_a_backup_moves_between_the_runtimes_in_both_directions(stack, reference
     copy_checkout(root, folder)
     native = NativeStack(folder, COMPOSE_PROJECT_NAME=f"{PROJECT}-native")
     try:
-        native.invoke("restore", str(ours), "--runtime", "native")  # nothing is there to ask about
+        native.invoke("restore", str(ours), "--runtime", "native")  # there is no data yet, so it does not ask
         native.invoke("backup", "--file", str(theirs), "--runtime", "native")
         assert native.processes() == []
     finally:
@@ -38,7 +38,7 @@ def test_a_backup_moves_between_the_runtimes_in_both_directions(stack, reference
 
 
 @pytest.mark.parametrize("how", ["killed", "Ctrl-C"])
-def test_a_restore_that_is_ended_changes_nothing(stack, reference, tmp_path, how) -> None:
+def test_an_interrupted_restore_changes_nothing(stack, reference, tmp_path, how) -> None:
     stack.on("dagster")
     file = tmp_path / "x.dump"
     stack.invoke("backup", "--file", str(file))
@@ -55,11 +55,11 @@ def test_a_restore_that_is_ended_changes_nothing(stack, reference, tmp_path, how
         wait_until(lambda: ask("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == "1")
         command = typed(stack, "restore", "--yes", str(file))
         wait_until(lambda: command.poll() is not None or waits())
-        assert command.poll() is None, "it was over too soon"
+        assert command.poll() is None, "it ended too soon"
         if how == "Ctrl-C":
             command.send_signal(signal.SIGINT)
             assert ended(command)[0] == 130
-            assert ask(f"select count(*) {sessions}") == "0"  # while it would wait still
+            assert ask(f"select count(*) {sessions}") == "0"  # although the lock is still held
         else:
             for process in [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]:
                 process.kill()
@@ -69,7 +69,7 @@ def test_a_restore_that_is_ended_changes_nothing(stack, reference, tmp_path, how
     assert stack.hashes() == reference
 
 
-def test_no_room_on_the_disk(stack, tmp_path) -> None:
+def test_a_backup_to_a_full_disk_leaves_no_file(stack, tmp_path) -> None:
     stack.on("dagster")
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], capture_output=True).returncode:
         unavailable("no disk can be mounted")

@@ -19,5 +19,5 @@ def test_switches_in_a_row_with_a_run_in_between(stack, reference) -> None:
     chaos.many_switches(stack, reference)
 
 
-def test_many_people_at_one_stack(stack, reference) -> None:
+def test_several_people_use_one_stack(stack, reference) -> None:
     chaos.many_people(stack, reference)

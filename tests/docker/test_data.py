@@ -1,4 +1,4 @@
-"""PostgreSQL itself: its roles, its zone, and that data goes only when somebody says so."""
+"""PostgreSQL itself: its roles, its time zone, and that data is deleted only after a confirmation."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from .conftest import PROJECT
 
 @pytest.fixture(scope="module", autouse=True)
 def up(stack) -> None:
-    """A server to ask, whatever was tested before."""
+    """A running server, no matter what was tested before."""
     stack.on("dagster")
 
 
@@ -18,7 +18,7 @@ STRANGER = f"not-{PROJECT}_postgres-db-volume"
 
 
 def volumes() -> set[str]:
-    """The stack's, and a stranger's; what else there is on the machine comes and goes."""
+    """The stack's volumes and the stranger's; the machine's other volumes may change at any time."""
     found = subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split()
     return {name for name in found if name.startswith(f"{PROJECT}_") or name == STRANGER}
 
@@ -29,7 +29,7 @@ def test_the_old_name_of_the_indian_zone_works(stack) -> None:
     assert stack.sql("select current_setting('server_version_num')::int / 10000") == "16"
 
 
-def test_the_server_takes_a_client_in_that_zone(stack) -> None:
+def test_the_server_accepts_a_client_in_that_zone(stack) -> None:
     tried = subprocess.run(
         ["docker", "exec", "-e", "PGTZ=Asia/Calcutta", f"{PROJECT}-postgres-1",
          "psql", "-U", "postgres", "-d", "airflow", "-Atc", "show timezone"],
@@ -38,13 +38,13 @@ def test_the_server_takes_a_client_in_that_zone(stack) -> None:
     assert tried.stdout.strip() == "Asia/Calcutta", tried.stderr
 
 
-def test_metadata_databases_have_owners_of_their_own(stack) -> None:
+def test_each_metadata_database_has_its_own_owner(stack) -> None:
     rows = stack.sql("select datname, pg_get_userbyid(datdba) from pg_database where not datistemplate order by 1").splitlines()
     assert rows == ["airflow\tairflow", "dagster\tdagster", "postgres\tpostgres", "prefect\tprefect"]
 
 
 @pytest.mark.long
-def test_roles_are_made_again_on_a_volume_that_lacks_them(stack) -> None:
+def test_missing_roles_are_created_again(stack) -> None:
     stack.on("dagster")
     stack.invoke("down")
     stack.invoke("up", "--orch", "prefect")
@@ -55,7 +55,7 @@ def test_roles_are_made_again_on_a_volume_that_lacks_them(stack) -> None:
     stack.invoke("run", "--job", "smoke")
 
 
-@pytest.mark.long  # tests/native has this every day
+@pytest.mark.long  # in the short form, tests/native has this
 def test_down_and_up_again_keep_the_data(stack, reference) -> None:
     stack.invoke("down")
     assert stack.status()["services"] == []
@@ -70,8 +70,8 @@ def test_a_run_needs_an_active_orchestrator(stack) -> None:
     assert "invoke up" in stack.invoke("sql", "select 1", code=8).stderr
 
 
-@pytest.mark.long  # tests/small has a deletion every day
-def test_clean_makes_a_backup_asks_and_deletes_only_ours(stack, reference) -> None:
+@pytest.mark.long  # in the short form, tests/small has a deletion
+def test_clean_makes_a_backup_asks_and_deletes_only_its_own_volumes(stack, reference) -> None:
     stack.on("dagster")
     subprocess.run(["docker", "volume", "create", STRANGER], check=True, capture_output=True)
     try:

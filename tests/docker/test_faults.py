@@ -1,4 +1,4 @@
-"""Commands that are killed, or stand still, after any of their steps, in Docker; see `tests.faults`."""
+"""Commands that are killed or paused after any of their steps, in Docker; see `tests.faults`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from ..faults import STEPS, recovers, waits
 
-SHORT = [("restore", "restored")]  # tests/small has others every day, natively
+SHORT = [("restore", "restored")]  # in the short form, tests/small has others, natively
 CASES = [
     pytest.param(command, point, marks=() if (command, point) in SHORT else pytest.mark.long)
     for command, points in STEPS.items()
@@ -21,5 +21,5 @@ def test_the_next_command_recovers_from_one_that_was_killed_after_any_step(stack
 
 @pytest.mark.long
 @pytest.mark.parametrize("point", STEPS["switch"])
-def test_a_command_that_stands_still_is_waited_for(stack, reference, point) -> None:
+def test_other_commands_wait_for_a_paused_one(stack, reference, point) -> None:
     waits(stack, reference, point)

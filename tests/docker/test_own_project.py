@@ -1,4 +1,4 @@
-"""A project of a person's own in containers, with nothing but `invoke use`."""
+"""A user's own project in containers, after nothing but `invoke use`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from .. import own
 
 
-# Each builds an image of its own, with an adapter; tests/small has a project of a person's own, natively, every day.
+# Each builds its own image, with an adapter; in the short form, tests/small has a user's own project, natively.
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_a_project_on_duckdb_with_jobs_of_its_own(stack, reference, tmp_path, name) -> None:
+def test_a_project_on_duckdb_with_its_own_jobs(stack, reference, tmp_path, name) -> None:
     projects = own.place(tmp_path)
     before = own.listing(projects)
     stack.invoke("down")

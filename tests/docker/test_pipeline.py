@@ -1,4 +1,4 @@
-"""The pipeline through each orchestrator: what it builds, what it says, and how it takes a change on the host."""
+"""The pipeline through each orchestrator: what it builds, what it reports, and how a change on the host reaches it."""
 
 import subprocess
 
@@ -10,13 +10,13 @@ from ..stacks import DAGSTER, mostly_long
 from .conftest import PROJECT
 
 BROKEN_MODEL = "select no_such_column from {{ ref('fct_orders') }}\n"
-# Of a model from which nothing is built: what is built from one whose test fails is skipped.
+# The tested model has no models downstream, which a failed test would skip.
 BROKEN_TEST = "{{ config(severity='error') }} select cohort_month from {{ ref('rpt_customer_cohorts') }} limit 3\n"
 NEW_MODEL = "select count(*) as orders from {{ ref('fct_orders') }}\n"
 
 
 def clean(stack) -> bool:
-    """Whether git sees nothing new in the checkout."""
+    """Whether git reports no change in the checkout."""
     return subprocess.check_output(["git", "status", "--porcelain"], cwd=stack.folder, text=True) == ""
 
 
@@ -43,8 +43,8 @@ def test_every_job_runs_and_reports_each_node(stack, orchestrator, reference, jo
     assert clean(stack)
 
 
-@pytest.mark.long  # tests/native/test_projects.py breaks more, every day
-def test_what_is_broken_is_named_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
+@pytest.mark.long  # in the short form, tests/native/test_projects.py breaks more
+def test_a_broken_node_is_shown_with_its_error_until_it_is_repaired(stack, orchestrator, reference) -> None:
     with stack.edited("models/marts/dim_products_v2.sql", "select * from {{ ref('nowhere') }}\n"):
         done = stack.invoke("run", code=1)
     assert "dim_products" in done.stderr
@@ -74,7 +74,7 @@ def test_a_model_added_on_the_host_runs_without_a_rebuild(stack, orchestrator) -
     stack.invoke("sql", "drop view if exists intermediate.order_count", code=None)
 
 
-def test_the_hosts_project_cannot_be_written_from_inside(stack, orchestrator) -> None:
+def test_a_container_cannot_write_to_the_hosts_project(stack, orchestrator) -> None:
     mounted = 0
     for service in stack.status()["services"]:
         container = stack.container(service["name"])

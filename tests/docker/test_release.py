@@ -1,4 +1,4 @@
-"""A release: images that were tested, in a registry, and what runs exactly those."""
+"""A release: tested images in a registry, and stacks that run exactly these images."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 
 class Registry(NamedTuple):
-    """A registry on this machine, and where it keeps what it has."""
+    """A registry on this machine, and the folder of its data."""
 
     address: str
     folder: Path
 
     def tags(self, image: str) -> list[str]:
-        """Those of an image; none where there is no such image."""
+        """An image's tags; empty if there is no such image."""
         with urllib.request.urlopen(f"http://{self.address}/v2/_catalog") as answer:
             known = json.load(answer)["repositories"]
         if f"shop/{image}" not in known:
@@ -47,7 +47,7 @@ class Registry(NamedTuple):
 def registry(tmp_path_factory) -> Iterator[Registry]:
     """Debian's docker-registry, empty."""
     if not shutil.which("docker-registry"):
-        unavailable("there is no docker-registry")
+        unavailable("docker-registry is not installed")
     folder, port = tmp_path_factory.mktemp("registry"), ports.unused()
     (folder / "registry.yml").write_text(CONFIG.format(folder=folder / "data", port=port))
     with subprocess.Popen(
@@ -62,7 +62,7 @@ def registry(tmp_path_factory) -> Iterator[Registry]:
 
 @pytest.fixture
 def again(stack) -> Iterator[None]:
-    """The stack as it was: what is built here, mounted, on its own history."""
+    """Restore the stack after the test: its own images, the shop mounted, and the commit from before."""
     commit = stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
     yield
     stack.run(["git", "reset", "--quiet", "--hard", commit])
@@ -74,7 +74,7 @@ def again(stack) -> Iterator[None]:
 
 @pytest.fixture
 def small(stack, again, tmp_path) -> Path:
-    """The small project, in a repository of its own, in use."""
+    """The small project in its own repository, in use."""
     folder = tmp_path / "small"
     shutil.copytree(ROOT / "tests" / "projects" / "small", folder)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
@@ -94,13 +94,13 @@ def commit(folder: Path, path: str, text: str) -> str:
 def release(
     stack, registry: Registry, tag: str, code: int = 0, orch: str = "dagster", out: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Type `invoke release`."""
+    """Run `invoke release`."""
     words = ["--registry", f"{registry.address}/shop", "--tag", tag, "--orch", orch, *(["--out", out] if out else [])]
     return stack.invoke("release", *words, code=code)
 
 
 def leave(registry: Registry, image: str, revision: str) -> None:
-    """Push an image that is empty, of a commit."""
+    """Push an empty image with the label of a commit."""
     image = f"{registry.address}/shop/{image}"
     dockerfile = f"FROM scratch\nLABEL org.opencontainers.image.revision={revision}\n"
     subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile, text=True, check=True, capture_output=True)
@@ -137,12 +137,12 @@ def test_a_base_image_is_locked_by_the_digest_that_its_registry_has(registry, tm
 
 
 @pytest.mark.long
-def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(stack, registry, small) -> None:
+def test_a_release_is_tested_pushed_and_runs_without_its_sources(stack, registry, small) -> None:
     own = commit(small, MODEL, "select 1 as released\n")
     head = stack.run(["git", "rev-parse", "HEAD"]).stdout.strip()
     leave(registry, "dagster:taken", "another")
     assert "shop/dagster:taken already" in release(stack, registry, "taken", code=2).stderr
-    leave(registry, "dagster:1", head)  # as a push that was interrupted
+    leave(registry, "dagster:1", head)  # as an interrupted push leaves it
     (small / "new.sql").write_text("select 1")
     assert "new.sql" in release(stack, registry, "dirty", code=2).stderr
     (small / "new.sql").unlink()
@@ -157,7 +157,7 @@ def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(s
     assert "model.small.released" in manifest["nodes"]
     assert "has localhost" in release(stack, registry, "1", code=2, out="elsewhere").stderr
 
-    # A machine that has nothing of it but the file: no image, no project.
+    # A machine that has only the release file: no image, no project.
     for image in made["images"].values():
         subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
     shutil.rmtree(small)
@@ -177,7 +177,7 @@ def test_a_release_is_tested_and_pushed_and_runs_without_what_it_was_made_from(s
 
 
 @pytest.mark.long
-def test_the_older_release_is_what_there_was_before(stack, registry, small) -> None:
+def test_an_older_release_can_be_started_again(stack, registry, small) -> None:
     for tag, value in (("one", 1), ("two", 2)):
         commit(small, MODEL, f"select {value} as released\n")
         release(stack, registry, tag)
@@ -188,7 +188,7 @@ def test_the_older_release_is_what_there_was_before(stack, registry, small) -> N
 
 
 @pytest.mark.long
-def test_what_fails_on_its_images_is_not_pushed(stack, registry, small) -> None:
+def test_a_release_that_fails_is_not_pushed(stack, registry, small) -> None:
     (small / "tests").mkdir(exist_ok=True)
     commit(small, "tests/never.sql", "select 1 as found\n")
     failed = release(stack, registry, "broken", code=1)
@@ -224,6 +224,6 @@ def test_every_orchestrator_is_released_and_runs_without_this_checkout(stack, re
 
 
 def outcomes(output: str) -> list[tuple[str, str, str]]:
-    """Kind, name and status of each node in what `invoke run` has printed."""
+    """Kind, name and status of each node in the output of `invoke run`."""
     lines = [line.split() for line in output.splitlines() if line.startswith("  ")]
     return sorted((words[1], words[2], words[0]) for words in lines if len(words) > 3 and words[3].replace(".", "").isdigit())

@@ -1,4 +1,4 @@
-"""Workers on another machine: an engine of its own in a network of its own, which has nothing but the files of `invoke worker-env`."""
+"""Workers on another machine: a separate engine in a separate network, which has only the files of `invoke worker-env`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..stacks import slow_model, unavailable, wait_until
 from .test_release import CONFIG, again, registry, release  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.long
-SECONDS = 20  # that the model takes during which is looked
+SECONDS = 20  # how long the model takes during which the test looks
 SLOW = runs.SLOW.format(SECONDS)
 HERE, THERE = "10.213.77.1", "10.213.77.2"
-POOL = "10.214.0.0/16"  # of the overlay's addresses
+POOL = "10.214.0.0/16"  # the overlay network's addresses
 WORKER = {"airflow": "airflow-worker", "dagster": "dagster-worker", "prefect": "prefect-worker"}
 
 
@@ -36,7 +36,7 @@ class Machine:
     folder: Path
 
     def run(self, *words: str, cwd: Path | None = None, code: int | None = 0) -> str:
-        """Type a command on it; returns what it printed."""
+        """Run a command on it; returns its output."""
         env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "DOCKER_HOST": f"unix://{self.folder}/docker.sock"}
         done = subprocess.run(["ip", "netns", "exec", self.namespace, *words], cwd=cwd, env=env, capture_output=True, text=True)
         assert code is None or done.returncode == code, done.stdout + done.stderr
@@ -44,13 +44,13 @@ class Machine:
 
 
 def root(*words: str) -> str:
-    """Type a command on this machine; returns what it printed."""
+    """Run a command on this machine; returns its output."""
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory, registry) -> Iterator[Machine]:  # noqa: F811
-    """The second one: in the same swarm, with the same registry."""
+    """The second machine, in the same swarm and with the same registry."""
     if sys.platform != "linux" or os.geteuid() or not shutil.which("dockerd"):
         unavailable("a second engine needs root on Linux, and dockerd")
     if root("docker", "info", "--format", "{{.Swarm.LocalNodeState}}").strip() != "inactive":
@@ -86,7 +86,7 @@ def machine(tmp_path_factory, registry) -> Iterator[Machine]:  # noqa: F811
 
 
 @pytest.mark.parametrize("name", WORKER)
-def test_a_run_on_another_machine_is_the_run_of_this_one(stack, reference, registry, machine, again, tmp_path, name) -> None:  # noqa: F811
+def test_a_run_on_another_machine_has_the_same_result(stack, reference, registry, machine, again, tmp_path, name) -> None:  # noqa: F811
     model = stack.folder / "dbt_project" / "models" / "slow.sql"
     model.write_text(slow_model(SECONDS))
     stack.run(["git", "add", "."])
@@ -100,7 +100,7 @@ def test_a_run_on_another_machine_is_the_run_of_this_one(stack, reference, regis
         assert "docker compose up -d --wait" in stack.invoke("worker-env", "--out", str(folder)).stdout
         machine.run("docker", "compose", "up", "-d", "--wait", cwd=folder)
         (local,) = stack.ours("ps", "{{.Names}}", "--filter", f"label=com.docker.compose.service={WORKER[name]}")
-        root("docker", "stop", local)  # the other machine's is the only one
+        root("docker", "stop", local)  # now the other machine's worker is the only one
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 240)
         assert run.poll() is None, ended(run)

@@ -1,4 +1,4 @@
-"""What the containers may do, who comes in, and where no secret is to be found: asked of what runs."""
+"""The containers' rights, who can sign in, and where no secret may appear: checked on the running stack."""
 
 import itertools
 import os
@@ -18,19 +18,19 @@ OWN = {("airflow", "airflow"), ("dagster", "dagster"), ("prefect", "prefect"), (
 
 
 def in_container(container: str, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a container; the values of ``env`` are in nobody's command line."""
+    """Run a command in a container; the values of ``env`` are in no command line."""
     names = [word for name in env for word in ("--env", name)]
     return subprocess.run(["docker", "exec", *names, container, *argv], env={**os.environ, **env}, capture_output=True, text=True)
 
 
 def as_role(role: str, database: str, password: str, query: str = "select 1") -> str:
-    """What the server answers over the network, where it asks everybody for a password."""
+    """The server's answer over the network, where every role needs a password."""
     argv = ["psql", "--host", "postgres", "--username", role, "--dbname", database, "--no-psqlrc", "-Atc", query]
     done = in_container(f"{PROJECT}-postgres-1", *argv, PGPASSWORD=password)
     return done.stdout.strip() if done.returncode == 0 else done.stderr
 
 
-def test_a_container_has_nothing_that_it_does_not_need(stack, orchestrator) -> None:
+def test_a_container_has_only_the_rights_that_it_needs(stack, orchestrator) -> None:
     services = stack.status()["services"]
     assert len(services) >= 3
     for service in services:
@@ -73,7 +73,7 @@ def test_no_secret_is_in_an_image_or_a_log(stack, orchestrator) -> None:
         assert stack.leaked(done.stdout + done.stderr) == [], service["name"]
 
 
-def test_a_page_asks_for_the_generated_password_and_takes_no_other(stack, orchestrator) -> None:
+def test_a_page_accepts_only_the_generated_password(stack, orchestrator) -> None:
     def status(path: str, body: object = None, **headers: str) -> int:
         try:
             api.request("GET" if body is None else "POST", f"{url}{path}", body, headers)
@@ -131,7 +131,7 @@ def test_nothing_that_is_printed_shows_a_secret(stack) -> None:
     assert (stack.folder / ".env").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_build_context_is_what_images_are_made_of(stack, tmp_path) -> None:
+def test_the_build_context_has_only_the_files_of_the_images(stack, tmp_path) -> None:
     key = stack.folder / "certs" / "company.key"
     key.write_text("private")
     try:
@@ -149,7 +149,7 @@ def test_the_build_context_is_what_images_are_made_of(stack, tmp_path) -> None:
     assert not {name for name in sent if name.endswith(".env") or ".git/" in name}
 
 
-def test_a_base_image_that_cannot_be_pulled_is_reported_with_the_ways_out(stack) -> None:
+def test_a_base_image_that_cannot_be_pulled_is_reported_with_the_alternatives(stack) -> None:
     output = stack.invoke("build", "--orch", "dagster", code=16, PYTHON_IMAGE="127.0.0.1:1/nothing:1").stderr
     assert "127.0.0.1:1/nothing:1 cannot be pulled" in output
     assert "Set PYTHON_IMAGE in .env" in output
@@ -162,7 +162,7 @@ def test_a_proxy_reaches_the_build_and_stays_out_of_the_image(stack) -> None:
     good = file.read_text()
     file.write_text("ARG PYTHON_IMAGE\nFROM ${PYTHON_IMAGE}\nRUN echo proxies: $HTTPS_PROXY $no_proxy; exit 3\n")
     try:
-        # Of two spellings, which a shell may have with two values, BuildKit would take one by chance.
+        # A shell may set both spellings, to different values; BuildKit would use one of them at random.
         both = {"HTTPS_PROXY": "http://127.0.0.1:8", "https_proxy": proxy, "NO_PROXY": "other.example", "no_proxy": "mirror.example"}
         output = stack.invoke("build", "--orch", "dagster", code=6, **both).stderr
     finally:
@@ -183,7 +183,7 @@ def test_an_image_trusts_the_companys_certificates(stack, tmp_path) -> None:
     base = python_image()
 
     def answer(tag: str) -> str:
-        """The last words of an image's Python that asks the company's server."""
+        """The last line of the error when Python in an image calls the company's server."""
         image = f"{PROJECT}-{tag}:local"
         build = ["docker", "build", "--file", "docker/dagster/Dockerfile", "--target", "base", "--build-arg", f"PYTHON_IMAGE={base}"]
         subprocess.run([*build, "--tag", image, "."], cwd=folder, check=True, capture_output=True)

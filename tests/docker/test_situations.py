@@ -1,4 +1,4 @@
-"""What users of such tools report, brought about for real: each ends with its own exit code, and with what to do."""
+"""Problems that users of such tools report, reproduced for real: each ends with its own exit code, and with what to do."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from .conftest import PROJECT, DockerStack, python_image
 
 @contextmanager
 def replaced(file: Path, old: str, new: str) -> Iterator[None]:
-    """A file of the checkout with another text instead of ``old``, for a while."""
+    """Replace ``old`` in a file of the checkout for the time of the block."""
     before = file.read_text()
     assert old in before
     file.write_text(before.replace(old, new))
@@ -45,8 +45,8 @@ def in_volume(script: str) -> str:
     return subprocess.check_output([*argv, f"{PROJECT}-postgres:local", "-c", script], text=True).strip()
 
 
-def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> None:
-    """Without a name or a port in its environment, and this stack having those of `.env.example`."""
+def test_a_second_checkout_gets_its_own_stack(stack, root, tmp_path) -> None:
+    """Its environment sets neither name nor port, and this stack uses those of its `.env.example`."""
     stack.on("dagster")
     copy_checkout(root, tmp_path)
     example = tmp_path / ".env.example"
@@ -68,7 +68,7 @@ def test_a_second_checkout_gets_a_stack_of_its_own(stack, root, tmp_path) -> Non
 
 
 def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> None:
-    """With the same project name in its environment, and while that stack is up as well as when it is down."""
+    """Its environment has the same project name, and the other stack is first up, then down."""
     stack.on("dagster")
     copy_checkout(root, tmp_path)
     other = DockerStack(tmp_path, COMPOSE_PROJECT_NAME=PROJECT, RUNTIME="docker")
@@ -85,7 +85,7 @@ def test_a_stack_of_another_checkout_is_left_alone(stack, root, tmp_path) -> Non
 
 
 @pytest.mark.long
-def test_no_variable_of_the_callers_reaches_what_is_started(stack) -> None:
+def test_the_callers_variables_do_not_reach_the_stack(stack) -> None:
     stack.on("dagster")
     stack.invoke("build", "--orch", "dagster", **POISON)
     stack.invoke("up", "--orch", "dagster", **POISON)
@@ -95,14 +95,14 @@ def test_no_variable_of_the_callers_reaches_what_is_started(stack) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="the folder that nobody can make is Linux's")
-def test_a_home_that_cannot_be_written_to_is_no_obstacle(stack) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc, where no folder can be made")
+def test_a_build_works_without_a_writable_home(stack) -> None:
     stack.invoke("build", "--orch", "dagster", HOME="/proc/nowhere")
 
 
 @pytest.mark.long
 def test_images_of_another_checkout_are_left_alone(stack, root, tmp_path) -> None:
-    """Where it has only built them, and neither containers nor data."""
+    """The other checkout has only built them, and has neither containers nor data."""
     project = f"{PROJECT}-images"
     folders = {name: tmp_path / name for name in ("first", "second")}
     stacks = {}
@@ -119,7 +119,7 @@ def test_images_of_another_checkout_are_left_alone(stack, root, tmp_path) -> Non
 
 
 @pytest.mark.long
-def test_images_of_a_project_with_a_longer_name_are_not_this_stacks(tmp_path, root) -> None:
+def test_clean_leaves_images_of_a_project_with_a_longer_name_alone(tmp_path, root) -> None:
     name = f"{PROJECT}-pre"
     subprocess.check_output(["docker", "tag", python_image(), f"{name}-two-dagster:local"])
     try:
@@ -131,7 +131,7 @@ def test_images_of_a_project_with_a_longer_name_are_not_this_stacks(tmp_path, ro
 
 
 @pytest.mark.long
-def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_for_a_strangers(tmp_path, root) -> None:
+def test_the_port_of_a_service_in_a_restart_loop_is_never_reported_as_a_strangers(tmp_path, root) -> None:
     copy_checkout(root, tmp_path)
     port, name = ports.unused(), f"{PROJECT}-failing-postgres-1"
     loaded, _ = settings.load(tmp_path, {"COMPOSE_PROJECT_NAME": f"{PROJECT}-failing", "POSTGRES_PORT": str(port)})
@@ -152,7 +152,7 @@ def test_the_port_of_a_service_that_is_started_again_and_again_is_never_taken_fo
 
 
 @pytest.mark.long
-def test_data_of_another_postgres_is_reported_before_a_start_and_stays_as_it_is(stack) -> None:
+def test_data_of_another_postgres_is_reported_before_a_start_and_left_alone(stack) -> None:
     stack.invoke("down")
     version = in_volume("cat /data/PG_VERSION")
     in_volume("echo 15 > /data/PG_VERSION")
@@ -162,7 +162,7 @@ def test_data_of_another_postgres_is_reported_before_a_start_and_stays_as_it_is(
         assert "invoke clean --volumes --no-backup" in output
         assert "PostgreSQL 15" in stack.invoke("doctor", code=14).stdout
         assert stack.status()["services"] == []
-        # Where it cannot be seen beforehand, the server's own words show it.
+        # Without the image, nothing can read the version beforehand; the server's own message shows it.
         subprocess.check_output(["docker", "image", "rm", f"{PROJECT}-postgres:local"], text=True)
         assert "incompatible" in stack.invoke("up", "--orch", "dagster", "--timeout", "20", code=14).stderr
     finally:
@@ -171,7 +171,7 @@ def test_data_of_another_postgres_is_reported_before_a_start_and_stays_as_it_is(
 
 
 @pytest.mark.long
-def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
+def test_a_service_that_ran_out_of_memory_is_reported(stack) -> None:
     stack.invoke("down")
     with replaced(compose_file(stack, "dagster"), "mem_limit: 1g", "mem_limit: 24m"):
         output = stack.invoke("up", "--orch", "dagster", "--timeout", "25", code=15).stderr
@@ -182,7 +182,7 @@ def test_a_service_that_is_killed_for_want_of_memory_is_named(stack) -> None:
 
 
 @pytest.mark.long
-def test_a_start_continues_after_a_health_check_has_given_up(stack) -> None:
+def test_a_start_continues_after_a_failed_health_check(stack) -> None:
     stack.invoke("down")
     limit = "  interval: 15s\n  timeout: 10s\n  retries: 4\n  start_period: 120s\n  start_interval: 1s\n"
     with replaced(compose_file(stack, "dagster"), limit, "  interval: 1s\n  timeout: 10s\n  retries: 1\n"):
@@ -190,7 +190,7 @@ def test_a_start_continues_after_a_health_check_has_given_up(stack) -> None:
     stack.invoke("up", "--orch", "dagster")
 
 
-def test_too_little_memory_for_the_target_is_reported_while_the_old_one_runs_on(stack) -> None:
+def test_too_little_memory_for_the_target_is_reported_before_the_old_one_stops(stack) -> None:
     stack.on("dagster")
     before = [service["id"] for service in stack.status()["services"]]
     with replaced(compose_file(stack, "prefect"), "  memory: ", "  memory: 90000"):
@@ -263,7 +263,7 @@ def test_containers_of_an_orchestrator_without_a_file_are_reported(stack) -> Non
     assert stack.status()["services"] == []
 
 
-def test_a_port_that_a_strangers_container_publishes_is_named_with_the_container(stack) -> None:
+def test_a_port_that_a_strangers_container_publishes_is_reported_with_the_container(stack) -> None:
     stack.invoke("down")
     name, port = f"{PROJECT}-stranger", stack.ports["DAGSTER_PORT"]
     stranger = ["docker", "run", "--rm", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8000"]
@@ -336,8 +336,8 @@ def test_an_engine_that_is_not_started_is_reported(stack, tmp_path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a socket's permissions are POSIX's")
-def test_an_engine_that_is_not_permitted_is_reported(tmp_path) -> None:
-    path = Path(tempfile.mkdtemp(dir="/tmp"), "engine.sock")  # the path of a socket has a hundred characters at most
+def test_a_missing_permission_for_the_engine_is_reported(tmp_path) -> None:
+    path = Path(tempfile.mkdtemp(dir="/tmp"), "engine.sock")  # a socket's path has about a hundred characters at most
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -349,7 +349,7 @@ def test_an_engine_that_is_not_permitted_is_reported(tmp_path) -> None:
     assert "not permitted" in checks.no_answer(done.stderr).what
 
 
-# The last, for the test of a switch from Prefect that follows in test_switch.py.
+# This test is the last because it ends on Prefect, and test_switch.py starts with a switch from Prefect.
 def test_compose_typed_by_hand_changes_nothing_and_starts_no_second_orchestrator(stack) -> None:
     stack.on("dagster")
     before = {service["name"]: service["id"] for service in stack.status()["services"]}

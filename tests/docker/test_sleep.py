@@ -8,7 +8,7 @@ from ..stacks import LAST
 pytestmark = pytest.mark.long
 
 
-def test_it_continues(stack, reference, orchestrator) -> None:
+def test_the_stack_continues(stack, reference, orchestrator) -> None:
     sleep.idle(stack, reference, orchestrator)
 
 

@@ -9,12 +9,12 @@ from .. import interruptions
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_switch_is_undone(stack, reference, number) -> None:
+def test_an_interrupted_switch_is_rolled_back(stack, reference, number) -> None:
     interruptions.interrupted_switch(stack, reference, number)
 
 
-@pytest.mark.long  # this and the next three do not depend on the runtime, and the other one shows them every day
-def test_a_switch_that_takes_too_long_is_undone(stack) -> None:
+@pytest.mark.long  # this and the next three do not depend on the runtime; in the short form, tests/native has them
+def test_a_switch_that_takes_too_long_is_rolled_back(stack) -> None:
     interruptions.switch_that_takes_too_long(stack)
 
 
@@ -34,7 +34,7 @@ def test_a_run_in_progress_is_not_killed_silently(stack) -> None:
 
 
 @pytest.mark.long
-def test_what_a_killed_command_was_stopping_is_stopped_before_it_is_started_again(stack) -> None:
+def test_services_that_a_killed_command_was_stopping_are_stopped_before_they_start_again(stack) -> None:
     stack.on("airflow")
     stack.kill_in_the_middle("down", when=lambda: not stack.started("airflow-dag-processor"))
     stack.invoke("up", "--orch", "airflow")

@@ -16,7 +16,7 @@ from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import slow_model, wait_until
 
-SECONDS = 20  # that the model takes which is being built at the time
+SECONDS = 20  # how long the model takes that is being built at the time
 SLOW = runs.SLOW.format(SECONDS)
 WORKER = {"airflow": "airflow-worker", "dagster": "dagster-worker", "prefect": "prefect-worker"}
 # Seconds that a run may take to end without its worker: Prefect's shortest heartbeat is 30 s, and a run may miss two.
@@ -30,7 +30,7 @@ VICTIMS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def alone(stack) -> Iterator[None]:
-    """The other tests have no workers."""
+    """Remove the workers after the last test here; the other tests have none."""
     yield
     stack.invoke("down", "--force")
     assign(stack.folder, "WORKERS", "0")
@@ -42,7 +42,7 @@ def workers(stack, name: str) -> list[str]:
 
 
 def on(stack, name: str, number: int) -> None:
-    """Have an orchestrator up with so many workers."""
+    """Start an orchestrator with ``number`` workers."""
     if stack.status()["orchestrator"] not in (name, None):
         stack.invoke("down", "--force")
     stack.invoke("up", "--orch", name, "--workers", str(number))
@@ -51,7 +51,7 @@ def on(stack, name: str, number: int) -> None:
 
 @contextmanager
 def under_way(stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A run at whose last model PostgreSQL is at work, and the container that its dbt is in."""
+    """A run whose last model is being built, and the container of its dbt."""
     with stack.edited("models/slow.sql", slow_model(SECONDS)):
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.sql(SLOW) == "1", 300)
@@ -61,12 +61,12 @@ def under_way(stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def ends(stack, run: subprocess.Popen[str], name: str) -> int:
-    """Watch that no second dbt begins, until the run has ended; returns the command's exit code."""
+    """Assert that no second dbt starts before the run has ended; returns the command's exit code."""
     deadline = time.monotonic() + NOTICED[name]
     while run.poll() is None and time.monotonic() < deadline:
         assert int(stack.sql(SLOW)) <= 1
-        time.sleep(0.5)  # each look is a command
-    assert run.poll() is not None, "the run neither ended nor went on"
+        time.sleep(0.5)  # each query is a command
+    assert run.poll() is not None, "the run neither ended nor continued"
     code, out = ended(run)
     wait_until(lambda: runs.idle(stack), 60)
     assert code in (0, 1, 10), out
@@ -74,19 +74,19 @@ def ends(stack, run: subprocess.Popen[str], name: str) -> int:
 
 
 def kill(container: str) -> None:
-    """Kill -9 all processes of a container, as a crash does: Docker then starts it again."""
+    """Kill -9 all processes of a container, as in a crash: Docker then restarts it."""
     name = container.strip("/")
 
     def began() -> str:
         return subprocess.check_output(["docker", "inspect", "--format", "{{.State.StartedAt}}", name], text=True)
 
     before = began()
-    subprocess.run(["docker", "exec", name, "sh", "-c", "kill -9 -1"])  # and with them itself
+    subprocess.run(["docker", "exec", name, "sh", "-c", "kill -9 -1"])  # this also kills the shell itself
     wait_until(lambda: began() != before, 60)
 
 
 @pytest.mark.parametrize("name", [name if name == "dagster" else pytest.param(name, marks=pytest.mark.long) for name in WORKER])
-def test_a_run_on_two_workers_is_the_run_of_one_machine(stack, reference, name) -> None:
+def test_a_run_on_two_workers_has_the_result_of_one_machine(stack, reference, name) -> None:
     on(stack, name, 2)
     shown = stack.invoke("status").stdout
     assert {f"{WORKER[name]} {number}" for number in (1, 2)} <= set(re.findall(r"[\w-]+-worker \d", shown)), shown
@@ -125,7 +125,7 @@ def test_a_worker_that_is_cut_off_for_a_while_leaves_no_run_hanging(stack, refer
         subprocess.run(["docker", "network", "disconnect", network, container], check=True)
         try:
             ends(stack, run, name)
-            stack.invoke("run")  # on the other one
+            stack.invoke("run")  # on the other worker
         finally:
             subprocess.run(["docker", "network", "connect", "--alias", WORKER[name], network, container], check=True)
     wait_until(lambda: {service["health"] for service in stack.status()["services"]} == {"healthy"}, 180)
