@@ -1,4 +1,4 @@
-"""A stack without Docker that runs a small project, for what is about runs and not about what they build: each takes a few seconds."""
+"""A stack without Docker that runs a small project, for tests about runs, not about their results: each run takes a few seconds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..native.conftest import NativeStack, removed
 from ..stacks import ROOT, Small, copy_checkout
 
 PROJECT = ROOT / "tests" / "projects" / "small"
-# What no product's tests have in a path, and a person's has. In that of the checkout, %, $ and what parts PATH are refused.
+# Characters that users have in their paths, and no product's tests have. In the checkout's path, %, $ and PATH's separator are refused.
 ODD = "it's small ü #1 &, x" if os.name == "nt" else 'it\'s "small" ü #1 &, ;x `y` \\z'
 
 
 class SmallStack(Small, NativeStack):
-    """A checkout that runs a project of a person's own."""
+    """A checkout that runs a user's own project."""
 
 
 @pytest.fixture(scope="package")
@@ -37,7 +37,7 @@ def stack(tmp_path_factory, bare_path) -> Iterator[SmallStack]:
 
 @pytest.fixture(scope="package")
 def reference(stack) -> dict[str, tuple[int, str]]:
-    """What the project builds."""
+    """Rows and content of the project's table."""
     found = stack.hashes()
     assert found == {"last": (3, "(1,20) (2,40) (3,60)")}
     return found

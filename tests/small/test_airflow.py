@@ -1,4 +1,4 @@
-"""What Airflow's page shows of a build; the code is the same in containers."""
+"""Builds on Airflow's page; the code is the same in containers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AirflowPage:
         return {task["task_id"]: task["state"] for task in tasks}
 
 
-def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, reference) -> None:
+def test_only_what_failed_is_run_again_with_its_tests(stack, reference) -> None:
     stack.on("airflow")
     with stack.edited("models/last.sql", BROKEN_MODEL):
         stack.invoke("run", code=1)
@@ -52,7 +52,7 @@ def test_what_failed_is_run_again_with_its_tests_and_nothing_else(stack, referen
     assert stack.hashes() == reference
 
 
-def test_what_failed_runs_again_where_the_project_has_other_tasks_by_then(stack, reference) -> None:
+def test_what_failed_runs_again_after_the_project_got_other_tasks(stack, reference) -> None:
     stack.on("airflow")
     with stack.edited("models/last.sql", BROKEN_MODEL):
         stack.invoke("run", code=1)
@@ -63,7 +63,7 @@ def test_what_failed_runs_again_where_the_project_has_other_tasks_by_then(stack,
     assert stack.hashes() == reference
 
 
-def test_schedules_are_on_the_page_and_off(stack) -> None:
+def test_schedules_are_on_the_page_and_paused(stack) -> None:
     stack.on("airflow")
     dags = {dag["dag_id"]: dag["is_paused"] for dag in AirflowPage(stack).ask("GET", "/api/v2/dags")["dags"]}
     assert {name for name, paused in dags.items() if paused} == {"daily-schedule", "smoke-schedule", "freshness-schedule"}
@@ -102,8 +102,8 @@ def test_the_lean_form_is_one_task_with_the_same_results(stack, reference) -> No
     assert "dbt.first.run" in AirflowPage(stack).states()
 
 
-@pytest.mark.long  # Airflow reads its DAGs once in a minute
-def test_a_model_that_is_added_during_a_run_does_not_hold_it_up(stack, reference) -> None:
+@pytest.mark.long  # Airflow reads its DAGs once a minute
+def test_a_model_added_during_a_run_does_not_delay_it(stack, reference) -> None:
     stack.on("airflow")
     with stack.edited("models/slow.sql", slow_model(100, ["last"])):
         run = typed(stack, "run")
@@ -116,7 +116,7 @@ def test_a_model_that_is_added_during_a_run_does_not_hold_it_up(stack, reference
     assert stack.hashes() == reference
 
 
-def test_a_project_that_cannot_be_parsed_for_a_while_fails_no_run_in_progress(stack, reference) -> None:
+def test_a_temporary_parse_error_does_not_fail_a_run_in_progress(stack, reference) -> None:
     stack.on("airflow")
     with stack.edited("models/slow.sql", slow_model(10, ["last"])):
         run = typed(stack, "run")

@@ -1,4 +1,4 @@
-"""A message for each run that fails, without Docker: sent once, with what failed, by whatever the product has for that."""
+"""One message for each failed run, without Docker: it has what failed, and is sent by the product's own mechanism."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ("dagster", "airflow", "prefect")
 
 
 def logged(stack) -> str:
-    """All that the services have logged; Airflow's DAG processor has a file of its own for each file of DAGs."""
+    """The text of all logs of the services; Airflow's DAG processor has a separate log for each DAG file."""
     base = stack.folder / ".stack" / "native"
     files = [path for folder in ("logs", "data") for path in files_below(base / folder) if path.suffix == ".log"]
     assert files
@@ -40,13 +40,13 @@ def logged(stack) -> str:
 
 @pytest.fixture(scope="module")
 def name(request) -> str:
-    """An orchestrator. All tests of one follow one another."""
+    """An orchestrator; its tests run one after the other."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def receiver(stack, reference, name) -> Iterator[Receiver]:
-    """A webhook of our own, to which the orchestrator sends."""
+    """A local webhook to which the orchestrator sends."""
     stack.on(name)
     with Receiver() as receiver:
         try:
@@ -58,7 +58,7 @@ def receiver(stack, reference, name) -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def no_messages(receiver) -> None:
-    """Those of a test that failed are gone before the next."""
+    """Delete the messages of a failed test before the next test."""
     receiver.messages.clear()
 
 
@@ -95,7 +95,7 @@ def test_a_cancelled_run_sends_nothing(stack, receiver) -> None:
         stack.invoke("run", "--cancel")
         assert ended(command)[0] != 0
     with stack.edited("models/last.sql", BROKEN_MODEL):
-        stack.invoke("run", code=1)  # whose message would come after that of the other
+        stack.invoke("run", code=1)  # its message would come after one for the cancelled run
         wait_until(lambda: bool(receiver.messages), 60)
     stack.invoke("run")
     ((_, message),) = receiver.messages
@@ -103,7 +103,7 @@ def test_a_cancelled_run_sends_nothing(stack, receiver) -> None:
 
 
 @pytest.mark.parametrize("name", mostly_long(NAMES), indirect=True, scope="module")
-def test_a_webhook_that_never_answers_harms_no_run(stack, receiver, reference) -> None:
+def test_a_webhook_that_never_answers_does_not_affect_a_run(stack, receiver, reference) -> None:
     unanswered = "alert: no answer in 10 seconds"
     before = logged(stack).count(unanswered)
     receiver.hang = True
@@ -120,7 +120,7 @@ def test_a_webhook_that_never_answers_harms_no_run(stack, receiver, reference) -
 
 
 @pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")
-def test_nobody_sees_the_address(stack, receiver, name) -> None:
+def test_the_webhook_address_is_shown_nowhere(stack, receiver, name) -> None:
     with stack.edited("models/seen.sql", SEEN):
         stack.invoke("run", "--select", "seen")
         assert stack.sql("select found from seen") == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import runs
 
 
-def test_everything_in_public_is_saved_and_brought_back(stack, reference, tmp_path) -> None:
+def test_everything_in_public_is_saved_and_restored(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     file = tmp_path / "public.dump"
     for change in ("create extension citext", "create table kinds as select 'A'::citext as kind"):  # as a hook and a model might
@@ -34,7 +34,7 @@ def test_a_backup_that_waits_for_a_lock_shows_who_has_it(stack, reference, tmp_p
     assert "exists already" in refused.stderr
 
 
-def test_a_deletion_saves_it_first(stack, reference) -> None:
+def test_clean_makes_a_backup_first(stack, reference) -> None:
     stack.on("dagster")
     output = stack.invoke("clean", "--volumes", stdin="n\n", code=2).stdout
     assert "Backup written to" in output

@@ -1,4 +1,4 @@
-"""A quick comparison of the small project: every cell is measured, the page needs nothing else, and the person's stack stays as it is."""
+"""A quick comparison of the small project: every cell is measured, the page loads nothing, and the user's stack is unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_quick_comparison(stack, reference, tmp_path, names) -> None:
 
 
 def complete(folder: Path, names: set[str]) -> None:
-    """Each cell of the report has a measured value, each verdict is good, and the page asks nobody for anything."""
+    """Assert that each cell of the report has a measured value, that each verdict is good, and that the page loads nothing."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert report["complete"]
     cells = {(row["id"], name): cell for row in report["rows"].values() for name, cell in row["cells"].items()}
@@ -46,11 +46,11 @@ def complete(folder: Path, names: set[str]) -> None:
 
 
 def opened(page: Path) -> None:
-    """Open the page in a Chromium, where there is one: it has nothing to complain of."""
+    """Open the page in Chromium, if it is installed, and assert that it reports no error."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser:
         argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-        argv += [f"--user-data-dir={page.parent / 'chromium'}", page.as_uri()]  # not the profile of a browser that is open
+        argv += [f"--user-data-dir={page.parent / 'chromium'}", page.as_uri()]  # not the profile of an open browser
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
         assert "</html>" in done.stdout
         assert "CONSOLE" not in done.stderr, done.stderr

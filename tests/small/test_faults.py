@@ -1,4 +1,4 @@
-"""Commands that end, or stand still, after any of their steps; see `tests.faults`."""
+"""Commands that end, or are paused, after any of their steps; see `tests.faults`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switchyard.faults import POINTS
 from ..faults import CODES, STEPS, recovers, waits
 
 HALF_WAY = ("switch", "stopped")
-# Killed every day: where most is left; tests/docker has the one of `restore`.
+# The kills of the short form, which leave the most behind; tests/docker has the one of `restore`.
 SHORT = [HALF_WAY, ("backup", "dumped"), ("run", "triggered")]
 CASES = [
     pytest.param(
@@ -38,5 +38,5 @@ def test_the_next_command_recovers_from_one_that_ended_after_any_step(stack, ref
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be stopped and continued there")
 @pytest.mark.parametrize("point", [pytest.param(one, marks=() if one == HALF_WAY[1] else pytest.mark.long) for one in STEPS["switch"]])
-def test_a_command_that_stands_still_is_waited_for(stack, reference, point) -> None:
+def test_other_commands_wait_for_a_paused_one(stack, reference, point) -> None:
     waits(stack, reference, point)

@@ -1,4 +1,4 @@
-"""What Prefect's page shows of a build; the code is the same in containers."""
+"""Builds on Prefect's page; the code is the same in containers."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_what_failed_runs_again_on_the_same_flow_run(stack, reference) -> None:
     assert stack.hashes() == reference
 
 
-def test_an_edited_file_of_jobs_needs_only_up(stack, reference) -> None:
-    """The deployments are made at the worker's start."""
+def test_edited_jobs_need_only_up(stack, reference) -> None:
+    """The worker creates the deployments when it starts."""
     runs.edited_jobs(stack, "prefect", reference)
 
 

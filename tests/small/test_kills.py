@@ -14,7 +14,7 @@ from .. import runs
 from ..interruptions import ended, typed, wait_for_health
 from ..stacks import command_line, mostly_long, slow_model, wait_until
 
-SECONDS = 15  # that the model takes which is being built at the time
+SECONDS = 15  # how long the model takes that is being built at the time of the kill
 SLOW = runs.SLOW.format(SECONDS)
 
 SERVICES = {
@@ -22,20 +22,20 @@ SERVICES = {
     "dagster": ["dagster-code", "dagster-webserver", "dagster-daemon"],
     "prefect": ["prefect-server", "prefect-worker"],
 }
-# A child of a service, by a word of its command line: what executes the run, and the warm dbt.
+# Child processes of the services, by a word of their command lines: the one that executes the run, and the warm dbt.
 CHILDREN = {
     "airflow": {"warm dbt": "--serve"},
     "dagster": {"warm dbt": "--serve", "server of the code": "api grpc"},
     "prefect": {"flow run": "prefect.engine"},
 }
-SHORT = "dagster-code"  # which executes all of the run; the long form kills the others, and those of Airflow and Prefect
+SHORT = "dagster-code"  # it executes the whole run; the long form kills every process of all three orchestrators
 KILLS = [
     pytest.param(name, kill, marks=() if kill == SHORT else pytest.mark.long)
     for name in SERVICES
     for kill in (*SERVICES[name], *CHILDREN[name])
 ]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes are found by what Linux says of them")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes are found by Linux's own data on them")
 
 
 @pytest.mark.parametrize(("name", "victim"), KILLS, ids=lambda word: word.replace(" ", "-"))
@@ -46,14 +46,14 @@ def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) 
         wait_until(lambda: run.poll() is not None or stack.ask(SLOW) == "1", 120)
         assert run.poll() is None
         find(stack, name, victim).kill()
-        watch(stack, SECONDS)  # what was being built at the time would end in this
+        watch(stack, SECONDS)  # the model that was being built would end within this time
         stack.invoke("up", "--orch", name)  # which Docker does by itself
-        watch(stack, 150, until=lambda: run.poll() is not None)  # Airflow by itself would leave a killed scheduler's tasks alone for 300 s
-        assert run.poll() is not None, "the run neither ended nor went on"
+        watch(stack, 150, until=lambda: run.poll() is not None)  # Airflow's default would leave a killed scheduler's tasks alone for 300 s
+        assert run.poll() is not None, "the run neither ended nor continued"
         code, out = ended(run)
         wait_until(lambda: runs.ask_runs(stack, "active_runs") == [] or int(stack.ask(SLOW)) > 1, 150)
         assert int(stack.ask(SLOW)) <= 1
-    # 10: the service that `invoke run` asks is the one that was killed.
+    # 10: the killed service is the one that `invoke run` queries.
     assert code in (0, 1, 10), out
     if code == 1:
         assert "daily ended with failure on" in out
@@ -61,7 +61,7 @@ def test_a_killed_process_leaves_no_run_hanging(stack, reference, name, victim) 
     assert stack.hashes() == reference
 
 
-def test_a_killed_server_of_dagsters_code_is_started_again(stack, reference) -> None:
+def test_a_killed_code_server_of_dagster_is_restarted(stack, reference) -> None:
     stack.on("dagster")
     find(stack, "dagster", "server of the code").kill()
     wait_until(lambda: {service["health"] for service in stack.status()["services"]} != {"healthy"}, 60)
@@ -83,11 +83,11 @@ def test_a_run_succeeds_after_a_restart_of_postgres(stack, reference, name) -> N
 
 
 def watch(stack, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """See for so long, or until something is, that no two dbt are at work."""
+    """Assert for ``seconds``, or until ``until()`` holds, that no two dbt work at once."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not until():
         assert int(stack.ask(SLOW)) <= 1
-        time.sleep(0.5)  # between two looks
+        time.sleep(0.5)  # between two queries
 
 
 def find(stack, name: str, victim: str) -> psutil.Process:

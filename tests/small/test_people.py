@@ -1,4 +1,4 @@
-"""Four people at one stack without Docker; see `tests.chaos`."""
+"""Four people use one stack without Docker; see `tests.chaos`."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from .. import chaos
 pytestmark = pytest.mark.long
 
 
-def test_many_people_at_one_stack(stack, reference) -> None:
+def test_several_people_use_one_stack(stack, reference) -> None:
     chaos.many_people(stack, reference)

@@ -1,4 +1,4 @@
-"""What the orchestrators know of old runs is deleted, by their own means."""
+"""The orchestrators delete the history of old runs, each with its own mechanism."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..native.conftest import ask_as
 from ..stacks import wait_until
 
 OLD = "interval '40 days'"
-# How an ended run is made older, in each database; it is done to the older of two.
+# For each database, the SQL that backdates the oldest run.
 AGE = {
     "dagster": f"update public.runs set create_timestamp = create_timestamp - {OLD} where id = (select min(id) from public.runs)",
     "airflow": f"""update public.dag_run set start_date = start_date - {OLD}, end_date = end_date - {OLD}
@@ -21,7 +21,7 @@ RUNS = {"dagster": "runs", "airflow": "dag_run where dag_id = 'daily'", "prefect
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_old_runs_are_deleted_and_new_ones_are_not(stack, reference, name) -> None:
+def test_old_runs_are_deleted_and_new_ones_are_kept(stack, reference, name) -> None:
     count = f"select count(*) from public.{RUNS[name]}"
     stack.on(name)
     stack.invoke("run")

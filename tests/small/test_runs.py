@@ -21,47 +21,47 @@ NAMES = ["dagster", "airflow", "prefect"]
 
 @pytest.fixture(scope="module", params=NAMES)
 def name(request) -> str:
-    """An orchestrator. All tests of one follow one another, which spares switches."""
+    """An orchestrator; its tests run one after the other, which saves switches."""
     return request.param
 
 
-@pytest.mark.long  # test_airflow.py has Airflow's, and test_flow_runs.py one of Prefect, every day
+@pytest.mark.long  # in the short form, test_airflow.py has Airflow's, and test_flow_runs.py one of Prefect
 @pytest.mark.parametrize("name", ["dagster", "prefect"], indirect=True, scope="module")
 def test_a_run_is_shown_and_canceled(stack, reference, name) -> None:
     runs.canceled_run(stack, name, reference)
 
 
-@pytest.mark.long  # test_flow_runs.py has Prefect's every day, and test_schedules.py has Dagster's
+@pytest.mark.long  # in the short form, test_flow_runs.py has Prefect's, and test_schedules.py has Dagster's
 @pytest.mark.parametrize("name", ["dagster", "airflow"], indirect=True, scope="module")
 def test_two_runs_take_turns(stack, reference, name) -> None:
     runs.two_runs_take_turns(stack, name, reference)
 
 
-@pytest.mark.long  # test_flow_runs.py has Prefect's every day, whose deployments are made at its worker's start
+@pytest.mark.long  # in the short form, test_flow_runs.py has Prefect's, whose worker creates the deployments when it starts
 @pytest.mark.parametrize("name", ["dagster", "airflow"], indirect=True, scope="module")
-def test_an_edited_file_of_jobs_needs_only_up(stack, reference, name) -> None:
+def test_edited_jobs_need_only_up(stack, reference, name) -> None:
     runs.edited_jobs(stack, name, reference)
 
 
-@pytest.mark.long  # tests/docker has an edit between two runs every day
+@pytest.mark.long  # in the short form, tests/docker has an edit between two runs
 @pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
 def test_an_edit_at_any_time_is_in_the_next_run(stack, reference, name) -> None:
     runs.edits_at_any_time(stack, name, reference)
 
 
-@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")  # as test_airflow.py and test_flow_runs.py
+@pytest.mark.parametrize("name", mostly_long(NAMES, "dagster"), indirect=True, scope="module")  # others: test_airflow.py, test_flow_runs.py
 def test_what_failed_runs_again(stack, reference, name) -> None:
     runs.failed_again(stack, name, reference)
 
 
 @pytest.mark.parametrize("name", mostly_long(NAMES, "prefect"), indirect=True, scope="module")
-def test_what_failed_under_another_name_runs_again(stack, reference, name) -> None:
+def test_a_failed_model_runs_again_under_another_name(stack, reference, name) -> None:
     runs.renamed_model(stack, name)
     assert stack.hashes() == reference
 
 
 @pytest.mark.parametrize("name", DAGSTER, indirect=True, scope="module")
-def test_a_run_has_options_of_its_own(stack, reference, name) -> None:
+def test_options_apply_to_one_run(stack, reference, name) -> None:
     runs.options_of_a_run(stack, name)
     assert stack.hashes() == reference
 
@@ -82,7 +82,7 @@ def test_what_has_changed_since_a_release_is_selected(stack, reference) -> None:
         shutil.rmtree(state)
 
 
-def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference) -> None:
+def test_a_node_that_waits_for_a_lock_is_shown_with_the_locks_holder(stack, reference) -> None:
     stack.on("dagster")
     with runs.kept_waiting(stack, "run") as output:
         shown = re.search(
@@ -94,7 +94,7 @@ def test_a_node_that_waits_for_a_lock_is_shown_with_who_has_it(stack, reference)
     assert stack.sql("select current_setting('lock_timeout')") == "10min"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the variables are taken away by what exists on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="the variables are removed by a feature of Linux")
 @pytest.mark.parametrize("name", mostly_long(["dagster", "airflow"], "dagster"))
 def test_dbt_gets_no_secret_of_its_orchestrator(stack, reference, name) -> None:
     stack.on(name)
@@ -108,7 +108,7 @@ def test_dbt_gets_no_secret_of_its_orchestrator(stack, reference, name) -> None:
 
 def test_a_run_waits_for_services_that_are_starting(stack, reference) -> None:
     stack.invoke("down")
-    for _ in range(10):  # the first time, it may be PostgreSQL that takes longer
+    for _ in range(10):  # at first, PostgreSQL itself may take longer
         stack.invoke("up", "--orch", "dagster", "--timeout", "1", code=12)
         if stack.started("dagster-webserver"):
             break
@@ -119,7 +119,7 @@ def test_a_run_waits_for_services_that_are_starting(stack, reference) -> None:
 @pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 def test_a_command_in_a_scripts_background_can_be_stopped(stack, reference) -> None:
-    """A shell has it ignore Ctrl-C there."""
+    """A shell starts it with Ctrl-C ignored."""
     stack.on("dagster")
     with stack.edited("models/slow.sql", slow_model(40, ["last"])):
         script = f"trap '' INT; exec {stack.python} -m invoke run"
@@ -135,7 +135,7 @@ def test_a_command_in_a_scripts_background_can_be_stopped(stack, reference) -> N
     assert stack.hashes() == reference
 
 
-def test_docs_are_refused_a_port_that_is_taken(stack) -> None:
+def test_docs_refuse_a_port_that_is_taken(stack) -> None:
     stack.on("dagster")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -151,7 +151,7 @@ def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or stack.ask(runs.SLOW.format(40)) == "1", 120)
         before = stack.status()["services"]
-        new = {"RETENTION_DAYS": "29", "DAGSTER_PORT": str(ports.unused())}  # each of its processes gets the first, and one the second
+        new = {"RETENTION_DAYS": "29", "DAGSTER_PORT": str(ports.unused())}  # all of its processes use the first, and one uses the second
         for command in (["up", "--orch", "dagster"], ["switch", "dagster"]):
             assert "A run is in progress: daily" in stack.invoke(*command, **new).stdout
         assert [service["id"] for service in stack.status()["services"]] == [service["id"] for service in before]
@@ -165,7 +165,7 @@ def test_up_leaves_a_run_in_progress_alone(stack, reference) -> None:
 def test_a_switch_sees_a_run_that_is_about_to_begin(stack, reference) -> None:
     stack.on("dagster")
     holder = stack.folder / ".stack" / "lock-holder"
-    with stack.edited("models/slow.sql", slow_model(5, ["last"])):  # Dagster loads the project again before it has the run
+    with stack.edited("models/slow.sql", slow_model(5, ["last"])):  # Dagster reloads the project before it has the run
         run = typed(stack, "run")
         wait_until(lambda: run.poll() is not None or holder.exists())
         assert "A run is in progress: daily." in stack.invoke("switch", "prefect", code=13).stderr
@@ -175,7 +175,7 @@ def test_a_switch_sees_a_run_that_is_about_to_begin(stack, reference) -> None:
 
 
 @pytest.mark.long
-def test_what_is_wrong_with_a_seed_is_shown_with_what_helps(stack, reference) -> None:
+def test_an_error_in_a_seed_is_shown_with_its_fix(stack, reference) -> None:
     stack.on("dagster")
     with stack.edited("seeds/towns.csv", b"id,name\n1,a\n"):
         stack.invoke("run")
@@ -193,7 +193,7 @@ def test_what_is_wrong_with_a_seed_is_shown_with_what_helps(stack, reference) ->
     assert stack.hashes() == reference
 
 
-def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, reference, tmp_path) -> None:
+def test_ports_edited_while_the_stack_is_up_take_effect_at_the_next_start(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     server = stack.root("postgres")
     new = {key: str(port) for key, port in zip(("POSTGRES_PORT", "DAGSTER_PORT"), ports.unused_ports(2))}
@@ -207,7 +207,7 @@ def test_ports_edited_while_the_stack_is_up_count_from_the_next_start(stack, ref
         stack.invoke("restore", "--yes", str(tmp_path / "a.dump"), **new)
         assert server.is_running()
         stack.invoke("up", "--orch", "dagster", **new)
-        shown = stack.invoke("status")  # where .env, too, says something else by now
+        shown = stack.invoke("status")  # although the settings have the old ports
         assert all(f"localhost:{port}" in shown.stdout for port in new.values())
     finally:
         stack.invoke("up", "--orch", "dagster")

@@ -1,4 +1,4 @@
-"""Schedules that fall due together, without Docker: each orchestrator's own queue keeps the runs apart."""
+"""Schedules that fall due together, without Docker: each orchestrator's own queue runs one after the other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def each_minute(stack: Stack, name: str) -> Iterator[None]:
     stack.invoke("up", "--orch", name)
 
 
-@pytest.mark.parametrize("name", DAGSTER)  # each waits for a minute to come round
+@pytest.mark.parametrize("name", DAGSTER)  # each waits for the next full minute
 def test_schedules_that_fall_due_together_take_turns(stack, reference, name) -> None:
     began: set[str] = set()
     ended: set[str] = set()
@@ -44,7 +44,7 @@ def test_schedules_that_fall_due_together_take_turns(stack, reference, name) -> 
             most = max(most, int(stack.ask(runs.SLOW.format(SECONDS))))
             assert most <= 1
             running = {run["job"] for run in runs.ask_runs(stack, "active_runs") if run["state"] in ("running", "started")}
-            assert len(running) <= 1 or name == "airflow", running  # where a run is running while its first task waits for the pool
+            assert len(running) <= 1 or name == "airflow", running  # its run is running while the first task waits for the pool
             began |= running
             ended |= began - running
     assert most == 1

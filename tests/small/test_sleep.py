@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 
-def test_it_continues(stack, reference, name) -> None:
+def test_the_stack_continues(stack, reference, name) -> None:
     sleep.idle(stack, reference, name)
 
 

@@ -1,4 +1,4 @@
-"""Many runs in a row by each orchestrator: what grows, and by how much for each run."""
+"""Many runs in a row by each orchestrator: what grows, and by how much per run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..native.conftest import ask_as
 from ..stacks import files_below
 
 RUNS = int(os.environ.get("SOAK") or 200)
-FIRST = 10  # after which caches, pools and tables have their size
+FIRST = 10  # after so many runs, caches, pools and tables have reached their size
 MIB = 1 << 20
-# Bytes for each run of seven nodes. With one run an hour, RETENTION_DAYS keeps 720 of them.
+# Bytes per run of seven nodes. With one run an hour, RETENTION_DAYS keeps 720 of them.
 MOST = {"database": MIB, "files": MIB}
 
 
 def look(stack, name: str) -> dict[str, int]:
-    """Bytes of the orchestrator's database and of the stack's files, bytes of memory, and how many processes and connections there are."""
+    """Bytes of the orchestrator's database, the stack's files and its memory, and the numbers of processes and connections."""
     memory, processes = 0, 0
     for process in stack.processes():
         with suppress(psutil.NoSuchProcess):
@@ -39,7 +39,7 @@ def look(stack, name: str) -> dict[str, int]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dagster", "airflow", "prefect"])
-def test_nothing_grows_but_what_is_kept_of_each_run(stack, reference, name) -> None:
+def test_only_the_history_of_runs_grows(stack, reference, name) -> None:
     stack.on(name)
     for _ in range(FIRST):
         stack.invoke("run")
