@@ -1,4 +1,4 @@
-"""A fourth orchestrator, from files alone: one that no code of this project knows. docs/orchestrator.md says what they hold."""
+"""A fourth orchestrator, made of files alone, which no code of this project knows. docs/orchestrator.md describes the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..small.conftest import PROJECT, SmallStack
 from ..stacks import ROOT, Small, Stack, copy_checkout
 
 FILES = Path(__file__).parent / "files"
-SETTING = "LUIGI_PORT=8082\n"  # all that it needs beside its files
+SETTING = "LUIGI_PORT=8082\n"  # all that it needs besides its files
 NAME = f"switchyard-fourth-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"  # of the compose project
 
 
@@ -27,7 +27,7 @@ class DockerLuigi(Small, DockerStack):
 
 @pytest.fixture(scope="module", params=["native", pytest.param("docker", marks=pytest.mark.long)])
 def stack(request, tmp_path_factory, bare_path) -> Iterator[Stack]:
-    """A checkout with the files of the fourth, which runs the small project."""
+    """A checkout with the files of the fourth orchestrator, which runs the small project."""
     place = tmp_path_factory.mktemp("fourth")
     copy_checkout(ROOT, place / "switchyard")
     shutil.copytree(FILES, place / "switchyard", dirs_exist_ok=True)
@@ -49,7 +49,7 @@ def stack(request, tmp_path_factory, bare_path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def reference(stack) -> dict[str, tuple[int, str]]:
-    """What the project builds, by it."""
+    """Rows and content of the project's table, built by Luigi."""
     stack.invoke("up", "--orch", "luigi")
     assert "daily succeeded on Luigi" in stack.invoke("run").stdout
     found = stack.hashes()
@@ -57,7 +57,7 @@ def reference(stack) -> dict[str, tuple[int, str]]:
     return found
 
 
-def test_it_is_shown_as_the_others_are(stack, reference) -> None:
+def test_it_is_shown_like_the_others(stack, reference) -> None:
     status = stack.status()
     assert (status["orchestrator"], status["url"]) == ("luigi", f"http://localhost:{stack.env['LUIGI_PORT']}/static/visualiser/index.html")
     assert {service["name"]: service["health"] for service in status["services"]} == dict.fromkeys(
@@ -69,7 +69,7 @@ def test_it_is_shown_as_the_others_are(stack, reference) -> None:
 
 
 @pytest.mark.long
-def test_what_fails_is_named_and_runs_again(stack, reference) -> None:
+def test_a_failed_model_is_shown_and_runs_again(stack, reference) -> None:
     with stack.edited("models/broken.sql", "select no_such_column\n"):
         output = stack.invoke("run", code=1).stderr
     assert "model broken: " in output
@@ -93,7 +93,7 @@ def test_it_switches_both_ways(stack, reference) -> None:
 
 
 @pytest.mark.long
-def test_a_broken_one_is_rolled_back(stack, reference) -> None:
+def test_a_switch_to_a_broken_luigi_is_rolled_back(stack, reference) -> None:
     stack.on("dagster")
     files = [stack.folder / "docker" / "luigi" / "native.yaml", stack.folder / "compose" / "docker-compose-luigi.yaml"]
     good = [file.read_text() for file in files]

@@ -25,11 +25,11 @@ class Dbt(luigi.Task):
         return Path(os.environ["LUIGI_RUNS"], self.run_id)
 
     def output(self) -> luigi.LocalTarget:
-        """A file that is there once all has succeeded."""
+        """A file that exists once all commands have succeeded."""
         return luigi.LocalTarget(self.folder / "succeeded")
 
     def run(self) -> None:
-        """Run dbt, and interrupt it where somebody cancels the run."""
+        """Run dbt, and interrupt it when somebody cancels the run."""
         job = jobs.load()[self.job].asked(jobs.Options(**json.loads(self.options)))
         for args in job.commands:
             dbt = subprocess.Popen([project_files.DBT_OF_A_RUN, *args, "--target-path", str(self.folder)], cwd=project_files.project_dir())

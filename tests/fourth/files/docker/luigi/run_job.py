@@ -1,4 +1,4 @@
-"""``run_job.py JOB``: ask the worker for a run and follow it to its end; `rundbt.api` describes the flags and what it prints."""
+"""``run_job.py JOB``: request a run from the worker and follow it to its end; `rundbt.api` describes the flags and the output."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def run(job: str, options: jobs.Options) -> bool:
     began, here = time.monotonic(), RUNS / uuid.uuid4().hex
     here.mkdir(parents=True)
     (here / "asked").write_text(json.dumps([job, asdict(options)]))
-    (here / "asked").rename(here / "job")  # all at once, as the worker looks for it
+    (here / "asked").rename(here / "job")  # in one step, because the worker looks for this file
     api.emit("started", job=job, run_id=here.name, url=page(here))
     if others:
         api.emit("progress", message="waits for " + ", ".join(f"{one['job']}, {one['state']}: {one['url']}" for one in others))
@@ -67,7 +67,7 @@ def run(job: str, options: jobs.Options) -> bool:
 
 
 def rerun() -> bool:
-    """Run the newest job again, where it failed."""
+    """Run the newest job again if it failed."""
     runs = asked()
     if not runs or (runs[-1] / "succeeded").exists():
         return api.nothing_failed("The last run succeeded." if runs else "There is no run yet.")

@@ -1,6 +1,6 @@
-"""``worker.py [--alive]``: run what is asked for, one run after the other, each as a `luigi` of its own; or see whether another one does.
+"""``worker.py [--alive]``: execute the requested runs one after the other, each in its own `luigi` process; or check that a worker does.
 
-A run is a folder in LUIGI_RUNS: ``job`` is what is asked for, ``begun`` and ``ended`` are how far it is, ``canceled`` ends it.
+A run is a folder in LUIGI_RUNS: the file ``job`` has the request, ``begun`` and ``ended`` show the progress, ``canceled`` ends the run.
 """
 
 import json
@@ -14,7 +14,7 @@ from rundbt import api, project_files
 
 RUNS = Path(os.environ["LUIGI_RUNS"])
 ALIVE = RUNS / ".alive"
-SILENCE_S = 30  # after which a worker counts as one that hangs
+SILENCE_S = 30  # without a sign of life, after which a worker counts as hung
 
 
 def waiting() -> list[Path]:
@@ -23,13 +23,13 @@ def waiting() -> list[Path]:
 
 
 def end(run: Path, code: int, message: str = "") -> None:
-    """Note how a run has ended: all at once, as somebody waits for it."""
+    """Record how a run has ended, in one step, because another process waits for the file."""
     (run / "ending").write_text(json.dumps({"code": code, "message": message}))
     (run / "ending").rename(run / "ended")
 
 
 def work(run: Path) -> None:
-    """Run one."""
+    """Execute a run."""
     (run / "begun").touch()
     if (run / "canceled").exists():
         return end(run, 1)
@@ -56,7 +56,7 @@ if __name__ == "__main__":
     api.wait_for_answer(f"{os.environ['LUIGI_URL']}/api/worker_list", 60, "Luigi's scheduler")
     for begun in RUNS.glob("*/begun"):
         if not (begun.parent / "ended").exists():
-            end(begun.parent, 1, "The worker that it ran on was killed, or stopped.")
+            end(begun.parent, 1, "The worker that it ran on was killed or stopped.")
     while True:
         ALIVE.touch()
         for run in waiting()[:1]:

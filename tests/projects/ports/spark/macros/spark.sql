@@ -1,4 +1,4 @@
-{#- What Spark has instead; its session is in UTC. -#}
+{#- Spark's versions of the macros; its session is in UTC. -#}
 {% macro spark__to_utc(column) -%}
     {{ column }}
 {%- endmacro %}
@@ -11,6 +11,6 @@
     explode(sequence({{ first }}::date, {{ last }}::date, interval 1 {{ unit }}))
 {%- endmacro %}
 
-{#- A file of Parquet cannot be given a column with a default; see publish_seed.sql. -#}
+{#- A Parquet file cannot get a column with a default; see publish_seed.sql. -#}
 {% macro spark__stamp_loads() -%}
 {%- endmacro %}
