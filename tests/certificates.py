@@ -1,4 +1,4 @@
-"""A company with a certificate authority of its own, and a server that shows a certificate of it."""
+"""A company with its own certificate authority, and a server with a certificate that this authority signed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Company:
 
     Attributes:
         root: its root certificate.
-        url: of a server whose certificate is signed by it; it answers everything with 404.
+        url: the address of a server whose certificate the root signed; it answers every request with 404.
     """
 
     root: Path
@@ -32,7 +32,7 @@ class Company:
 def company(folder: Path) -> Iterator[Company]:
     """Make the company's certificates in ``folder``, and run its server on 127.0.0.1."""
     if not shutil.which("openssl"):
-        unavailable("there is no openssl to make certificates with")
+        unavailable("openssl is not installed")
 
     def openssl(*args: str) -> None:
         subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
@@ -61,7 +61,7 @@ def company(folder: Path) -> Iterator[Company]:
 
 
 class Nothing(http.server.BaseHTTPRequestHandler):
-    """Answers that there is nothing."""
+    """Answers every request with 404."""
 
     def do_GET(self) -> None:
         self.send_error(404)

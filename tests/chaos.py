@@ -26,7 +26,7 @@ NAMES = ("airflow", "dagster", "prefect")
 
 
 def random_kills(stack: Stack, reference: object) -> None:
-    """kill -9 of a command at a random moment: at most one orchestrator is there, the next command works, the data is the same."""
+    """kill -9 of a command at a random moment: at most one orchestrator runs, the next command works, and the data is unchanged."""
     dice = random.Random(SEED)
     tried = Counter()
     for _ in range(ROUNDS):
@@ -43,7 +43,7 @@ def random_kills(stack: Stack, reference: object) -> None:
         victim.kill()
         victim.communicate()
         assert len(stack.orchestrators()) <= 1
-        # The next command, whatever it is, works; it may be a switch back to what was there.
+        # The next `up` works and completes what the killed command left.
         active = stack.status()["orchestrator"]
         stack.invoke("up", "--orch", active or name)
         assert healthy(stack) == (active or name)
@@ -55,7 +55,7 @@ def random_kills(stack: Stack, reference: object) -> None:
 
 
 def many_ups(stack: Stack, reference: object) -> None:
-    """Of many `up` of random orchestrators at once, one decides which it is, and the others start it or are refused."""
+    """Of many `up` at once with random orchestrators, one decides which starts; those with the same one succeed, the others are refused."""
     dice = random.Random(SEED)
     stack.invoke("down")
     names = [dice.choice(NAMES) for _ in range(20 if LONG else 6)]
@@ -68,7 +68,7 @@ def many_ups(stack: Stack, reference: object) -> None:
 
 
 def many_switches(stack: Stack, reference: object) -> None:
-    """Switches in a row, each with a run, leave the marts as they were, and nothing behind."""
+    """Switches in a row, each followed by a run, leave the marts unchanged and nothing behind."""
     dice = random.Random(SEED)
     for _ in range(max(1, ROUNDS // 2)):
         active = stack.status()["orchestrator"]
@@ -82,7 +82,7 @@ def many_switches(stack: Stack, reference: object) -> None:
 
 
 def many_people(stack: Stack, reference: object) -> None:
-    """Four people at one stack, of whom one changes it, and a sixth of all commands killed: the history keeps what is claimed."""
+    """Four people use one stack, one of them changes it, and a sixth of all commands is killed: the history violates no claim."""
     print(f"CHAOS_SEED={SEED}")
     began = time.monotonic()
     until = began + 20 * ROUNDS

@@ -1,4 +1,4 @@
-"""Each step of each command is the last one that a command comes to: killed, failed, interrupted or paused. The next one recovers."""
+"""Each command is killed, fails, is interrupted or is paused after each of its steps. The next command recovers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODES = {"error": 1, "interrupt": 130, "kill": -signal.SIGKILL if sys.platform !
 
 
 def recovers(stack: Stack, reference: object, folder: Path, command: str, point: str, action: str) -> None:
-    """After ``command`` has ended by ``action`` at ``point``, the next one finds what it left, and completes it."""
+    """After ``action`` has ended ``command`` at ``point``, the next command finds what it left and completes it."""
     stack.on("dagster")
     dump, again = folder / "before.dump", folder / "again.dump"
     if command == "restore":
@@ -36,7 +36,7 @@ def recovers(stack: Stack, reference: object, folder: Path, command: str, point:
 
     assert len(stack.orchestrators()) <= 1
     assert again.exists() == (point == "named")
-    if command == "switch" and action != "kill":  # it was undone
+    if command == "switch" and action != "kill":  # it was rolled back
         assert healthy(stack) == "dagster"
     active = stack.status()["orchestrator"] or "dagster"
     stack.invoke("up", "--orch", active)
@@ -50,11 +50,13 @@ def recovers(stack: Stack, reference: object, folder: Path, command: str, point:
 
 
 def waits(stack: Stack, reference: object, point: str) -> None:
-    """While a switch stands still at ``point``, others see at most one orchestrator and change nothing; then it is completed."""
+    """While a switch is paused at ``point``, other commands see at most one orchestrator and change nothing; then it is completed."""
     stack.on("dagster")
     command = typed(stack, "switch", "prefect", SWITCHYARD_FAULT=f"pause@{point}")
     try:
-        wait_until(lambda: psutil.Process(command.pid).status() == psutil.STATUS_STOPPED, 300)  # alone, it is installed first
+        wait_until(
+            lambda: psutil.Process(command.pid).status() == psutil.STATUS_STOPPED, 300
+        )  # if this test runs alone, Prefect is installed first
         before = stack.orchestrators()
         assert len(before) <= 1
         second = typed(stack, "up", "--orch", "prefect")

@@ -1,4 +1,4 @@
-"""What was typed in a chaos run, when, and what came of it; and whether it keeps what docs/reliability.md claims."""
+"""The commands of a chaos run with their times and results, and whether they keep the claims of docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 CHANGES_POSTGRES = {"up", "down", "clean"}  # commands that may start or stop PostgreSQL
-# How a command may end besides well: refused, overtaken by another one, or without an orchestrator (docs/commands.md).
+# The exit codes with which a command may fail: refused, overtaken by another one, or without an orchestrator (docs/commands.md).
 REFUSED = {
     "up": {4, 7, 11, 12, 13},
     "switch": {4, 7, 8, 11, 12, 13},
@@ -28,8 +28,8 @@ class Event:
         words: what was typed after ``invoke``.
         code: its exit code; negative where it was killed.
         printed: what it printed.
-        status: of ``status --json``, what that says; else nothing.
-        readable: of a backup that is done, whether PostgreSQL's own program reads the file.
+        status: the output of ``status --json``; empty for other commands.
+        readable: for a finished backup, whether it can be restored.
     """
 
     began: float
@@ -50,15 +50,15 @@ class Event:
 
 
 def violations(history: Sequence[Event]) -> list[str]:
-    """A line for each claim that the history breaks, in any order of the events; none where it keeps all of them."""
+    """A line for each violation of a claim. The events may be in any order."""
     return [*_codes(history), *_one_orchestrator(history), *_postgres(history), *_backups(history), *_runs(history)]
 
 
 def _codes(history: Iterable[Event]) -> Iterable[str]:
-    """Every command ends well, or is refused in a way that it has, or was killed."""
+    """Every command succeeds, ends with one of its own exit codes, or was killed."""
     for event in history:
         if event.code > 0 and event.code not in REFUSED[event.verb]:
-            yield f"{event}: no way for this command to end\n{event.printed}"
+            yield f"{event}: not an exit code of this command\n{event.printed}"
         if "Traceback" in event.printed:
             yield f"{event}: printed a traceback"
 
@@ -72,25 +72,25 @@ def _one_orchestrator(history: Iterable[Event]) -> Iterable[str]:
 
 
 def _postgres(history: Sequence[Event]) -> Iterable[str]:
-    """Between two looks, a switch leaves PostgreSQL alone. A killed command, too, may have been one that stops it."""
+    """Between two `status` commands, a switch does not restart PostgreSQL; `up`, `down` and `clean` may, even if they were killed."""
     looks = sorted((event for event in history if event.status), key=lambda event: event.began)
     for before, after in pairwise(looks):
         pair = [{service["id"] for service in look.status["services"] if service["orchestrator"] is None} for look in (before, after)]
         between = [event for event in history if event.began < after.ended and event.ended > before.began]
         if pair[0] != pair[1] and not any(event.verb in CHANGES_POSTGRES for event in between):
-            yield f"PostgreSQL is another one after {', '.join(str(event) for event in between if event.verb == 'switch') or after}"
+            yield f"PostgreSQL was restarted after {', '.join(str(event) for event in between if event.verb == 'switch') or after}"
 
 
 def _backups(history: Iterable[Event]) -> Iterable[str]:
-    """A backup that has its name can be read."""
+    """A backup under its final name can be restored."""
     for event in history:
         if event.verb == "backup" and event.code == 0 and not event.readable:
-            yield f"{event}: the file cannot be read"
+            yield f"{event}: the file cannot be restored"
 
 
 def _runs(history: Sequence[Event]) -> Iterable[str]:
-    """A run that has begun ends well, unless a command with --force was there, or the stack was killed under it."""
+    """A run that has started succeeds, unless a command with --force, or one that was killed, overlapped it."""
     for run in (event for event in history if event.verb == "run" and "http://" in event.printed and event.code in (1, 10)):
         others = [event for event in history if event is not run and event.began < run.ended and event.ended > run.began]
         if not any("--force" in event.words or event.code < 0 for event in others):
-            yield f"{run}: nobody was permitted to end it\n{run.printed}"
+            yield f"{run}: no command was allowed to end it\n{run.printed}"

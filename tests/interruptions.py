@@ -16,7 +16,7 @@ from .stacks import Stack, slow_model, wait_until
 
 
 def typed(stack: Stack, *args: str, stdin: int | None = None, **variables: str) -> subprocess.Popen[str]:
-    """Type `invoke ARGS` and go on; as on a terminal, it can be interrupted. ``stdin`` is a file descriptor."""
+    """Start `invoke ARGS` without waiting for it; as in a terminal, it can be interrupted. ``stdin`` is a file descriptor."""
 
     def default_signals() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -29,18 +29,18 @@ def typed(stack: Stack, *args: str, stdin: int | None = None, **variables: str) 
 
 
 def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its exit code, and what it printed."""
+    """Wait for the command; returns its exit code and its output."""
     try:
         out, _ = command.communicate(timeout=300)
     finally:
         command.kill()
     print(out)
-    assert not re.search("^Traceback", out, re.M), out  # dbt's own, of a run that was killed, is indented
+    assert not re.search("^Traceback", out, re.M), out  # dbt's own, after a killed run, is indented
     return command.returncode, out
 
 
 def read_until(command: subprocess.Popen[str], text: str, seconds: float = 120) -> str:
-    """What it prints, up to the line with ``text``; where that takes too long, it is killed."""
+    """The command's output up to the line with ``text``; after ``seconds``, the command is killed."""
     printed = ""
     limit = threading.Timer(seconds, kill, [command.pid])
     limit.start()
@@ -55,10 +55,12 @@ def read_until(command: subprocess.Popen[str], text: str, seconds: float = 120) 
 
 
 def interrupted_switch(stack: Stack, reference: object, number: signal.Signals) -> None:
-    """An interrupt in the middle of a switch undoes it, and a second one does not disturb that."""
+    """An interrupt in the middle of a switch rolls it back, and a second one does not disturb that."""
     stack.on("dagster")
     command = typed(stack, "switch", "prefect")
-    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 300)  # alone, it is installed first
+    wait_until(
+        lambda: command.poll() is not None or stack.started("prefect-server"), 300
+    )  # if this test runs alone, Prefect is installed first
     command.send_signal(number)
     wait_until(lambda: command.poll() is not None or stack.started("dagster-code"), 60)
     command.send_signal(number)
@@ -70,7 +72,7 @@ def interrupted_switch(stack: Stack, reference: object, number: signal.Signals) 
 
 
 def switch_without_a_terminal(stack: Stack, reference: object) -> None:
-    """What is printed goes to a terminal that is closed in the middle of a switch."""
+    """A terminal that is closed in the middle of a switch rolls it back."""
     stack.on("dagster")
     mine, its = os.openpty()
     command = subprocess.Popen(
@@ -80,7 +82,9 @@ def switch_without_a_terminal(stack: Stack, reference: object) -> None:
     )  # fmt: skip
     os.close(its)
     threading.Thread(target=_read_all, args=[mine], daemon=True).start()
-    wait_until(lambda: command.poll() is not None or stack.started("prefect-server"), 300)  # alone, it is installed first
+    wait_until(
+        lambda: command.poll() is not None or stack.started("prefect-server"), 300
+    )  # if this test runs alone, Prefect is installed first
     command.send_signal(signal.SIGHUP)
     os.close(mine)
     assert command.wait(300) == 130
@@ -95,7 +99,7 @@ def _read_all(terminal: int) -> None:
 
 
 def switch_that_takes_too_long(stack: Stack) -> None:
-    """What is still starting when the time is up makes room for the old one again."""
+    """If the new orchestrator is still starting when the time is up, the old one is started again."""
     stack.on("dagster")
     done = stack.invoke("switch", "prefect", "--timeout", "1", code=12)
     assert "Prefect is still starting after 1 s. Dagster is active again." in done.stderr
@@ -104,10 +108,10 @@ def switch_that_takes_too_long(stack: Stack) -> None:
 
 
 def second_up_continues(stack: Stack) -> None:
-    """`up` that ran out of time has not failed: another one continues with what was started."""
+    """An `up` that ran out of time has not failed: the next one continues with the services that it started."""
     stack.invoke("down")
     before: dict[str, str] = {}
-    for _ in range(10):  # the first time, it may be PostgreSQL that takes longer
+    for _ in range(10):  # at first, PostgreSQL itself may take longer
         output = stack.invoke("up", "--orch", "prefect", "--timeout", "1", code=12).stderr
         assert "still starting after 1 s" in output
         assert "invoke up --orch prefect" in output
@@ -122,7 +126,7 @@ def second_up_continues(stack: Stack) -> None:
 
 
 def second_command_waits(stack: Stack) -> None:
-    """The second of two commands says for whom it waits, and does its work when that one is done."""
+    """The second of two commands prints which one it waits for, and continues when that one has ended."""
     stack.on("dagster")
     first = typed(stack, "switch", "prefect")
     wait_until(lambda: first.poll() is not None or (stack.folder / ".stack" / "lock-holder").exists())
@@ -134,7 +138,7 @@ def second_command_waits(stack: Stack) -> None:
 
 
 def run_in_progress(stack: Stack) -> None:
-    """A run in progress is named by whatever would kill it, is waited for, or is cancelled; never killed silently."""
+    """A command that would kill a run in progress is refused with the run's name, waits for the run, or cancels it; never silently."""
 
     def busy() -> bool:
         return stack.ask("select count(*) from pg_stat_activity where usename = 'dbt' and query like '%pg_sleep%'") != "0"
@@ -170,13 +174,13 @@ def run_in_progress(stack: Stack) -> None:
 
 
 def wait_for_health(stack: Stack) -> str:
-    """As `healthy`, after the health checks had time to notice what has changed."""
+    """Like `healthy`, after the health checks had time to notice what has changed."""
     wait_until(lambda: {service["health"] for service in stack.status()["services"]} == {"healthy"}, 90)
     return healthy(stack)
 
 
 def healthy(stack: Stack) -> str:
-    """The active orchestrator, when all of the stack's services are healthy, and are its own."""
+    """The active orchestrator; asserts that all services are healthy, and that no other orchestrator has any."""
     status = stack.status()
     assert {service["health"] for service in status["services"]} == {"healthy"}, status
     assert {service["orchestrator"] for service in status["services"]} == {None, status["orchestrator"]}

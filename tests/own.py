@@ -1,4 +1,4 @@
-"""A person's own project, in either runtime: the bodies of tests in `tests/docker` and `tests/native`."""
+"""A user's own project, in either runtime: the bodies of tests in `tests/docker` and `tests/native`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .interruptions import read_until, typed
 from .stacks import ROOT, Stack
 
 NAMES = ("duck", "duck_shared", "plain")
-# What becomes of each node of tests/projects/duck, whoever runs it: status, rows, and whether there is a message.
+# The result of each node of tests/projects/duck, in every orchestrator: status, rows, and whether there is a message.
 DUCK = {
     "seed.ducks.raw_ducks": ("success", 3, False),
     "model.ducks.ducks": ("success", None, False),
@@ -26,7 +26,7 @@ DUCK = {
 
 
 def place(folder: Path) -> Path:
-    """Copy the projects into ``folder``, as a person has them, with an ``.env`` and with nothing that may be written to."""
+    """Copy the projects into ``folder``, as a user has them, with an ``.env``. No command may write to any of their files."""
     for name in NAMES:
         shutil.copytree(ROOT / "tests" / "projects" / name, folder / name)
     (folder / "duck" / ".env").write_text('POND=Village "north" $hore\nNOT_ASKED_FOR=1\n')
@@ -39,12 +39,12 @@ def listing(folder: Path) -> dict[str, tuple[float, bytes]]:
 
 
 def plain_names(nodes: dict[str, tuple]) -> dict[str, tuple]:
-    """The nodes by their ids without the hash at the end of a generic test's."""
+    """The nodes by id, without the hash at the end of a generic test's id."""
     return {re.sub(r"\.[0-9a-f]{10}$", "", unique_id): what for unique_id, what in nodes.items()}
 
 
 def show(stack: Stack, query: str, *options: str) -> list[dict]:
-    """The rows of a query, asked through dbt as a person does; without ``options``, five at most."""
+    """The rows of a query, from `invoke dbt show`; without ``options``, five at most."""
     out = stack.invoke("dbt", "--quiet", "--log-format", "json", "show", "--output", "json", *options, "--inline", query).stdout
     found = [json.loads(line)["data"] for line in out.splitlines() if '"ShowNode"' in line or '"preview"' in line]
     return json.loads(found[-1]["preview"])
@@ -64,7 +64,7 @@ def docs_are_served(stack: Stack) -> None:
 
 
 def duck_runs(stack: Stack, name: str) -> None:
-    """A project on DuckDB with a package from outside its folder, a variable of its own, and jobs of its own, in one orchestrator."""
+    """A project on DuckDB runs in one orchestrator, with a package from outside its folder, its own variable and its own jobs."""
     stack.on(name)
     run = runs.record(stack, "nightly")
     assert run["state"] == "success", run

@@ -1,4 +1,4 @@
-"""The sign-in before Dagster's page, in either runtime."""
+"""The sign-in in front of Dagster's page, in either runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .stacks import Stack
 
 
 def answer(stack: Stack, path: str = "/", *, host: str = "localhost", body: str | None = None, **headers: str) -> tuple[int, str, str]:
-    """Status, cookie and text with which the page answers a request that names ``host``."""
+    """Status, cookie and text of the page's answer to a request with the host name ``host``."""
     port = stack.ports["DAGSTER_PORT"]
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Host": f"{host}:{port}", "Content-Type": "application/json", **headers}
@@ -25,7 +25,7 @@ def answer(stack: Stack, path: str = "/", *, host: str = "localhost", body: str 
 
 
 def asks_for_the_password(stack: Stack) -> None:
-    """Who signs in reaches the page, with a WebSocket too; nobody else, no other page, and under no other name."""
+    """A user who signs in reaches the page, also by WebSocket; nobody else does, no other site, and not under another host name."""
     password = stack.secrets()["DAGSTER_ADMIN_PASSWORD"]
     right = api.basic_auth(f"admin:{password}")
     asked = {"path": "/graphql", "body": '{"query": "{version}"}'}
@@ -64,7 +64,7 @@ def asks_for_the_password(stack: Stack) -> None:
 
 
 def web_socket(stack: Stack, *headers: str) -> str:
-    """What comes back from a WebSocket on which the page's first message is sent."""
+    """The answer on a WebSocket to the first message that the page sends."""
     port = stack.ports["DAGSTER_PORT"]
     lines = ["GET /graphql HTTP/1.1", f"Host: localhost:{port}", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     lines += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol: graphql-ws", *headers, "", ""]

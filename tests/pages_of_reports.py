@@ -1,4 +1,4 @@
-"""What a page of `invoke compare` may hold."""
+"""Reads a page of `invoke compare`, to check what is in it."""
 
 from __future__ import annotations
 

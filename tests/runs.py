@@ -1,4 +1,4 @@
-"""What becomes of a run: what tests ask of a stack, and the bodies of those in `tests/small`, over its project."""
+"""Runs and their results: queries to a stack, and the bodies of the tests in `tests/small`, on its project."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ except errors.ApiUnusable:
 
 
 def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
-    """What a function of `switchyard.pipeline` says of the runs in progress."""
+    """The runs that a function of `switchyard.pipeline` returns."""
     return json.loads(stack.run([stack.python, "-c", ASK_RUNS, function]).stdout)
 
 
 def idle(stack: Stack) -> bool:
-    """Whether no run is in progress; not while the orchestrator does not answer."""
+    """Whether no run is in progress; False while the orchestrator does not answer."""
     return stack.run([stack.python, "-c", COUNT_RUNS]).stdout.strip() == "0"
 
 
 @contextmanager
 def kept_waiting(stack: Stack, *args: str) -> Iterator[str]:
-    """Type `invoke ARGS` while a session has a lock on the table `last`; yield what it prints until it waits for that. It then succeeds."""
+    """Start `invoke ARGS` while a session locks the table `last`; yield its output up to the message that it waits. It then succeeds."""
     locks = "select count(*) from pg_locks where relation = 'last'::regclass and mode = 'AccessExclusiveLock' and granted"
     argv = [stack.python, "-m", "invoke", "psql"]
     with subprocess.Popen(argv, cwd=stack.folder, env=stack.env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as session:
@@ -73,9 +73,9 @@ def kept_waiting(stack: Stack, *args: str) -> Iterator[str]:
 
 
 def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """A run in progress is shown, and canceled as a whole: in the orchestrator, in dbt, on the server, and for who waits for it.
+    """A run in progress is shown, and a cancel ends all of it: in the orchestrator, in dbt, on the server, and the command that waits.
 
-    Run again, it leaves nothing out that dbt had not come to.
+    Its retry leaves out no node that dbt had not reached.
     """
     stack.on(name)
     assert ask_runs(stack, "active_runs") == []
@@ -124,17 +124,17 @@ print(json.dumps(dataclasses.asdict(run)))
 
 
 def record(stack: Stack, job: str = "daily") -> dict[str, Any]:
-    """Run a job, and return what `switchyard.pipeline` says of it (`switchyard.pipeline.Run`)."""
+    """Run a job, and return its result, the fields of a `switchyard.pipeline.Run`."""
     return json.loads(stack.run([stack.python, "-c", RECORD, job]).stdout.splitlines()[-1])
 
 
 def outcome(nodes: list[dict[str, Any]]) -> dict[str, tuple[str, int | None, bool]]:
-    """What must be equal whoever ran dbt: status, rows, and whether there is a message, of each node."""
+    """Each node's status, rows, and whether there is a message: these are equal in every orchestrator."""
     return {node["unique_id"]: (node["status"], node["rows"], bool(node["message"])) for node in nodes}
 
 
 def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """Two jobs asked for at once: the second says for what it waits, and no two dbt are at work at any moment."""
+    """Two jobs started at once: the second prints what it waits for, and only one dbt works at any moment."""
     stack.on(name)
     with stack.edited("models/slow.sql", slow_model(20, ["last"])):
         first = typed(stack, "run")
@@ -144,7 +144,7 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
         most = 0
         while any(command.poll() is None for command in (first, second)):
             most = max(most, int(stack.ask(SLOW.format(20))))
-            time.sleep(0.5)  # between two looks
+            time.sleep(0.5)  # between two queries
         ends = [ended(command) for command in (first, second)]
     assert [code for code, _ in ends] == [0, 0]
     assert most == 1
@@ -154,7 +154,7 @@ def two_runs_take_turns(stack: Stack, name: str, reference: dict[str, tuple[int,
 
 
 def edited_jobs(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """`invoke up` brings new jobs, whatever they are called: these are names in the code of an orchestrator's definitions."""
+    """`invoke up` loads new jobs under any name, even these, which the code of an orchestrator's definitions uses itself."""
     stack.on(name)
     with stack.edited("orchestration.yml", JOBS):
         stack.invoke("up", "--orch", name)
@@ -166,7 +166,7 @@ def edited_jobs(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) 
 
 
 def edits_at_any_time(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """A model edited before, during and after a run: each next run has the newest, and nothing hangs."""
+    """A model is edited before, during and after a run: each next run uses the newest version, and nothing hangs."""
     stack.on(name)
     model = "models/edited.sql"
     with stack.edited("models/slow.sql", slow_model(4, ["last"])), stack.edited(model, "select 1 as version\n"):
@@ -184,7 +184,7 @@ def edits_at_any_time(stack: Stack, name: str, reference: dict[str, tuple[int, s
 
 
 def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]]) -> None:
-    """`invoke run --failed` runs what failed and what was skipped, with its tests, and nothing else."""
+    """`invoke run --failed` runs only what failed and what was skipped, with its tests."""
     stack.on(name)
     stack.invoke("run", "--job", "smoke")
     assert "Nothing to run again" in stack.invoke("run", "--failed").stdout
@@ -199,10 +199,10 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
         assert failed["state"] == "failure"
         left = {node["unique_id"] for node in failed["nodes"] if node["status"] in ("error", "fail", "skipped")}
         assert "model.small.last" in left
-        # of_two reads two models of which neither needs the other.
+        # of_two reads two models that do not depend on each other.
         assert {"test.small.three", "test.small.of_two"} <= {unique_id.removesuffix(".sql") for unique_id in left}
         assert any(unique_id.startswith("test.small.unique_last") for unique_id in left)
-        again = record(stack, "--failed")  # it is not mended yet
+        again = record(stack, "--failed")  # it is not fixed yet
         assert again["state"] == "failure"
         (stack.dbt / "tests/three.sql").write_text("select * from {{ ref('never_three') }} where three <> 3\n")
         (stack.dbt / "models/last.sql").write_text((ROOT / "tests/projects/small/models/last.sql").read_text(encoding="utf-8"))
@@ -219,7 +219,7 @@ def failed_again(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
 
 
 def renamed_model(stack: Stack, name: str) -> None:
-    """`invoke run --failed` succeeds where the model that failed has another name by then, and its test another argument."""
+    """`invoke run --failed` succeeds after the failed model was renamed, and after a failed test got another argument."""
     stack.on(name)
     tested = "models: [{name: alone, columns: [{name: one, data_tests: [accepted_values: {arguments: {values: [%d]}}]}]}]\n"
     with (
@@ -240,7 +240,7 @@ def renamed_model(stack: Stack, name: str) -> None:
 
 
 def options_of_a_run(stack: Stack, name: str) -> None:
-    """A selection, variables and a full refresh hold for one run and for its repetition from failure, and for no other."""
+    """A selection, variables and a full refresh apply to one run and its retry with `--failed`, and to no other run."""
     stack.on(name)
     model = "{{ config(materialized='incremental') }}\nselect {{ var('number', 1) }} as number, {{ flags.FULL_REFRESH }} as fresh"
     with stack.edited("models/asked.sql", f"{model}, no_such_column\n"):
@@ -266,12 +266,12 @@ def options_of_a_run(stack: Stack, name: str) -> None:
 
 
 def nodes_of(out: str) -> list[str]:
-    """Status, kind and name of each node in what `invoke run` prints."""
+    """Status, kind and name of each node in the output of `invoke run`."""
     return [" ".join(words[:3]) for words in map(str.split, out.splitlines()) if words[1:2] and words[1] in ("model", "test", "seed")]
 
 
 def interrupted_command(stack: Stack, name: str, reference: dict[str, tuple[int, str]], number: signal.Signals) -> None:
-    """The run continues, and who interrupted the command reads where, and how to cancel it."""
+    """The run continues, and the interrupted command prints where, and how to cancel it."""
     stack.on(name)
     with stack.edited("models/slow.sql", SLOW_MODEL):
         run = typed(stack, "run")

@@ -1,4 +1,4 @@
-"""A laptop that sleeps: all of the stack stands still for longer than any product waits for its own parts, and then continues."""
+"""A laptop that sleeps: the whole stack is stopped for longer than any product waits for its own parts, and then continues."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .interruptions import ended, typed, wait_for_health
 from .runs import SLOW
 from .stacks import Stack, slow_model, wait_until
 
-ASLEEP = 100  # seconds: Dagster's code server waits 30 for a sign of life, Airflow's scheduler and Prefect's server 30 to 90
+ASLEEP = 100  # seconds: Dagster's code server waits 30 for a heartbeat, Airflow's scheduler and Prefect's server 30 to 90
 
 
 def sleep(stack: Stack) -> None:
     """Stop every process of the stack for a while."""
     with stack.frozen():
-        time.sleep(ASLEEP)  # not for something to happen: this is what happens
+        time.sleep(ASLEEP)  # this is the sleep that is tested, not a wait for something
 
 
 def idle(stack: Stack, reference: object, name: str) -> None:
-    """A stack that slept while nothing ran runs the project, and is healthy."""
+    """A stack that slept between runs then runs the project, and is healthy."""
     stack.on(name)
     sleep(stack)
     stack.invoke("run")
@@ -28,7 +28,7 @@ def idle(stack: Stack, reference: object, name: str) -> None:
 
 
 def in_a_run(stack: Stack, reference: object, name: str, last: Sequence[str]) -> None:
-    """A run that slept ends, one way or the other, and the next one succeeds. ``last`` are the models that the slow one reads."""
+    """A run that slept ends, with success or failure, and the next one succeeds. The slow model depends on those in ``last``."""
     stack.on(name)
     with stack.edited("models/slow.sql", slow_model(15, last)):
         run = typed(stack, "run")

@@ -1,4 +1,4 @@
-"""A checkout of its own with the commands that a person types in it, for the tests of both runtimes."""
+"""A separate checkout and the commands that a user types in it, for the tests of both runtimes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ PORTS = ("POSTGRES_PORT", "AIRFLOW_PORT", "DAGSTER_PORT", "PREFECT_PORT")
 
 # Every ordered pair of orchestrators once, each switch starting where the one before it ended.
 TOUR = ["dagster", "airflow", "dagster", "prefect", "airflow", "prefect", "dagster"]
-# One orchestrator, where it shows enough; the long form has all three.
+# One orchestrator, where one is enough; the long form has all three.
 DAGSTER = ["dagster", *(pytest.param(name, marks=pytest.mark.long) for name in ("airflow", "prefect"))]
-# Those of every day; the long form has all six.
+# The switches of the short form; the long form has all six.
 SHORT = [("dagster", "airflow"), ("airflow", "prefect")]
 PAIRS = list(itertools.pairwise(TOUR))
 
-# A table's rows as text, in an order that no server's locale changes: equal hashes mean equal content, whoever built it. Without the
-# fingerprint of the loads, which is another one after each.
+# A table's rows as text, in an order that does not depend on the server's locale: equal hashes mean equal content. The fingerprint of
+# the loads is left out, because it differs after each load.
 HASHES = """
 select format(
     'select %L as mart, count(*), md5(string_agg(t, chr(10) order by t collate "C")) from '
@@ -45,15 +45,15 @@ select format(
 from pg_tables where schemaname = 'marts' order by tablename \\gexec
 """
 
-# Rows and content hash of every mart, whichever orchestrator built it, on whichever runtime. After a change of the dbt
-# project that is meant to change them: take the new ones from the failing assertion.
+# Rows and content hash of every mart; they are the same for every orchestrator and runtime. After a change of the dbt
+# project that is meant to change them, take the new ones from the failing assertion.
 MARTS = {name: tuple(value) for name, value in json.loads((ROOT / "tests" / "marts.json").read_text(encoding="utf-8")).items()}
 
 
-# Of the shop.
+# The models that the shop builds last.
 LAST = ("dim_customers", "dim_dates", "dim_product_prices", "fct_daily_payments", "rpt_customer_cohorts", "rpt_sales_summary")
 
-# Variables of a person's own, each with a value that would break what reads it.
+# Variables that a user may have set, each with a value that would break a program that reads it.
 POISON = {
     "PGHOST": "nowhere.invalid", "PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGUSER": "nobody", "PGPASSWORD": "wrong", "PGDATABASE": "none",
     "PGSERVICE": "none", "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGGSSENCMODE": "require", "PGCHANNELBINDING": "require",
@@ -76,13 +76,13 @@ POISON = {
 
 
 def slow_model(seconds: int, last: Sequence[str] = LAST) -> str:
-    """A model that takes so long, and begins when all others are built: none of them is cut off with it, halfway into its place."""
+    """A model that takes ``seconds`` and starts after all others: when it is killed, no other model is left half built."""
     refs = " ".join(f"{{{{ ref('{name}') }}}}" for name in last)
     return f"{{{{ config(materialized='table') }}}}\n-- depends_on: {refs}\nselect pg_sleep({seconds})::text as slept\n"
 
 
 def copy_checkout(root: Path, folder: Path) -> None:
-    """Copy what git knows or would add into ``folder``, as a repository of its own."""
+    """Copy the files that git tracks or would add into ``folder``, as a separate repository."""
     copy_files(root, folder)
     for path in (root / "certs").glob("*.crt"):  # without which nothing can be built behind some firewalls
         shutil.copy(path, folder / "certs")
@@ -91,29 +91,29 @@ def copy_checkout(root: Path, folder: Path) -> None:
 
 
 def mostly_long(values: Iterable[Any], *kept: Any) -> list[Any]:
-    """Parameters of a test, of which all but the ``kept`` ones are of its long form."""
+    """Parameters of a test; all but the ``kept`` ones belong to its long form."""
     return [value if value in kept else pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 def unavailable(reason: str) -> None:
-    """Skip the test, for want of something on this machine; under CI that must not happen, and the test fails."""
+    """Skip the test because this machine lacks something; under CI, fail it instead."""
     pytest.fail(f"{reason}, and under CI nothing is skipped") if os.environ.get("CI") else pytest.skip(reason)
 
 
 def command_line(process: psutil.Process) -> list[str]:
-    """Program and arguments of a process; nothing for one that has ended, or is not shown."""
-    with suppress(psutil.Error):  # macOS shows another account's to root alone
+    """Program and arguments of a process; empty if it has ended or may not be read."""
+    with suppress(psutil.Error):  # macOS shows those of another account only to root
         return process.cmdline()
     return []
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in a folder; what vanishes meanwhile is left out, as by no method of `Path` before Python 3.12."""
+    """All files in a folder. Unlike the methods of `Path` before Python 3.12, this skips what vanishes meanwhile."""
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until ``true()`` is; looks that are commands of their own leave some of the processor."""
+    """Wait until ``true()`` holds. The longer a check takes, the longer the pause after it, so that a command leaves processor time."""
     deadline = time.monotonic() + seconds
     while True:
         began = time.monotonic()
@@ -131,7 +131,7 @@ def account_group(account: str) -> int:
 
 
 class Arguments:
-    """The command lines of every process on this machine, in containers too, that were seen while the block ran."""
+    """The command lines of all processes that were seen on this machine, also in containers, while the block ran."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
@@ -153,7 +153,7 @@ class Arguments:
                     self.seen.add(" ".join(process.cmdline()))
 
     def of(self, program: str) -> list[str]:
-        """Those in which the program's name stands."""
+        """The command lines that contain the program's name."""
         return [line for line in self.seen if program in line]
 
 
@@ -163,9 +163,9 @@ class Stack:
     Args:
         folder: the checkout.
         python: the interpreter that has Invoke.
-        account: who types the commands, where it is not the tests' own account.
-        env: variables that the commands see, besides free ports and this process's own; of those that are settings, the base images alone,
-            and of those that PostgreSQL's programs read, none.
+        account: the account that runs the commands; by default the tests' own.
+        env: variables for the commands, in addition to free ports and this process's variables. Of the latter, settings other than the
+            base images, and the variables of PostgreSQL's programs, are left out.
     """
 
     def __init__(self, folder: Path, python: str = sys.executable, account: str | None = None, **env: str) -> None:
@@ -181,11 +181,11 @@ class Stack:
         self.env = {**outer, **{key: str(port) for key, port in self.ports.items()}, "NO_COLOR": "1", **env}
 
     def invoke(self, *args: str, code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """Type `invoke ARGS`, with ``env`` set in the shell; unless ``code`` is None, it must end with that exit code."""
+        """Run `invoke ARGS`, with ``env`` set in the shell; unless ``code`` is None, it has to end with that exit code."""
         return self.run([self.python, "-m", "invoke", *args], code=code, stdin=stdin, **env)
 
     def run(self, argv: list[str], code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """Run any command in the checkout, in the same way; half an hour is a hang."""
+        """Run any command in the checkout, in the same way; after half an hour it counts as hung."""
         done = subprocess.run(
             argv, cwd=self.folder, env={**self.env, **env}, input=stdin, capture_output=True, text=True, timeout=1800, **self.as_account
         )
@@ -197,28 +197,28 @@ class Stack:
         return done
 
     def kill_in_the_middle(self, *args: str, when: Callable[[], bool]) -> None:
-        """Type `invoke ARGS`, and kill it with no chance to clean up as soon as ``when()`` holds."""
+        """Run `invoke ARGS`, and kill it without a chance to clean up as soon as ``when()`` holds."""
         command = subprocess.Popen(
             [self.python, "-m", "invoke", *args],
             cwd=self.folder, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.as_account,
         )  # fmt: skip
         try:
             wait_until(lambda: command.poll() is not None or when(), 120)
-            assert command.poll() is None, "it was over too soon"
+            assert command.poll() is None, "it ended too soon"
         finally:
             command.kill()
             command.wait()
 
     def status(self) -> dict:
-        """`invoke status --json`, read."""
+        """The parsed output of `invoke status --json`."""
         return json.loads(self.invoke("status", "--json").stdout)
 
     def sql(self, query: str) -> str:
-        """What `invoke sql` answers, without the frame."""
+        """The rows that `invoke sql` prints, without the frame."""
         return self.invoke("sql", f"copy ({query}) to stdout").stdout.strip()
 
     def remove(self) -> None:
-        """Stop and delete everything of the stack, with a run that a test has left in progress; nothing of it may be left."""
+        """Stop and delete the whole stack, even if a test has left a run in progress, and assert that nothing is left."""
         commands = (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"])
         codes = [self.invoke(*args, code=None).returncode for args in commands]
         assert (codes, self.leftovers(), self.stored()) == ([0, 0], [], [])
@@ -231,25 +231,25 @@ class Stack:
         return found
 
     def secrets(self) -> dict[str, str]:
-        """What `.env` holds."""
+        """The values in `.env`."""
         return dotenv_values(self.folder / ".env")
 
     def passwords(self) -> dict[str, str]:
-        """The secrets that were made for `.env`, by key; a test's own may be any word."""
+        """The secrets that were generated for `.env`, by key; a shorter one was set by a test, and may be any word."""
         example, found = dotenv_values(self.folder / ".env.example"), self.secrets()
         return {key: found[key] for key, value in example.items() if value.startswith("<") and len(found.get(key) or "") >= 20}
 
     def leaked(self, text: str) -> list[str]:
-        """The keys of those secrets that the text has."""
+        """The keys of the secrets that the text contains."""
         return [key for key, secret in self.passwords().items() if secret in text]
 
     def git_status(self) -> str:
-        """What git sees that is not committed."""
+        """The changes that git reports as not committed."""
         return self.run(["git", "status", "--porcelain"]).stdout
 
     @contextmanager
     def edited(self, path: str, text: str | bytes) -> Iterator[None]:
-        """A file of the dbt project with another content, or a new file, for a while."""
+        """Change a file of the dbt project, or add one, for the time of the block."""
         file = self.dbt / path
         before = file.read_bytes() if file.exists() else None
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -259,8 +259,8 @@ class Stack:
             file.write_bytes(before) if before is not None else file.unlink()
 
     def on(self, name: str) -> None:
-        """Make ``name`` the active orchestrator, however things stand."""
-        if self.orchestrators() == {name}:  # as most often; it takes a tenth of what the command does
+        """Make ``name`` the active orchestrator, from any state."""
+        if self.orchestrators() == {name}:  # the usual case; this check takes a tenth of the command's time
             return
         active = self.status()["orchestrator"]
         if active is None:
@@ -270,7 +270,7 @@ class Stack:
 
 
 class Small:
-    """What stacks that run the small project have of their own."""
+    """The parts of a stack that differ when it runs the small project."""
 
     def hashes(self) -> dict[str, tuple[int, str]]:
         """Rows and content of its table."""

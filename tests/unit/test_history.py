@@ -1,4 +1,4 @@
-"""The checker of a chaos run's history: each way to break a claim is found, and a history without one is not blamed."""
+"""The checker of a chaos run's history: it finds each violation of a claim, and reports none for a history without one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..history import Event, violations
 
 
 def look(began: float, postgres: str | None, *orchestrators: str) -> Event:
-    """What `invoke status` says."""
+    """A `status` command with its output."""
     services = [{"orchestrator": None, "id": postgres}] if postgres else []
     services += [{"orchestrator": name, "id": name} for name in orchestrators]
     return Event(began, began + 0.1, ("status", "--json"), 0, status={"services": services})
 
 
 def run(began: float, ended: float, code: int) -> Event:
-    """A run that has begun."""
+    """A run that has started."""
     return Event(began, ended, ("run",), code, "daily on Dagster\n  http://localhost:1/runs/1\n")
 
 
@@ -38,7 +38,7 @@ QUIET = [
 ]
 
 
-def test_a_history_that_keeps_all_is_not_blamed() -> None:
+def test_a_history_without_violations_is_accepted() -> None:
     assert violations(QUIET) == []
 
 
@@ -46,18 +46,18 @@ def test_a_history_that_keeps_all_is_not_blamed() -> None:
     ("event", "why"),
     [
         pytest.param(look(6.5, "a", "prefect", "dagster"), "dagster and prefect at once", id="two orchestrators"),
-        pytest.param(look(6.5, "other", "prefect"), "PostgreSQL is another one", id="PostgreSQL stopped"),
-        pytest.param(Event(10, 11, ("backup",), 0, readable=False), "cannot be read", id="an unreadable backup"),
-        pytest.param(run(6.2, 6.4, 1), "nobody was permitted to end it", id="a run that fails"),
-        pytest.param(run(6.2, 6.4, 10), "nobody was permitted to end it", id="a run that is lost"),
-        pytest.param(Event(10, 11, ("switch", "dagster"), 1), "no way for this command to end", id="an error"),
-        pytest.param(Event(10, 11, ("status",), 9), "no way for this command to end", id="a status"),
+        pytest.param(look(6.5, "other", "prefect"), "PostgreSQL was restarted", id="PostgreSQL stopped"),
+        pytest.param(Event(10, 11, ("backup",), 0, readable=False), "cannot be restored", id="an unreadable backup"),
+        pytest.param(run(6.2, 6.4, 1), "no command was allowed to end it", id="a run that fails"),
+        pytest.param(run(6.2, 6.4, 10), "no command was allowed to end it", id="a run that is lost"),
+        pytest.param(Event(10, 11, ("switch", "dagster"), 1), "not an exit code of this command", id="an error"),
+        pytest.param(Event(10, 11, ("status",), 9), "not an exit code of this command", id="a status"),
         pytest.param(Event(10, 11, ("down",), 0, "Traceback (most"), "a traceback", id="a traceback"),
     ],
 )
-def test_each_claim_that_is_broken_is_found(event, why) -> None:
+def test_each_violation_is_found(event, why) -> None:
     assert any(why in line for line in violations([*QUIET, event]))
 
 
-def test_a_killed_backup_may_leave_nothing_that_can_be_read() -> None:
+def test_a_killed_backup_need_not_be_readable() -> None:
     assert violations([*QUIET, Event(10, 11, ("backup",), -9, readable=False)]) == []
