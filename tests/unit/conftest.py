@@ -12,14 +12,14 @@ from switchyard import ROOT, settings
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_shell(monkeypatch) -> None:
-    """No variable of the person's who runs the tests wins over a setting, but those that a test sets."""
+    """No variable of the shell overrides a setting, except those that a test sets."""
     for key in ("COMPOSE_PROJECT_NAME", *dotenv_values(ROOT / ".env.example", interpolate=False)):
         monkeypatch.delenv(key, raising=False)
 
 
 @pytest.fixture
 def unconfigured(tmp_path_factory, root) -> settings.Settings:
-    """The settings of the checkout under test as if it had no ``.env``, where a person may have anything."""
+    """The settings of the checkout under test without its ``.env``, in which a user may have anything."""
     folder: Path = tmp_path_factory.mktemp("example")
     shutil.copy(root / ".env.example", folder)
     loaded, _ = settings.load(folder, {}, write=False)

@@ -1,4 +1,4 @@
-"""The message about a run that failed, and how it is sent."""
+"""The message about a failed run, and how it is sent."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_a_message_has_the_job_what_failed_and_the_page(failed, why, lines) -> N
     assert text.splitlines() == ["daily failed on Dagster", *lines, URL]
 
 
-def test_a_message_is_short_whatever_dbt_has_printed() -> None:
+def test_a_message_is_short_no_matter_how_much_dbt_printed() -> None:
     text = alerts.message("daily", "Dagster", URL, [node(f"n{number}", "x" * 9999) for number in range(500)])["text"]
     assert "and 480 more" in text.splitlines()
     assert len(text) < 10_000
 
 
-def test_what_means_something_to_slack_is_escaped() -> None:
+def test_slacks_special_characters_are_escaped() -> None:
     assert "a &lt;!channel&gt; &amp; b" in alerts.message("daily", "Dagster", URL, [node("n", "a <!channel> & b")])["text"]
 
 
@@ -56,7 +56,7 @@ def test_it_is_sent_once_and_the_log_has_no_address(monkeypatch, capsys) -> None
         monkeypatch.setenv(alerts.VARIABLE, receiver.url)
         alerts.send({"text": "x"})
         assert [content for _, content in receiver.messages] == [{"text": "x"}]
-    alerts.send({"text": "x"})  # nobody is there any more
+    alerts.send({"text": "x"})  # the receiver has ended
     output = capsys.readouterr().err.splitlines()
     assert output == ["alert: sent, HTTP 200", "alert: not sent, ConnectionRefusedError"]
 
@@ -89,7 +89,7 @@ def test_an_address_that_is_hidden_is_still_known(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("value", ["hush", "ftp://hush", "https://", "https:// hush"])
-def test_what_is_no_address_is_refused_and_not_shown(root, tmp_path, value) -> None:
+def test_an_invalid_webhook_is_refused_and_not_shown(root, tmp_path, value) -> None:
     shutil.copy(root / ".env.example", tmp_path)
     with pytest.raises(BadConfiguration) as caught:
         settings.load(tmp_path, {"ALERT_WEBHOOK": value}, write=False)
@@ -110,6 +110,6 @@ def test_a_message_is_judged(texts, verdict, good) -> None:
     assert (found.value, found.verdict, found.good) == (2.0, verdict, good)
 
 
-def test_no_message_is_no_figure_and_no_good_verdict() -> None:
+def test_a_missing_message_has_no_figure_and_a_bad_verdict() -> None:
     found = alerting.judged([], 10.0, "a", "by y")
     assert (found.value, found.verdict, found.good) == (None, "no message within 180 s", False)

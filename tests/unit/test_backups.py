@@ -1,4 +1,4 @@
-"""What a backup is called, and which files are taken for one."""
+"""The names of backups, and which files are accepted as one."""
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,13 +11,13 @@ from switchyard.errors import BadBackup, IncompatibleData
 ROOT = Path("/shop")
 
 
-def test_a_backup_is_named_by_the_project_and_the_time_in_utc() -> None:
+def test_a_backup_is_named_after_the_project_and_the_time_in_utc() -> None:
     now = datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     assert backups.default_file(ROOT, now, "airflow") == ROOT / "backups" / "switchyard-20260228T200000Z.dump"
     assert backups.default_file(ROOT, now, "jaffle").name == "switchyard-jaffle-20260228T200000Z.dump"
 
 
-def test_a_checkout_finds_its_own_leftovers_whatever_the_file_is_called_and_nobody_elses() -> None:
+def test_a_checkout_finds_only_its_own_leftovers_under_any_file_name() -> None:
     first, second = (backups.partial_file(ROOT, Path("/mnt", name)) for name in ("a.dump", "b.dump"))
     assert first == second
     assert first.parent == Path("/mnt")
@@ -28,16 +28,16 @@ def test_a_checkout_finds_its_own_leftovers_whatever_the_file_is_called_and_nobo
     ("schema", "expected"),
     [
         pytest.param("marts", '--schema="marts"', id="plain"),
-        pytest.param("m*", '--schema="m*"', id="no pattern"),
+        pytest.param("m*", '--schema="m*"', id="a star"),
         pytest.param('a"b.c', '--schema="a""b.c"', id="a quote"),
     ],
 )
-def test_a_schema_is_dumped_by_its_very_name(schema: str, expected: str) -> None:
+def test_a_schema_is_dumped_by_its_exact_name(schema: str, expected: str) -> None:
     assert backups.pattern(schema) == expected
 
 
 @pytest.mark.parametrize("head", [b"PGDMP\x01\x0f", b"PGDMP\x01\x0e"], ids=["16", "15"])
-def test_an_archive_of_this_or_an_older_postgresql_is_taken(head: bytes) -> None:
+def test_an_archive_of_this_or_an_older_postgresql_is_accepted(head: bytes) -> None:
     backups.check_header(head, "x.dump")
 
 

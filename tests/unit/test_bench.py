@@ -1,4 +1,4 @@
-"""The benchmark's figures, as far as they are reckoned and not measured."""
+"""The parts of the benchmark's figures that are calculated, not measured."""
 
 import subprocess
 
@@ -19,7 +19,7 @@ def test_measurements_take_turns() -> None:
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_ratio_compares_neighbours_so_that_a_slow_moment_of_the_machine_does_not_count() -> None:
+def test_a_ratio_compares_neighbours_so_that_a_slow_moment_does_not_count() -> None:
     figure = ratio("x", [2.0, 20.0, 2.0], [1.0, 10.0, 1.0], target=2.0)
     assert (figure.values, figure.median, figure.met) == ((2.0, 2.0, 2.0), 2.0, True)
 
@@ -37,18 +37,18 @@ def test_a_row_shows_median_spread_and_target(figure, cells) -> None:
     assert row(figure) == cells
 
 
-def test_the_json_has_what_the_ratio_was_made_of() -> None:
+def test_the_json_has_the_values_behind_a_ratio() -> None:
     found = harness.as_json(ratio("x", [3.0], [2.0], target=1.0))
     assert (found["median"], found["met"], found["seconds"]) == (1.5, False, {"above": [3.0], "below": [2.0]})
 
 
-def test_phases_add_up_to_the_run_even_where_clocks_disagree() -> None:
+def test_phases_add_up_to_the_run_even_if_clocks_disagree() -> None:
     timeline = run.Timeline(100.0, (101.0, 100.9, 103.0, 104.0, 108.0, 110.0))  # handed over before it was created
     assert timeline.phases == dict(zip(run.PHASES, (1.0, 0.0, 2.0, 1.0, 4.0, 2.0)))
     assert sum(timeline.phases.values()) == timeline.seconds
 
 
-def test_connections_of_dbt_alone_count() -> None:
+def test_only_connections_of_dbt_count() -> None:
     line = "postgres-1  | bench 1700000000.250 [unknown] LOG:  connection authorized: user={} database=airflow application_name={}"
     left = "postgres  | bench 1700000009.500 {} LOG:  disconnection: session time: 0:00:01 user=dbt database=airflow host=::1 port=1"
     assert run.CONNECTED.search(line.format("dbt", "dbt"))[1] == "1700000000.250"
@@ -69,22 +69,22 @@ def test_both_versions_of_control_groups_are_read(text, seconds) -> None:
     assert memory.cpu_seconds(text) == seconds
 
 
-def test_the_copy_of_a_checkout_has_what_git_knows_or_would_add(tmp_path) -> None:
+def test_the_copy_of_a_checkout_has_what_git_tracks_or_would_add(tmp_path) -> None:
     root, copy = tmp_path / "root", tmp_path / "copy"
-    for folder in (root, root / "a project of its own"):
+    for folder in (root, root / "another project"):
         folder.mkdir()
         subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    for name in ("new", "ignored", "a project of its own/model.sql"):
+    for name in ("new", "ignored", "another project/model.sql"):
         (root / name).write_text("")
     (root / ".gitignore").write_text("ignored")
-    (root / "link").symlink_to("a project of its own")
+    (root / "link").symlink_to("another project")
     copy.mkdir()
     rig.copy_checkout(root, copy)
     assert sorted(path.name for path in copy.rglob("*")) == [".gitignore", "link", "new"]
     assert (copy / "link").is_symlink()
 
 
-def test_a_folder_that_is_no_clone_is_refused_with_what_git_prints(tmp_path, monkeypatch) -> None:
+def test_a_folder_that_is_not_a_clone_is_refused_with_gits_message(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
     with pytest.raises(BadUsage) as refused:
         rig.copy_checkout(tmp_path, tmp_path / "copy")
@@ -96,7 +96,7 @@ def test_a_folder_that_is_no_clone_is_refused_with_what_git_prints(tmp_path, mon
     ["3145728\nanon 1\ninactive_file 1048576\n", "3145728\ninactive_file 5\ntotal_inactive_file 1048576\n"],
     ids=["v2", "v1"],
 )
-def test_memory_is_what_the_system_cannot_take_back(text) -> None:
+def test_memory_excludes_what_the_system_can_reclaim(text) -> None:
     assert memory.mebibytes(text) == 2.0
 
 
@@ -109,7 +109,7 @@ def test_the_peak_is_that_of_the_sum() -> None:
     assert memory.peak(looks) == memory.Peak({"a": 8.0, "b": 3.0}, {"a": 100.0, "b": 50.0})
 
 
-def test_a_look_at_a_service_that_has_ended_does_not_wait() -> None:
+def test_reading_from_a_service_that_has_ended_does_not_wait() -> None:
     looker = subprocess.Popen(["sh", "-c", "read -r line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     with looker, pytest.raises(StackError):
         memory.answer(looker)

@@ -1,4 +1,4 @@
-"""The roles and databases that every `up` makes sure of."""
+"""The roles and databases that every `up` creates if they are missing."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_a_password_with_a_quote_cannot_leave_its_literal() -> None:
     assert "password 'it''s';" in script
 
 
-def test_another_project_gets_a_database_of_its_own_and_the_shop_none() -> None:
+def test_another_project_gets_its_own_database_and_the_shop_does_not() -> None:
     settings = Settings(Path("/shop"), VALUES, "p")
     script = bootstrap.sql(settings, [DAGSTER], "jaffle")
     assert 'create database "jaffle" owner "dbt"' in script
@@ -32,7 +32,7 @@ def test_another_project_gets_a_database_of_its_own_and_the_shop_none() -> None:
     assert "owner dbt" not in bootstrap.sql(settings, [DAGSTER], bootstrap.WAREHOUSE)
 
 
-def test_only_a_password_that_nobody_guesses_is_hashed_once() -> None:
+def test_only_a_long_password_is_hashed_once() -> None:
     def iterations(password: str) -> list[str]:
         script = bootstrap.sql(Settings(Path("/shop"), {**VALUES, "DAGSTER_DB_PASSWORD": password}, "p"), [DAGSTER])
         return re.findall(r"set_config\(name, '(\d+)'|create role \"(\w+)\"", script)

@@ -1,4 +1,4 @@
-"""The folder `certs/`: what may be in it, and who trusts it without Docker."""
+"""The folder `certs/`: what may be in it, and which programs trust it without Docker."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def company(tmp_path_factory):
 
 @pytest.fixture
 def checkout(tmp_path, company):
-    """A folder with the company's certificate where it belongs."""
+    """A folder with the company's certificate in `certs/`."""
     (tmp_path / "certs").mkdir()
     shutil.copy(company.root, tmp_path / "certs" / "company.crt")
     return tmp_path
@@ -37,7 +37,7 @@ def test_an_empty_folder_changes_nothing(tmp_path, root) -> None:
     assert certificates.write_bundle(tmp_path) == {}
 
 
-def test_a_certificate_is_one_with_remarks_and_foreign_line_ends_too(checkout) -> None:
+def test_a_certificate_may_have_comments_and_windows_line_ends(checkout) -> None:
     path = checkout / "certs" / "company.crt"
     path.write_bytes("# Zürich\r\n".encode() + path.read_bytes().replace(b"\n", b"\r\n"))
     certificates.check(checkout)
@@ -53,13 +53,13 @@ def test_a_certificate_is_one_with_remarks_and_foreign_line_ends_too(checkout) -
         pytest.param("cut.crt", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", id="half of one"),
     ],
 )
-def test_a_file_that_is_no_certificate_is_reported(checkout, name, content) -> None:
+def test_a_file_that_is_not_a_certificate_is_reported(checkout, name, content) -> None:
     (checkout / "certs" / name).write_bytes(content)
     with pytest.raises(BadConfiguration, match=f"certs/{name}"):
         certificates.check(checkout)
 
 
-def test_python_trusts_it_besides_everything_else(checkout, company) -> None:
+def test_python_trusts_it_in_addition_to_all_others(checkout, company) -> None:
     before = ssl.create_default_context()
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(company.url, context=before)
@@ -70,7 +70,7 @@ def test_python_trusts_it_besides_everything_else(checkout, company) -> None:
     assert {der["serialNumber"] for der in before.get_ca_certs()} < {der["serialNumber"] for der in after.get_ca_certs()}
 
 
-def test_uv_installs_from_a_mirror_that_the_company_has_signed(checkout, company) -> None:
+def test_uv_installs_from_a_mirror_with_the_companys_certificate(checkout, company) -> None:
     argv = [sys.executable, "-m", "uv", "pip", "install", "--no-cache", "--no-config", "--dry-run", "--index-url", company.url, "nothing"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PIP_"))}
 

@@ -1,4 +1,4 @@
-"""What is shown of an engine, of memory and of logs: which error, and what to do on which platform."""
+"""Checks of the engine, the memory and logs: which error they report, and what to do on which platform."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ DENIED = "permission denied while trying to connect to the Docker daemon socket 
 DEAD = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 
 
-def test_each_trouble_with_the_engine_has_its_own_next_step_on_each_platform() -> None:
+def test_each_problem_with_the_engine_has_its_own_next_step_on_each_platform() -> None:
     kinds = {"missing": checks.no_docker, "denied": partial(checks.no_answer, DENIED), "dead": partial(checks.no_answer, DEAD)}
     platforms = ("linux", "darwin", "win32")
     steps = {(kind, name): error(name).next for name in platforms for kind, error in kinds.items()}
@@ -39,7 +39,7 @@ def test_a_compose_that_is_missing_or_too_old_is_reported(code, text) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_folder_with_odd_characters_is_taken(tmp_path, native) -> None:
+def test_a_folder_with_odd_characters_is_accepted(tmp_path, native) -> None:
     odd = tmp_path / 'my "shop" #1 & ü'
     assert checks.folders(odd, odd / "50% $x", native=native) == str(odd)
 
@@ -56,14 +56,14 @@ ODD_ROOTS = [f"a{os.pathsep}b", "50%", *([] if os.name == "nt" else ["$HOME"])]
         *([] if os.name == "nt" else [(False, "switchyard", "a:b")]),
     ],
 )
-def test_a_path_with_which_something_cannot_be_found_is_reported(tmp_path, native, root, project) -> None:
+def test_a_path_with_a_forbidden_character_is_reported(tmp_path, native, root, project) -> None:
     with pytest.raises(BadConfiguration, match="has the character"):
         checks.folders(tmp_path / root, tmp_path / project, native=native)
-    if root in ODD_ROOTS:  # with Docker, nothing is started from there
+    if root in ODD_ROOTS:  # with Docker, no program is started from the checkout
         checks.folders(tmp_path / root, tmp_path / project, native=False)
 
 
-def test_memory_of_what_makes_way_counts() -> None:
+def test_memory_that_the_old_orchestrator_frees_counts() -> None:
     assert "Airflow" in checks.memory("Airflow", needed=850, freed=600, available=300)
     with pytest.raises(OutOfMemory, match="850 MiB, and 300 MiB"):
         checks.memory("Airflow", needed=850, freed=0, available=300)
@@ -78,20 +78,20 @@ def test_memory_of_what_makes_way_counts() -> None:
         ("ImportError", [], NotHealthy),
     ],
 )
-def test_a_start_that_failed_is_reported_by_its_log(log, killed, kind) -> None:
+def test_a_failed_start_is_reported_according_to_its_log(log, killed, kind) -> None:
     error = diagnosis.start_failure("Dagster", log, killed=killed)
     assert type(error) is kind
     assert log in error.why
 
 
-def test_what_the_system_refuses_is_reported_unless_no_user_caused_it() -> None:
+def test_a_system_error_is_reported_if_a_user_can_cause_it() -> None:
     assert type(diagnosis.refusal(OSError(errno.ENOSPC, "No space left on device", "x"))) is NoSpace
     refused = diagnosis.refusal(PermissionError(errno.EACCES, "Permission denied", ".stack/lock"))
     assert ("has it open" if os.name == "nt" else "sudo chown") in refused.next
     assert diagnosis.refusal(OSError(errno.EBADF, "Bad file descriptor")) is None
 
 
-def test_a_clone_with_autocrlf_has_no_line_ends_of_windows(tmp_path, root) -> None:
+def test_a_clone_with_autocrlf_has_no_windows_line_ends(tmp_path, root) -> None:
     for name in ("source", "clone"):
         (tmp_path / name).mkdir()
     copy_checkout(root, tmp_path / "source")
@@ -105,7 +105,7 @@ def test_a_clone_with_autocrlf_has_no_line_ends_of_windows(tmp_path, root) -> No
 
 
 @pytest.mark.parametrize("inside", ["", "folder"])
-def test_a_file_is_not_taken_for_a_folder_to_write_to(tmp_path, inside) -> None:
+def test_a_file_is_not_accepted_as_a_folder_to_write_to(tmp_path, inside) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadUsage, match="cannot be a folder") as caught:
         checks.make_folder(tmp_path / "file" / inside, "invoke eject")
@@ -114,7 +114,7 @@ def test_a_file_is_not_taken_for_a_folder_to_write_to(tmp_path, inside) -> None:
     checks.make_folder(tmp_path / "new" / "folder", "invoke eject")
 
 
-def test_a_cache_for_which_the_engine_has_no_memory_is_refused_with_what_to_set() -> None:
+def test_a_cache_beyond_the_engines_memory_is_refused_with_a_value_that_fits() -> None:
     checks.postgres_cache("1024MB", 2048)
     with pytest.raises(OutOfMemory) as caught:
         checks.postgres_cache("4096MB", 2048)

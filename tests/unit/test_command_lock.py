@@ -1,4 +1,4 @@
-"""One command at a time: who waits, for whom, for how long, and what becomes of the lock when its holder is killed."""
+"""One command at a time: which one waits, for which other, for how long, and what happens to the lock when its holder is killed."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ with command_lock.held(Path(sys.argv[1]), "switch") as descriptor:
 
 @pytest.fixture
 def holder(tmp_path, root):
-    """A command that holds the lock, while a program that it has started works."""
+    """A command that holds the lock while a program that it has started works."""
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "working\n"
         left = psutil.Process(process.pid).children()
@@ -42,7 +42,7 @@ def holder(tmp_path, root):
         process.kill()
 
 
-def test_a_lock_timeout_names_the_holder(holder, tmp_path, capsys) -> None:
+def test_a_lock_timeout_shows_the_holder(holder, tmp_path, capsys) -> None:
     message = rf"invoke switch \(process {holder.pid}\) is still changing the stack after 0 s"
     with pytest.raises(Locked, match=message), command_lock.held(tmp_path, "down", seconds=0.3):
         pass
@@ -55,14 +55,14 @@ def test_two_measurements_of_one_checkout_do_not_remove_each_others_stacks(monke
         pass
 
 
-def test_a_file_where_the_folder_of_the_lock_belongs_is_named(tmp_path) -> None:
+def test_a_file_instead_of_the_locks_folder_is_reported(tmp_path) -> None:
     (tmp_path / ".stack").touch()
     with pytest.raises(BadConfiguration, match=r"\.stack is not a folder"), command_lock.held(tmp_path, "up"):
         pass
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="flock is not of Windows")
-def test_a_file_system_without_locks_is_named(monkeypatch, tmp_path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_a_file_system_without_locks_is_reported(monkeypatch, tmp_path) -> None:
     def without(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -71,7 +71,7 @@ def test_a_file_system_without_locks_is_named(monkeypatch, tmp_path) -> None:
         pass
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows passes no lock on to a child")
 def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder, tmp_path) -> None:
     (program,) = psutil.Process(holder.pid).children()
     holder.kill()
@@ -83,8 +83,8 @@ def test_a_program_whose_command_was_killed_holds_the_lock_until_it_ends(holder,
         pass
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows hands no lock on")
-def test_a_program_whose_command_was_killed_does_its_work_to_the_end(tmp_path, root) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows passes no lock on to a child")
+def test_a_program_whose_command_was_killed_completes_its_work(tmp_path, root) -> None:
     go_on, done = tmp_path / "go-on", tmp_path / "done"
     program = f"""
 import time
@@ -103,7 +103,7 @@ Path({str(done)!r}).touch()
     wait_until(done.exists)
 
 
-def test_a_task_that_changes_the_stack_has_the_lock_from_before_it_looks(tmp_path, monkeypatch) -> None:
+def test_a_task_that_changes_the_stack_takes_the_lock_before_it_looks(tmp_path, monkeypatch) -> None:
     looks = []
 
     def look(*_: object) -> None:
@@ -118,7 +118,7 @@ def test_a_task_that_changes_the_stack_has_the_lock_from_before_it_looks(tmp_pat
     assert looks == ["locked"] * 2
 
 
-def test_who_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, root) -> None:
+def test_a_command_that_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, root) -> None:
     follower = f"""
 import sys
 from pathlib import Path
@@ -130,7 +130,7 @@ with command_lock.following(Path({str(tmp_path)!r})):
     argv = [sys.executable, "-c", follower]
     with subprocess.Popen(argv, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "following\n"
-        with command_lock.following(tmp_path):  # more than one may
+        with command_lock.following(tmp_path):  # several may at once
             pass
         waiting = threading.Thread(target=command_lock.wait_for_followers, args=(tmp_path,))
         waiting.start()
@@ -147,8 +147,8 @@ def test_a_dead_holder_holds_nothing(tmp_path) -> None:
         assert "invoke up (process" in (tmp_path / ".stack" / "lock-holder").read_text()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rights follow from the folder")
-def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits permissions from the folder")
+def test_a_folder_that_others_can_read_is_made_private(tmp_path) -> None:
     (tmp_path / ".stack").mkdir()
     (tmp_path / ".stack").chmod(0o755)
     with command_lock.held(tmp_path, "up"):
@@ -159,7 +159,7 @@ def test_a_folder_that_others_can_look_into_is_narrowed(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("deaf", "ends"),
     [("SIGUSR1", "SIGINT"), ("SIGINT", "SIGTERM"), ("SIGINT, SIGTERM", "SIGKILL")],
-    ids=["as Ctrl-C does", "harder", "at last for certain"],
+    ids=["SIGINT", "SIGTERM", "SIGKILL"],
 )
 def test_a_program_that_takes_too_long_is_ended(monkeypatch, tmp_path, deaf, ends) -> None:
     monkeypatch.setattr(runner, "SIGNAL_TIMEOUT_S", 0.5)
@@ -191,8 +191,8 @@ sys.exit(Runner({}).hand_over([sys.executable, "-c", program]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a terminal's signal")
-def test_an_interrupt_is_for_the_program_on_the_terminal(root) -> None:
-    """psql cancels a query by it, and dbt its queries."""
+def test_an_interrupt_is_for_the_program_in_the_terminal(root) -> None:
+    """psql and dbt cancel their queries when they receive it."""
     argv = [sys.executable, "-c", HANDED_OVER]
     with subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout.readline() == "working\n"

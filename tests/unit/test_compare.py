@@ -1,4 +1,4 @@
-"""The comparison, as far as it is reckoned and not measured."""
+"""The parts of the comparison that are calculated, not measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECTION = Section("s", "S", (), lambda report: f"It takes {report.ranking(ROW)}.
 
 
 def report(row: Row = ROW, **values: list[float]) -> Report:
-    """A report with one row, in which the values of each orchestrator are known."""
+    """A report with one row and the given values of each orchestrator."""
     titles = {name: {"title": name.title(), "versions": {}, "settings": {}} for name in values}
     made = Report({"schema": SCHEMA, "orchestrators": titles, "rows": {}})
     made.declare(SECTION, [Scenario("x", lambda _: iter(()), (row,), 1)])
@@ -53,17 +53,17 @@ def report(row: Row = ROW, **values: list[float]) -> Report:
         pytest.param({"a": [1.0, 1.1, 1.1], "b": []}, None, id="the other could not be measured"),
     ],
 )
-def test_best_is_what_is_better_in_every_measurement(values, best) -> None:
+def test_the_best_is_better_in_every_measurement(values, best) -> None:
     assert report(**values).best("x") == best
 
 
-def test_best_may_be_the_highest_or_there_may_be_none() -> None:
+def test_the_best_may_be_the_highest_or_missing() -> None:
     values = {"a": [1.0, 1.1, 1.2], "b": [2.0, 2.1, 2.4]}
     assert report(replace(ROW, better="high"), **values).best("x") == "b"
     assert report(replace(ROW, better=None), **values).best("x") is None
 
 
-def test_quick_and_wrong_is_not_best() -> None:
+def test_a_quick_but_wrong_one_is_not_the_best() -> None:
     made = report(a=[], b=[5.0, 6.0, 6.0])
     for value in (1.0, 1.1, 1.1):
         made.add(Found("x", value, "ends as if all were well", False), "a", 0)
@@ -90,7 +90,7 @@ def test_a_sentence_claims_no_more_than_the_figures(values, sentence) -> None:
     assert report(**values).ranking(ROW) == sentence
 
 
-def test_a_sentence_does_not_hide_a_figure_that_is_not_as_it_should_be() -> None:
+def test_a_sentence_does_not_hide_a_bad_verdict() -> None:
     made = report(a=[], b=[2.0, 2.0, 2.0])
     for value in (1.0, 1.1, 1.2):
         made.add(Found("x", value, "1 of 37 left out", False), "a", 0)
@@ -128,14 +128,14 @@ def test_the_json_is_read_as_it_was_written(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"schema": SCHEMA + 1})])
-def test_what_is_no_report_is_refused(tmp_path, content) -> None:
+def test_a_file_that_is_not_a_report_is_refused(tmp_path, content) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(BadUsage):
         Report.read(tmp_path / "x.json")
 
 
 def whole(made: Report, name: str = "p") -> Report:
-    """The report with what its page shows besides figures."""
+    """The report with everything that its page shows besides figures."""
     content: dict[str, Any] = {"complete": False, "rounds": 1, "seconds": 60, "time": "now", "commit": "c", "runtime": "native"}
     content |= {"machine": {"system": "L", "cores": 2, "memory_mib": 1}, "versions": {}, "base_images": []}
     content |= {"project": {"name": name, "counts": "1 model", "threads": 4}}
@@ -162,7 +162,7 @@ def test_a_verdict_without_a_figure_is_measured() -> None:
     assert missing["why"] == "the comparison was ended before"
 
 
-def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
+def test_the_page_is_made_from_saved_figures(tmp_path) -> None:
     hostile = "<script>alert(1)</script>"
     files = {"docker/a/run.py": f"def run():  # {hostile}\n    return 1\n", "docker/a/Dockerfile": "FROM x\n", "docker/a/x": hostile}
     facts = {"versions": {"x": hostile}, "settings": {"KEY": hostile}, "files": files}
@@ -197,7 +197,7 @@ def test_the_page_is_made_from_figures_that_are_kept(tmp_path) -> None:
     assert text.count("<code>docker/a/x</code>") == 2
 
 
-def test_the_code_that_is_shown_is_the_code_that_is_counted(root) -> None:
+def test_the_code_that_is_counted_is_shown(root) -> None:
     for name in ("airflow", "dagster", "prefect"):
         shown = {path.name for path in start.code(root, name)}
         assert {"Dockerfile", "run_job.py", "alert.py"} <= shown
@@ -213,11 +213,11 @@ def test_the_code_that_is_shown_is_the_code_that_is_counted(root) -> None:
         ({"PORT": "1"}, ["A_PASSWORD"]),
     ],
 )
-def test_what_a_person_must_fill_in_is_counted(example, missing) -> None:
+def test_settings_that_have_to_be_filled_in_are_counted(example, missing) -> None:
     assert start.to_fill_in("a: ${A_PASSWORD:?is missing}\nb: ${PORT:-1} ${URL:-}\nc: ${A_PASSWORD:?}", example) == missing
 
 
-def test_nothing_must_be_filled_in_before_the_first_start(root) -> None:
+def test_no_setting_has_to_be_filled_in_before_the_first_start(root) -> None:
     example = dotenv_values(root / ".env.example", interpolate=False)
     for one in orchestrators.load_all(root).values():
         assert start.to_fill_in(one.file.read_text(encoding="utf-8"), example) == []
@@ -227,7 +227,7 @@ def test_nothing_must_be_filled_in_before_the_first_start(root) -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "shown"), [(3.0, "", "3"), (1234.5, "MB", "1,234 MB"), (12.34, "s", "12.3 s"), (1.234, "×", "1.23 ×"), (0, "", "0")]
 )
-def test_figures_have_the_digits_that_they_are_good_for(value, unit, shown) -> None:
+def test_figures_have_only_significant_digits(value, unit, shown) -> None:
     assert text(value, unit) == shown
     assert number(1.0) == "1.00"
 
@@ -261,18 +261,18 @@ GRAPH = Graph(
 )
 
 
-def test_the_model_that_is_broken_has_some_before_it_and_most_after_it() -> None:
+def test_the_model_to_break_has_upstream_and_the_most_downstream_nodes() -> None:
     assert GRAPH.middle(frozenset(GRAPH.nodes)).id == "model.p.middle"
     assert GRAPH.downstream("model.p.middle") == {"model.p.last", "test.p.t"}
     assert replace(GRAPH, children={}).middle(frozenset(GRAPH.nodes)).id == "model.p.first"
 
 
-def test_the_slow_model_comes_after_all_that_nothing_needs() -> None:
+def test_the_slow_model_comes_after_all_nodes_without_downstream_nodes() -> None:
     assert GRAPH.last(frozenset(GRAPH.nodes)) == ["alone", "between", "last"]
     assert GRAPH.last(frozenset(GRAPH.nodes) - {"model.p.between", "seed.p.alone"}) == ["last"]
 
 
-def test_what_postgresql_did_for_a_node_is_read_from_its_log() -> None:
+def test_postgresqls_work_for_a_node_is_read_from_its_log() -> None:
     comment = '/* {"app": "dbt", "dbt_version": "1.11.16", "node_id": "model.p.first"} */'
     log = [
         f"postgres  | bench 100.500 LOG:  duration: 500.000 ms  statement: {comment}",
@@ -290,7 +290,7 @@ def test_nodes_at_the_same_time_are_counted() -> None:
     assert speed.together([Span(0, 2), Span(1, 3), Span(2, 4)]) == 2  # the third begins as the first ends
 
 
-def test_a_report_of_memory_without_its_services_is_shown_too() -> None:
+def test_a_report_of_memory_without_services_has_no_picture() -> None:
     made = report(a=[])
     made.declare(cost.SECTION, cost.SECTION.scenarios)
     made.add(Found(cost.MEMORY.id, 500.0), "a", 0)
@@ -298,7 +298,7 @@ def test_a_report_of_memory_without_its_services_is_shown_too() -> None:
 
 
 @pytest.mark.parametrize(("error", "tidied"), [(None, True), (StackError("x"), True), (KeyboardInterrupt(), False)])
-def test_nobody_waits_after_an_interrupt_for_what_is_removed_anyway(error, tidied) -> None:
+def test_an_interrupt_skips_the_cleanup_of_what_is_removed_anyway(error, tidied) -> None:
     done = []
     with contextlib.suppress(StackError, KeyboardInterrupt), afterwards(lambda: done.append(1)):
         if error:
@@ -319,7 +319,7 @@ def test_the_threads_of_a_profile_are_shown(threads, variables, shown) -> None:
     assert main.threads(SimpleNamespace(output={"threads": threads}, variables=variables)) == shown
 
 
-def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -> None:
+def test_each_round_begins_with_another_orchestrator_and_long_scenarios_run_once() -> None:
     always, once, long = (Scenario(title, lambda _: iter(()), (), 1, depth, once) for title, depth, once in
                           (("always", "default", False), ("once", "default", True), ("long", "full", False)))  # fmt: skip
     steps = main.planned(["a", "b"], 2, [always, once, long])
@@ -330,13 +330,13 @@ def test_each_round_begins_with_another_one_and_what_takes_long_is_done_once() -
     ]
 
 
-def test_ids_are_shown_once() -> None:
+def test_row_ids_are_unique() -> None:
     rows = [row.id for section in main.SECTIONS for scenario in section.scenarios for row in scenario.rows]
     assert len(rows) == len(set(rows))
     assert main.SECTIONS[0].scenarios[0] is start.UP
 
 
-def test_services_of_one_place_have_one_colour() -> None:
+def test_services_at_the_same_position_have_one_colour() -> None:
     runs = {"A": {"postgres": 1.0, "a-worker": 2.0}, "B": {"postgres": 3.0, "b-worker": 4.0, "b-page": 5.0}}
     assert cost.stacked(runs) == {
         "parts": ["postgres", "a-worker / b-worker", "b-page"],
@@ -353,7 +353,7 @@ def test_a_verdict_may_be_neither_good_nor_bad() -> None:
 
 
 class FakeRig:
-    """Answers what the superuser asks, and nothing else."""
+    """Returns the given answers to the superuser's queries, and can do nothing else."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -364,7 +364,7 @@ class FakeRig:
         return self.answers.pop(0)
 
 
-def test_a_warehouse_is_at_rest_after_three_quiet_looks_in_a_row_however_late(monkeypatch) -> None:
+def test_a_warehouse_is_at_rest_after_three_quiet_checks_in_a_row_even_if_late(monkeypatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     rig = FakeRig("0|1", "0|0", "0|0", "1|1", "0|0", "0|0", "0|0")
     assert Trial(Subject(rig, Path(), Path()), "dagster").at_rest(time.time() + 60)
@@ -373,7 +373,7 @@ def test_a_warehouse_is_at_rest_after_three_quiet_looks_in_a_row_however_late(mo
     assert Trial(Subject(FakeRig("0|0", "1|1"), Path(), Path()), "dagster").at_rest(0) is None
 
 
-def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
+def test_the_leftovers_of_a_fault_are_counted_once_and_for_no_other_fault() -> None:
     rig = FakeRig("a.x__dbt_tmp\na query at work\n", "a.x__dbt_tmp\na.y__dbt_backup\na query at work\n", "\n")
     trial = Trial(Subject(rig, Path(), Path()), "dagster")
     assert [(found.value, found.why) for found in failures.leftovers(trial)] == [(None, "no fault could be made")]
@@ -385,7 +385,7 @@ def test_what_a_fault_leaves_is_counted_once_and_is_no_other_fault_s() -> None:
 
 
 class FakeTrial(Trial):
-    """Runs of which the exit code and the executed nodes are known."""
+    """Runs with given exit codes and executed nodes."""
 
     def __init__(self, *runs: tuple[int, set[str]]) -> None:
         super().__init__(Subject(FakeRig(), Path(), Path()), "dagster")
@@ -414,7 +414,7 @@ NEEDED = {"model.p.a", "test.p.t", "unit_test.p.u"}
         pytest.param([(0, set())] * 3, [("--failed",), (), ()], (None, "not green after 3 commands"), (0.0, "0 of 2"), id="never"),
     ],
 )
-def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -> None:
+def test_commands_are_counted_until_everything_has_succeeded(runs, typed, commands, tests) -> None:
     trial = FakeTrial(*runs)
     found = {one.row: one for one in failures.recovered(trial, set(NEEDED))}
     assert trial.typed == typed
@@ -422,7 +422,7 @@ def test_commands_are_counted_until_all_is_green(runs, typed, commands, tests) -
     assert (found[failures.TESTS.id].value, found[failures.TESTS.id].verdict) == tests
 
 
-def test_only_the_model_s_own_tasks_are_cleared() -> None:
+def test_only_the_models_own_tasks_are_cleared() -> None:
     tasks = [f"dbt.{id}" for id in ("dbt_producer_watcher", "a.run", "a.test", "aa.run", "aa.test", "b_run", "bb_run", "c_seed")]
     assert airflow.own_tasks(tasks, "a") == ["dbt.a.run", "dbt.a.test"]
     assert airflow.own_tasks(tasks, "b") == ["dbt.b_run"]

@@ -1,4 +1,4 @@
-"""What two workers change."""
+"""What two workers change in a stack."""
 
 from __future__ import annotations
 

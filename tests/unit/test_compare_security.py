@@ -28,7 +28,7 @@ PROC_NET_TCP = """\
 STATUS = "Name:\tpython\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapPrm:\t{caps}\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n"
 
 
-def test_what_listens_in_a_container_is_read_without_the_engines_own() -> None:
+def test_a_containers_listeners_are_read_without_the_engines_own() -> None:
     found = [(str(security.plain(address)), port) for address, port in security.listeners(PROC_NET_TCP)]
     assert found == [("::", 3000), ("127.0.0.1", 3001), ("127.0.0.1", 3002), ("0.0.0.0", 4266)]
 
@@ -38,7 +38,7 @@ def test_a_socket_is_reached_from_its_own_machine(address, hosts) -> None:
     assert security.reached(ip_address(address)) == hosts
 
 
-def test_a_server_that_is_broken_has_refused_nothing() -> None:
+def test_an_error_of_a_server_is_not_a_refusal() -> None:
     assert security.refused(security.NO_PASSWORD, 401).good
     assert security.refused(security.NO_PASSWORD, 200).good is False
     for code in (0, 404, 500):
@@ -46,7 +46,7 @@ def test_a_server_that_is_broken_has_refused_nothing() -> None:
             security.refused(security.WRONG_HOST, code)
 
 
-def test_a_guard_of_switchyards_is_no_merit_of_the_product_nor_of_its_sentence() -> None:
+def test_switchyards_guard_does_not_count_for_the_product() -> None:
     guarded = security.refused(security.NO_PASSWORD, 401, "by a guard")
     assert (guarded.verdict, guarded.good) == ("refused by a guard", None)
     titles = {name: {"title": name.title(), "versions": {}, "settings": {}} for name in ("a", "b")}
@@ -88,7 +88,7 @@ def test_a_write_with_a_foreign_origin_is_judged_as_a_browser_would(answers, ver
 
 @contextmanager
 def listening(reply: bytes) -> Iterator[int]:
-    """A server that answers each connection's first bytes with ``reply``, and ends it."""
+    """A server that answers each connection's first bytes with ``reply``, and closes it."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -107,12 +107,12 @@ def listening(reply: bytes) -> Iterator[int]:
     ("reply", "answer"),
     [(b"\0\0\0\4\0\0\0\0\0", "HTTP/2"), (b"\0\0\0\7\0\0\0\0\0", ""), (b"", ""), (b"HTTP/1.1 401 no\r\n\r\n", "HTTP 401")],
 )
-def test_a_socket_is_asked_in_http_and_in_http_2(reply, answer) -> None:
+def test_a_socket_is_probed_with_http_and_http_2(reply, answer) -> None:
     with listening(reply) as port:
         assert probe.answer("127.0.0.1", port, "GET", "/", "") == answer
 
 
-def test_an_answer_is_seen_whatever_it_is() -> None:
+def test_any_answer_is_reported() -> None:
     with Receiver() as receiver:
         host, port = receiver.url.split("/")[2].split(":")
         assert probe.answer(host, int(port), "POST", "/", "{}") == "HTTP 200"

@@ -1,4 +1,4 @@
-"""What is counted of a product's answers, in the section Seeing."""
+"""What the section Seeing counts in a product's answers."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ DECLARED = seeing.Declared(
 
 
 def numbers(things: list[Thing]) -> dict[str, tuple[int, int]]:
-    """How many are shown of how many, by row, without those of which none is."""
+    """For each row, how many things are shown, and of how many; rows without any are left out."""
     found = {row.id.removeprefix("seen_"): one for row, one in seeing.count(DECLARED, things).items()}
     return {id: (len(one.shown), len(one.all)) for id, one in found.items() if one.shown}
 
 
-def test_what_is_not_named_is_not_counted() -> None:
+def test_a_node_without_its_exact_name_is_not_counted() -> None:
     assert numbers([]) == {}
     assert numbers([Thing(Key("seed", "first"), "first"), Thing(Key("model", "firs"), "first")]) == {}
     assert {row: len(one.all) for row, one in seeing.count(DECLARED, []).items()} == {
@@ -52,7 +52,7 @@ def test_what_is_not_named_is_not_counted() -> None:
     }
 
 
-def test_texts_are_looked_for_in_what_is_shown_of_the_node_itself() -> None:
+def test_texts_are_searched_only_in_the_nodes_own_content() -> None:
     content = {"doc": "…One row per  letter.", "sql": "select {{ x }}"}
     assert numbers([Thing(Key("model", "first"), content)]) == {"models": (1, 2), "descriptions": (1, 1), "raw_sql": (1, 1)}
     assert numbers([Thing(Key("model", "first"), {"sql": ["select 1"]})]) == {"models": (1, 2), "compiled_sql": (1, 1)}
@@ -65,7 +65,7 @@ def test_a_version_of_a_model_and_its_documented_columns_are_seen(name) -> None:
     assert "columns" not in numbers([Thing(Key("model", name), {"columns": [{"name": "id", "description": None}]})])
 
 
-def test_an_owner_is_one_only_where_he_is_called_so() -> None:
+def test_an_owner_counts_only_where_it_is_shown_as_owner() -> None:
     assert "owners" not in numbers([Thing(Key("model", "first"), "team@example.com")])
     assert numbers([Thing(Key("model", "first"), None, [{"email": "team@example.com"}])])["owners"] == (1, 1)
 
@@ -79,7 +79,7 @@ def test_an_owner_is_one_only_where_he_is_called_so() -> None:
         ({"rows": "many", "arrows": 1, "label": "x", "intValue": 1}, False),
     ],
 )
-def test_a_number_of_rows_is_a_number_with_that_name(answer, counted) -> None:
+def test_a_row_count_is_a_number_with_that_name(answer, counted) -> None:
     assert seeing.has_row_count(answer) is counted
 
 
@@ -139,13 +139,13 @@ def test_prefects_task_runs_and_assets_are_one_node() -> None:
     assert len(found[Key("model", "first")].content) == 2
 
 
-def test_a_cell_shows_of_how_many() -> None:
+def test_a_cell_shows_the_total() -> None:
     assert seeing.found(seeing.MODELS, seeing.Counted(["a"], ["a", "b"])) == Found(seeing.MODELS.id, 1, "of 2", None, {"missing": ["b"]})
     assert seeing.found(seeing.MODELS, seeing.Counted(["a"], ["a"])).good is True
     assert seeing.found(seeing.MODELS, seeing.Counted([], [])).verdict == "the project has none"
 
 
-def test_the_most_is_best_though_it_is_not_all() -> None:
+def test_the_highest_count_is_the_best_even_if_incomplete() -> None:
     made = Report({"orchestrators": {"a": {"title": "A"}, "b": {"title": "B"}}, "rows": {}})
     made.declare(seeing.SECTION, seeing.SECTION.scenarios)
     for name, value in (*3 * [("a", 3)], *3 * [("b", 0)]):
@@ -153,7 +153,7 @@ def test_the_most_is_best_though_it_is_not_all() -> None:
     assert made.best(seeing.TESTS.id) == "a"
 
 
-def test_pictures_stand_side_by_side_as_far_as_there_are_any() -> None:
+def test_existing_pictures_are_shown_side_by_side() -> None:
     made = Report({"orchestrators": {"a": {"title": "A"}, "b": {"title": "B"}}, "rows": {}})
     made.declare(seeing.SECTION, seeing.SECTION.scenarios)
     assert seeing.drawn(made) == []

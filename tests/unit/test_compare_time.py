@@ -1,4 +1,4 @@
-"""What the comparison reckons of schedules, of a backfill, and of what each further node costs."""
+"""The comparison's calculations for schedules, for a backfill, and for the cost of each further node."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_a_lag_is_from_the_full_minute_to_the_first_connection_after_it() -> Non
     [
         pytest.param([], id="none"),
         pytest.param([Done("each", 127.0, 130.0), Done("each", 140.0, 143.0)], id="two"),
-        pytest.param([Done("each", 118.0, 121.0), Done("each", 127.0, 130.0)], id="one before is still at work"),
+        pytest.param([Done("each", 118.0, 121.0), Done("each", 127.0, 130.0)], id="an earlier one is still running"),
         pytest.param([Done("each", 178.0, 181.0)], id="until the next"),
     ],
 )
-def test_no_lag_is_claimed_where_it_is_not_clear_which_run_it_is_of(done) -> None:
+def test_no_lag_is_claimed_if_it_is_unclear_which_run_it_belongs_to(done) -> None:
     with pytest.raises(StackError, match="exactly one run"):
         scheduling.lags([120], [125.0], done)
 
@@ -50,7 +50,7 @@ def test_no_lag_without_a_due_minute() -> None:
     ("other", "verdict", "good"),
     [(Done("each", 68.0, 71.0), "one after the other", None), (Done("each", 66.0, 69.0), "at the same time", False)],
 )
-def test_two_that_are_due_together_must_take_turns(other, verdict, good) -> None:
+def test_two_jobs_that_are_due_together_have_to_take_turns(other, verdict, good) -> None:
     found = scheduling.turns([Done("each", 65.0, 68.0), other], 60)
     assert (found.value, found.verdict, found.good) == (other.ended - 60, verdict, good)
 
@@ -60,7 +60,7 @@ def test_the_minute_after(moment, minute) -> None:
     assert scheduling.following(moment) == minute
 
 
-def test_the_scheduled_jobs_are_as_a_project_has_them(tmp_path) -> None:
+def test_the_scheduled_jobs_are_a_valid_file_of_a_project(tmp_path) -> None:
     (tmp_path / jobs.FILE).write_text(scheduling.JOBS.format(minute=7))
     found = jobs.read(tmp_path)
     assert {name: job.cron for name, job in found.items()} == {"daily": None, "each": "* * * * *", "once": "7 * * * *"}
@@ -69,7 +69,7 @@ def test_the_scheduled_jobs_are_as_a_project_has_them(tmp_path) -> None:
     assert "select 'once' as compare_job, " in scheduling.SQL.format(job="once")
 
 
-def test_a_backfill_is_complete_where_each_day_is_there_once() -> None:
+def test_a_backfill_is_complete_if_each_day_exists_once() -> None:
     assert backfill.complete(WEEK)
     assert not backfill.complete(WEEK[1:])
     assert not backfill.complete([*WEEK, Filled("2026-01-01", "b", "t")])
@@ -80,7 +80,7 @@ def test_a_backfill_is_complete_where_each_day_is_there_once() -> None:
     ("code", "ended", "rows", "verdict", "good"),
     [
         pytest.param(1, [1.0, 2.0], WEEK[:3], "the run fails; 3 of 7 days there", True, id="reported"),
-        pytest.param(0, [1.0, 2.0], WEEK[:3], "the run succeeds; 3 of 7 days there", False, id="left out without a word"),
+        pytest.param(0, [1.0, 2.0], WEEK[:3], "the run succeeds; 3 of 7 days there", False, id="silently incomplete"),
         pytest.param(0, [1.0, 2.0], WEEK, "the run succeeds; 7 of 7 days there", True, id="completed by itself"),
         pytest.param(None, [None, 2.0], WEEK[:3], "the run does not end; 3 of 7 days there", False, id="the command hangs"),
         pytest.param(1, [1.0, None], WEEK[:3], "the run does not end; 3 of 7 days there", False, id="dbt hangs"),
@@ -118,7 +118,7 @@ def test_the_points_of_the_rounds_become_one_line() -> None:
     assert list(picture["lines"]) == ["A", "B"]
 
 
-def test_models_are_there_for_a_while_only(tmp_path) -> None:
+def test_models_exist_only_inside_the_block(tmp_path) -> None:
     with many.more(tmp_path, 12):
         texts = {path.stem: path.read_text() for path in (tmp_path / "bench").iterdir()}
     assert len(texts) == 12

@@ -1,4 +1,4 @@
-"""What a build prints when a base image cannot be pulled, and what is made of it."""
+"""The output of a build whose base image cannot be pulled, and the error that is made from it."""
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_any_other_failure_is_a_failed_build(output) -> None:
         pytest.param("curl: (60) SSL certificate problem: unable to get local issuer certificate", id="curl"),
     ],
 )
-def test_a_step_that_trusts_too_little_names_the_folder(output) -> None:
+def test_a_step_without_the_certificate_points_to_the_folder(output) -> None:
     error = diagnosis.image_failed("switchyard-dagster:local", output, BASES)
     assert error.code == 6
     assert "certs/" in error.next
@@ -89,12 +89,12 @@ def test_a_step_that_trusts_too_little_names_the_folder(output) -> None:
         ("model a: could not extend file: No space left on device", "invoke doctor"),
     ],
 )
-def test_what_helps_is_shown_where_the_message_does_not(message, help_) -> None:
+def test_help_is_shown_if_the_message_has_none(message, help_) -> None:
     assert [help_ in line for line in diagnosis.help_for([message])] == [True]
     assert diagnosis.help_for(['model a: column "x" does not exist']) == []
 
 
-def test_the_last_lines_of_a_service_are_there_or_are_shown_not_to_be(tmp_path) -> None:
+def test_the_last_lines_of_a_service_are_shown_or_reported_missing(tmp_path) -> None:
     assert diagnosis.last_lines("api exited", "\x1b[31mno\x1b[0m\n\n", tmp_path / "api.log") == [
         "api exited; its last lines:",
         "  no",

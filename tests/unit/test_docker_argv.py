@@ -1,4 +1,4 @@
-"""The exact command of everything that is asked of Docker: what runs is what these lists say."""
+"""The exact command line of every call of Docker."""
 
 import os
 from dataclasses import replace
@@ -28,7 +28,7 @@ ON_POSTGRES = [*COMPOSE, "/shop/compose/docker-compose-postgres.yaml"]
 
 
 def posix(words: list[str]) -> list[str]:
-    """The same list on Windows, where the paths have backslashes."""
+    """The list as on POSIX: paths on Windows have backslashes."""
     return [word.replace("\\", "/") for word in words]
 
 
@@ -116,7 +116,7 @@ def test_only_this_stacks_containers_are_listed() -> None:
     ]
 
 
-def test_services_are_read_from_what_docker_prints() -> None:
+def test_services_are_read_from_dockers_output() -> None:
     text = (
         "0123456789abcdef\tswitchyard-postgres-1\tpostgres\t\t\trunning\tUp 5 minutes (healthy)\t/shop/compose\n"
         "1123456789abcdef\tswitchyard-dagster-code-1\tdagster-code\tdagster\ttrue\trunning\tUp 2 seconds (health: starting)\t\n"
@@ -135,7 +135,7 @@ def test_services_are_read_from_what_docker_prints() -> None:
     assert (daemon.health, daemon.up, daemon.status) == ("", False, "Exited (137) 3 minutes ago")
 
 
-def test_containers_of_another_checkout_are_not_this_ones(tmp_path) -> None:
+def test_containers_of_another_checkout_are_not_this_stacks(tmp_path) -> None:
     for name in ("mine", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tasks.py").touch()
@@ -147,7 +147,7 @@ def test_containers_of_another_checkout_are_not_this_ones(tmp_path) -> None:
     assert (len(found), other) == (1, str(tmp_path / "other"))
 
 
-def test_containers_of_anything_else_that_compose_runs_are_not_this_ones(tmp_path) -> None:
+def test_containers_of_another_application_are_not_this_stacks(tmp_path) -> None:
     for folder in ("mine/compose", "other/compose", "another"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "mine" / "compose" / "docker-compose-postgres.yaml").touch()
@@ -157,7 +157,7 @@ def test_containers_of_anything_else_that_compose_runs_are_not_this_ones(tmp_pat
         assert engine.services(line.format(tmp_path / folder), tmp_path / "mine") == ([], str(tmp_path / folder))
 
 
-def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
+def test_the_baked_override_removes_only_the_projects_mount() -> None:
     assert override(DAGSTER, SHOP, baked=True) == (
         "services:\n"
         "  dagster-code:\n"
@@ -169,11 +169,11 @@ def test_the_baked_override_takes_only_the_projects_mount_away() -> None:
     )
 
 
-def test_a_project_that_needs_nothing_needs_no_override() -> None:
+def test_a_project_without_variables_or_files_needs_no_override() -> None:
     assert override(DAGSTER, SHOP, baked=False) == ""
 
 
-def test_the_override_hands_over_names_of_variables_and_never_a_value() -> None:
+def test_the_override_has_names_of_variables_and_never_a_value() -> None:
     project = replace(SHOP, variables={"DBT_ENV_SECRET_TOKEN": "hush"}, files={"SWITCHYARD_FILE_KEY": Path("/home/me/key.pem")})
     text = override(DAGSTER, project, baked=False)
     code = yaml.safe_load(text)["services"]["dagster-code"]

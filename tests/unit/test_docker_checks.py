@@ -1,4 +1,4 @@
-"""What the Docker runtime checks before a start, where no engine is needed."""
+"""The Docker runtime's checks before a start that need no engine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_file_of_the_profile_that_a_container_cannot_read_is_reported(root, tm
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_sign_ins_and_plugins_in_a_home_that_cannot_be_written_to_are_found(root, tmp_path, monkeypatch, there) -> None:
+def test_sign_ins_and_plugins_in_a_read_only_home_are_found(root, tmp_path, monkeypatch, there) -> None:
     monkeypatch.setattr(caller, "has_home", lambda: False)  # root may write anywhere
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
     for name in ("HOME", "USERPROFILE"):

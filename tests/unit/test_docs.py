@@ -1,4 +1,4 @@
-"""The documents: what is made from the code is as the code is, and links lead somewhere."""
+"""The documents: generated pages are up to date, links work, and the English is plain."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
 @pytest.mark.parametrize(("module", "page"), [("switchyard.reference", "commands.md"), ("compare.reference", "compare-rows.md")])
-def test_what_is_made_from_the_code_is_as_the_code_is(module, page) -> None:
+def test_generated_pages_are_up_to_date(module, page) -> None:
     made = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == made.stdout
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "comparison").glob("*/")), ids=lambda folder: folder.name)
-def test_a_comparison_is_what_its_figures_are(folder) -> None:
+def test_a_comparisons_page_matches_its_figures(folder) -> None:
     argv = [sys.executable, "-m", "compare.glance", str(folder)]
     made = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8")
     assert (folder / "README.md").read_text(encoding="utf-8") == made.stdout
@@ -50,7 +50,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page) -> None:
+def test_links_work(page) -> None:
     for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         found = (page.parent / target).resolve() if target else page
         assert found.exists(), target
@@ -63,7 +63,7 @@ def test_the_first_pages_are_short(page, most) -> None:
     assert len(lines) <= most
 
 
-def test_the_development_container_types_the_first_command() -> None:
+def test_the_development_container_runs_the_first_command() -> None:
     command = re.search(r"<!-- first command -->\n```sh\n(.*)\n", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
     lines = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8").splitlines()
     content = json.loads("\n".join(line for line in lines if not line.startswith("//")))

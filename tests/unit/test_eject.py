@@ -1,4 +1,4 @@
-"""What is ejected: every file that runs a release elsewhere, read as those read it who run it."""
+"""Ejected files, which run a release elsewhere: each is read as the program that uses it reads it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CONTENT = {
     "images": {name: f"localhost:5000/shop/{name}@{DIGEST}" for name in ("postgres", *NAMES)},
     "versions": {name: python_packages.versions(ROOT, name) for name in NAMES},
 }
-# Of the vendors', which the charts bring along.
+# The vendors' own images, which come with the charts.
 VENDORS = ("docker.io/busybox:1.28", f"prefecthq/prefect:{CONTENT['versions']['prefect']['prefect']}-python3.12-kubernetes")
 PRODUCTS = {"airflow": "apache-airflow", "dagster": "dagster", "prefect": "prefect"}
-CHARTS = {  # chart, and the values' file
+CHARTS = {  # chart and values file
     "airflow": [("airflow", "values.yaml")],
     "dagster": [("dagster", "values.yaml")],
     "prefect": [("prefect-server", "server.yaml"), ("prefect-worker", "worker.yaml")],
@@ -53,7 +53,7 @@ def ejected(root, unconfigured, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_compose_file_needs_nothing_of_the_checkout(ejected, root, name) -> None:
+def test_the_compose_file_needs_nothing_from_the_checkout(ejected, root, name) -> None:
     folder = ejected(name, API_KEY="secret of mine")
     text = (folder / "compose.yaml").read_text()
     content = yaml.safe_load(text)
@@ -76,7 +76,7 @@ def test_each_variable_of_the_compose_file_is_in_the_example(ejected, name) -> N
     example = (folder / ".env.example").read_text()
     asked = set(re.findall(r"\$\{(\w+)", (folder / "compose.yaml").read_text()))
     assert set(re.findall(r"^#?(\w+)=", example, re.M)) == asked
-    # All secrets are to be filled in, and nothing else; what the project asks for may be left out.
+    # Exactly the secrets have to be filled in; the variables of the project may be left out.
     filled = dict(re.findall(r"^(\w+)=(.*)$", example, re.M))
     assert "\n#PROJECT_API_KEY=\n" in example
     assert set(filled.values()) <= {"<password>", "<key>", "<long-key>"}
@@ -85,7 +85,7 @@ def test_each_variable_of_the_compose_file_is_in_the_example(ejected, name) -> N
 
 @pytest.mark.parametrize("to", [eject, helm], ids=["compose", "helm"])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_set_here_is_set_there(ejected, unconfigured, name, to) -> None:
+def test_settings_are_ejected_without_secrets_and_ports(ejected, unconfigured, name, to) -> None:
     unconfigured.values.update(SCHEDULES_ENABLED="true", ALERT_WEBHOOK="https://hooks.example.com/x", DAGSTER_PORT="3999")
     texts = "".join(path.read_text() for path in ejected(name, to).iterdir())
     assert re.search(r'^SCHEDULES_ENABLED=true$|SCHEDULES_ENABLED"?,? ?(value)?: "true"', texts, re.M)
@@ -116,7 +116,7 @@ def test_the_database_gets_its_passwords_from_the_environment(ejected, name, to)
     assert "switchyard" not in script
 
 
-def test_what_was_ejected_is_never_replaced(tmp_path) -> None:
+def test_ejected_files_are_never_replaced(tmp_path) -> None:
     (tmp_path / "mine").write_text("edited")
     with pytest.raises(BadUsage, match="is not empty"):
         eject.write(tmp_path, {"mine": "new"}, "invoke eject", "")
@@ -124,19 +124,19 @@ def test_what_was_ejected_is_never_replaced(tmp_path) -> None:
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    """The objects of Kubernetes in a text."""
+    """The Kubernetes objects in a text."""
     return [one for one in yaml.safe_load_all(text) if one]
 
 
 def walked(value: Any, key: str) -> list[Any]:
-    """Every value under a key, however deep."""
+    """Every value under a key, at any depth."""
     if isinstance(value, dict):
         return [one for name, inner in value.items() for one in ([inner] if name == key else []) + walked(inner, key)]
     return [one for inner in value for one in walked(inner, key)] if isinstance(value, list) else []
 
 
 def in_texts(text: str) -> list[dict[str, Any]]:
-    """The objects of Kubernetes that ConfigMaps hold as text: what a run's pod is made from. What a template fills in is left out."""
+    """The Kubernetes objects that ConfigMaps hold as text, such as a run's pod, without the values that a template fills in."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -167,7 +167,7 @@ def test_the_pod_of_a_prefect_run_has_the_image_and_no_rights(ejected) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_secret_of_kubernetes_has_a_value_and_each_that_is_asked_for_is_there(ejected, name) -> None:
+def test_kubernetes_secrets_are_empty_and_each_one_that_is_used_exists(ejected, name) -> None:
     folder = ejected(name, helm, API_KEY="secret of mine")
     secrets = {one["metadata"]["name"]: one["stringData"] for one in documents((folder / "secrets.yaml").read_text())}
     assert {value for data in secrets.values() for value in data.values()} == {""}
@@ -179,7 +179,7 @@ def test_no_secret_of_kubernetes_has_a_value_and_each_that_is_asked_for_is_there
         assert set(re.findall(r"shop-[\w-]+", text)) <= secrets.keys(), file
 
 
-def test_an_orchestrator_without_values_reports_it(ejected, root, monkeypatch) -> None:
+def test_an_orchestrator_without_chart_values_is_reported(ejected, root, monkeypatch) -> None:
     monkeypatch.setattr(helm, "FOLDER", "nowhere")
     with pytest.raises(BadUsage, match="no values") as caught:
         ejected("dagster", helm)
@@ -187,11 +187,11 @@ def test_an_orchestrator_without_values_reports_it(ejected, root, monkeypatch) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_vendors_charts_take_the_values(ejected, tmp_path, name) -> None:
-    """HELM_CHARTS is a folder with the charts, their own ones unpacked in each one's charts/ (docs/testing.md)."""
+def test_the_vendors_charts_accept_the_values(ejected, tmp_path, name) -> None:
+    """HELM_CHARTS is a folder with the charts, each with its dependencies unpacked in charts/ (docs/testing.md)."""
     charts = os.environ.get("HELM_CHARTS")
     if not charts or not shutil.which("helm"):
-        pytest.skip("HELM_CHARTS names no folder of charts, or there is no helm")
+        pytest.skip("HELM_CHARTS is not set, or helm is not installed")
     folder = ejected(name, helm)
     stated, product = pins.versions(ROOT)["charts"], python_packages.versions(ROOT, name)[PRODUCTS[name]]
     rendered = []

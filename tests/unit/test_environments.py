@@ -1,4 +1,4 @@
-"""An environment is made again at its place, and is as it was where that fails. By real uv, and without a network."""
+"""An environment is rebuilt in its place, and is unchanged if that fails. With the real uv, and without a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from switchyard.runner import Runner
 
 @pytest.fixture
 def made(tmp_path) -> Path:
-    """An environment, with a file that only this one has."""
+    """An environment with a file that a rebuilt one does not have."""
     _make(tmp_path)
     (tmp_path / "made" / "first").touch()
     return tmp_path / "made"
@@ -30,7 +30,7 @@ def _make(folder: Path, lock: str = "", interrupted_by: type[BaseException] | No
     environments.virtualenv(folder / "lock.txt", folder / "made", "It", Runner({}), cache=True, on_line=on_line, more=folder / "more.txt")
 
 
-def test_an_environment_is_made_once_and_again_for_another_lock(tmp_path, made) -> None:
+def test_an_environment_is_built_once_and_rebuilt_for_another_lock(tmp_path, made) -> None:
     _make(tmp_path)
     assert (made / "first").exists()
     _make(tmp_path, "# another lock")
@@ -42,7 +42,7 @@ def test_an_environment_is_made_once_and_again_for_another_lock(tmp_path, made) 
 @pytest.mark.parametrize(
     ("lock", "error"), [("no requirement at all", BuildFailed), ("", KeyboardInterrupt)], ids=["it cannot be installed", "Ctrl-C"]
 )
-def test_an_environment_that_cannot_be_made_again_is_as_it_was(tmp_path, made, lock, error) -> None:
+def test_an_environment_that_cannot_be_rebuilt_is_unchanged(tmp_path, made, lock, error) -> None:
     with pytest.raises(error):
         _make(tmp_path, lock, None if error is BuildFailed else error)
     assert (made / "first").exists()
@@ -50,14 +50,14 @@ def test_an_environment_that_cannot_be_made_again_is_as_it_was(tmp_path, made, l
     assert (made / "first").exists()  # and complete
 
 
-def test_the_next_build_puts_back_what_a_killed_one_has_moved_aside(tmp_path, made) -> None:
+def test_the_next_build_restores_what_a_killed_one_has_moved_aside(tmp_path, made) -> None:
     made.rename(tmp_path / "made.old")
     made.mkdir()
     _make(tmp_path)
     assert (made / "first").exists()
 
 
-def test_the_next_build_deletes_what_a_killed_one_did_not_need_any_more(tmp_path, made) -> None:
+def test_the_next_build_deletes_what_a_killed_one_no_longer_needed(tmp_path, made) -> None:
     (tmp_path / "made.old").mkdir()
     _make(tmp_path)
     assert (made / "first").exists()

@@ -68,7 +68,7 @@ def test_a_certificate_matters(copy) -> None:
     assert environment_of(copy) != environment
 
 
-def test_what_dbt_is_to_ignore_matters_to_a_baked_run(copy) -> None:
+def test_a_dbtignore_file_matters_to_a_baked_run(copy) -> None:
     before = both(copy)
     (copy / "dbt_project" / ".dbtignore").write_text("models/marts/dim_dates.sql\n")
     assert both(copy)[1] != before[1]
@@ -83,7 +83,7 @@ def test_what_dbt_writes_does_not_matter(copy) -> None:
 
 
 @pytest.mark.parametrize("name", ["target", "logs", "dbt_packages"])
-def test_a_folder_of_models_may_be_called_as_what_dbt_writes(copy, name) -> None:
+def test_a_folder_of_models_may_have_the_name_of_a_folder_that_dbt_writes(copy, name) -> None:
     before = both(copy)
     folder = copy / "dbt_project" / "models" / name
     folder.mkdir()
@@ -101,7 +101,7 @@ def test_what_dbt_writes_in_a_package_does_not_matter(copy) -> None:
     assert both(copy) == before
 
 
-def test_of_a_package_in_both_of_dagsters_environments_there_is_one_version(root) -> None:
+def test_a_package_in_both_of_dagsters_environments_has_one_version(root) -> None:
     """One of them is put on the other's path (docker/dagster/start.py)."""
     locks = [
         dict(re.findall(r"^([\w.-]+)==([^ ;]+)", (root / "docker" / "dagster" / name).read_text(), re.M))

@@ -1,7 +1,7 @@
-"""Whatever somebody types, or has in `.env`, at every task: an exit code of docs/commands.md, no traceback, nothing executed.
+"""Any input on the command line or in `.env`: the exit code is one of docs/commands.md, there is no traceback, and no input is executed.
 
-The commands run in this process, over a stand-in for the docker program that answers as an engine with PostgreSQL and
-Dagster up, and writes down what it is called with; so a value can be followed to where it leaves.
+The commands run in this process, with a fake docker program that answers like an engine with PostgreSQL and Dagster up
+and records its arguments, so that a value can be followed to the program that receives it.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ ps) case "$*" in *publish=*) ;; *)
 esac
 """
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a POSIX shell's script")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake docker is a POSIX shell script")
 
 CODES = {
     int(code)
     for code in re.findall(r"^\| (\d+) \|", (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8"), re.M)
 }
 
-# Would make the file "canary" in the current folder, were it to reach a shell.
+# Each would create the file "canary" in the current folder if it reached a shell.
 INJECTIONS = [
     "; touch canary", "$(touch canary)", "`touch canary`", "| touch canary", "& touch canary &", "\n touch canary\n", "' ; touch canary '",
     '" ; touch canary "', "'; copy (select 1) to program 'touch canary'; --", "\\! touch canary", "--help; touch canary", "-- --rm",
     "../../../etc/passwd", "a/../b", "{root}", "{port:x}", "${HOME}", "%s%n%d", "<!--", "\x1b[2J", "é漢", "-", "--", "",
 ]  # fmt: skip
-# An argument is any bytes but NUL; Python shows those that are no UTF-8 as these surrogates.
+# An argument may have any bytes but NUL; Python represents bytes that are not UTF-8 as these surrogates.
 TEXT = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
 )
 HOSTILE = st.sampled_from(INJECTIONS) | TEXT | st.tuples(TEXT, st.sampled_from(INJECTIONS)).map("".join)
-# Hypothesis knows the words of the code under test, and tries those as well.
+# Hypothesis also tries the constants in the code under test, so valid names are filtered out.
 VALID = re.compile(
     r"airflow|dagster|prefect|daily|smoke|freshness|full_refresh|auto|docker|native|postgres|vendor|lean|shop|dagster-\w+|\d*[1-9]\d*|--?h\w*"
 )
@@ -77,7 +77,7 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory, root) -> Iterator[SimpleNamespace]:
-    """A copy of the checkout as the current folder, and a PATH with nothing but the stand-in."""
+    """A copy of the checkout as the current folder, and a PATH that begins with the fake docker."""
     folder = tmp_path_factory.mktemp("hostile")
     for name in ("compose", "docker", "rundbt", "dbt_project", ".env.example", "requirements.txt"):
         (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, folder / name)
@@ -89,7 +89,9 @@ def checkout(tmp_path_factory, root) -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(tasks, "ROOT", folder)
-        patch.setattr(orchestrators, "load_all", functools.cache(orchestrators.load_all))  # most of the time, and always the same
+        patch.setattr(
+            orchestrators, "load_all", functools.cache(orchestrators.load_all)
+        )  # it takes most of the time, and its result is always the same
         patch.setenv("PATH", f"{engine.parent}:/bin:/usr/bin")
         patch.setenv("RECORD", str(record))
         patch.setenv("COLUMNS", "200")
@@ -97,7 +99,7 @@ def checkout(tmp_path_factory, root) -> Iterator[SimpleNamespace]:
 
 
 def typed(checkout, *args: str) -> tuple[int, str, list[list[str]]]:
-    """Type `invoke ARGS`: its exit code, what it printed, and how docker was called."""
+    """Run `invoke ARGS`; returns its exit code, its output and its calls of docker."""
     checkout.record.write_text("")
     (checkout.folder / "canary").unlink(missing_ok=True)
     out = io.StringIO()
@@ -120,7 +122,7 @@ def typed(checkout, *args: str) -> tuple[int, str, list[list[str]]]:
 
 
 def changing(calls: list[list[str]]) -> list[list[str]]:
-    """Those calls of docker that would change something."""
+    """The calls of docker that would change something."""
     reading = ("version",), ("compose", "version"), ("ps",), ("info",), ("image", "inspect"), ("image", "ls"), ("volume", "ls")
     return [call for call in calls if not {tuple(call[:1]), tuple(call[:2])} & {*reading}]
 

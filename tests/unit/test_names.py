@@ -1,4 +1,4 @@
-"""A class's name says which one is meant: no other class of the repository has it."""
+"""No two classes of the repository have the same name."""
 
 import ast
 import subprocess
@@ -7,7 +7,7 @@ from collections import defaultdict
 from ..stacks import ROOT
 
 
-def test_no_two_classes_have_one_name() -> None:
+def test_no_two_classes_have_the_same_name() -> None:
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8").stdout
     places = defaultdict(list)
     for path in (ROOT / name for name in listed.splitlines()):

@@ -1,4 +1,4 @@
-"""How what runs without Docker is found, and what becomes of it, without a PostgreSQL."""
+"""How processes are found and stopped without Docker; no test here needs a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def postgres(tmp_path) -> Postgres:
 
 @pytest.mark.parametrize("pid", [2**22 + 1, os.getpid()], ids=["nobody", "another program"])
 @pytest.mark.parametrize("sign", [1, -1], ids=["of a server", "of the single-user mode"])
-def test_a_note_that_a_power_cut_has_left_is_of_no_server(postgres, pid, sign) -> None:
+def test_a_pid_file_left_by_a_power_cut_belongs_to_no_server(postgres, pid, sign) -> None:
     Path(postgres.data, "postmaster.pid").write_text(f"{sign * pid}\n{postgres.data}\n")
     assert postgres.server() is None
     assert postgres.crashed()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the programs of what runs cannot be deleted there")
+@pytest.mark.skipif(sys.platform == "win32", reason="the program of a running process cannot be deleted there")
 def test_a_server_whose_programs_were_deleted_can_be_stopped(postgres, tmp_path) -> None:
-    program = tmp_path / "postgres"  # what runs in a server's place, and is called so
+    program = tmp_path / "postgres"  # runs instead of a server, and has its name
     program.symlink_to(Path(sys.executable).resolve())
     argv = [program, "-c", "import time; print('up', flush=True); time.sleep(60)"]
     with subprocess.Popen(argv, cwd=postgres.data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
@@ -50,7 +50,7 @@ def test_a_server_whose_programs_were_deleted_can_be_stopped(postgres, tmp_path)
             server.kill()
 
 
-def test_what_is_started_is_not_being_stopped_whatever_a_killed_stop_has_left(tmp_path) -> None:
+def test_a_started_service_is_not_being_stopped_after_a_killed_stop(tmp_path) -> None:
     processes = Processes(tmp_path, Runner({}))
     (tmp_path / "shop-api.stopping").touch()
     processes.start(

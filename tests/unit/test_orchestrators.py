@@ -1,4 +1,4 @@
-"""The compose files are the only place that knows the orchestrators."""
+"""The compose files are the only place that defines the orchestrators."""
 
 import re
 from dataclasses import replace
@@ -81,7 +81,7 @@ def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -
         ),
     ],
 )
-def test_a_broken_file_is_named_with_the_reason(folder, text, reason) -> None:
+def test_a_broken_file_is_reported_with_the_reason(folder, text, reason) -> None:
     write(folder, "fourth", text)
     with pytest.raises(BadConfiguration, match="docker-compose-fourth") as caught:
         orchestrators.load_all(folder)
@@ -91,7 +91,7 @@ def test_a_broken_file_is_named_with_the_reason(folder, text, reason) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"), [("services: [}", "line 1"), ("run: [python]", "requirements")], ids=["not YAML", "a key is missing"]
 )
-def test_a_broken_native_file_is_named_with_the_reason(folder, text, reason) -> None:
+def test_a_broken_native_file_is_reported_with_the_reason(folder, text, reason) -> None:
     write(folder, "fourth", FOURTH)
     assert orchestrators.load_all(folder)["fourth"].native is None
     (folder / "docker" / "fourth").mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_a_broken_native_file_is_named_with_the_reason(folder, text, reason) -> 
 
 
 @pytest.mark.parametrize("missing", ["FOURTH_PORT", "FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD"])
-def test_a_setting_that_is_nowhere_is_named(folder, missing) -> None:
+def test_a_missing_setting_is_reported(folder, missing) -> None:
     write(folder, "fourth", FOURTH)
     known = orchestrators.load_all(folder)
     keys = {"FOURTH_PORT", "FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD"}
@@ -144,7 +144,7 @@ def test_a_misspelt_name_gets_the_nearest_one(root) -> None:
 
 
 @pytest.mark.parametrize("name", ["--help", "-h", "--dry", "", "../x", "DAGSTER; rm -rf /"])
-def test_what_is_no_name_is_refused(root, name) -> None:
+def test_an_invalid_name_is_refused(root, name) -> None:
     with pytest.raises(BadUsage):
         orchestrators.find(orchestrators.load_all(root), name)
 
@@ -152,9 +152,11 @@ def test_what_is_no_name_is_refused(root, name) -> None:
 @pytest.mark.parametrize(
     ("services", "groups"),
     [
-        pytest.param(["prefect-server", "prefect-worker"], [["prefect-worker"], ["prefect-server"]], id="one signs off at the other"),
-        pytest.param(["dagster-code", "dagster-daemon"], [["dagster-code", "dagster-daemon"]], id="those that need no other stop at once"),
-        pytest.param(["prefect-server", "gone"], [["prefect-server", "gone"]], id="a worker that is stopped already, and a stranger"),
+        pytest.param(["prefect-server", "prefect-worker"], [["prefect-worker"], ["prefect-server"]], id="one deregisters at the other"),
+        pytest.param(["dagster-code", "dagster-daemon"], [["dagster-code", "dagster-daemon"]], id="independent services stop together"),
+        pytest.param(
+            ["prefect-server", "gone"], [["prefect-server", "gone"]], id="a server whose worker is stopped, and an unknown service"
+        ),
         pytest.param([], [], id="nothing runs"),
     ],
 )
@@ -162,14 +164,14 @@ def test_a_service_is_stopped_before_those_that_it_needs(root, services, groups)
     assert orchestrators.stop_order(services, orchestrators.load_all(root).values()) == groups
 
 
-def test_services_that_need_each_other_are_stopped_all_the_same(folder) -> None:
+def test_services_that_need_each_other_are_stopped_together(folder) -> None:
     write(folder, "fourth", FOURTH)
     circle = replace(orchestrators.load_all(folder)["fourth"], after={"a": ("b",), "b": ("a",)})
     assert orchestrators.stop_order(["a", "b"], [circle]) == [["a", "b"]]
 
 
 @pytest.mark.parametrize(("name", "more"), [("airflow", 2), ("dagster", 2), ("prefect", 1)])
-def test_each_worker_takes_memory_and_the_one_that_is_always_there_is_counted_once(root, name, more) -> None:
+def test_each_worker_needs_memory_and_the_permanent_one_is_counted_once(root, name, more) -> None:
     one = orchestrators.load_all(root)[name]
     assert one.memory_with(0) == one.memory
     assert one.memory_with(2) == one.memory + more * one.worker_memory

@@ -1,4 +1,4 @@
-"""A person's own dbt project: which profile counts, what reaches dbt and what never leaves, and that nothing is written into it."""
+"""A user's own dbt project: which profile is used, what reaches dbt, what no file or image gets, and that nothing is written into it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from switchyard import python_packages, settings
 from switchyard.errors import BadConfiguration
 from switchyard.project import Project
 
-ENVIRON = {"PATH": "/bin"}  # of a person who has set nothing
+ENVIRON = {"PATH": "/bin"}  # of a user who has set nothing
 SNOWFLAKE = {"type": "snowflake", "account": "ab1", "user": "ann", "password": "hush"}
 CALL = re.compile(r"\{\{ env_var\('(\w+)'\) \}\}")
 
 
 @pytest.fixture
 def checkout(tmp_path, root, monkeypatch) -> Path:
-    """As much of a checkout as a project is read by, and a home with nothing in it."""
+    """The files of a checkout that are needed to read a project, and an empty home."""
     folder = tmp_path / "checkout"
     (folder / "docker" / "airflow").mkdir(parents=True)
     for name in (".env.example", "docker/airflow/requirements-dbt.txt"):
@@ -109,14 +109,14 @@ def rendered(found: Project) -> dict:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file and folder with its size and the time at which it was changed."""
+    """Every file and folder with its size and modification time."""
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in [folder, *folder.rglob("*")]}
 
 
 # Which profile, and which target of it
 
 
-def test_the_nearest_profile_counts_and_one_of_another_name_does_not(checkout, jaffle, tmp_path) -> None:
+def test_the_nearest_profile_with_the_right_name_is_used(checkout, jaffle, tmp_path) -> None:
     places = {"project": jaffle, "named": tmp_path / "named", "home": tmp_path / "home" / ".dbt"}
     for name, folder in places.items():
         write(folder, {"profiles.yml": profile({**SNOWFLAKE, "schema": name})})
@@ -131,18 +131,18 @@ def test_the_nearest_profile_counts_and_one_of_another_name_does_not(checkout, j
     assert found() == "home"
 
 
-def test_a_profiles_folder_is_relative_to_the_checkout_as_the_projects_is(checkout, jaffle) -> None:
+def test_a_profiles_folder_is_relative_to_the_checkout_like_the_projects(checkout, jaffle) -> None:
     write(checkout / "mine", {"profiles.yml": profile(SNOWFLAKE)})
     assert load(checkout, jaffle, DBT_PROFILES_DIR="mine").adapter == "snowflake"
 
 
-def test_a_project_names_its_profile_and_a_profile_its_target_through_variables(checkout, jaffle) -> None:
+def test_the_profile_and_the_target_may_come_from_variables(checkout, jaffle) -> None:
     write(jaffle, {"dbt_project.yml": "name: x\nprofile: \"{{ env_var('PROFILE') }}\"\n"})
     write(jaffle, {"profiles.yml": profile(SNOWFLAKE, "{{ env_var('ENVIRONMENT', 'dev') }}")})
     assert load(checkout, jaffle, {"PROFILE": "jaffle"}).target == "dev"
 
 
-def test_the_target_that_is_asked_for_wins_over_that_of_the_profile(checkout, jaffle) -> None:
+def test_the_target_in_the_settings_wins_over_that_of_the_profile(checkout, jaffle) -> None:
     outputs = {"dev": SNOWFLAKE, "prod": {"type": "bigquery", "method": "oauth"}}
     write(jaffle, {"profiles.yml": yaml.safe_dump({"jaffle": {"target": "dev", "outputs": outputs}})})
     assert (load(checkout, jaffle).adapter, load(checkout, jaffle, DBT_TARGET="prod").adapter) == ("snowflake", "bigquery")
@@ -152,7 +152,7 @@ def test_the_target_that_is_asked_for_wins_over_that_of_the_profile(checkout, ja
 
 
 @pytest.mark.parametrize(("kind", "near"), [("snowfalke", "snowflake"), ("dukcdb", "duckdb"), ("snowflake", None), ("dremio", None)])
-def test_a_slip_in_the_adapters_name_is_reported(checkout, jaffle, kind, near) -> None:
+def test_a_misspelt_adapter_is_reported(checkout, jaffle, kind, near) -> None:
     write(jaffle, {"profiles.yml": profile({"type": kind, "account": "a"})})
     assert load(checkout, jaffle).notes == ((f"the profile's type is {kind}; did you mean {near}?",) if near else ())
 
@@ -174,7 +174,7 @@ def test_an_invalid_profile_is_reported(checkout, jaffle, text) -> None:
 
 
 @pytest.mark.parametrize("text", ["jaffle: [}", "jaffle: {since: 2026-02-30}"])
-def test_a_profile_that_cannot_be_read_is_named(checkout, jaffle, text) -> None:
+def test_a_profile_that_cannot_be_read_is_reported(checkout, jaffle, text) -> None:
     write(jaffle, {"profiles.yml": text})
     with pytest.raises(BadConfiguration, match=r"jaffle.profiles\.yml cannot be read"):
         load(checkout, jaffle)
@@ -183,7 +183,7 @@ def test_a_profile_that_cannot_be_read_is_named(checkout, jaffle, text) -> None:
 # Which warehouse
 
 
-def test_without_a_profile_it_gets_the_stacks_own_server_in_a_database_of_its_own(checkout, jaffle) -> None:
+def test_without_a_profile_a_project_gets_its_own_database_on_the_stacks_server(checkout, jaffle) -> None:
     found = load(checkout, jaffle)
     assert (found.shared, found.database, found.output) == (
         True,
@@ -204,13 +204,13 @@ def test_a_postgresql_on_this_machine_becomes_the_stacks_own(checkout, jaffle, h
     assert rendered(load(checkout, jaffle, WAREHOUSE="own")) == {**output, "schema": "dev_ann", "threads": 8}
 
 
-def test_a_postgresql_elsewhere_stays_where_it_is(checkout, jaffle) -> None:
+def test_a_postgresql_elsewhere_is_kept(checkout, jaffle) -> None:
     write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": "{{ env_var('PGHOST') }}", "schema": "x"})})
     assert not load(checkout, jaffle, {"PGHOST": "db.example.com"}).shared
     assert load(checkout, jaffle, {"PGHOST": "localhost"}).shared
 
 
-def test_the_stacks_own_server_can_take_the_place_of_any_warehouse(checkout, jaffle) -> None:
+def test_the_stacks_own_server_can_replace_any_warehouse(checkout, jaffle) -> None:
     write(jaffle, {"profiles.yml": profile({**SNOWFLAKE, "schema": "dev", "warehouse": "big"})})
     assert not load(checkout, jaffle).shared
     found = load(checkout, jaffle, WAREHOUSE="shared")
@@ -227,11 +227,11 @@ def test_the_stacks_own_server_can_take_the_place_of_any_warehouse(checkout, jaf
         ('a-b c"; drop', False, "a_b_c___drop"), ("x" * 90, False, "x" * 50),
     ],
 )  # fmt: skip
-def test_a_project_has_a_database_that_nobody_else_has(name, shop, database) -> None:
+def test_a_project_has_a_database_name_that_nothing_else_has(name, shop, database) -> None:
     assert projects.database_of(name, shop) == database
 
 
-def test_a_file_of_duckdb_is_kept_by_the_stack(checkout, jaffle) -> None:
+def test_a_duckdb_file_is_kept_by_the_stack(checkout, jaffle) -> None:
     write(jaffle, {"profiles.yml": profile({"type": "duckdb", "path": "data/{{ env_var('NAME', 'x') }}.duckdb"})})
     found = load(checkout, jaffle)
     assert found.output["path"] == "{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}/x.duckdb"
@@ -240,7 +240,7 @@ def test_a_file_of_duckdb_is_kept_by_the_stack(checkout, jaffle) -> None:
 
 
 @pytest.mark.parametrize("path", [None, ":memory:", "md:mine", "md:mine?motherduck_token=hush", "motherduck:mine"])
-def test_a_duckdb_that_is_no_file_is_left_alone(checkout, jaffle, path) -> None:
+def test_a_duckdb_that_is_not_a_file_is_left_alone(checkout, jaffle, path) -> None:
     output = {"type": "duckdb", **({"path": path} if path else {})}
     write(jaffle, {"profiles.yml": profile(output)})
     found = load(checkout, jaffle)
@@ -255,7 +255,7 @@ def test_a_duckdb_that_is_no_file_is_left_alone(checkout, jaffle, path) -> None:
     "more",
     [
         pytest.param({"password": "hush"}, id="a password"),
-        pytest.param({"password": "hu\"sh': #"}, id="a password with signs of YAML"),
+        pytest.param({"password": "hu\"sh': #"}, id="a password with YAML's special characters"),
         pytest.param({"token": "hush", "http_path": "/sql/1"}, id="a token"),
         pytest.param({"keyfile_json": {"private_key": "hush\nhush", "client_email": "a@b"}}, id="a key, deep inside"),
         pytest.param({"secrets": [{"type": "s3", "key_id": "hush"}]}, id="in a list"),
@@ -303,7 +303,7 @@ def test_a_key_file_is_found_on_either_runtime_and_is_in_no_image(checkout, jaff
     assert not list(projects.stage(configured(checkout, jaffle), found).rglob("me.p8"))
 
 
-def test_a_variable_is_handed_over_or_missed_by_the_name_of_the_file_that_asks(checkout, jaffle) -> None:
+def test_a_variable_is_passed_on_or_reported_missing_with_the_file_that_uses_it(checkout, jaffle) -> None:
     write(
         jaffle,
         {
@@ -326,15 +326,15 @@ def test_the_shell_wins_over_the_projects_env_and_that_over_the_checkouts(checko
     assert load(checkout, jaffle, {"A": "shell"}).variables == {"A": "shell", "B": "project", "C": "checkout"}
 
 
-def test_what_the_stack_sets_itself_is_not_taken_from_anywhere(checkout, jaffle) -> None:
+def test_variables_that_the_stack_sets_are_not_read_from_elsewhere(checkout, jaffle) -> None:
     asked = ("DBT_HOST", "DBT_TARGET", "DBT_PROJECT_DIR", "HOME", "SWITCHYARD_X", "DBT_PASSWORD")
     write(jaffle, {"models/a.sql": " ".join(f"{{{{ env_var('{key}') }}}}" for key in asked)})
-    settings.load(checkout, {})  # with a DBT_PASSWORD of the stack's own
+    settings.load(checkout, {})  # writes the stack's own DBT_PASSWORD
     found = load(checkout, jaffle, dict.fromkeys(asked[:-1], "mine"))
     assert (found.variables, found.missing) == ({}, {"DBT_PASSWORD": "models/a.sql"})
 
 
-def test_a_shell_reads_each_value_as_it_is(checkout, jaffle) -> None:
+def test_a_shell_reads_each_value_unchanged(checkout, jaffle) -> None:
     write(jaffle, {"models/a.sql": "{{ env_var('A') }}"})
     assert load(checkout, jaffle, {"A": "it's $HOME"}).shell() == "export A='it'\"'\"'s $HOME'\n"
     assert load(checkout, jaffle).shell()
@@ -356,7 +356,7 @@ def test_the_version_that_a_project_requires(wanted, version, fits) -> None:
     assert (projects.unfit_version(wanted, version) == "") is fits
 
 
-def test_everything_that_is_in_the_way_is_named_at_once_and_env_stays_as_it_was(checkout, jaffle) -> None:
+def test_all_problems_are_reported_at_once_and_env_is_unchanged(checkout, jaffle) -> None:
     write(
         jaffle,
         {
@@ -386,7 +386,7 @@ def test_packages_that_cannot_be_read_are_left_to_dbt(checkout, jaffle) -> None:
     assert load(checkout, jaffle).name == "jaffle"
 
 
-def test_a_folder_without_a_project_shows_one_near_by(checkout, jaffle) -> None:
+def test_a_folder_without_a_project_shows_one_nearby(checkout, jaffle) -> None:
     loaded, _ = settings.load(checkout, {})
     with pytest.raises(BadConfiguration) as caught:
         projects.use(loaded, ENVIRON, str(jaffle.parent))
@@ -405,7 +405,7 @@ def test_an_invalid_project_file_is_reported(checkout, jaffle, text) -> None:
 # What is used and built
 
 
-def test_use_notes_the_project_and_shows_what_it_found(checkout, jaffle, capsys) -> None:
+def test_use_saves_the_project_and_shows_what_it_found(checkout, jaffle, capsys) -> None:
     write(
         jaffle,
         {
@@ -427,7 +427,7 @@ def test_use_notes_the_project_and_shows_what_it_found(checkout, jaffle, capsys)
     assert projects.folder(settings.load(checkout, {})[0]) == jaffle
 
 
-def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
+def test_use_saves_the_warehouse_too(checkout, jaffle, capsys) -> None:
     write(jaffle, {"profiles.yml": profile({"type": "postgres", "host": "{{ env_var('MY_HOST') }}", "schema": "dev"})})
     loaded, _ = settings.load(checkout, {})
     projects.use(loaded, ENVIRON, str(jaffle))
@@ -438,12 +438,12 @@ def test_use_notes_the_warehouse_too(checkout, jaffle, capsys) -> None:
     assert (checkout / ".env").read_text() == before.replace("#WAREHOUSE=auto", "WAREHOUSE=own")
 
 
-def test_what_only_describes_the_project_asks_for_no_variable(checkout, jaffle) -> None:
+def test_a_file_that_only_describes_the_project_needs_no_variable(checkout, jaffle) -> None:
     write(jaffle, {"README.md": "{{ env_var('OF_AN_EXAMPLE') }}"})
     assert load(checkout, jaffle).missing == {}
 
 
-def test_a_relative_folder_is_found_from_wherever_it_was_typed(checkout, jaffle, monkeypatch) -> None:
+def test_a_relative_folder_is_relative_to_the_current_folder(checkout, jaffle, monkeypatch) -> None:
     loaded, _ = settings.load(checkout, {})
     monkeypatch.chdir(jaffle.parent)
     projects.use(loaded, ENVIRON, "jaffle")
@@ -465,7 +465,7 @@ def test_nothing_is_written_into_the_project(checkout, jaffle, monkeypatch) -> N
     assert listing(jaffle) == before
 
 
-def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(checkout, tmp_path) -> None:
+def test_a_package_outside_the_project_keeps_its_relative_path_in_the_build(checkout, tmp_path) -> None:
     place = write(
         tmp_path / "company" / "projects" / "jaffle",
         {"dbt_project.yml": "name: jaffle\n", "packages.yml": "packages: [{local: ../../shared}]\n", ".env": "X=hush", "models/a.sql": "1"},
@@ -481,7 +481,7 @@ def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(check
             "packages.yml": "packages: [{local: ../../third}]\n",
         },
     )
-    write(tmp_path / "company" / "third", {"dbt_project.yml": "name: third\n"})  # from the project's folder, as dbt looks for it
+    write(tmp_path / "company" / "third", {"dbt_project.yml": "name: third\n"})  # relative to the project's folder, as dbt resolves it
     found = load(checkout, place)
     deps = projects.stage(configured(checkout, place), found) / "deps"
     assert {path.relative_to(deps).as_posix() for path in deps.rglob("*") if path.is_file()} == {
@@ -494,7 +494,7 @@ def test_a_package_outside_of_the_project_is_built_in_as_far_away_as_it_is(check
     assert found.dependencies_fingerprint() != before
 
 
-def test_what_is_built_in_is_what_the_project_is_now(checkout, jaffle) -> None:
+def test_a_build_has_only_the_current_files_of_the_project(checkout, jaffle) -> None:
     write(jaffle, {"models/a.sql": "1", ".git/x": "", "target/x": "", "mine.duckdb": "", "venv/pyvenv.cfg": "", "a.sql~": ""})
     loaded = configured(checkout, jaffle)
     projects.stage(loaded, load(checkout, jaffle))
@@ -512,7 +512,7 @@ def test_the_copy_in_an_image_has_the_fingerprint_of_the_project(checkout, jaffl
         "venv/a.py": "",
     }
     write(jaffle, texts)
-    if os.name != "nt":  # where an ordinary account makes no links
+    if os.name != "nt":  # there, an ordinary account cannot create links
         (jaffle / "models" / "broken.sql").symlink_to("nowhere")
         for name in ("back", "again"):
             (jaffle / "models" / name).symlink_to("..")
@@ -523,7 +523,7 @@ def test_the_copy_in_an_image_has_the_fingerprint_of_the_project(checkout, jaffl
     assert project_files.fingerprint(jaffle) != before
 
 
-def test_requirements_are_what_the_lock_does_not_have(checkout, jaffle) -> None:
+def test_requirements_are_those_that_the_lock_lacks(checkout, jaffle) -> None:
     text = """\
 # of pip-compile
 dbt-core==1.7.0
@@ -546,7 +546,7 @@ numpy  # mine
     ]
 
 
-def test_requirements_are_those_of_included_files_too(checkout, jaffle) -> None:
+def test_requirements_include_those_of_included_files(checkout, jaffle) -> None:
     write(jaffle, {
         "requirements.txt": "-r more/base.txt\n--requirement=nowhere.txt\ndbt-snowflake[secure-local-storage]==1.9\n",
         "more/base.txt": "numpy\n-r ../requirements.txt\n-c pins.txt\n-c https://x/pins.txt\n--requirement https://x/base.txt\n",
@@ -573,7 +573,7 @@ def test_requirements_are_those_of_included_files_too(checkout, jaffle) -> None:
         ("{git: 'ssh://git@example.com/a.git'}", True, True),
     ],
 )
-def test_a_build_has_git_and_ssh_where_a_package_needs_them(checkout, jaffle, package, git, ssh) -> None:
+def test_a_build_has_git_and_ssh_if_a_package_needs_them(checkout, jaffle, package, git, ssh) -> None:
     write(jaffle, {"dependencies.yml": f"packages: [{package}]\n"})
     found = load(checkout, jaffle)
     assert (found.needs_git, found.needs_ssh) == (git, ssh)
@@ -594,7 +594,7 @@ def test_one_line_changes_and_the_others_stay(checkout) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/my files/x", "/it's/here", '/a "b" c', "/pa$$ #1/${x}", "/a\\'b\\\\", "/é漢", ""])
-def test_a_folder_is_read_back_as_it_was_written(checkout, folder) -> None:
+def test_a_folder_is_read_back_unchanged(checkout, folder) -> None:
     write(checkout, {".env": ENV})
     settings.assign(checkout, "DBT_PROJECT", folder)
     assert dotenv_values(checkout / ".env", interpolate=False)["DBT_PROJECT"] == folder
@@ -602,14 +602,14 @@ def test_a_folder_is_read_back_as_it_was_written(checkout, folder) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=30))
-def test_any_folder_is_read_back_as_it_was_written(tmp_path_factory, folder) -> None:
+def test_any_folder_is_read_back_unchanged(tmp_path_factory, folder) -> None:
     checkout = write(tmp_path_factory.mktemp("env"), {".env": ENV})
     settings.assign(checkout, "DBT_PROJECT", folder)
     assert dotenv_values(checkout / ".env", interpolate=False)["DBT_PROJECT"] == folder
 
 
 @pytest.mark.parametrize("folder", ["/a\nb", "/a\udce9"])
-def test_a_folder_that_no_line_can_hold_is_refused(checkout, folder) -> None:
+def test_a_folder_that_cannot_be_written_on_a_line_is_refused(checkout, folder) -> None:
     write(checkout, {".env": ENV})
     with pytest.raises(BadConfiguration, match="DBT_PROJECT"):
         settings.assign(checkout, "DBT_PROJECT", folder)
@@ -633,7 +633,7 @@ def test_a_test_that_never_runs_is_left_out_of_the_manifest(tmp_path) -> None:
     assert json.loads(file.read_text()) == {
         "nodes": {"a": on, "c": {}}, "parent_map": {"a": []}, "child_map": {"a": ["c"]}, "more": 1,
     }  # fmt: skip
-    file.write_text(json.dumps({"nodes": {"b": off}}))  # as dbt 2 has written them
+    file.write_text(json.dumps({"nodes": {"b": off}}))  # as dbt 2 writes it
     project_files.leave_out_disabled(file)
     assert json.loads(file.read_text()) == {"nodes": {}}
     file.write_text('{"nodes":  {}}')
@@ -653,7 +653,7 @@ TRACE = '\n21:08:18  Traceback (most recent call last):\n  File "a.py", line 1, 
         (f"{TRACE.strip()}\nModuleNotFoundError: No module named 'x'", "ModuleNotFoundError: No module named 'x'"),
     ],
 )  # fmt: skip
-def test_of_a_traceback_the_message_has_the_last_line(output, reason) -> None:
+def test_the_message_has_only_the_last_line_of_a_traceback(output, reason) -> None:
     assert project_files.reason(output) == reason
 
 
@@ -661,7 +661,7 @@ def test_of_a_traceback_the_message_has_the_last_line(output, reason) -> None:
 
 
 def laid_out(source: Path, tmp_path: Path, monkeypatch) -> Path:
-    """Lay the project out, with a package in the folder of packages; returns the folder that dbt works in."""
+    """Lay out the project, with a package in the packages' folder; returns the folder that dbt works in."""
     write(tmp_path / "packages", {"utils/dbt_project.yml": "name: utils\n"})
     monkeypatch.setenv("SWITCHYARD_SOURCE_PATH", str(source))
     monkeypatch.setenv("DBT_PROJECT_DIR", str(tmp_path / "work"))
@@ -674,7 +674,7 @@ def held(work: Path) -> set[str]:
     return {Path(folder, name).relative_to(work).as_posix() for folder, _, names in os.walk(work, followlinks=True) for name in names}
 
 
-def test_dbt_works_on_what_is_in_the_project_and_finds_its_packages_in_it(jaffle, tmp_path, monkeypatch) -> None:
+def test_dbts_folder_has_the_files_of_the_project_and_its_packages(jaffle, tmp_path, monkeypatch) -> None:
     write(jaffle, {"models/a.sql": "1", "old/x.sql": "", "target/x": "", "dbt_packages/stale/x": "", "logs/x": ""})
     work = laid_out(jaffle, tmp_path, monkeypatch)
     package = "dbt_packages/utils/dbt_project.yml"
@@ -686,7 +686,7 @@ def test_dbt_works_on_what_is_in_the_project_and_finds_its_packages_in_it(jaffle
     assert (work / "models" / "a.sql").read_text() == "2"
 
 
-def test_what_is_hidden_is_no_part_of_what_dbt_works_on(jaffle, tmp_path, monkeypatch) -> None:
+def test_hidden_files_are_not_in_dbts_folder(jaffle, tmp_path, monkeypatch) -> None:
     write(jaffle, {".env": "X=hush", ".git/config": "", "venv/pyvenv.cfg": "", "models/a.sql": "1", ".dbtignore": ""})
     assert held(laid_out(jaffle, tmp_path, monkeypatch)) == {
         "dbt_project.yml", "models/a.sql", ".dbtignore", "dbt_packages/utils/dbt_project.yml"
@@ -706,12 +706,12 @@ def test_packages_can_be_anywhere_in_the_project_and_move(jaffle, tmp_path, monk
     assert (jaffle / "lib" / "mine.sql").read_text() == "1"
 
 
-def test_a_project_that_takes_the_place_from_a_variable_has_no_packages_in_it(jaffle, tmp_path, monkeypatch) -> None:
+def test_packages_whose_place_is_a_variable_are_not_in_dbts_folder(jaffle, tmp_path, monkeypatch) -> None:
     write(jaffle, {"dbt_project.yml": "name: jaffle\npackages-install-path: \"{{ env_var('DBT_PACKAGES_PATH') }}\"\n"})
     assert held(laid_out(jaffle, tmp_path, monkeypatch)) == {"dbt_project.yml"}
 
 
-def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_path, monkeypatch) -> None:
+def test_a_file_that_dbt_has_written_is_replaced_by_the_projects_own(jaffle, tmp_path, monkeypatch) -> None:
     work = laid_out(jaffle, tmp_path, monkeypatch)
     write(work, {"notes.md": "somebody's"})
     write(jaffle, {"notes.md": "mine"})
@@ -719,7 +719,7 @@ def test_a_file_that_dbt_has_written_makes_way_for_the_projects_own(jaffle, tmp_
     assert (work / "notes.md").read_text() == "mine"
 
 
-def test_the_shop_ignores_a_persons_settings(root, monkeypatch) -> None:
+def test_the_shop_ignores_a_users_settings(root, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/nowhere")
     loaded = settings.defaults(root, {})
     shop = projects.load(replace(loaded, values={**loaded.values, "DBT_TARGET": "prod", "WAREHOUSE": "own"}), {"DBT_THREADS": "9"})
@@ -731,7 +731,7 @@ def test_dbt_cannot_write_a_lock_of_packages_into_the_project(jaffle, tmp_path, 
     assert "package-lock.yml" not in held(laid_out(jaffle, tmp_path, monkeypatch))
 
 
-# What is said of it
+# Messages about it
 
 
 @pytest.mark.parametrize("host", ["/var/run/postgresql", "localhost", ""])
@@ -740,7 +740,7 @@ def test_a_postgresql_on_this_machine_is_replaced_by_the_stacks_own(checkout, ja
     assert load(checkout, jaffle).shared
 
 
-def test_packages_at_a_whole_path_are_refused(checkout, jaffle, tmp_path) -> None:
+def test_packages_at_an_absolute_path_are_refused(checkout, jaffle, tmp_path) -> None:
     write(jaffle, {"dbt_project.yml": f"name: jaffle\npackages-install-path: {(tmp_path / 'all').as_posix()}\n"})
     assert "it must be a folder inside the project" in refused(checkout, jaffle)
 
@@ -761,13 +761,13 @@ def test_names_that_dagster_cannot_show_are_reported_beforehand(checkout, jaffle
     assert (f"because of {shown}:" in output) if shown else ("Dagster" not in output)
 
 
-def test_what_no_run_would_have_is_reported_beforehand(checkout, jaffle, capsys) -> None:
+def test_files_that_no_run_would_have_are_reported_beforehand(checkout, jaffle, capsys) -> None:
     write(jaffle, {"dbt_project.yml": "name: jaffle\nmodel-paths: [models, ../shared/models]\n", "models/a.sql": ""})
     write(jaffle.parent, {"elsewhere/m.sql": ""})
     projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
     output = capsys.readouterr().out
     assert "model-paths: ../shared/models is not in the project's folder" in output
-    if os.name != "nt":  # where an ordinary account makes no links
+    if os.name != "nt":  # there, an ordinary account cannot create links
         (jaffle / "macros").symlink_to(jaffle.parent / "elsewhere")
         (jaffle / "near.sql").symlink_to(jaffle / "models" / "a.sql")
         projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
@@ -784,7 +784,7 @@ def test_a_token_in_the_address_of_a_package_is_not_shown(checkout, jaffle, caps
     assert "hush" not in output
 
 
-def test_what_a_local_package_asks_for_is_the_projects_as_well(checkout, jaffle) -> None:
+def test_the_needs_of_a_local_package_are_also_the_projects(checkout, jaffle) -> None:
     write(jaffle, {"packages.yml": "packages: [{local: ../shared}]", ".env": "ROLE=reader\n"})
     files_of_it = {"dbt_project.yml": "name: shared\n", "macros/m.sql": "{{ env_var('ROLE') }} {{ env_var('OTHER') }}"}
     write(jaffle.parent / "shared", {**files_of_it, "packages.yml": "packages: [{git: 'git@git.example.com:x.git', revision: main}]"})
@@ -813,7 +813,7 @@ def test_a_dry_use_changes_nothing(checkout, jaffle) -> None:
     assert (checkout / ".env").read_text() == before
 
 
-def test_the_names_of_the_stacks_connection_are_a_persons_own_on_another_warehouse(checkout, jaffle) -> None:
+def test_the_names_of_the_stacks_connection_are_free_on_another_warehouse(checkout, jaffle) -> None:
     call = "{{ env_var('DBT_USER') }}"
     write(jaffle, {"profiles.yml": profile({"type": "snowflake", "account": "a", "user": call}), ".env": "DBT_USER=ann\n"})
     assert load(checkout, jaffle).variables["DBT_USER"] == "ann"

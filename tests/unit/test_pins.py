@@ -1,4 +1,4 @@
-"""`invoke lock`: real uv over packages that are made here; and every place agrees with versions.toml."""
+"""`invoke lock` with the real uv and packages that are made here; and every file agrees with versions.toml."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wheel(folder: Path, name: str, version: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout that pins a package, and an image of its version; one file asks for it and another, a second one refers to the first."""
+    """A checkout that pins a package and an image of its version; one file requires it and another package, a second file the first."""
     packages = tmp_path / "packages"
     packages.mkdir()
     for version in ("1.0", "2.0"):
@@ -60,13 +60,13 @@ def made(folder: Path, upgrade: str | None) -> list[Path]:
 
 
 def locked(folder: Path) -> list[dict[str, str]]:
-    """Package and version of each lock; there is a hash for each."""
+    """The packages and versions of each lock; asserts that each has a hash."""
     texts = [source.with_suffix(".txt").read_text() for source in pins.sources(folder)]
     assert all(text.count("--hash=sha256:") == text.count("==") for text in texts)
     return [dict(re.findall(r"^(\w+)==(\S+)", text, re.M)) for text in texts]
 
 
-def test_what_is_locked_stays_until_it_is_asked_for(checkout) -> None:
+def test_a_locked_version_stays_without_an_upgrade(checkout) -> None:
     assert made(checkout, None) == []
     assert locked(checkout) == [{"pinned": "1.0", "free": "1.0"}] * 2
 
@@ -89,7 +89,7 @@ def test_a_pinned_version_moves_in_every_place(checkout) -> None:
     assert made(checkout, None) == []
 
 
-def test_a_requirement_can_pin_what_is_no_product(checkout) -> None:
+def test_a_requirement_can_pin_a_package_that_is_not_a_product(checkout) -> None:
     source = checkout / "docker" / "one" / "requirements.in"
     source.write_text(source.read_text().replace("free\n", "free==1.0\n"))
     made(checkout, "free==2.0")
@@ -97,7 +97,7 @@ def test_a_requirement_can_pin_what_is_no_product(checkout) -> None:
     assert "\nfree==2.0\n" in source.read_text()
 
 
-def test_what_cannot_be_locked_is_named(checkout) -> None:
+def test_a_version_that_cannot_be_locked_is_reported(checkout) -> None:
     with pytest.raises(BadUsage, match="'fre'"):
         made(checkout, "fre")
     with pytest.raises(BuildFailed, match=r"docker/one/requirements\.in") as caught:
@@ -107,7 +107,7 @@ def test_what_cannot_be_locked_is_named(checkout) -> None:
     assert "one:1.0-slim" in (checkout / ".env.example").read_text()
 
 
-def test_a_lock_that_was_made_before_one_that_cannot_be_is_as_it_was(checkout) -> None:
+def test_if_one_lock_fails_all_others_are_unchanged(checkout) -> None:
     source = checkout / "docker" / "two" / "requirements.in"
     source.parent.mkdir()
     source.write_text((checkout / "docker" / "one" / "requirements.in").read_text())
@@ -131,7 +131,7 @@ def test_versions_that_cannot_be_read_are_an_error(checkout, text) -> None:
 
 
 @pytest.mark.parametrize("upgrade", ["pinned==", "pinned==\\q", "pinned==1.0\nother==2", "pinned>=2", "-r x", "pinned [x]"])
-def test_what_is_no_package_is_refused(checkout, upgrade) -> None:
+def test_an_invalid_package_is_refused(checkout, upgrade) -> None:
     with pytest.raises(BadUsage, match="is neither a package nor"):
         made(checkout, upgrade)
 
@@ -143,7 +143,7 @@ def test_a_dry_run_changes_nothing(checkout) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_lock_has_what_is_asked_for(source) -> None:
+def test_a_lock_meets_every_requirement(source) -> None:
     versions = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", source.with_suffix(".txt").read_text(encoding="utf-8"), re.M))
     wanted = [Requirement(line) for line in source.read_text(encoding="utf-8").splitlines() if re.match(r"\w", line)]
     assert wanted
@@ -153,7 +153,7 @@ def test_a_lock_has_what_is_asked_for(source) -> None:
     assert [str(one) for one in wanted if one.name.lower() not in versions] == []
 
 
-def test_every_place_names_the_images_of_versions_toml() -> None:
+def test_every_file_has_the_images_of_versions_toml() -> None:
     images = pins.versions(ROOT)["images"]
     assert images.keys() == {key for key in dotenv_values(ROOT / ".env.example") if key.endswith("_IMAGE")}
     assert pins.files_to_rewrite(ROOT, pins.with_known_digests(ROOT, images)) == {}
@@ -167,13 +167,13 @@ def test_every_place_names_the_images_of_versions_toml() -> None:
 
 
 @pytest.mark.parametrize(("path", "form"), [("docs/eject.md", "{} {}"), (".github/workflows/long.yml", "helm pull {} --version {} ")])
-def test_every_place_names_the_charts_of_versions_toml(path, form) -> None:
+def test_every_file_has_the_charts_of_versions_toml(path, form) -> None:
     text = " ".join((ROOT / path).read_text(encoding="utf-8").split())
     assert [chart for chart, version in pins.versions(ROOT)["charts"].items() if form.format(chart, version) not in text] == []
 
 
 @pytest.mark.parametrize("folder", ["dbt_project", "dbt_project/packages/shop_checks"])
-def test_the_shop_takes_the_versions_of_dbt_that_can_be_locked(folder) -> None:
+def test_the_shop_accepts_the_versions_of_dbt_that_can_be_locked(folder) -> None:
     wanted = yaml.safe_load((ROOT / folder / "dbt_project.yml").read_text(encoding="utf-8"))["require-dbt-version"]
     assert SpecifierSet(",".join(re.sub(r"\.0$", "", part) for part in wanted)) == SpecifierSet(PRODUCTS["dbt-core"])
 

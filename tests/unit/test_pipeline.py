@@ -1,4 +1,4 @@
-"""The run protocol: what an orchestrator's answer becomes for a person."""
+"""The run protocol: how an orchestrator's answer is shown to a user."""
 
 import http.server
 import importlib.util
@@ -61,14 +61,14 @@ def test_a_dry_cancel_does_not_claim_that_nothing_runs(monkeypatch, capsys) -> N
     assert capsys.readouterr().out == "Would cancel what runs:\n"
 
 
-def test_a_run_of_nothing_is_no_success(capsys) -> None:
+def test_a_run_without_nodes_is_not_a_success(capsys) -> None:
     pipeline.conclude(pipeline.follow("daily", stream(events()), lambda _: None), "Dagster", Path())
     out = capsys.readouterr().out
     assert "no node of the project is selected" in out
     assert "succeeded" not in out
 
 
-def test_who_waits_for_another_run_is_shown_how_to_end_it(capsys) -> None:
+def test_the_wait_for_another_run_shows_how_to_end_that_one(capsys) -> None:
     pipeline.show_event({"event": "progress", "message": "waits for daily, running: http://localhost:1/runs/1"})
     assert "invoke run --cancel" in capsys.readouterr().out
 
@@ -81,7 +81,7 @@ def test_an_interrupt_before_the_run_shows_how_to_cancel_one() -> None:
         pipeline.follow("daily", interrupted, lambda _: None)
 
 
-def test_a_failed_run_names_the_node_and_its_error() -> None:
+def test_a_failed_run_shows_the_node_and_its_error() -> None:
     run = pipeline.follow("daily", stream(events(BROKEN, state="failure"), code=1), lambda _: None)
     with pytest.raises(RunFailed) as caught:
         pipeline.conclude(run, "Airflow", Path())
@@ -89,7 +89,7 @@ def test_a_failed_run_names_the_node_and_its_error() -> None:
     assert caught.value.code == 1
 
 
-def test_a_canceled_run_is_no_success_and_what_was_cut_off_in_it_is_not_why() -> None:
+def test_a_canceled_run_is_a_failure_without_its_interrupted_nodes() -> None:
     for node in (NODE, BROKEN):
         run = pipeline.follow("daily", stream(events(node, state="canceled"), code=1), lambda _: None)
         with pytest.raises(RunFailed, match="daily ended with canceled on Prefect") as caught:
@@ -105,7 +105,7 @@ def test_a_run_that_fails_before_any_node_shows_why() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3, 137])
-def test_an_orchestrator_that_breaks_off_is_not_a_result(code) -> None:
+def test_an_incomplete_answer_is_not_a_result(code) -> None:
     with pytest.raises(ApiUnusable, match="gave no usable answer"):
         pipeline.follow("daily", stream([{"event": "started", "job": "daily", "url": "u"}], code, "connection refused"), lambda _: None)
 
@@ -120,11 +120,11 @@ def test_an_unknown_job_is_refused_with_the_known_ones(root) -> None:
     ("text", "first"),
     [
         pytest.param(None, "daily", id="no file"),
-        pytest.param("jobs: {hourly: {dbt: run}, daily: {dbt: build}}", "daily", id="daily, wherever it stands"),
+        pytest.param("jobs: {hourly: {dbt: run}, daily: {dbt: build}}", "daily", id="daily, at any place"),
         pytest.param("jobs: {hourly: {dbt: run}, weekly: {dbt: build}}", "hourly", id="the first of the file"),
     ],
 )
-def test_without_a_name_it_is_daily_or_the_first(tmp_path, root, text, first) -> None:
+def test_the_default_job_is_daily_or_the_first(tmp_path, root, text, first) -> None:
     if text:
         (tmp_path / "orchestration.yml").write_text(text)
     loaded = settings.defaults(root, {})
@@ -176,7 +176,7 @@ def test_a_record_of_a_failed_test() -> None:
         *((status, False, False) for status in ("success", "pass", "warn", "no-op")),
     ],
 )
-def test_what_fails_a_run_and_what_a_rerun_does_again_is_what_dbt_says(status, failed, again) -> None:
+def test_a_nodes_status_decides_whether_it_fails_a_run_and_runs_again(status, failed, again) -> None:
     record = results.node_record({"unique_id": "source.shop.raw.orders", "status": status})
     assert (bool(results.failures([record])), bool(results.left([record]))) == (failed, again)
 
@@ -187,7 +187,7 @@ def test_a_view_has_no_row_count() -> None:
     )
 
 
-def test_colour_codes_are_taken_out_of_messages() -> None:
+def test_colour_codes_are_removed_from_messages() -> None:
     record = results.node_record({"unique_id": "unit_test.shop.m.t", "status": "fail", "message": "\x1b[31mactual\x1b[0m differs"})
     assert record["message"] == "actual differs"
 
@@ -214,7 +214,7 @@ def test_a_run_ends_with_the_code_of_the_line_protocol(root, monkeypatch, words,
 
 
 def program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """What runs a job of an orchestrator."""
+    """The module of an orchestrator's `run_job.py`."""
     monkeypatch.syspath_prepend(folder)
     spec = importlib.util.spec_from_file_location(f"{folder.name}_run_job", folder / "run_job.py")
     found = importlib.util.module_from_spec(spec)
@@ -238,10 +238,10 @@ def test_the_results_of_more_tasks_than_airflow_returns_at_once_are_read(root, m
     assert len(program(root / "docker" / "airflow", monkeypatch).read_results(LongDagRun(), "dags/daily/dagRuns/1")["nodes"]) == 250
 
 
-def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypatch, capsys) -> None:
-    """As one that has ended with PostgreSQL, natively, where nothing starts it again."""
+def test_the_wait_for_a_run_without_a_scheduler_is_limited(root, monkeypatch, capsys) -> None:
+    """Such as a native scheduler that has ended together with PostgreSQL: nothing starts it again."""
     run_job = program(root / "docker" / "airflow", monkeypatch)
-    seconds = itertools.count()  # one between two looks at the time
+    seconds = itertools.count()  # one passes between two readings of the clock
     monkeypatch.setattr(api.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(run_job.time, "monotonic", lambda: next(seconds))
 
@@ -259,7 +259,7 @@ def test_a_run_without_a_scheduler_is_not_waited_for_without_end(root, monkeypat
     assert capsys.readouterr().out.count("waits for Airflow's scheduler") == 2
 
 
-def test_a_flow_run_that_begins_between_two_questions_is_in_progress_once(root, monkeypatch) -> None:
+def test_a_flow_run_that_begins_between_two_requests_is_listed_once(root, monkeypatch) -> None:
     run_job = program(root / "docker" / "prefect", monkeypatch)
     flow_run = {"id": "1", "name": "tame-owl", "parameters": {"job": "daily"}, "state_name": "Pending", "labels": {}, "start_time": None}
     states = iter(["SCHEDULED", "PENDING"])
@@ -294,7 +294,7 @@ def test_both_artifacts_of_a_command_are_read(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("method", "tries", "answers"), [("GET", 5, True), ("PATCH", 5, True), ("POST", 5, False), ("DELETE", 5, False), ("GET", 1, False)]
 )
-def test_what_may_be_sent_twice_is_where_the_server_has_an_error_of_its_own(monkeypatch, method, tries, answers) -> None:
+def test_a_request_that_may_be_sent_twice_is_repeated_after_a_server_error(monkeypatch, method, tries, answers) -> None:
     class Server(http.server.BaseHTTPRequestHandler):
         asked = 0
 
@@ -323,7 +323,7 @@ def test_what_may_be_sent_twice_is_where_the_server_has_an_error_of_its_own(monk
             server.shutdown()
 
 
-def test_a_file_that_dbt_cannot_decode_is_named_where_dbt_does_not(tmp_path) -> None:
+def test_a_file_that_dbt_cannot_decode_is_reported_if_dbt_does_not(tmp_path) -> None:
     (tmp_path / "fine.csv").write_text("id\nü\n", encoding="utf-8")
     (tmp_path / "latin.csv").write_text("id\nü\n", encoding="latin-1")
     (tmp_path / "picture.png").write_bytes(b"\xff\xfe")

@@ -1,4 +1,4 @@
-"""What the native runtime starts, as values; and which of the two runtimes a command drives."""
+"""The native runtime's commands and variables as values; and which of the two runtimes a command uses."""
 
 import os
 from dataclasses import replace
@@ -72,18 +72,18 @@ def test_a_placeholder_is_filled_in(text, expected) -> None:
 
 
 @pytest.mark.parametrize("text", ["{hom}", "{root:x}", "{port}"])
-def test_an_unknown_placeholder_is_named(text) -> None:
+def test_an_unknown_placeholder_is_reported(text) -> None:
     with pytest.raises(BadConfiguration, match=r"docker/shop/native\.yaml has ") as caught:
         plan.expand(f"a{text}b", SETTINGS, FOLDERS, {})
     assert text in caught.value.what
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="${}"), max_size=40))
-def test_what_is_no_placeholder_stays(text) -> None:
+def test_text_without_placeholders_is_unchanged(text) -> None:
     assert plan.expand(text, SETTINGS, FOLDERS, {}) == text
 
 
-def test_a_command_shows_its_ports() -> None:
+def test_the_ports_of_a_command_are_filled_in_and_listed() -> None:
     assert plan.argv(SETTINGS, SHOP, API.command, {"api": 5}) == ["server", "--port=5", "--ui=3000"]
     assert plan.port_names(SHOP) == ["api", "peer"]
 
@@ -103,7 +103,7 @@ def test_the_projects_own_blocks_can_be_filled_in(root, name) -> None:
         assert not [text for text in (*words, *values) if "/opt/" in text or "@postgres:" in text or "0.0.0.0" in text]
 
 
-def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -> None:
+def test_the_environment_is_the_containers_with_the_native_differences() -> None:
     env = plan.process_variables(SETTINGS, SHOP, API, {"peer": 9}, {"PATH": "/bin", "LANG": "C"}, PROJECT)
     assert (env["DB"], env["MODE"], env["PASSWORD"], env["DBT_HOST"]) == ("127.0.0.1:15432", "fast", "d{root}b$t", "127.0.0.1")
     assert (env["PEER"], env["LANG"], env["DBT_ENV_SECRET_PASSWORD"]) == ("9", "C", "d{root}b$t")
@@ -111,7 +111,7 @@ def test_the_environment_is_the_containers_with_the_differences_laid_over_it() -
     assert env["PATH"].split(os.pathsep) == [*map(str, folders), "/bin"]
 
 
-def test_nothing_of_the_users_own_reaches_a_process() -> None:
+def test_the_users_own_variables_do_not_reach_a_process() -> None:
     own = {"DBT_TARGET": "prod", "PYTHONPATH": "/mine", "PGHOST": "prod", "VIRTUAL_ENV": "/v", "AIRFLOW_HOME": "/a", "HTTPS_PROXY": "p"}
     env = plan.process_variables(SETTINGS, SHOP, API, {}, {"PATH": "/bin", **own}, PROJECT)
     assert not (own.keys() - {"PYTHONPATH", "DBT_TARGET"}) & env.keys()
@@ -135,7 +135,7 @@ def test_a_project_with_its_own_warehouse_gets_no_variables_of_the_stacks_connec
 @pytest.mark.parametrize(
     ("argv", "env", "build"), [(["b"], {"K": "v"}, "1"), (["a"], {"K": "w"}, "1"), (["a"], {"K": "v"}, "2"), (["a", "K"], {}, "1")]
 )
-def test_the_fingerprint_differs_with_every_difference(argv, env, build) -> None:
+def test_the_fingerprint_changes_with_every_difference(argv, env, build) -> None:
     assert plan.launch_fingerprint(argv, env, build) != plan.launch_fingerprint(["a"], {"K": "v"}, "1")
 
 
@@ -144,7 +144,7 @@ def test_the_fingerprint_does_not_depend_on_the_order() -> None:
 
 
 def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data: str = ""):
-    """The two runtimes as they answer on some machine; ``up`` and ``data`` name those that are, or have any."""
+    """Fakes of the two runtimes on a machine; ``up`` and ``data`` have the names of those that are up, and that have data."""
 
     def require(*, starting: bool) -> str:
         if not engine:
@@ -178,7 +178,7 @@ def machine(*, engine: bool, up: str | None = None, setting: str = "auto", data:
         pytest.param(True, None, "auto", None, "docker", "docker", id="the data is in Docker"),
         pytest.param(True, None, "auto", None, "native", "native", id="the data is native"),
         pytest.param(False, None, "auto", None, "docker native", "native", id="both have data, and one can be started"),
-        pytest.param(False, None, "auto", "native", "docker", "native", id="an empty one, as was asked for"),
+        pytest.param(False, None, "auto", "native", "docker", "native", id="an empty one, by the flag"),
     ],
 )
 def test_the_runtime_of_a_command(engine, up, setting, asked, data, expected) -> None:
@@ -188,23 +188,23 @@ def test_the_runtime_of_a_command(engine, up, setting, asked, data, expected) ->
 
 
 def test_no_empty_stack_is_started_instead_of_one_with_data() -> None:
-    for starting in (True, False):  # and nobody is shown that nothing is up, or that all is stopped
+    for starting in (True, False):  # other commands must not report that nothing is up
         with pytest.raises(EngineMissing, match="The data of this stack is in Docker") as caught:
             choice.choose(*machine(engine=False, data="docker"), None, starting=starting)
         assert "invoke up --runtime native" in caught.value.next
 
 
-def test_data_on_the_other_side_is_shown_while_its_engine_is_down() -> None:
+def test_data_in_docker_is_mentioned_while_its_engine_is_down() -> None:
     chosen, reason = choice.choose(*machine(engine=False, data="docker native"), None, starting=True)
     assert (chosen.name, "the data in Docker is unchanged" in reason) == ("native", True)
 
 
-def test_auto_takes_no_guess_which_data_is_meant() -> None:
+def test_auto_does_not_guess_which_data_is_meant() -> None:
     with pytest.raises(BadUsage, match="Both runtimes have data"):
         choice.choose(*machine(engine=True, data="docker native"), None, starting=True)
 
 
-def test_both_are_shown_where_both_are_up() -> None:
+def test_both_runtimes_are_reported_if_both_are_up() -> None:
     chosen, reason = choice.choose(*machine(engine=True, up="docker native"), None)
     assert (chosen.name, "Both runtimes are up" in reason) == ("native", True)
     with pytest.raises(AlreadyActive, match="native and on docker"):
@@ -219,13 +219,13 @@ def test_one_is_refused_while_the_other_is_up(up, asked) -> None:
 
 
 @pytest.mark.parametrize(("up", "setting"), [("docker", "native"), ("native", "docker")])
-def test_other_commands_find_the_one_that_is_up(up, setting) -> None:
+def test_other_commands_use_the_runtime_that_is_up(up, setting) -> None:
     assert choice.choose(*machine(engine=True, up=up, setting=setting), None)[0].name == up
     with pytest.raises(AlreadyActive):
         choice.choose(*machine(engine=True, up=up, setting=setting), None, starting=True)
 
 
-def test_docker_that_was_asked_for_is_not_replaced() -> None:
+def test_docker_by_the_flag_is_not_replaced() -> None:
     with pytest.raises(EngineMissing):
         choice.choose(*machine(engine=False), "docker")
 
@@ -235,7 +235,7 @@ def test_an_unknown_runtime_is_refused() -> None:
         choice.choose(*machine(engine=True), "podman")
 
 
-def test_an_orchestrator_whose_native_file_was_deleted_while_it_ran_is_not_well() -> None:
+def test_an_orchestrator_whose_native_file_was_deleted_while_it_ran_is_not_healthy() -> None:
     gone = replace(SHOP, native=None)
     record = StartedProcess("shop-api", "shop", 1, 0.0, {}, "")
     assert not Host(SETTINGS, {"shop": gone}, Runner({}), {}).well(gone, record)

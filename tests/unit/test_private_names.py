@@ -1,4 +1,4 @@
-"""Nothing in docker/ and rundbt/ uses what a product keeps to itself, changes a product's code, or writes its database.
+"""No code in docker/ and rundbt/ uses a product's private names, changes a product's code, or writes to its database.
 
 Modules of a product are followed through imports and plain assignments; what a function returns is not followed.
 """
@@ -19,7 +19,7 @@ WRITES = ("alter ", "comment on", "create ", "delete ", "drop ", "insert ", "tru
 
 
 def is_product(module: str) -> bool:
-    """Whether the module belongs to an orchestrator, to dbt, or to what joins the two."""
+    """Whether the module belongs to an orchestrator, to dbt, or to an integration of the two."""
     name = module.partition(".")[0]
     return name in PRODUCTS or name.startswith(tuple(f"{product}_" for product in PRODUCTS))
 
@@ -33,7 +33,7 @@ class Walker(ast.NodeVisitor):
 
     def __init__(self) -> None:
         self.found: list[tuple[int, str]] = []
-        self.products: dict[str, str] = {}  # names of the file that are a product's, and what they are
+        self.products: dict[str, str] = {}  # the file's names for a product's objects, and their full names
         self.database = False
 
     def add(self, node: ast.AST, what: str) -> None:
@@ -57,7 +57,7 @@ class Walker(ast.NodeVisitor):
             self.add(node, name)
 
     def product(self, node: ast.AST) -> str | None:
-        """What of a product the expression names, if it does."""
+        """The full name of the product's object that the expression refers to, if it does."""
         if isinstance(node, ast.Name):
             return self.products.get(node.id)
         if isinstance(node, ast.Attribute) and (owner := self.product(node.value)):
@@ -81,7 +81,7 @@ class Walker(ast.NodeVisitor):
                     self.products[target.id] = name
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """A private method of its own base class, too, is the product's."""
+        """A private method of a product's base class is private, too."""
         bases = [name for base in node.bases if (name := self.product(base))]
         for part in ast.walk(node) if bases else ():
             called = isinstance(part, ast.Attribute) and isinstance(part.value, ast.Call) and getattr(part.value.func, "id", "") == "super"
@@ -103,14 +103,14 @@ class Walker(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        """SQL is looked at only in a file that imports a database driver; a schema of our own is ours."""
+        """SQL is checked only in a file that imports a database driver; Switchyard's own schema is allowed."""
         sql = node.value.lstrip().lower() if isinstance(node.value, str) else ""
         if self.database and sql.startswith(WRITES) and "schema switchyard" not in sql:
             self.add(node, f"writes: {node.value.strip()[:40]}")
 
 
 def private_names(source: str) -> list[tuple[int, str]]:
-    """Lines of a Python file that use what is a product's own, and what that is."""
+    """The lines of a Python file that break these rules, and what they use."""
     walker = Walker()
     walker.visit(ast.parse(source))
     return sorted(set(walker.found))

@@ -1,4 +1,4 @@
-"""What other programs are asked for by a start, a backup and a restore."""
+"""The commands that a start, a backup and a restore run."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ POSTGRES = "0\tp-postgres-1\tpostgres\t\t\trunning\tUp 1 second (healthy)\t"
 
 @dataclass(frozen=True)
 class Noting(Runner):
-    """Runs nothing: a PostgreSQL is up that has one schema, and no other container.
+    """Runs nothing, and answers as if a PostgreSQL with one schema were up, and no other container.
 
     Attributes:
-        commands: what it was asked to run, in order.
+        commands: the commands that it was called with, in order.
     """
 
     commands: list[list[str]] = field(default_factory=list)
@@ -62,7 +62,7 @@ def checkout(tmp_path, root) -> Settings:
 
 @pytest.fixture(params=[Docker, Native], ids=["docker", "native"])
 def runtime(request, checkout, tmp_path, monkeypatch) -> WholeRuntime:
-    """A runtime whose PostgreSQL is up, over a runner that only notes."""
+    """A runtime whose PostgreSQL is up, with a runner that only records."""
     made = request.param(checkout, orchestrators.load_all(checkout.root), Noting({}), {})
     monkeypatch.setattr(made.data, "exists", lambda: True)
     if isinstance(made, Native):
@@ -73,7 +73,7 @@ def runtime(request, checkout, tmp_path, monkeypatch) -> WholeRuntime:
 
 
 def start_save_and_restore(runtime: WholeRuntime, folder: Path) -> Noting:
-    """As `invoke up`, `backup`, `restore` and `sql`; returns what was run for it."""
+    """As `invoke up`, `backup`, `restore` and `sql`; returns the runner with their commands."""
     (folder / "of-before.dump").write_bytes(b"PGDMP\x01\x0f")
     runtime.start_postgres(1, lambda line: None)
     backups.backup(runtime, str(folder / "new.dump"))
@@ -115,14 +115,14 @@ def test_an_interrupted_restore_ends_its_session_which_a_container_would_continu
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_programs_of_a_persons_own_are_not_installed(checkout, cache) -> None:
+def test_nothing_is_installed_if_the_user_has_programs(checkout, cache) -> None:
     loaded = replace(checkout, values={**checkout.values, "STACK_PG_BIN": "/usr/lib/postgresql/16/bin"})
     runtime = Native(loaded, {}, Noting({}), {})
     runtime.images.build(["postgres"], cache=cache, on_line=lambda line: None)
     assert runtime.runner.commands == []
 
 
-def test_a_baked_start_takes_the_projects_mount_away(checkout) -> None:
+def test_a_baked_start_removes_the_projects_mount(checkout) -> None:
     runner = Noting({})
     known = orchestrators.load_all(checkout.root)
     Docker(checkout, known, runner, {}).start(known["dagster"], baked=True, timeout=1, on_line=lambda line: None)
@@ -134,7 +134,7 @@ def test_a_baked_start_takes_the_projects_mount_away(checkout) -> None:
 
 
 @pytest.mark.parametrize(("image", "other"), [("postgres:15-bookworm", True), ("postgres:16-bookworm", False)])
-def test_a_build_on_a_base_image_of_another_version_shows_it(checkout, root, capsys, image, other) -> None:
+def test_a_build_on_a_base_image_of_another_version_reports_it(checkout, root, capsys, image, other) -> None:
     loaded = replace(checkout, values={**checkout.values, "POSTGRES_IMAGE": image, "AIRFLOW_IMAGE": "apache/airflow:3.0.0-python3.12"})
     Docker(loaded, orchestrators.load_all(root), Noting({})).images.build(["postgres"], on_line=lambda _: None)
     found = capsys.readouterr().out

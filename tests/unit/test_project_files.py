@@ -1,4 +1,4 @@
-"""The parse that an image carries."""
+"""The parse that is part of an image."""
 
 import pytest
 
@@ -22,11 +22,11 @@ def folders(tmp_path, monkeypatch):
 
 
 def held(target) -> set[str]:
-    """The names of what is in the folder, besides the lock and the folder that dbt works in."""
+    """The names in the folder, without the lock and the folder that dbt works in."""
     return {path.name for path in target.iterdir()} - {".lock", "project"}
 
 
-def test_an_empty_target_begins_with_it(folders) -> None:
+def test_an_empty_target_gets_the_images_parse(folders) -> None:
     baked, target = folders
     project_files.adopt_baked()
     assert held(target) == held(baked)
@@ -41,7 +41,7 @@ def test_a_newer_parse_is_kept(folders) -> None:
     assert (target / "fingerprint").read_text() == "newer"
 
 
-def test_without_an_image_there_is_none(folders, monkeypatch) -> None:
+def test_without_an_image_there_is_no_parse(folders, monkeypatch) -> None:
     _, target = folders
     monkeypatch.delenv("SWITCHYARD_BAKED_PATH")
     project_files.adopt_baked()

@@ -1,4 +1,4 @@
-"""What a release's file says, and what is refused."""
+"""The content of a release file, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = {
 
 @pytest.fixture
 def checkout(tmp_path, root):
-    """A folder with the settings' example."""
+    """A folder with an `.env.example`."""
     shutil.copy(root / ".env.example", tmp_path)
     return tmp_path
 
@@ -56,9 +56,9 @@ def test_the_settings_follow_from_the_release(checkout) -> None:
         {"tag": ...},
         {"versions": None},
     ],
-    ids=["another schema", "no images", "a tag for a digest", "no address", "images that are none", "no project", "no tag", "no versions"],
+    ids=["another schema", "no images", "a tag for a digest", "no address", "null for images", "no project", "no tag", "no versions"],
 )
-def test_what_is_no_release_is_refused(tmp_path, change) -> None:
+def test_an_invalid_release_is_refused(tmp_path, change) -> None:
     content = {key: value for key, value in {**GOOD, **change}.items() if value is not ...}
     (tmp_path / "release.json").write_text(json.dumps(content))
     with pytest.raises(BadConfiguration, match="is not a release"):
@@ -74,7 +74,7 @@ def test_any_other_file_is_refused(tmp_path, text) -> None:
         release.read(tmp_path / "nowhere.json")
 
 
-def test_two_releases_have_folders_of_their_own(tmp_path) -> None:
+def test_two_releases_have_separate_folders(tmp_path) -> None:
     other = {**GOOD, "images": {**GOOD["images"], "dagster": "localhost:5000/shop/dagster@sha256:" + "b2" * 32}}
     for name, content in (("one", GOOD), ("two", other)):
         (tmp_path / name).write_text(json.dumps(content))
@@ -97,8 +97,8 @@ def released(checkout, root):
     return settings.load(checkout, {"RELEASE_FILE": "release.json"})[0]
 
 
-def test_a_released_project_gets_what_its_profile_had(released) -> None:
-    """A secret that stood in it, too; and its packages are in the image, wherever they were."""
+def test_a_released_project_gets_the_variables_of_its_profile(released) -> None:
+    """Including a secret that was in it; and its packages are in the image, no matter where they were."""
     found = projects.load(released, {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"})
     assert found.in_container() == {"DBT_ENV_SECRET_PROFILE_PASSWORD": "s3cret", "SNOW_USER": "me"}
     assert projects.load(released, {"PATH": ""}).missing.keys() == {"DBT_ENV_SECRET_PROFILE_PASSWORD", "SNOW_USER"}
@@ -118,7 +118,7 @@ def repository(tmp_path, root):
     return Docker(loaded, orchestrators.load_all(folder), Runner(loaded.values))
 
 
-def test_a_release_that_cannot_be_written_down_is_refused_before_it_is_built(repository) -> None:
+def test_a_release_that_cannot_be_saved_is_refused_before_it_is_built(repository) -> None:
     with pytest.raises(BadUsage, match="cannot be a folder"):
         publish.publish(repository, "localhost:5000/shop", "1", ["dagster"], repository.settings.root / ".gitignore")
 
@@ -135,7 +135,7 @@ def test_an_invalid_registry_is_refused_before_anything_is_built(registry) -> No
         publish.publish(None, registry, "1", [], None)
 
 
-def test_what_was_changed_is_not_released(repository) -> None:
+def test_an_uncommitted_change_is_not_released(repository) -> None:
     root = repository.settings.root
     assert len(publish.committed(repository, root)) == 40
     new = root / "dbt_project" / "models" / "new.sql"
@@ -157,7 +157,7 @@ def test_what_git_ignores_is_not_released(repository) -> None:
 
 
 def test_a_package_in_a_submodule_is_released(repository, tmp_path) -> None:
-    """Of which the outer repository lists no file."""
+    """The outer repository lists none of its files."""
     package, root = tmp_path / "package", repository.settings.root
     (package / "macros").mkdir(parents=True)
     (package / "dbt_project.yml").write_text("name: package\n")

@@ -1,4 +1,4 @@
-"""What another machine gets for its workers."""
+"""The files that another machine gets for its workers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def written(root, unconfigured, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_has_the_worker_alone_and_joins_the_stacks_network(written, root, name) -> None:
+def test_the_compose_file_has_only_the_worker_and_joins_the_stacks_network(written, root, name) -> None:
     folder = written(name)
     content = yaml.safe_load((folder / "compose.yaml").read_text())
     known = orchestrators.load_all(root)[name]
@@ -49,36 +49,36 @@ def test_it_has_the_worker_alone_and_joins_the_stacks_network(written, root, nam
     assert not body.keys() & {"build", "pull_policy", "container_name", "ports", "depends_on"}
     assert content["networks"] == {"default": {"name": "switchyard_default", "external": True}}
     assert "./KEY_FILE:/opt/dbt/files/KEY_FILE:ro" in body["volumes"]
-    assert (folder / "KEY_FILE").read_bytes() == b"\x30\x82\xff"  # a DER file is no text
-    assert stat.S_IMODE((folder / "KEY_FILE").stat().st_mode) & 0o4  # by the account of the container; the folder is the owner's
+    assert (folder / "KEY_FILE").read_bytes() == b"\x30\x82\xff"  # a DER file is not text
+    assert stat.S_IMODE((folder / "KEY_FILE").stat().st_mode) & 0o4  # for the container's account; the folder is private
     assert not stat.S_IMODE(folder.stat().st_mode) & 0o77
     own = yaml.safe_load(known.file.read_text())["services"][known.worker]
     assert body["environment"].keys() == {*own["environment"], "API_KEY", "KEY_FILE", remote_workers.REMOTE}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_env_has_each_variable_and_is_for_the_owner_alone(written, name) -> None:
+def test_its_env_has_each_variable_and_is_private(written, name) -> None:
     folder = written(name)
     asked = set(re.findall(r"\$\{(\w+)", (folder / "compose.yaml").read_text()))
     found = dotenv_values(folder / ".env", interpolate=False)
     assert found.keys() == asked
-    assert found["PROJECT_API_KEY"] == "it's \\$mine"  # as Compose, which reads it, writes a $ in double quotes
+    assert found["PROJECT_API_KEY"] == "it's \\$mine"  # Compose reads the file, and escapes a $ in double quotes like this
     assert "mine" not in (folder / "compose.yaml").read_text().replace("API_KEY: ${PROJECT_API_KEY}", "")
     assert not stat.S_IMODE((folder / ".env").stat().st_mode) & 0o77
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
+    ("changed", "message"),
     [
         pytest.param({"RELEASE_FILE": ""}, "No release", id="without a release"),
         pytest.param({"WORKERS": ""}, "no workers", id="without workers"),
         pytest.param({"NETWORK": "bridge"}, "this machine only", id="without a network for it"),
     ],
 )
-def test_it_is_refused_where_the_other_machine_could_not_join(unconfigured, changed, says) -> None:
+def test_it_is_refused_if_the_other_machine_could_not_join(unconfigured, changed, message) -> None:
     shop = projects.load(unconfigured, {})
     remote_workers.check(replace(unconfigured, values={**unconfigured.values, **READY}), shop)
-    with pytest.raises(BadUsage, match=says) as caught:
+    with pytest.raises(BadUsage, match=message) as caught:
         remote_workers.check(replace(unconfigured, values={**unconfigured.values, **READY, **changed}), shop)
     assert caught.value.next
 

@@ -1,4 +1,4 @@
-"""`invoke status` for a person, over a runtime that only notes."""
+"""`invoke status` as a table, with the fake runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .test_lifecycle import Fake
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_stacks_own_database_is_shown_only_where_the_project_is_in_it(tmp_path, capsys, shared) -> None:
+def test_the_stacks_own_database_is_shown_only_if_the_project_uses_it(tmp_path, capsys, shared) -> None:
     runtime = Fake(tmp_path, active="new")
     runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": ""})
     runtime.project_place = "read in place"

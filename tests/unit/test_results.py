@@ -1,4 +1,4 @@
-"""What is read out of dbt's artifacts, and what of it a retry can run."""
+"""The records that are read from dbt's artifacts, and which of them a retry can run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANIFEST = {"nodes": {"model.p.a": {}, "test.p.unique_a.0123456789": {}}, "unit_
         ("model.p.a.b", "a.b"),
     ],
 )
-def test_a_node_has_the_name_that_a_person_gave_it(unique_id, name) -> None:
+def test_a_node_has_the_name_that_the_user_gave_it(unique_id, name) -> None:
     assert results.node_record({"unique_id": unique_id, "status": "pass"})["name"] == name
 
 
@@ -32,9 +32,9 @@ def test_a_node_has_the_name_that_a_person_gave_it(unique_id, name) -> None:
         (["model.p.a", "test.p.unique_a.abcdef0123"], False),
         ([], False),
     ],
-    ids=["a model", "with a hook", "a hook alone", "a model that is no more", "a test with other arguments", "nothing"],
+    ids=["a model", "with a hook", "only a hook", "a deleted model", "a test with other arguments", "nothing"],
 )
-def test_a_retry_needs_each_node_that_is_left(failed, retryable) -> None:
+def test_a_retry_needs_every_failed_node_in_the_manifest(failed, retryable) -> None:
     records = [results.node_record({"unique_id": unique_id, "status": "error"}) for unique_id in failed]
     done = results.node_record({"unique_id": "model.p.gone", "status": "success"})
     assert results.retryable([*records, done], MANIFEST) is retryable

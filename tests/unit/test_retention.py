@@ -8,7 +8,7 @@ from rundbt import retention
 OLD, NEW = 1_000_000.0, 3_000_000.0
 
 
-def test_a_folder_goes_once_nothing_in_it_is_new(tmp_path) -> None:
+def test_a_folder_is_deleted_once_nothing_in_it_is_new(tmp_path) -> None:
     for name, inside in (("old", OLD), ("new inside", NEW)):
         (tmp_path / name / "logs").mkdir(parents=True)
         (tmp_path / name / "logs" / "a").touch()

@@ -1,4 +1,4 @@
-"""`.env`: made with secrets, completed, validated, and never damaged."""
+"""`.env`: created with secrets, completed, validated, and never damaged."""
 
 import base64
 import os
@@ -41,20 +41,20 @@ def test_first_use_writes_secrets_that_only_the_owner_can_read(checkout) -> None
         assert stat.S_IMODE(os.stat(checkout / ".env").st_mode) == 0o600
 
 
-def test_a_default_that_moves_is_not_kept_by_an_env_file_of_before(checkout) -> None:
+def test_a_changed_default_reaches_an_existing_env_file(checkout) -> None:
     settings.load(checkout, {})
     secrets = {key for key, value in dotenv_values(checkout / ".env.example").items() if value.startswith("<")}
     assert dotenv_values(checkout / ".env").keys() == secrets
     settings.assign(checkout, "AIRFLOW_PORT", "8099")
     example = (checkout / ".env.example").read_text()
-    assert len((checkout / ".env").read_text().splitlines()) == len(example.splitlines())  # in its place, with what is said of it
+    assert len((checkout / ".env").read_text().splitlines()) == len(example.splitlines())  # in its place, with its comment
     (checkout / ".env.example").write_text(re.sub("(?m)^AIRFLOW_(IMAGE|PORT)=.*", r"AIRFLOW_\1=8077", example))
     found, _ = settings.load(checkout, {})
     assert (found["AIRFLOW_IMAGE"], found["AIRFLOW_PORT"]) == ("8077", "8099")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rights follow from the folder there")
-def test_what_compose_reads_is_narrowed_where_others_could_read_it(checkout) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows inherits permissions from the folder")
+def test_the_file_for_compose_is_made_private(checkout) -> None:
     (checkout / "compose").mkdir()
     loaded, _ = settings.load(checkout, {})
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_what_compose_reads_is_narrowed_where_others_could_read_it(checkout) -> 
         (checkout / "compose" / ".env").chmod(0o644)
 
 
-def test_of_many_first_uses_at_once_one_makes_the_secrets(checkout) -> None:
+def test_many_first_uses_at_once_make_the_secrets_once(checkout) -> None:
     with ThreadPoolExecutor(16) as pool:
         loaded = [found for found, _ in pool.map(lambda _: settings.load(checkout, {}), range(64))]
     assert len({found["POSTGRES_PASSWORD"] for found in loaded}) == 1
@@ -91,7 +91,7 @@ def test_the_shell_wins_over_the_file(checkout) -> None:
     assert (loaded.port("DAGSTER_PORT"), loaded.compose_name) == (3456, "mine")
 
 
-def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
+def test_postgres_divides_the_memory_that_it_is_given(checkout) -> None:
     given, _ = settings.load(checkout, {"POSTGRES_MEMORY": "2048"})
     assert (given["POSTGRES_SHARED_BUFFERS"], given["POSTGRES_WORK_MEM"]) == ("512MB", "32MB")
     default, _ = settings.load(checkout, {})
@@ -106,7 +106,7 @@ def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
         pytest.param("DAGSTER_PORT=4200", "PREFECT_PORT", id="two services on one port"),
         pytest.param("RETENTION_DAYS=0", "RETENTION_DAYS", id="nothing is kept"),
         pytest.param("WORKERS=two", "WORKERS", id="a number of workers in words"),
-        pytest.param("LOCK_TIMEOUT=-1", "LOCK_TIMEOUT", id="a wait below nothing"),
+        pytest.param("LOCK_TIMEOUT=-1", "LOCK_TIMEOUT", id="a negative wait"),
         pytest.param("SCHEDULES_ENABLED=maybe", "SCHEDULES_ENABLED", id="neither true nor false"),
         pytest.param("INTEGRATION=fat", "INTEGRATION", id="no such integration"),
         pytest.param("POSTGRES_MEMORY=2GB", "POSTGRES_MEMORY", id="an amount with a unit"),
@@ -123,13 +123,13 @@ def test_postgres_shares_out_the_memory_that_it_is_given(checkout) -> None:
         pytest.param('DBT_PASSWORD="a\\nb"', "DBT_PASSWORD", id="a line end in a password"),
     ],
 )
-def test_a_bad_value_is_named(checkout, line, named) -> None:
+def test_a_bad_value_is_reported(checkout, line, named) -> None:
     (checkout / ".env").write_text(line + "\n")
     with pytest.raises(BadConfiguration, match=named):
         settings.load(checkout, {})
 
 
-def test_a_secret_is_not_shown_by_the_message_that_it_is_wrong(checkout) -> None:
+def test_the_message_about_a_wrong_secret_does_not_show_it(checkout) -> None:
     (checkout / ".env").write_text("AIRFLOW_DB_PASSWORD=hush@hush\n")
     with pytest.raises(BadConfiguration) as error:
         settings.load(checkout, {})
@@ -148,14 +148,14 @@ def test_a_secret_is_not_shown_by_the_message_that_it_is_wrong(checkout) -> None
         ("PREFECT_HOST=a key of mine\nexport DBT_PASSWORD=x", "x"),
     ],
 )
-def test_unusual_lines_mean_what_they_say(checkout, line, value) -> None:
+def test_unusual_lines_are_read_correctly(checkout, line, value) -> None:
     (checkout / ".env").write_bytes(f"{line}\n".encode())
     assert settings.load(checkout, {})[0]["DBT_PASSWORD"] == value
-    assert settings.load(checkout, {})[0]["DBT_PASSWORD"] == value  # of the file that was completed
+    assert settings.load(checkout, {})[0]["DBT_PASSWORD"] == value  # from the completed file
 
 
 @pytest.mark.parametrize("empty", ["", '""', "''", " # mine", "<password>", "'<password>'", "<password> # mine"])
-def test_an_empty_secret_is_made_and_no_placeholder_is_ever_a_password(checkout, empty) -> None:
+def test_an_empty_secret_is_generated_and_a_placeholder_is_never_a_password(checkout, empty) -> None:
     (checkout / ".env").write_text(f"DBT_PASSWORD={empty}\nSTACK_PG_BIN=\n")
     loaded, made = settings.load(checkout, {})
     assert "DBT_PASSWORD" in made
@@ -166,15 +166,15 @@ def test_an_empty_secret_is_made_and_no_placeholder_is_ever_a_password(checkout,
 
 
 @pytest.mark.parametrize("content", [b"DBT_PASSWORD=\xff\n", None], ids=["not UTF-8", "a folder"])
-def test_an_env_that_is_no_text_file_is_reported(checkout, content) -> None:
+def test_an_env_that_is_not_a_text_file_is_reported(checkout, content) -> None:
     path = checkout / ".env"
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(BadConfiguration, match=r"\.env"):
         settings.load(checkout, {})
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
-def test_an_env_that_is_a_link_stays_one_and_one_that_leads_nowhere_is_reported(checkout, tmp_path_factory) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_an_env_that_is_a_link_stays_one_and_a_broken_link_is_reported(checkout, tmp_path_factory) -> None:
     kept = tmp_path_factory.mktemp("elsewhere") / "kept"
     (checkout / ".env").symlink_to(kept)
     with pytest.raises(BadConfiguration, match=f"links to {kept}, which is not there"):
@@ -195,14 +195,14 @@ def test_completing_never_changes_what_a_user_wrote(comment) -> None:
     assert made == ["SECRET"]
 
 
-def test_a_made_secret_reads_back_as_it_was_made(tmp_path) -> None:
+def test_a_generated_secret_is_read_back_unchanged(tmp_path) -> None:
     completed, _ = settings.complete("A=<password>\nB=<key>\nC=<long-key>\n", "")
     (tmp_path / "f").write_text(completed)
     read = dotenv_values(tmp_path / "f")
     assert completed == "".join(f"{key}={value}\n" for key, value in read.items())
 
 
-def test_without_an_env_file_the_shell_counts_and_what_is_wrong_in_it_does_not(checkout) -> None:
+def test_without_an_env_file_only_the_shells_valid_values_count(checkout) -> None:
     found = settings.defaults(checkout, {"POSTGRES_PORT": "1234", "COMPOSE_PROJECT_NAME": "mine"})
     assert (found.port("POSTGRES_PORT"), found.compose_name) == (1234, "mine")
     assert settings.defaults(checkout, {"POSTGRES_PORT": "x"}).port("POSTGRES_PORT") == 15432

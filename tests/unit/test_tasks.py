@@ -1,4 +1,4 @@
-"""What a person types, in a process of its own: nothing here needs Docker."""
+"""What a user types, each command in a separate process; nothing here needs Docker."""
 
 import io
 import json
@@ -26,7 +26,7 @@ from ..stacks import PORTS
 
 @pytest.fixture
 def invoke(tmp_path, root):
-    """Run invoke on a copy of the checkout, with no docker to be found, and no .env."""
+    """Run invoke in a copy of the checkout, without docker on PATH and without an .env."""
     for name in (
         "tasks.py",
         "switchyard",
@@ -53,7 +53,7 @@ def invoke(tmp_path, root):
 
 @pytest.fixture
 def free():
-    """Ports that nobody has, as variables: a stack of the machine's own may be up."""
+    """Unused ports, as variables: another stack may be up on this machine."""
     return {name: str(port) for name, port in zip(PORTS, unused_ports(len(PORTS)))}
 
 
@@ -61,7 +61,7 @@ TASKS = sorted(Collection.from_module(tasks).task_names)
 
 
 def faults(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What `invoke doctor` calls broken, but for the memory and the disk of the machine that the tests run on."""
+    """The lines that `invoke doctor` marks as broken, except those about the memory and the disk of this machine."""
     assert "Memory: " in done.stdout
     return [line for line in done.stdout.splitlines() if line.startswith(("✗ ", "x ")) and not line[2:].startswith(("Memory: ", "Disk: "))]
 
@@ -77,14 +77,14 @@ def faults(done: subprocess.CompletedProcess[str]) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("command", ["up", "doctor"])
-def test_a_wrong_value_is_named_with_the_place_that_it_comes_from(invoke, key, value, command) -> None:
+def test_a_wrong_value_is_reported_with_its_origin(invoke, key, value, command) -> None:
     done = invoke(command, **{key: value})
     assert done.returncode
     assert f"{key} is set in your shell, which wins over .env" in done.stdout + done.stderr
 
 
-def test_a_release_that_is_gone_keeps_nobody_from_leaving_it(invoke) -> None:
-    """What looks, stops or leaves needs no file of it; what runs something would run something else."""
+def test_a_deleted_release_can_still_be_left(invoke) -> None:
+    """Commands that show the stack, stop it or leave the release do not need its file; the others would run something else."""
     assert invoke("status").returncode == 0
     env = invoke.folder / ".env"
     env.write_text(env.read_text() + "RELEASE_FILE=.stack/gone.json\n")
@@ -121,7 +121,7 @@ def test_help_explains_every_flag(invoke, name, after) -> None:
     assert not (invoke.folder / ".env").exists()
 
 
-def test_a_warehouse_of_its_own_is_not_compared_on(invoke, root) -> None:
+def test_a_project_with_its_own_warehouse_is_not_compared(invoke, root) -> None:
     done = invoke("compare", DBT_PROJECT=str(root / "tests" / "projects" / "duck"))
     assert done.returncode == 2, done.stderr
     assert "goes to a warehouse of its own" in done.stderr
@@ -144,7 +144,7 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("up", "--orch", "airflw"), 2, "Did you mean airflow?", id="a misspelt --orch"),
         pytest.param(("switch", "--dry"), 2, "is a flag", id="a flag instead of the name"),
         pytest.param(("up", "--timeout", "x"), 2, "--timeout 'x' is not", id="a timeout that is a word"),
-        pytest.param(("switch", "dagster", "--timeout=-1"), 2, "--timeout '-1' is not", id="a timeout below nothing"),
+        pytest.param(("switch", "dagster", "--timeout=-1"), 2, "--timeout '-1' is not", id="a negative timeout"),
         pytest.param(("logs", "--tail", "0"), 2, "--tail '0' is not", id="no lines of a log"),
         pytest.param(("docs", "--port", "70000"), 2, "--port 70000 is not a port", id="a port out of range"),
         pytest.param(("run", "--job", "x"), 2, "The jobs are daily", id="an unknown job"),
@@ -186,10 +186,12 @@ def test_a_dry_start_leaves_a_new_checkout_new(invoke, free) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "initdb" in done.stdout
     assert neighbours.is_new(invoke.folder)
-    assert not Postgres(settings.load(invoke.folder, {}, write=False)[0], Runner({}), {}).home.exists()  # for root, it is elsewhere
+    assert not Postgres(
+        settings.load(invoke.folder, {}, write=False)[0], Runner({}), {}
+    ).home.exists()  # as root, it is outside the checkout
 
 
-def test_docker_in_env_is_not_replaced_by_anything(invoke) -> None:
+def test_docker_in_env_is_not_replaced(invoke) -> None:
     done = invoke("status", RUNTIME="docker")
     assert (done.returncode, "Docker not found" in done.stderr) == (3, True), done.stderr
 
@@ -199,7 +201,7 @@ def test_an_unknown_name_is_refused_before_anything_is_written(invoke) -> None:
     assert not (invoke.folder / ".env").exists()
 
 
-def test_a_broken_env_is_named(invoke) -> None:
+def test_a_broken_env_is_reported(invoke) -> None:
     (invoke.folder / ".env").write_text("DAGSTER_PORT=x\n")
     done = invoke("status")
     assert (done.returncode, "DAGSTER_PORT" in done.stderr) == (5, True), done.stderr
@@ -218,8 +220,8 @@ def test_doctor_works_with_nothing_set_up_and_changes_nothing(invoke, free) -> N
 @pytest.mark.parametrize(
     ("words", "moving"), [((), ""), (("--upgrade",), "--upgrade"), (("--upgrade", "dbt-core"), "--upgrade-package dbt-core")]
 )
-def test_a_dry_lock_shows_what_it_would_type(invoke, words, moving) -> None:
-    (invoke.folder / ".env").write_text("DAGSTER_PORT=x\n")  # which has nothing to do with it
+def test_a_dry_lock_shows_what_it_would_run(invoke, words, moving) -> None:
+    (invoke.folder / ".env").write_text("DAGSTER_PORT=x\n")  # a wrong value that does not matter to it
     done = invoke("--dry", "lock", *words)
     assert done.returncode == 0, done.stderr
     typed = [line for line in done.stdout.splitlines() if "uv" in line and "pip compile" in line]
@@ -244,13 +246,13 @@ def test_doctor_shows_a_base_image_of_another_version(invoke, free, image, other
     assert ("AIRFLOW_IMAGE has the version" in done.stdout) == other
 
 
-def test_doctor_continues_after_what_is_broken_and_ends_with_the_code_of_the_first(invoke) -> None:
+def test_doctor_continues_after_a_problem_and_ends_with_the_code_of_the_first(invoke) -> None:
     (invoke.folder / ".env").write_text("DAGSTER_PROT=3001\n")
     (invoke.folder / "compose" / "docker-compose-prefect.yaml").write_text("services: [")
     done = invoke("doctor", "--runtime", "docker")
     assert done.returncode == 5, done.stdout + done.stderr
     broken = [line for line in done.stdout.splitlines() if line[0] in "✗x"]
-    # Ports are looked at too: the default ones, as .env cannot be read, so others may have them.
+    # The ports are checked too: the default ones, because .env cannot be read, so another program may use them.
     assert [line.split(":")[0][2:] for line in broken if "_PORT:" not in line] == [".env", "compose/docker-compose-prefect.yaml", "Runtime"]
     assert all("Next: " in line for line in broken)
     done = invoke("doctor", "--runtime", "docker", "--json")
@@ -280,27 +282,27 @@ def test_a_missing_package_is_reported(invoke) -> None:
 
 
 def in_a_shell(invoke, rest: str) -> subprocess.CompletedProcess[str]:
-    """Type `invoke` and what follows it in a shell that finds no other program."""
+    """Run `invoke` with ``rest`` in a shell that finds no other program."""
     return subprocess.run(
         [shutil.which("sh"), "-c", f"{shlex.quote(sys.executable)} -m invoke {rest}"],
         cwd=invoke.folder, env={**os.environ, "PATH": str(invoke.folder)}, capture_output=True, text=True,
     )  # fmt: skip
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="head is POSIX's")
-def test_a_reader_that_has_enough_ends_the_command_quietly(invoke) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no head")
+def test_a_closed_pipe_ends_the_command_quietly(invoke) -> None:
     done = in_a_shell(invoke, f"doctor | {shutil.which('head')} -n 1")
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
-def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
+def test_a_new_checkout_gets_unused_ports(invoke) -> None:
     example = invoke.folder / ".env.example"
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
         text = re.sub(r"(?m)^POSTGRES_PORT=.*", f"POSTGRES_PORT={taken}", example.read_text())
-        example.write_text(re.sub(r"(?m)^DAGSTER_PORT=.*", f"DAGSTER_PORT={taken + 1}", text))  # which must not be taken twice
+        example.write_text(re.sub(r"(?m)^DAGSTER_PORT=.*", f"DAGSTER_PORT={taken + 1}", text))  # must not be assigned twice
         done = invoke("status", "--json")
         assert json.loads(done.stdout)["orchestrator"] is None
         output = done.stderr
@@ -312,7 +314,7 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         invoke("status")
         assert settings.load(invoke.folder, {})[0].values == chosen
     (invoke.folder / ".env").unlink()
-    (invoke.folder / ".stack" / "native").mkdir(parents=True)  # it is not new, and what holds its ports may be its own
+    (invoke.folder / ".stack" / "native").mkdir(parents=True)  # it is not new, so its own stack may hold the ports
     with socket.socket() as other:
         other.bind(("127.0.0.1", taken))
         other.listen()
@@ -320,28 +322,28 @@ def test_a_new_checkout_gets_ports_that_nobody_has(invoke) -> None:
         assert settings.load(invoke.folder, {})[0]["POSTGRES_PORT"] == str(taken)
 
 
-def test_a_closed_standard_input_is_a_no(monkeypatch) -> None:
+def test_a_closed_standard_input_counts_as_no(monkeypatch) -> None:
     answers: list[bool] = []
     monkeypatch.setattr(sys, "stdin", None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # or the tests would keep what a command does on one
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # otherwise the command's signal handlers would stay
     tasks.guard(lambda: answers.append(console.confirm("Delete all?")))()
     assert answers == [False]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the shell is POSIX's")
-def test_a_closed_standard_output_is_printed_to_by_nobody(invoke) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="this needs a POSIX shell")
+def test_a_closed_standard_output_is_not_an_error(invoke) -> None:
     done = in_a_shell(invoke, "status >&-")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
-def test_a_question_with_what_the_terminal_cannot_show_is_asked(monkeypatch) -> None:
+def test_a_question_with_characters_that_the_terminal_cannot_show_is_asked(monkeypatch) -> None:
     with open(os.devnull, "w", encoding="ascii") as output, monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", output)
         patched.setattr(sys, "stdin", io.StringIO("y\n"))
         assert console.confirm("Delete /data/caf\u00e9?")
 
 
-def test_who_imports_the_tasks_runs_no_dbt(root) -> None:
+def test_an_import_of_the_tasks_runs_no_dbt(root) -> None:
     program = "import sys; sys.argv = ['x', 'dbt', 'ls']; import tasks; print('imported')"
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "imported\n"), done.stderr

@@ -1,4 +1,4 @@
-"""Every signature keeps what it promises, on the platform at hand; CI runs on three."""
+"""The types are right on this platform; CI checks three."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from ..stacks import ROOT
 
-# Of the code in the images, which is beside packages that are not installed here, and reads what their APIs answer.
+# For the code in the images, whose packages are not installed here, and which reads the untyped answers of their APIs.
 LENIENT = ["--config-file=", "--strict", "--python-version=3.12", "--ignore-missing-imports"]
 LENIENT += ["--allow-subclassing-any", "--allow-untyped-decorators", "--no-warn-return-any"]
 FOLDERS = sorted({path.parent.name for path in (ROOT / "docker").glob("*/run_job.py")})

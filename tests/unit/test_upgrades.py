@@ -1,4 +1,4 @@
-"""What `invoke upgrade-test` finds out before and after the tests."""
+"""What `invoke upgrade-test` determines before and after the tests."""
 
 import re
 
@@ -7,7 +7,7 @@ from switchyard import upgrades
 from ..stacks import ROOT
 
 
-def test_what_moves_is_what_has_another_version() -> None:
+def test_only_changed_versions_are_moves() -> None:
     before = {"docker/dagster": {"dagster": "1.0", "pip": "1", "gone": "1"}, "docker/prefect": {"prefect": "3.0"}, ".": {"invoke": "3"}}
     after = {"docker/dagster": {"dagster": "1.1", "pip": "1", "new": "1"}, "docker/prefect": {"prefect": "3.0"}, ".": {"invoke": "3"}}
     assert upgrades.moves(before, after) == {"docker/dagster": {"dagster": ("1.0", "1.1")}}
@@ -24,7 +24,7 @@ def test_every_scenario_is_a_file_of_tests() -> None:
     assert [path for path in upgrades.SCENARIOS if not (ROOT / path).is_file()] == []
 
 
-def test_the_tests_of_no_orchestrator_in_particular_are_run_with_each() -> None:
+def test_tests_of_no_particular_orchestrator_run_with_each() -> None:
     assert upgrades.selection(["dagster"], ["airflow", "dagster", "prefect"]) == "dagster or not (airflow or prefect)"
     assert upgrades.selection(["dagster"], ["dagster"]) == "dagster"
 
