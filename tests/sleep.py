@@ -13,7 +13,7 @@ ASLEEP = 100  # seconds: Dagster's code server waits 30 for a heartbeat, Airflow
 
 
 def sleep(stack: Stack) -> None:
-    """Stop every process of the stack for a while."""
+    """Suspend every process of the stack for a while."""
     with stack.frozen():
         time.sleep(ASLEEP)  # this is the sleep that is tested, not a wait for something
 

@@ -21,7 +21,7 @@ from ..stacks import slow_model, unavailable, wait_until
 from .test_release import CONFIG, again, registry, release  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.long
-SECONDS = 20  # how long the model takes during which the test looks
+SECONDS = 20  # how long the model runs, at which the test looks meanwhile
 SLOW = runs.SLOW.format(SECONDS)
 HERE, THERE = "10.213.77.1", "10.213.77.2"
 POOL = "10.214.0.0/16"  # the overlay network's addresses

@@ -1,4 +1,4 @@
-"""Schedules that fall due together, without Docker: each orchestrator's own queue runs one after the other."""
+"""Schedules that fall due together, without Docker: each orchestrator's own queue runs them one after the other."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_only_a_build_of_everything_is_whole(tmp_path, command, whole, full_refr
         pytest.param("a:\n    dbt: run --log-path /x", 4, "--log-path cannot be set here", id="a log"),
         pytest.param("a:\n    dbt: \"run --vars '{a: 1}'\"", 4, "variables stand under vars", id="variables in the command"),
         pytest.param("a:\n    dbt: run\n    vars: [a]", 5, "vars must be a mapping", id="variables in a list"),
-        pytest.param("a:\n    dbt: run\n    vars: {a: 2026-02-30}", 5, "day is out of range", id="a day that there is not"),
+        pytest.param("a:\n    dbt: run\n    vars: {a: 2026-02-30}", 5, "day is out of range", id="a date that does not exist"),
         pytest.param("a:\n    dbt: run\n    vars: {a: !x 1}", 5, "!x", id="a tag that nobody knows"),
         pytest.param("a:\n    dbt: run\n    vars: {2026-02-03: 1}", 5, "vars cannot be handed to dbt", id="a date for a name"),
         pytest.param("a:\n    dbt: run\n    vars: &v {a: *v}", 5, "vars cannot be handed to dbt", id="variables that hold themselves"),

@@ -1,4 +1,4 @@
-"""The XComs for nodes that dbt has left out: without them, Cosmos' watchers would wait for ever."""
+"""The XComs for nodes that dbt has left out: without them, Cosmos' watchers would wait without end."""
 
 from __future__ import annotations
 

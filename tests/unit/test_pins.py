@@ -34,7 +34,7 @@ def wheel(folder: Path, name: str, version: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout that pins a package and an image of its version; one file requires it and another package, a second file the first."""
+    """A checkout that pins a package and an image of its version; one file requires it and another package, a second file includes it."""
     packages = tmp_path / "packages"
     packages.mkdir()
     for version in ("1.0", "2.0"):
