@@ -32,30 +32,39 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
 
-# What is private is made so by name. All else is read by accounts that others run under: PostgreSQL's, or a container's.
+# Private files get their mode explicitly. All others have to be readable for other accounts: PostgreSQL's, or a container's.
 os.umask(0o022)
 
-# Imports that a task needs are inside it: `invoke --list` works, and is quick, with nothing else installed or set up.
+# Each task imports what it needs itself, so that `invoke --list` is quick, and works with nothing else installed or set up.
 
 ORCH = "Orchestrator, such as dagster: the NAME of a file compose/docker-compose-NAME.yaml."
 BAKED = "Run the dbt project that the image contains, without the mount of the project's folder."
 RUNTIME = (
-    "What to run on: docker, native (no Docker needed), or auto (what has the data; else Docker, or native where no engine answers)."
-    " Without it: RUNTIME in .env."
+    "What to run on: docker, native (no Docker needed), or auto (the one that has the data; else Docker, or native if no engine answers)."
+    " Default: RUNTIME in .env."
 )
 TIMEOUT = "Seconds that services may take to become healthy."
 WAIT = "If a run is in progress, wait for its end."
 FORCE = "If a run is in progress, cancel it."
-PACKAGES = ("colorama", "dotenv", "psutil", "tomli", "yaml")  # what requirements.txt has and is imported here
+PACKAGES = ("colorama", "dotenv", "psutil", "tomli", "yaml")  # those of requirements.txt that the commands import
 
 
-WRITING = ("build", "run", "seed", "snapshot", "run-operation", "clone", "retry", "test")  # commands of dbt that must not meet a run
-UNDOING = ("deps", "clean", "init")  # and those that would change what was built
+WRITING = (
+    "build",
+    "run",
+    "seed",
+    "snapshot",
+    "run-operation",
+    "clone",
+    "retry",
+    "test",
+)  # dbt commands that are refused while a run is in progress
+UNDOING = ("deps", "clean", "init")  # those that would change what a build has made
 READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 
 def hung_up(number: int, frame: FrameType | None) -> None:
-    """The terminal is closed: what is printed from now on goes nowhere, and the rest is as for Ctrl-C."""
+    """Handle SIGHUP, for a closed terminal: discard all further output, then act as for Ctrl-C."""
     from switchyard import terminal
 
     terminal.leave_terminal()
@@ -63,26 +72,26 @@ def hung_up(number: int, frame: FrameType | None) -> None:
 
 
 def guard(body: Callable[P, None]) -> Callable[P, None]:
-    """End with a message and an exit code, not a traceback, for whatever a user can cause; and show the help where it is asked for."""
+    """Turn each error that a user can cause into a message and an exit code, without a traceback; show the help on --help."""
 
     @functools.wraps(body)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        if {"-h", "--help"}.intersection(map(str, kwargs.values())):  # which Invoke takes for the value of a positional argument
+        if {"-h", "--help"}.intersection(map(str, kwargs.values())):  # Invoke takes it for the value of a positional argument
             name = body.__name__.replace("_", "-")
             subprocess.run([sys.executable, "-m", "invoke", "--search-root", str(ROOT), "--help", name])
             return
 
         from switchyard.errors import EngineMissing, StackError, name_the_shell
 
-        environ = dict(os.environ)  # before flags are added to it
+        environ = dict(os.environ)  # before the task adds the values of its flags
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
             if getattr(sys, name) is None:  # it was closed
                 setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
-        # Whoever ends the command gently gets what Ctrl-C gives: a switch that is undone.
+        # SIGTERM does the same as Ctrl-C: a switch is rolled back.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, hung_up)
-        # A script's background ignores Ctrl-C. So does the command then, but what it starts must not: it could not be ended gently.
+        # In the background of a script, SIGINT is ignored. The command's programs must not inherit that: SIGINT ends them gently.
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
         try:
@@ -96,7 +105,7 @@ def guard(body: Callable[P, None]) -> Callable[P, None]:
             next_ = f"{sys.executable} -m pip install -r requirements.txt"
             missing = EngineMissing(f"The package {error.name} is not installed.", f"Invoke runs on {sys.executable}.", next_)
             raise Exit(str(missing), missing.code) from None
-        except BrokenPipeError:  # who reads the output has enough, as `head`
+        except BrokenPipeError:  # the reader of the output has ended, such as `head`
             from switchyard import terminal
 
             terminal.leave_output()
@@ -131,9 +140,9 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Task[Any]]:
 def runtime_of(
     c: Context, asked: str | None = None, starting: bool = False, keep: tuple[int, ...] = (), new_ports: bool = False, leaving: bool = False
 ) -> WholeRuntime:
-    """The runtime that the task drives; `switchyard.runtimes.choice.choose` says which one that is.
+    """The runtime that the task works on, as `switchyard.runtimes.choice.choose` picks it.
 
-    ``leaving`` is for what only looks, stops, or leaves a release: it needs no file of one.
+    ``leaving`` is for tasks that only look, stop, or leave a release: they work without the release's file.
     """
     from switchyard import console, neighbours, orchestrators, settings
     from switchyard.release import NoRelease
@@ -144,7 +153,7 @@ def runtime_of(
 
     console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
-    if not leaving:  # what is up can be stopped, whatever another one lacks
+    if not leaving:  # a stack that is up can be stopped even if an orchestrator lacks a setting
         orchestrators.require_keys(known, settings.defaults(ROOT, {}).values)
     new = neighbours.is_new(ROOT) and not console.dry
     released = True
@@ -157,7 +166,7 @@ def runtime_of(
         loaded, made = settings.load(ROOT, os.environ, write=not console.dry, released=released)
         with contextlib.redirect_stdout(sys.stderr):
             console.advice(f"{error.what} {error.why}")
-    with contextlib.redirect_stdout(sys.stderr):  # it is not what the command is asked for, such as JSON
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the command's result, such as JSON
         if made:
             console.done(f"Wrote {len(made)} random secrets to .env, readable by you alone")
         if new:
@@ -172,7 +181,7 @@ def runtime_of(
 
     as_started, others = (loaded, []) if new_ports else loaded.as_started()
     driver, reason = choose(as_started)
-    if others and not driver.running():  # somebody else has these ports by now
+    if others and not driver.running():  # another program has these ports by now
         others, (driver, reason) = [], choose(loaded)
     with contextlib.redirect_stdout(sys.stderr):
         for line in others:
@@ -187,7 +196,7 @@ def runtime_of(
 def changing(
     c: Context, command: str, asked: str | None = None, starting: bool = False, new_ports: bool = False, leaving: bool = False
 ) -> Iterator[WholeRuntime]:
-    """The runtime, for a task that changes the stack: one at a time, from before it looks at how things are."""
+    """The runtime for a task that changes the stack. The lock is taken before the state of the stack is read."""
     from switchyard import command_lock
 
     with command_lock.held(ROOT, command) as descriptor:
@@ -195,7 +204,7 @@ def changing(
 
 
 def on_active_run(wait: bool, force: bool) -> OnActiveRun:
-    """What is to become of a run in progress."""
+    """What to do with a run in progress."""
     from switchyard.errors import BadUsage
     from switchyard.lifecycle import OnActiveRun
 
@@ -205,7 +214,7 @@ def on_active_run(wait: bool, force: bool) -> OnActiveRun:
 
 
 def whole(flag: str, value: str) -> int:
-    """The positive whole number that stands after ``flag``; Invoke itself would end with a traceback where it is none."""
+    """The value of ``flag`` as a positive whole number; for any other value, Invoke itself would end with a traceback."""
     from switchyard.errors import BadUsage
 
     if not re.fullmatch("0*[1-9][0-9]{0,8}", value):
@@ -223,7 +232,7 @@ def several(typed: str, value: str) -> str:
 
 
 def keep_workers(number: str | None) -> None:
-    """Write how many workers there are to ``.env``, where that was asked for: later commands have the same number."""
+    """Write the number of workers to ``.env``, if one was given: later commands use it too."""
     from switchyard import console, settings
 
     if number is not None and not console.dry:
@@ -231,7 +240,7 @@ def keep_workers(number: str | None) -> None:
 
 
 @command(
-    help={"orch": ORCH + " Without it: all, and PostgreSQL.", "cache": "Reuse what is still valid.", "runtime": RUNTIME},
+    help={"orch": ORCH + " Default: all, and PostgreSQL.", "cache": "Reuse what is still valid.", "runtime": RUNTIME},
 )
 def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str | None = None) -> None:
     """Build the images, or environments: PostgreSQL and every orchestrator, each with dbt, its packages and a parsed project."""
@@ -243,7 +252,7 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
     with changing(c, "build", runtime) as driver:
         if driver.settings["RELEASE_FILE"]:
             raise BadUsage(
-                f"The release {driver.settings['SWITCHYARD_RELEASE']} is in use, whose images are never built here.",
+                f"The release {driver.settings['SWITCHYARD_RELEASE']} is in use, and its images are never built here.",
                 "",
                 "invoke use shop, or another folder",
             )
@@ -253,10 +262,10 @@ def build(c: Context, orch: str | None = None, cache: bool = True, runtime: str 
 
 @command(
     help={
-        "orch": ORCH + " Without it: ORCHESTRATOR in .env.",
+        "orch": ORCH + " Default: ORCHESTRATOR in .env.",
         "baked": BAKED,
-        "integration": "How Airflow builds: vendor (a task per dbt node) or lean (one task). Without it: INTEGRATION in .env.",
-        "workers": "How many workers run dbt, in Docker; 0 for none. It is kept in .env. Without it: WORKERS in .env.",
+        "integration": "How Airflow builds: vendor (a task per dbt node) or lean (one task). Default: INTEGRATION in .env.",
+        "workers": "The number of workers that run dbt, in Docker only; 0 for none. It is saved to .env. Default: WORKERS in .env.",
         "timeout": TIMEOUT,
         "runtime": RUNTIME,
         "release": "Run the images listed in this release.json, until the next invoke use; nothing is built or mounted.",
@@ -283,7 +292,7 @@ def up(
     if integration is not None:
         if integration not in ("vendor", "lean"):
             raise BadUsage(f"There is no integration called {integration!r}.", "There are vendor and lean.", "invoke up")
-        os.environ["INTEGRATION"] = integration  # as if it were typed before the command
+        os.environ["INTEGRATION"] = integration  # as if it were set in the shell
     if workers is not None:
         os.environ["WORKERS"] = several("--workers", workers)  # as above
     new = None if release is None else releases.read(Path(release).resolve())
@@ -315,20 +324,20 @@ def switch(c: Context, name: str, baked: bool = False, timeout: str = "300", wai
         console.facts(target.access(driver.settings.values, driver.project.database if driver.project.shared else None))
 
 
-@command(positional=["workers"], help={"workers": "How many; it is kept in .env.", "timeout": TIMEOUT})
+@command(positional=["workers"], help={"workers": "The number of workers, which is saved to .env.", "timeout": TIMEOUT})
 def scale(c: Context, workers: str, timeout: str = "300") -> None:
     """Change how many workers run dbt, during a run too; a run on a removed worker fails. With 0, Prefect keeps one."""
     from switchyard import lifecycle
 
     seconds = whole("--timeout", timeout)
-    os.environ["WORKERS"] = several("invoke scale", workers)  # as if it were typed before the command
+    os.environ["WORKERS"] = several("invoke scale", workers)  # as if it were set in the shell
     with changing(c, "scale") as driver:
         lifecycle.scale(driver, timeout=seconds, keep=functools.partial(keep_workers, workers))
 
 
 @command(
     name="worker-env",
-    help={"out": "The folder to write to, which must be new or empty. Without it: ejected/<name>-workers in the checkout."},
+    help={"out": "The folder to write to, which must be new or empty. Default: ejected/<name>-workers in the checkout."},
 )
 def worker_env(c: Context, out: str | None = None) -> None:
     """Write what another machine needs for workers of the active orchestrator: one Compose file, and an .env with secrets."""
@@ -358,15 +367,15 @@ def down(c: Context, wait: bool = False, force: bool = False) -> None:
 
     with changing(c, "down", leaving=True) as driver:
         lifecycle.down(driver, on_active_run(wait, force))
-        if driver.beside:  # an engine that is started again brings its containers back, whatever runs natively
+        if driver.beside:  # when a Docker engine starts, it restarts its containers, even if the stack runs natively by then
             lifecycle.down(driver.beside, on_active_run(wait, force))
 
 
 @command(
     positional=["folder"],
     help={
-        "folder": "A folder with a dbt_project.yml; shop is the project that comes with this.",
-        "warehouse": "Where its data goes: own (what its profile names), shared (the stack's PostgreSQL), or auto. Default: as in .env.",
+        "folder": "A folder with a dbt_project.yml; shop is the project that comes with this checkout.",
+        "warehouse": "Where its data goes: own (as in its profile), shared (the stack's PostgreSQL), or auto. Default: WAREHOUSE in .env.",
     },
 )
 def use(c: Context, folder: str, warehouse: str | None = None) -> None:
@@ -388,10 +397,10 @@ def use(c: Context, folder: str, warehouse: str | None = None) -> None:
 
 @command(
     help={
-        "job": "A job of the project; without it daily, or the first of its orchestration.yml.",
-        "failed": "Run what failed and what was skipped in the last run, with its tests, instead of a job.",
+        "job": "A job of the project. Default: daily, or the first one in its orchestration.yml.",
+        "failed": "Run the nodes that failed or were skipped in the last run, with their tests, instead of a job.",
         "select": "Only these nodes, as for dbt's --select, instead of those that the job selects: 'tag:finance +orders'.",
-        "vars": "Variables for dbt, over those that the job has: '{day: 2026-01-01}'.",
+        "vars": "Variables for dbt, which override those of the job: '{day: 2026-01-01}'.",
         "full-refresh": "Build incremental models and seeds from nothing.",
         "cancel": "Cancel every run in progress, instead of starting one.",
     }
@@ -411,14 +420,18 @@ def run(
 
     asked = job, select, vars, full_refresh or None
     if failed and (cancel or asked != (None,) * 4):
-        raise BadUsage("--failed stands alone.", "It repeats the last run, whose job and options are known.", "invoke run --failed")
+        raise BadUsage(
+            "--failed cannot be combined with other options.",
+            "It repeats the last run with its job and its options.",
+            "invoke run --failed",
+        )
     if cancel and asked != (None,) * 4:
-        raise BadUsage("--cancel stands alone.", "It cancels whatever runs.", "invoke run --cancel")
+        raise BadUsage("--cancel cannot be combined with other options.", "It cancels whatever runs.", "invoke run --cancel")
     if cancel:
         pipeline.cancel(runtime_of(c))
         return
     with contextlib.ExitStack() as held:
-        # Nobody changes the stack until the run has begun; from then on it is a run in progress, which whoever changes the stack sees.
+        # Hold the lock until the run has begun. From then on, commands that change the stack see it as a run in progress.
         held.enter_context(command_lock.held(ROOT, "run"))
         driver = runtime_of(c)
         name = pipeline.RERUN if failed else pipeline.known_job(driver.settings, job)
@@ -430,19 +443,19 @@ def run(
 @task(help={"args": "The dbt command and its flags."})
 def dbt(c: Context, args: str = "") -> None:
     """Run a dbt command (not deps, clean or init) where the active orchestrator runs dbt: invoke dbt ls --select tag:smoke."""
-    # `run_dbt`, below, has done it: Invoke takes dbt's flags for its own.
+    # `run_dbt`, below, handles a dbt command before Invoke parses anything: Invoke takes dbt's flags for its own.
     raise Exit("Type a dbt command after it: invoke dbt ls", 2)
 
 
 @guard
 def run_dbt(c: Context) -> None:
-    """Run the dbt command that stands after ``invoke dbt``."""
+    """Run the dbt command that follows ``invoke dbt``."""
     from switchyard import pipeline
     from switchyard.errors import BadUsage, NothingActive, RunInProgress
     from switchyard.runner import shown
 
     words = sys.argv[sys.argv.index("dbt") + 1 :]
-    # Flags may stand before the command.
+    # Flags may come before the command.
     verb = next((word for word in words if word in (*WRITING, *UNDOING, *READING)), "")
     if verb in UNDOING:
         raise BadUsage(f"dbt {verb} changes what was built.", "Packages are installed by a build.", "invoke build")
@@ -456,7 +469,7 @@ def run_dbt(c: Context) -> None:
     raise Exit(code=driver.dbt(driver.orchestrators[active], words))
 
 
-@command(help={"port": "The port on 127.0.0.1; without it, any free one."})
+@command(help={"port": "The port on 127.0.0.1. Default: any free one."})
 def docs(c: Context, port: str | None = None) -> None:
     """Make the project's dbt docs, lineage included, and serve them on this machine until Ctrl-C."""
     from switchyard import docs
@@ -481,7 +494,7 @@ def status(c: Context, json: bool = False) -> None:
     help={
         "follow": "Follow new lines until Ctrl-C.",
         "service": "Only this service (see `invoke status`).",
-        "tail": "Lines of each service to begin with.",
+        "tail": "Number of lines of each service to show first.",
     }
 )
 def logs(c: Context, follow: bool = False, service: str | None = None, tail: str = "100") -> None:
@@ -505,7 +518,7 @@ def psql(c: Context) -> None:
 
 
 def ask_warehouse(c: Context, name: str, query: str | None) -> None:
-    """Have psql run a statement, or read some."""
+    """Run a statement by psql, or have psql read statements."""
     from switchyard import warehouse
 
     driver = runtime_of(c)
@@ -515,10 +528,10 @@ def ask_warehouse(c: Context, name: str, query: str | None) -> None:
 
 
 @command(
-    help={"file": "Where to; without it: backups/switchyard-<time>.dump in the checkout.", "runtime": RUNTIME},
+    help={"file": "The file to write. Default: backups/switchyard-<time>.dump in the checkout.", "runtime": RUNTIME},
 )
 def backup(c: Context, file: str | None = None, runtime: str | None = None) -> None:
-    """Write the warehouse's data into one file, which `invoke restore` brings back, on either runtime."""
+    """Write the warehouse's data to one file, which `invoke restore` can load on either runtime."""
     from switchyard import backups
 
     with changing(c, "backup", runtime) as driver:
@@ -527,7 +540,7 @@ def backup(c: Context, file: str | None = None, runtime: str | None = None) -> N
 
 @command(
     positional=["file"],
-    help={"file": "What `invoke backup` wrote.", "yes": "Do not ask before data is replaced.", "runtime": RUNTIME},
+    help={"file": "A file that `invoke backup` has written.", "yes": "Do not ask before data is replaced.", "runtime": RUNTIME},
 )
 def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None) -> None:
     """Replace the warehouse's data with that of a backup: all of it, or nothing if anything fails."""
@@ -539,7 +552,7 @@ def restore(c: Context, file: str, yes: bool = False, runtime: str | None = None
 
 @command(
     help={
-        "orders": "How many orders the new shop has in its two years; it replaces all data of the warehouse.",
+        "orders": "The number of orders of a new shop, over two years; it replaces all data in the warehouse.",
         "seed": "Another whole number gives another shop of the same size.",
         "days": "Add this many days to the generated shop, instead of making a new one.",
         "yes": "Do not ask before data is replaced.",
@@ -573,7 +586,7 @@ def generate(
 def clean(
     c: Context, volumes: bool = False, images: bool = False, yes: bool = False, backup: bool = True, runtime: str | None = None
 ) -> None:
-    """Remove every container (or process) and the network; on request the data and the images, only ever this stack's own."""
+    """Remove this stack's containers (or processes) and network, and on request its data and its images."""
     from switchyard import backups, lifecycle
 
     with changing(c, "clean", runtime) as driver:
@@ -597,36 +610,36 @@ def doctor(c: Context, runtime: str | None = None, json: bool = False) -> None:
 
 @command(
     help={
-        "only": "Some of the measurements, separated by commas (see docs/benchmark.md). Without it: all.",
-        "orch": "Some of the orchestrators, separated by commas. Without it: all.",
+        "only": "Some of the measurements, separated by commas (see docs/benchmark.md). Default: all.",
+        "orch": "Some of the orchestrators, separated by commas. Default: all.",
         "rounds": "How often everything is measured.",
-        "runtime": "Measure on docker or native. Without it: on both, where available.",
-        "out": "The JSON file to write. Without it: bench/results/<time>.json in the checkout.",
+        "runtime": "Measure on docker or native. Default: both, where available.",
+        "out": "The JSON file to write. Default: bench/results/<time>.json in the checkout.",
     }
 )
 def bench(
     c: Context, orch: str = "", runtime: str = "", only: str = "", rounds: str = "5", out: str | None = None
-) -> None:  # so that -o and -r are what they are elsewhere
-    """Measure what orchestration costs, as ratios, on a stack of the benchmark's own; yours is not touched."""
+) -> None:  # in this order, so that -o and -r mean the same as in other tasks
+    """Measure what orchestration costs, as ratios, on a separate stack; yours is not touched."""
     from bench.__main__ import main
     from switchyard import console
 
     if c.config.run.dry:
-        console.say("Would measure on a stack of the benchmark's own.")
+        console.say("Would measure on a separate stack.")
         return
     main(only, orch, whole("--rounds", rounds), runtime, out)
 
 
 @command(
     help={
-        "registry": "Required. The address that all images begin with, such as localhost:5000/shop.",
+        "registry": "Required. The address that all image names begin with, such as localhost:5000/shop.",
         "tag": "Required. The release's name, and each image's tag, such as 2026.11.1.",
-        "orch": "Some of the orchestrators, separated by commas. Without it: all.",
-        "out": "The folder of its file. Without it: releases/<tag> in the checkout.",
+        "orch": "Some of the orchestrators, separated by commas. Default: all.",
+        "out": "The folder of its file. Default: releases/<tag> in the checkout.",
     }
 )
 def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: str | None = None) -> None:
-    """Build images that hold the project, run it on them, push them, and write a file for invoke up --release."""
+    """Build images that contain the project, test them, push them, and write a file for invoke up --release."""
     from bench import harness
     from switchyard import console, orchestrators, publish
     from switchyard.errors import EngineMissing
@@ -635,7 +648,9 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke release --orch")
     with changing(c, "release", "docker") as driver:
         if not isinstance(driver, Docker):
-            raise EngineMissing("A release is made of images, and what is up has none.", "", "invoke down, then the same command")
+            raise EngineMissing(
+                "A release is made of images, which the runtime that is up does not have.", "", "invoke down, then the same command"
+            )
         if console.dry:
             console.say(f"Would release {', '.join(names)} to {registry}, as {tag}.")
             return
@@ -647,12 +662,12 @@ def release(c: Context, registry: str = "", tag: str = "", orch: str = "", out: 
     help={
         "name": ORCH,
         "to": "What the files are for: compose, or helm (Kubernetes, by the vendor's charts).",
-        "release": "The file of the release. Without it: the release in use.",
-        "out": "The folder to write to, which must be new or empty. Without it: ejected/<name>-<to> in the checkout.",
+        "release": "The file of the release. Default: the release in use.",
+        "out": "The folder to write to, which must be new or empty. Default: ejected/<name>-<to> in the checkout.",
     },
 )
 def eject(c: Context, name: str, to: str = "compose", release: str | None = None, out: str | None = None) -> None:
-    """Write files that run a release without this checkout, and that are yours from then on."""
+    """Write files that run a release without this checkout; from then on they are yours."""
     from switchyard import console, helm, lifecycle, orchestrators
     from switchyard import eject as ejecting
     from switchyard import release as releases
@@ -668,10 +683,10 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
         if not driver.settings["RELEASE_FILE"]:
             raise BadUsage(
                 "No release is in use.",
-                "What is ejected runs the images of one.",
+                "The files that eject writes run the images of a release.",
                 f"invoke eject {name} --release releases/TAG/release.json",
             )
-        if lifecycle.pull(driver, target) and console.dry:  # the project is known only after that
+        if lifecycle.pull(driver, target) and console.dry:  # the project is known only after the pull
             return
         made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
         files = writers[to](driver.settings, target, driver.project, made)
@@ -681,10 +696,10 @@ def eject(c: Context, name: str, to: str = "compose", release: str | None = None
 
 @command(
     optional=["upgrade"],
-    help={"upgrade": "Take the newest versions: of all packages, of the one that is named, or the version that NAME==VERSION asks for."},
+    help={"upgrade": "Take the newest versions: of all packages, or of one (NAME); or exactly NAME==VERSION."},
 )
 def lock(c: Context, upgrade: str | bool | None = None) -> None:
-    """Make every lock again from versions.toml and the requirements*.in, base images by digest; for people who work on this checkout."""
+    """Update every lock from versions.toml and the requirements*.in, base images by digest; for people who work on this checkout."""
     from switchyard import console, pins, python_packages
     from switchyard.runner import Runner
 
@@ -703,7 +718,7 @@ def lock(c: Context, upgrade: str | bool | None = None) -> None:
 
 @command(
     name="upgrade-test",
-    help={"package": "The package that may move, or NAME==VERSION. Without it: all that versions.toml and the requirements*.in allow."},
+    help={"package": "The package to upgrade, or NAME==VERSION. Default: all, as far as versions.toml and the requirements*.in allow."},
 )
 def upgrade_test(c: Context, package: str = "") -> None:
     """Run the orchestrators' tests with newer packages, in a copy of the checkout, for people who work on this checkout."""
@@ -718,14 +733,14 @@ def upgrade_test(c: Context, package: str = "") -> None:
 
 @command(
     help={
-        "orch": "Some of the orchestrators, separated by commas. Without it: all.",
-        "runtime": "Compare on docker or native. Without it: RUNTIME in .env, or else Docker where its engine answers.",
+        "orch": "Some of the orchestrators, separated by commas. Default: all.",
+        "runtime": "Compare on docker or native. Default: RUNTIME in .env, or else Docker where its engine answers.",
         "quick": "Measure once, and leave out what takes long.",
         "full": "Measure everything, which takes about three hours.",
-        "only": "Some of the sections, separated by commas (see docs/compare.md). Without it: all.",
-        "rounds": "How often everything is measured. Without it: three times; once with --quick.",
-        "out": "The folder to write to. Without it: reports/<time> in the checkout.",
-        "report": "Make the page again from a report.json, and measure nothing.",
+        "only": "Some of the sections, separated by commas (see docs/compare.md). Default: all.",
+        "rounds": "How often everything is measured. Default: three times, or once with --quick.",
+        "out": "The folder to write to. Default: reports/<time> in the checkout.",
+        "report": "Write the page again from a report.json, without measuring.",
     }
 )
 def compare(
@@ -746,11 +761,11 @@ def compare(
 
     if report is not None:
         if orch or runtime or quick or full or only or rounds:
-            raise BadUsage("--report stands alone, or with --out.", "It measures nothing.", f"invoke compare --report {report}")
+            raise BadUsage("--report can be combined only with --out.", "It measures nothing.", f"invoke compare --report {report}")
         again(report, out)
         return
     if c.config.run.dry:
-        console.say("Would compare on a stack and a copy of the project of their own.")
+        console.say("Would compare on a separate stack, with a copy of the project.")
         return
     if quick and full:
         raise BadUsage("--quick and --full exclude each other.", "", "invoke compare --quick")
@@ -758,7 +773,7 @@ def compare(
     main(only, orch, None if rounds is None else whole("--rounds", rounds), runtime, out, depth)
 
 
-# Invoke parses dbt's flags as its own unless `--` precedes them. Only where Invoke is the program: others import this file as well.
+# Invoke parses dbt's flags as its own unless `--` precedes them. Only where Invoke is the program: other programs import this file too.
 if "invoke.main" in sys.modules and sys.argv[1:2] == ["dbt"] and len(sys.argv) > 2 and sys.argv[2] not in ("-h", "--help"):
     try:
         run_dbt(Context())

@@ -1,4 +1,4 @@
-"""Errors that a user can cause or meet: what happened, why, what to type next, and an exit code by kind."""
+"""Errors that a user can cause or meet: what happened, why, what to type next, and an exit code for each kind."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class StackError(Exception):
 
 
 def name_the_shell(error: StackError, environ: Mapping[str, str]) -> None:
-    """Where ``.env`` is to be edited, and the shell has the same key, which wins: add to the next step that the shell has it."""
+    """If the next step edits a key in ``.env`` that is also set in the shell, which wins, add that to the next step."""
     for key in set(re.findall(r"\b([A-Z][A-Z0-9_]+)\b(?=(?: \w+)? in \.env\b)", f"{error.what} {error.why} {error.next}")):
         if environ.get(key):
             error.next += f"\n{key} is set in your shell, which wins over .env: unset it there, or correct it there."
 
 
 class RunFailed(StackError):
-    """A dbt node or an SQL statement failed, or something failed that has no code of its own."""
+    """A dbt node or an SQL statement failed, or something else without its own code."""
 
     code = 1
 
@@ -58,7 +58,7 @@ class EngineMissing(StackError):
 
 
 class AlreadyActive(StackError):
-    """An orchestrator is up that the command would have to replace, or the other runtime is up."""
+    """An orchestrator that the command would have to stop or replace, or the other runtime, is up."""
 
     code = 4
 
@@ -70,7 +70,7 @@ class BadConfiguration(StackError):
 
 
 class BuildFailed(StackError):
-    """An image, or without Docker an environment, could not be made."""
+    """An image, or without Docker an environment, could not be built."""
 
     code = 6
 
@@ -100,19 +100,19 @@ class ApiUnusable(StackError):
 
 
 class Locked(StackError):
-    """Another command was still changing the stack after five minutes of waiting, or is at work on the same test stack."""
+    """Another command was still changing the stack after five minutes of waiting, or is using the same test stack."""
 
     code = 11
 
 
 class StillStarting(StackError):
-    """A service was still starting when the time was up; ``invoke up`` continues."""
+    """A service was still starting at the timeout; ``invoke up`` continues to wait."""
 
     code = 12
 
 
 def still_starting(title: str, seconds: float) -> StillStarting:
-    """The error for services that are on their way still when ``seconds`` are over."""
+    """The error for services that are still starting after ``seconds``."""
     return StillStarting(
         f"{title} is still starting after {seconds:.0f} s.",
         "Nothing has failed: what was started continues.",
@@ -127,7 +127,7 @@ class RunInProgress(StackError):
 
 
 class IncompatibleData(StackError):
-    """The data is of another PostgreSQL version."""
+    """The data was made by another PostgreSQL version."""
 
     code = 14
 

@@ -1,4 +1,4 @@
-"""``python -m switchyard.reference``: the text of docs/commands.md, out of the tasks and the errors themselves."""
+"""``python -m switchyard.reference``: the text of docs/commands.md, generated from the tasks and the error classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from switchyard import errors
 HEAD = """\
 # Commands and exit codes
 
-`python -m switchyard.reference > docs/commands.md` makes this page out of the code; a test compares the two.
+`python -m switchyard.reference > docs/commands.md` generates this page from the code; a test compares the two.
 
 `invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that it starts. `invoke --dry COMMAND`
 shows what it would change, and changes nothing. Neither works with `invoke dbt`.
@@ -44,7 +44,7 @@ def text() -> str:
 
 
 def command(name: str, task: Task[Any]) -> Iterator[str]:
-    """The lines on one command."""
+    """The lines about one command."""
     arguments = task.get_arguments()
     words = [_name(argument).upper() for argument in arguments if argument.positional or _name(argument) == "args"]
     yield from (f"## invoke {' '.join([name, *words])}", "", (task.__doc__ or "").splitlines()[0], "")
@@ -55,7 +55,7 @@ def command(name: str, task: Task[Any]) -> Iterator[str]:
 def row(argument: Argument) -> str:
     """The row of one argument."""
     name = _name(argument)
-    if argument.positional or name == "args":  # of `invoke dbt`, for which Invoke has no kind
+    if argument.positional or name == "args":  # `args` is that of `invoke dbt`: Invoke has no kind for it
         shown = name.upper()
     else:
         flag = f"--[no-]{name}" if argument.kind is bool and argument.default else f"--{name}"
@@ -65,7 +65,7 @@ def row(argument: Argument) -> str:
 
 
 def _name(argument: Argument) -> str:
-    """Its name, as it is typed."""
+    """The argument's name, as it is typed."""
     return str(argument.names[0])
 
 

@@ -171,7 +171,7 @@ def test_a_release_is_tested_pushed_and_runs_without_its_sources(stack, registry
     assert "release 1" in stack.invoke("status").stdout
     stack.invoke("run")
     assert stack.sql("select released from released") == "1"
-    assert "whose images are never built here" in stack.invoke("build", code=2).stderr
+    assert "and its images are never built here" in stack.invoke("build", code=2).stderr
     assert "has no image for prefect" in stack.invoke("switch", "prefect", code=2).stderr
     assert stack.status()["orchestrator"] == "dagster"
 

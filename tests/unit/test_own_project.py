@@ -398,7 +398,7 @@ def test_a_folder_without_a_project_shows_one_nearby(checkout, jaffle) -> None:
 @pytest.mark.parametrize("text", ["", "- a", "profile: x", "name: [", "name: x\nsince: 2026-02-30"])
 def test_an_invalid_project_file_is_reported(checkout, jaffle, text) -> None:
     write(jaffle, {"dbt_project.yml": text})
-    with pytest.raises(BadConfiguration, match=r"names no project|cannot be read"):
+    with pytest.raises(BadConfiguration, match=r"does not name a project|cannot be read"):
         load(checkout, jaffle)
 
 

@@ -153,12 +153,14 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("compare", "--only", "score"), 2, "There are start, speed, loop, failures", id="an unknown section"),
         pytest.param(("compare", "--orch", "airflw"), 2, "There are airflow, dagster, prefect", id="an unknown orchestrator of a few"),
         pytest.param(("compare", "--rounds", "0"), 2, "--rounds '0' is not", id="no rounds"),
-        pytest.param(("compare", "--report", "x", "--quick"), 2, "--report stands alone", id="a report and measurements"),
+        pytest.param(
+            ("compare", "--report", "x", "--quick"), 2, "--report can be combined only with --out", id="a report and measurements"
+        ),
         pytest.param(("compare", "--quick", "--full"), 2, "exclude each other", id="two depths"),
         pytest.param(("compare", "--report", "nowhere.json"), 2, "is not a report of invoke compare", id="no report"),
-        pytest.param(("run", "--failed", "--job", "daily"), 2, "--failed stands alone", id="a repetition of another job"),
-        pytest.param(("run", "--failed", "--cancel"), 2, "--failed stands alone", id="a repetition and a cancellation"),
-        pytest.param(("run", "--cancel", "--full-refresh"), 2, "--cancel stands alone", id="a cancellation with options of a run"),
+        pytest.param(("run", "--failed", "--job", "daily"), 2, "--failed cannot be combined", id="a repetition of another job"),
+        pytest.param(("run", "--failed", "--cancel"), 2, "--failed cannot be combined", id="a repetition and a cancellation"),
+        pytest.param(("run", "--cancel", "--full-refresh"), 2, "--cancel cannot be combined", id="a cancellation with options of a run"),
         pytest.param(("run", "--vars", "{day"), 2, "--vars '{day' cannot be read", id="variables that are no mapping"),
         pytest.param(("up", "--workers", "x"), 2, "--workers 'x' is not", id="a number of workers that is a word"),
         pytest.param(("scale", "100"), 2, "invoke scale '100' is not", id="too many workers"),
