@@ -1,4 +1,4 @@
-"""What both runtimes do alike."""
+"""Code that both runtimes share."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from switchyard.orchestrators import Orchestrator
 
 
 def memory(target: Orchestrator, workers: int, freed: int, available: int) -> str:
-    """Whether there is enough memory for an orchestrator; see `checks.memory`.
+    """Make sure that there is enough memory for an orchestrator; see `checks.memory`.
 
     Args:
         target: the orchestrator.
-        workers: how many of its workers.
-        freed: MiB that the active one has.
+        workers: the number of its workers.
+        freed: MiB that the active orchestrator takes.
         available: bytes.
     """
     return checks.memory(target.title, target.memory_with(workers), freed, available // checks.MIB)
 
 
 def next_build(outdated: Sequence[str], verb: str) -> str:
-    """What the next start builds first."""
+    """What the next start builds first, for `invoke doctor`."""
     return f"the next `invoke up` {verb} what it needs of {', '.join(outdated)}" if outdated else "current"
 
 
 def require_service(name: str | None, known: Sequence[str]) -> None:
-    """Make sure that there is a service called ``name``; None is none.
+    """Make sure that there is a service called ``name``; None stands for all services.
 
     Raises:
-        BadUsage: there is not.
+        BadUsage: there is none.
     """
     if name is not None and name not in known:
         raise BadUsage(f"There is no service called {name!r}.", f"The services are {', '.join(known)}.", "invoke status")
 
 
 def statement(query: str | None, *, up: bool) -> list[str]:
-    """The arguments of psql for one statement; None is an interactive one.
+    """The arguments of psql for one statement; None is for an interactive psql.
 
     Raises:
         NothingActive: PostgreSQL is not ``up``.
     """
     if not up:
-        raise NothingActive("PostgreSQL is not running.", "`sql` asks the stack's own server.", "invoke up")
+        raise NothingActive("PostgreSQL is not running.", "`sql` uses the stack's own server.", "invoke up")
     return ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])

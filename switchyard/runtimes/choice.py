@@ -12,31 +12,31 @@ BOTH = "Both runtimes are up: the Docker engine starts its containers again when
 
 
 def choose(docker: Docker, native: Native, asked: str | None, *, starting: bool = False) -> tuple[WholeRuntime, str]:
-    """The runtime that a command drives.
+    """The runtime that a command works on.
 
-    That is the one that is up; when none is, the one that was asked for, or that RUNTIME in ``.env`` names; ``auto`` takes
-    the one that has the data, and Docker, when its engine answers, where there is none yet.
+    That is the runtime that is up. If none is, it is the one of ``--runtime``, or else of RUNTIME in ``.env``. ``auto`` takes the one
+    that has the data; without data, it takes Docker if its engine answers.
 
     Args:
         docker: the runtime over a Docker engine.
-        native: the one without.
+        native: the runtime without one.
         asked: the value of ``--runtime``, or None.
-        starting: whether the command is about to start something, so that the two must not meet.
+        starting: whether the command is about to start something: only one runtime may be up then.
 
     Returns:
-        The runtime, and what a person would not expect of it; else an empty string.
+        The runtime, and a message if the choice may be unexpected; otherwise an empty string.
 
     Raises:
-        BadUsage: ``asked`` is no runtime, or ``auto`` is to start one of two that have data.
+        BadUsage: ``asked`` is not a runtime, or ``auto`` is to start one, and both have data.
         AlreadyActive: the other runtime is up.
-        EngineMissing: Docker was asked for, or has the data, and no engine answers.
+        EngineMissing: Docker was requested, or has the data, and no engine answers.
     """
     wanted = native.settings["RUNTIME"] if asked is None else asked
     if wanted not in (AUTO, docker.name, native.name):
         raise BadUsage(f"There is no runtime called {wanted!r}.", "The runtimes are auto, docker and native.", "invoke up --runtime auto")
     missing = None
     up: list[WholeRuntime] = [native] if native.running() else []
-    if not (up and wanted == native.name):  # who wants no Docker does not wait for it
+    if not (up and wanted == native.name):  # with RUNTIME=native, do not wait for Docker
         try:
             docker.require(starting=starting)
             up += [docker] if docker.running() else []
@@ -49,7 +49,7 @@ def choose(docker: Docker, native: Native, asked: str | None, *, starting: bool 
         if (starting and (len(up) > 1 or wanted not in (AUTO, up[0].name))) or asked not in (None, AUTO, *(runtime.name for runtime in up)):
             raise AlreadyActive(
                 f"The stack is up on the runtime {' and on '.join(runtime.name for runtime in up)}, and only one uses its ports at a time.",
-                f"{wanted} was asked for, by --runtime or by RUNTIME in .env." if len(up) == 1 else BOTH,
+                f"{wanted} was requested, by --runtime or by RUNTIME in .env." if len(up) == 1 else BOTH,
                 "invoke down",
             )
         picked = docker if asked == docker.name else up[0]
@@ -64,7 +64,7 @@ def choose(docker: Docker, native: Native, asked: str | None, *, starting: bool 
             missing.what += " The data of this stack is in Docker."
             missing.next += "\nor begin with no data: invoke up --runtime native"
             raise missing
-        if docker.data.noted():  # and natively there is some as well
+        if docker.data.noted():  # and the native runtime has data too
             return native, f"{missing.what} Using the native runtime's data; the data in Docker is unchanged."
         return native, f"{missing.what} Using the native runtime." if starting else ""
     if wanted == AUTO and native.data.exists():

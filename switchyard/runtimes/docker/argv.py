@@ -1,4 +1,4 @@
-"""What the commands of the Docker runtime are: ``docker compose -f ...`` and others, as argv lists."""
+"""The commands of the Docker runtime, ``docker compose -f ...`` and others, as argv lists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def postgres_file(settings: Settings) -> Path:
 
 
 def compose(settings: Settings, file: Path, *args: str, override: Path | None = None) -> list[str]:
-    """``docker compose`` on one compose file, with the checkout's settings."""
+    """``docker compose`` for one compose file, with the checkout's settings."""
     files = ["-f", str(file)] + (["-f", str(override)] if override else [])
     return ["docker", "compose", "--env-file", str(settings.compose_env), *files, *args]
 
@@ -41,9 +41,9 @@ def compose(settings: Settings, file: Path, *args: str, override: Path | None = 
 def build(settings: Settings, file: Path, service: str, *, cache: bool = True, proxies: Iterable[str] = (), ssh: bool = False) -> list[str]:
     """Build the image of one service; naming it leaves out the PostgreSQL that the file includes.
 
-    ``proxies`` are names of variables: their values, in which there may be a password, reach Docker in the environment.
-    Docker knows these arguments by itself, and keeps them out of the image and its history. ``ssh`` lets the build ask the
-    caller's SSH agent, for packages from git.
+    ``proxies`` are names of variables: Docker gets their values, which may contain a password, in its environment. These build
+    arguments are predefined, and Docker keeps them out of the image and its history. ``ssh`` gives the build access to the caller's
+    SSH agent, for packages from git.
     """
     options = [] if cache else ["--no-cache"]
     options += ["--ssh", "default"] if ssh else []
@@ -53,27 +53,27 @@ def build(settings: Settings, file: Path, service: str, *, cache: bool = True, p
 
 
 def _up(settings: Settings, file: Path, timeout: int, *args: str, override: Path | None = None) -> list[str]:
-    """Start what a file names, and wait until it is healthy; what it needs was built, or pulled, before."""
+    """Start the services of a file, and wait until they are healthy; their images were built or pulled before."""
     waiting = ["--wait", "--wait-timeout", str(timeout)]
     return compose(settings, file, "--progress", "plain", "up", "-d", "--no-build", *waiting, *args, override=override)
 
 
 def up_postgres(settings: Settings, timeout: int) -> list[str]:
-    """Start PostgreSQL alone and wait until it is healthy; an orchestrator that runs stays untouched."""
+    """Start PostgreSQL alone and wait until it is healthy; a running orchestrator is not touched."""
     return _up(settings, postgres_file(settings), timeout, POSTGRES)
 
 
 def up(settings: Settings, orchestrator: Orchestrator, timeout: int, override: Path | None = None) -> list[str]:
     """Start one orchestrator and wait until it is healthy.
 
-    ``--remove-orphans`` is what makes it a switch: Compose stops and removes the services that this file does not name,
-    the other orchestrator's, before it creates the new ones. PostgreSQL, which the file includes, keeps its container.
+    ``--remove-orphans`` makes this a switch: Compose stops and removes the services that are not in this file, those of the other
+    orchestrator, before it creates the new ones. PostgreSQL, which the file includes, keeps its container.
     """
     return _up(settings, orchestrator.file, timeout, "--remove-orphans", override=override)
 
 
 def scale(settings: Settings, orchestrator: Orchestrator, timeout: int, override: Path | None = None) -> list[str]:
-    """Start or remove workers; one that runs is left as it is, whatever has changed since, as a run may be on it."""
+    """Start or remove workers; a running one is not recreated, whatever has changed, because it may execute a run."""
     options = ["--no-recreate", "--no-deps", orchestrator.worker]
     return _up(settings, orchestrator.file, timeout, *options, override=override)
 
@@ -81,13 +81,13 @@ def scale(settings: Settings, orchestrator: Orchestrator, timeout: int, override
 def down(settings: Settings, file: Path) -> list[str]:
     """Remove every container and the network of the stack; volumes stay.
 
-    With the orchestrator's own file Compose stops it before PostgreSQL, so that it can still write down how it ended.
+    With the orchestrator's own file, Compose stops it before PostgreSQL, so that it can still record its end.
     """
     return compose(settings, file, "--progress", "plain", "down", "--remove-orphans")
 
 
 def logs(settings: Settings, file: Path, *, follow: bool, tail: int, service: str | None) -> list[str]:
-    """Show logs of the services of one compose file."""
+    """Show the logs of the services in one compose file."""
     args = ["--follow"] if follow else []
     return compose(settings, file, "logs", "--tail", str(tail), *args, *([service] if service else []))
 
@@ -100,7 +100,7 @@ def execute(
 
 
 def on_server(settings: Settings, command: Sequence[str], *, tty: bool = False) -> list[str]:
-    """Run a command in PostgreSQL's container, as the account that its local socket asks for no password."""
+    """Run a command in PostgreSQL's container, as the account that needs no password on the local socket."""
     return execute(settings, postgres_file(settings), POSTGRES, command, tty=tty, user="postgres")
 
 
@@ -116,12 +116,12 @@ def ps(settings: Settings) -> list[str]:
 
 
 def image_name(settings: Settings, name: str) -> str:
-    """The image of ``name``: what is built from ``docker/<name>``, or what a release has of it."""
+    """The image of ``name``: the one built from ``docker/<name>``, or the one of the release."""
     return settings.values.get(release.image_key(name)) or f"{settings.compose_name}-{name}:local"
 
 
 def volume(settings: Settings) -> list[str]:
-    """Make the data's volume as Compose would, with the checkout's label. In the file, Compose would ask about older volumes."""
+    """Create the data's volume as Compose would, with the checkout's label. If the file had that, Compose would ask about older volumes."""
     labels = {COMPOSE_PROJECT_LABEL: settings.compose_name, "com.docker.compose.volume": DATA_VOLUME, CHECKOUT: str(settings.root)}
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     return ["docker", "volume", "create", *options, f"{settings.compose_name}_{DATA_VOLUME}"]

@@ -1,4 +1,4 @@
-"""What the Docker runtime checks before a start."""
+"""The Docker runtime's checks before a start."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DockerChecks:
         self.settings, self.runner = engine.settings, engine.runner
 
     def of(self, targets: Sequence[Orchestrator]) -> list[Check]:
-        """What can be checked before one of ``targets`` is started."""
+        """The checks before one of ``targets`` is started."""
         keys = ("POSTGRES_PORT", *(target.ui_port for target in targets))
         return [
             Check("Folders", partial(checks.folders, self.settings.root, projects.folder(self.settings), native=False)),
@@ -60,21 +60,21 @@ class DockerChecks:
         ]
 
     def preflight(self, target: Orchestrator, *, baked: bool) -> None:
-        """Check what can be checked before anything that runs is touched.
+        """Run the checks that are not advice, before anything that runs is touched.
 
         Raises:
-            BadConfiguration: Compose rejects the files, or one in ``certs/`` is no certificate.
-            PortInUse: somebody else holds a port that the target publishes.
+            BadConfiguration: Compose rejects the files, or a file in ``certs/`` is not a certificate.
+            PortInUse: another program holds a port that the target publishes.
             OutOfMemory: there is too little memory for the target.
             NoSpace: the disk is nearly full.
-            IncompatibleData: the volume is of another PostgreSQL version.
+            IncompatibleData: the volume has another PostgreSQL version.
         """
-        with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for Docker's answers
+        with ThreadPoolExecutor() as pool:  # the checks mostly wait for Docker's answers
             for checked in [pool.submit(check.run) for check in self.of([target]) if not check.advice]:
                 checked.result()
 
     def _readable(self, targets: Sequence[Orchestrator]) -> str:
-        """Whether the containers' accounts, which are in the group root and no other, may read what is mounted."""
+        """Make sure that the containers' accounts, whose only group is root, may read what is mounted."""
         if os.name == "posix" and self.engine.machine[2]:
             files = list(project_files.files(self.engine.project.folder))
             folders = {folder for file in files for folder in file.parents if folder.is_relative_to(self.engine.project.folder)}
@@ -125,7 +125,7 @@ class DockerChecks:
         return both.memory(target, int(self.settings["WORKERS"] or 0), freed, available)
 
     def _network(self) -> str:
-        """Whether the stack's network is, or can be made, as NETWORK in ``.env`` asks for."""
+        """Make sure that the stack's network has, or can get, the driver in NETWORK in ``.env``."""
         name, driver = f"{self.settings.compose_name}_default", self.settings["NETWORK"]
         there = self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
         if there and there != driver:
@@ -148,14 +148,14 @@ class DockerChecks:
         return checks.disk(folder if here else self.settings.root)
 
     def _data(self) -> str:
-        """Compare the volume's version with the image's, where both are there and no server has opened the volume already."""
+        """Compare the PostgreSQL version of the volume with that of the image, if both exist and no server has opened the volume yet."""
         if any(service.name == POSTGRES for service in self.engine.services()):
             return "in use"
         image = argv.image_name(self.settings, POSTGRES)
         if not self.data.exists():
             return "none yet"
         if not self.engine.has(image):
-            return "not looked at: the server's image is not here yet"
+            return "not checked: the server's image is not here yet"
         script = f"cat {PGDATA}/PG_VERSION 2>/dev/null; echo; postgres --version"
         command = ["docker", "run", "--rm", "--network", "none", "--volume", f"{self.engine.volume}:{PGDATA}:ro", "--entrypoint", "sh"]
         found, _, program = self.engine.checked(self.runner.ask([*command, image, "-c", script])).stdout.partition("\n")

@@ -27,7 +27,7 @@ class DockerData:
             self._note.unlink(missing_ok=True)
 
     def noted(self) -> bool:
-        """Whether a start has noted that the data is in a volume: while the engine is stopped, nothing else shows it."""
+        """Whether a start has recorded that the data is in a volume; nothing else shows this while the engine is stopped."""
         return self._note.exists()
 
     @property
@@ -35,12 +35,12 @@ class DockerData:
         return self.settings.root / ".stack" / "data-in-docker"
 
     def exists(self) -> bool:
-        """Whether PostgreSQL was ever started: whether its volume is there."""
+        """Whether PostgreSQL was ever started, that is, whether its volume exists."""
         folder = self.engine.volume_owner()
         return folder is not None and not is_others(self.settings.root, folder)
 
     def make(self) -> None:
-        """Make the volume where there is none, and note that the data is in it."""
+        """Create the volume if it does not exist, and record that the data is in it."""
         if not self.exists():
             self.engine.checked(self.runner.change(argv.volume(self.settings)))
         if not self.runner.dry:

@@ -1,4 +1,4 @@
-"""What a Docker engine is asked about the stack of one checkout."""
+"""Queries to a Docker engine about the stack of one checkout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from switchyard.settings import Settings
 
 
 def is_others(root: Path, folder: str) -> bool:
-    """Whether ``folder`` is a checkout that exists on this machine and is not ``root``; one that was moved is nobody's any more."""
+    """Whether ``folder`` is a checkout that exists on this machine and is not ``root``; a checkout that was moved does not count."""
     if not folder:
         return False
     try:
@@ -40,12 +40,12 @@ def is_others(root: Path, folder: str) -> bool:
 
 
 def is_foreign(folder: str) -> bool:
-    """Whether ``folder``, which a container carries, is on this machine and has no compose files of a checkout."""
+    """Whether ``folder``, from a container's label, exists on this machine but has no compose files of a checkout."""
     return os.path.isdir(folder) and not os.path.exists(os.path.join(folder, "docker-compose-postgres.yaml"))
 
 
 def services(text: str, root: Path) -> tuple[list[Service], str]:
-    """Read what `argv.ps` printed: the services of the checkout ``root``, and the folder of another stack that has some."""
+    """Parse the output of `argv.ps`: the services of the checkout ``root``, and the folder of another stack with the same name, if any."""
     found, other = [], ""
     for line in text.splitlines():
         id_, container, name, orchestrator, baked, state, status, folder = line.split("\t")
@@ -64,7 +64,7 @@ def rejected(file: Path, stderr: str = "") -> BadConfiguration:
 
 
 def _home(root: Path) -> dict[str, str]:
-    """The variables with which Docker writes nothing into a home where nobody may, and still reads sign-ins and plugins there."""
+    """The variables that keep Docker from writing into a home that is not writable, while it still reads sign-ins and plugins there."""
     if caller.has_home():
         return {}
     home, config = root / ".stack" / "home", os.path.expanduser("~/.docker")
@@ -81,7 +81,7 @@ class Engine:
         settings: the checkout's settings.
         orchestrators: every known orchestrator.
         runner: what starts programs.
-        environ: where the project's variables are looked for.
+        environ: where to look for the project's variables.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Engine:
         return projects.load(self.settings, self.environ)
 
     def services(self) -> list[Service]:
-        """Every container of the stack, asked of the engine; none of another checkout with the same project name."""
+        """Every container of the stack, as the engine reports it; none of another checkout with the same project name."""
         return self.asked()[0]
 
     def asked(self) -> tuple[list[Service], str]:
@@ -107,10 +107,10 @@ class Engine:
         """The known orchestrator whose containers are up, or None.
 
         Args:
-            services: what `services` returned just now, to not ask again.
+            services: the result of a call of `services` just before, to avoid another.
         """
         found = [service for service in (self.services() if services is None else services) if service.orchestrator in self.orchestrators]
-        # One whose start was refused has left containers that never ran.
+        # An orchestrator whose start was refused has containers that never ran.
         runs = [service for service in found if service.state in ("running", "restarting")]
         return next((service.orchestrator for service in runs or found if service.up), None)
 
@@ -118,7 +118,7 @@ class Engine:
         """Make sure that nothing else on this machine has this project name.
 
         Raises:
-            BadConfiguration: one has.
+            BadConfiguration: another stack has it.
         """
         own, other = self.asked()
         if not own and not other:
@@ -129,7 +129,7 @@ class Engine:
             if not other and strange and self.volume not in volumes:
                 other = f"another Compose application, with the volume {strange[0]},"
         if other and neighbours.is_new(self.settings.root):
-            return f"{self.settings.compose_name} is that of {other}; the first command chooses another name"
+            return f"{self.settings.compose_name} belongs to {other}; the first command chooses another name"
         if other:
             raise BadConfiguration(
                 f"The Docker stack {self.settings.compose_name} is not this checkout's.",
@@ -139,14 +139,14 @@ class Engine:
         return f"{self.settings.compose_name} is this checkout's"
 
     def volume_owner(self) -> str | None:
-        """The checkout that the data's volume carries, or an empty text; None where there is no such volume."""
+        """The checkout in the label of the data's volume, or an empty text; None where there is no such volume."""
         template = f'{{{{.Name}}}}\t{{{{.Label "{CHECKOUT}"}}}}'
         command = ["docker", "volume", "ls", "--filter", f"name=^{self.volume}$", "--format", template]
         name, _, folder = self.checked(self.runner.ask(command)).stdout.strip().partition("\t")
         return folder if name else None
 
     def image_owners(self) -> list[str]:
-        """The checkouts that the stack's images carry."""
+        """The checkouts in the labels of the stack's images."""
         names = self.images()
         template = f'{{{{index .Config.Labels "{CHECKOUT}"}}}}'
         command = ["docker", "image", "inspect", "--format", template, *names]
@@ -158,47 +158,47 @@ class Engine:
         return f"{self.settings.compose_name}_{argv.DATA_VOLUME}"
 
     def declared(self) -> set[str]:
-        """The names of the volumes that the compose files make."""
+        """The names of the volumes that the compose files declare."""
         texts = (self.file(name).read_text(encoding="utf-8") for name in (POSTGRES, *self.orchestrators))
         names = {volume for text in texts for volume in yaml.safe_load(text).get("volumes") or {}} | {WAREHOUSE_VOLUME}
         return {f"{self.settings.compose_name}_{name}" for name in names}
 
     def volumes(self) -> list[str]:
-        """The names of the volumes that carry the stack's project name."""
+        """The names of the volumes labelled with the stack's project name."""
         return self.ids(["docker", "volume", "ls", "--quiet", "--filter", f"label={COMPOSE_PROJECT_LABEL}={self.settings.compose_name}"])
 
     def images(self) -> list[str]:
-        """The names of the stack's images that exist; those of a release are not the stack's own."""
+        """The names of the stack's images that exist, without those of a release."""
         names = [f"{self.settings.compose_name}-{name}:local" for name in (POSTGRES, *self.orchestrators)]
         filters = [word for name in names for word in ("--filter", f"reference={name}")]
         return self.ids(["docker", "image", "ls", *filters, "--format", "{{.Repository}}:{{.Tag}}"])
 
     def has(self, image: str) -> bool:
-        """Whether the image is here."""
+        """Whether the engine has the image."""
         return self.runner.ask(["docker", "image", "inspect", "--format", "{{.Id}}", image]).code == 0
 
     def bound(self) -> set[int]:
-        """The ports of the stack's running containers; unlike `docker ps`, also of one that fails and is just being started again."""
+        """The ports of the stack's running containers; unlike `docker ps`, also those of a container that fails and is being restarted."""
         names = [service.container for service in self.services() if service.state in ("running", "restarting")]
         template = "{{range .HostConfig.PortBindings}}{{range .}}{{println .HostPort}}{{end}}{{end}}"
         return set(map(int, self.ids(["docker", "inspect", "--format", template, *names]))) if names else set()
 
     @cached_property
     def machine(self) -> tuple[int, Path, bool]:
-        """The engine's memory in bytes, the folder of its data, and whether it is on this machine and not in a VM beside it."""
+        """The engine's memory in bytes, the folder of its data, and whether it runs on this machine itself, not in a VM."""
         found = self.checked(self.runner.ask(["docker", "info", "--format", "{{.MemTotal}}\t{{.DockerRootDir}}"])).stdout
         total, folder = found.strip().split("\t")
         return int(total), Path(folder), int(total) == psutil.virtual_memory().total and Path(folder).exists()
 
     def killed(self, since: int) -> list[str]:
-        """The services of which the system has killed a process for want of memory; a container that restarts forgets it."""
+        """The services with a process that ran out of memory and was killed; a container loses this state when it restarts."""
         filters = ["type=container", "event=oom", f"label={COMPOSE_PROJECT_LABEL}={self.settings.compose_name}"]
         command = ["docker", "events", "--since", str(since), "--until", str(int(time.time()) + 1)]
         template = '{{index .Actor.Attributes "com.docker.compose.service"}}'
         return sorted(set(self.ids([*command, *(word for text in filters for word in ("--filter", text)), "--format", template])))
 
     def on_their_way(self, *, or_slow: bool = False) -> bool:
-        """Whether every container is healthy or may become so: none ended or was started again, nor, but for ``or_slow``, is unhealthy."""
+        """Whether every container is healthy or may become so: none ended or restarted, nor (without ``or_slow``) is unhealthy."""
         names = [service.container for service in self.services()]
         command = [
             "docker",
@@ -217,14 +217,14 @@ class Engine:
         return argv.postgres_file(self.settings) if name == POSTGRES else self.orchestrators[name].file
 
     def ids(self, command: list[str]) -> list[str]:
-        """The words that a question to the engine is answered with."""
+        """The words in the engine's answer to a command."""
         return self.checked(self.runner.ask(command)).stdout.split()
 
     def checked(self, result: Result) -> Result:
-        """The result of a command that the engine has taken.
+        """The result of a command, if the engine has accepted it.
 
         Raises:
-            StackError: it has refused it.
+            StackError: the engine has refused it.
         """
         if result.code:
             raise StackError("Docker refused a command.", result.stderr.strip(), "invoke --echo status")

@@ -20,7 +20,7 @@ from switchyard.runtimes.runtime import POSTGRES, OnLine
 LABEL_ENVIRONMENT = "switchyard.environment"
 LABEL_PROJECT = "switchyard.project"
 BROKER = "redis"  # the service between an orchestrator and its workers
-PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # of the images
+PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # as in the images
 
 
 class DockerImages:
@@ -36,9 +36,9 @@ class DockerImages:
         """Build the images of ``names`` (``postgres`` or an orchestrator's name).
 
         Raises:
-            BuildFailed: with the last lines that the build printed.
+            BuildFailed: a build failed; with its last lines.
             ImageUnavailable: a base image cannot be pulled.
-            BadConfiguration: a file in ``certs/`` is no certificate.
+            BadConfiguration: a file in ``certs/`` is not a certificate.
         """
         self.engine.own()
         names = list(names)
@@ -72,7 +72,7 @@ class DockerImages:
         self._prune()
 
     def _pull(self, names: Iterable[str], on_line: OnLine) -> None:
-        """Pull the images of a release, and unpack the project that they hold, for the commands to read."""
+        """Pull the images of a release, and unpack the project in them, so that the commands can read it."""
         for name in names:
             image = argv.image_name(self.settings, name)
             if not self.engine.has(image):
@@ -86,18 +86,18 @@ class DockerImages:
             raise ImageUnavailable(f"The image {image} cannot be pulled.", done.stderr.strip(), hint)
 
     def _missing_broker(self, name: str) -> str:
-        """The image of the broker, where the orchestrator needs one for its workers, and it is not here; else an empty text."""
+        """The image of the broker, if the orchestrator's workers need it and the engine does not have it; otherwise an empty text."""
         image = self.settings["REDIS_IMAGE"]
         needed = self.settings["WORKERS"] and name in self.engine.orchestrators and BROKER in self.engine.orchestrators[name].scaled
         return image if needed and not self.engine.has(image) else ""
 
     @property
     def _unpacked(self) -> bool:
-        """Whether the project of the release is there for the commands to read."""
+        """Whether the project of the release is unpacked."""
         return (projects.folder(self.settings) / projects.FILE).exists()
 
     def unpack(self, image: str, place: Path) -> None:
-        """Copy the dbt project of an image, with its profile, into a folder that there is not yet."""
+        """Copy the dbt project in an image, with its profile, into a new folder."""
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as folder:
             copy = Path(folder, "project")
@@ -105,7 +105,7 @@ class DockerImages:
             copy.rename(place)
 
     def copy_out(self, image: str, paths: Mapping[str, Path]) -> None:
-        """Copy files or folders of an image, in this order; nothing of it is started."""
+        """Copy files or folders out of an image, in this order, without starting it."""
         container = self.engine.checked(self.runner.ask(["docker", "create", "--network", "none", image])).stdout.strip()
         try:
             for source, target in paths.items():
@@ -114,11 +114,11 @@ class DockerImages:
             self.runner.ask(["docker", "rm", container])
 
     def _prune(self) -> None:
-        """Delete the checkout's images that a newer one has replaced, so that they have no name any more; not one in use."""
+        """Delete the checkout's images that lost their name to a newer one and are not in use."""
         self.runner.change(["docker", "image", "prune", "--force", "--filter", f"label={CHECKOUT}={self.settings.root}"])
 
     def _prepare(self, name: str, on_line: OnLine) -> dict[str, str]:
-        """Put what the image of an orchestrator is made of into the build context, and return the variables of the build."""
+        """Put the files for an orchestrator's image into the build context, and return the variables of the build."""
         if not self.runner.dry:
             projects.stage(self.settings, self.engine.project)
         python_packages.extra(self.settings, name, self.engine.project, self.runner, PLATFORM, on_line)
@@ -135,10 +135,10 @@ class DockerImages:
         return fingerprints.image_fingerprint(self.settings, name, None if name == POSTGRES else self.engine.project)
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
-        """Those of ``names`` whose image is missing or was built from other files than the checkout holds now.
+        """Those of ``names`` whose image is missing, or was built from other files than the current ones.
 
-        A model that was edited makes an image outdated only for a baked run: a mounted project is always current. A release's is
-        outdated only where it is not here yet.
+        An edited model makes an image outdated only for a baked run: a mounted project is always current. An image of a release is
+        outdated only if it was not pulled yet.
         """
         return [name for name in names if not self._current(name, baked)]
 

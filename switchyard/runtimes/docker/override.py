@@ -10,22 +10,22 @@ from switchyard.project import Project
 from switchyard.runtimes.docker.argv import LABEL_BAKED
 
 WAREHOUSE_VOLUME = "warehouse-volume"
-VALUE = "SWITCHYARD_VALUE_"  # before the name of a project's variable where Compose reads it, which may be one of `.env` as well
+VALUE = "SWITCHYARD_VALUE_"  # the prefix of the project's variables where Compose reads them: `.env` may have the same names
 
 
 def embedded(project: Project) -> bool:
-    """Whether the warehouse is a file that the stack keeps, as DuckDB's."""
+    """Whether the warehouse is a file that the stack stores, such as DuckDB's."""
     return "SWITCHYARD_WAREHOUSE_PATH" in str(project.output)
 
 
 def override(orchestrator: Orchestrator, project: Project, *, baked: bool) -> str:
-    """A compose override for every service that has the dbt project; an empty text where nothing is to be overridden.
+    """A compose override for every service that mounts the dbt project; an empty text if there is nothing to override.
 
     Args:
         orchestrator: the orchestrator.
-        project: what the project needs is added: names of variables, whose values Compose takes from its own environment so that
-            they are in no file; files that its profile names; and a volume for an embedded database.
-        baked: whether the mount of the project is taken away.
+        project: the override adds what it needs: the names of its variables, whose values Compose takes from its environment, so that
+            they are in no file; the files that its profile names; and a volume for an embedded database.
+        baked: whether to remove the mount of the project.
     """
     volumes = [f"{str(path).replace('$', '$$')}:{projects.FILES}/{key}:ro" for key, path in project.files.items()]
     volumes += [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"] if embedded(project) else []

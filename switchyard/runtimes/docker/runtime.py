@@ -26,7 +26,7 @@ from switchyard.runtimes.docker.override import VALUE, override
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Service, WholeRuntime
 from switchyard.settings import Settings
 
-REJECTED = (14, 15)  # how Compose ends where a file is missing or invalid
+REJECTED = (14, 15)  # exit codes of Compose when a file is missing or invalid
 MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
 
 
@@ -37,7 +37,7 @@ class Docker:
         settings: the checkout's settings.
         orchestrators: every known orchestrator.
         runner: what starts programs.
-        environ: where the project's variables are looked for.
+        environ: where to look for the project's variables.
     """
 
     name = "docker"
@@ -61,7 +61,7 @@ class Docker:
         """Make sure that an engine answers.
 
         Args:
-            starting: ask for Compose's version as well, which takes longer than all that a look needs.
+            starting: check Compose's version too, which is slow and not needed for a look.
 
         Returns:
             The engine's version.
@@ -84,7 +84,7 @@ class Docker:
         return any(service.up for service in self.services())
 
     def services(self) -> list[Service]:
-        """Every container of the stack, asked of the engine; none of another checkout with the same project name."""
+        """Every container of the stack, as the engine reports it; none of another checkout with the same project name."""
         return self.engine.services()
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
@@ -92,11 +92,11 @@ class Docker:
         return self.engine.active(services)
 
     def as_started(self) -> Docker:
-        """The same: in a container no port changes."""
+        """The same runtime: the ports of a container do not change."""
         return self
 
     def baked(self) -> bool:
-        """Whether a container runs the dbt project of its image."""
+        """Whether a container runs the dbt project in its image."""
         return any(service.baked for service in self.services())
 
     def starting(self) -> list[str]:
@@ -108,7 +108,7 @@ class Docker:
         return ""
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
-        """Start PostgreSQL when it is not healthy yet, and bring roles and databases up to date.
+        """Start PostgreSQL if it is not healthy yet, and bring roles and databases up to date.
 
         Raises:
             NotHealthy: it did not become healthy within ``timeout`` seconds, or rejected the bootstrap.
@@ -126,26 +126,26 @@ class Docker:
             )
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """Replace whatever orchestrator runs by ``target``, and wait until it is healthy.
+        """Replace any running orchestrator with ``target``, and wait until it is healthy.
 
         Raises:
             NotHealthy: a service ended, or is not healthy; with the last log lines.
-            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
+            StillStarting: nothing has failed, but the start is not complete after ``timeout`` seconds; it continues.
         """
         self._up(argv.up(self.settings, target, timeout, self._override(target, baked)), target.title, timeout, on_line, self._values())
 
     def scale(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """Bring the workers of ``target``, which is up, to the number in the settings; no other container is touched.
+        """Change the workers of ``target``, which is up, to the number in the settings; no other container is touched.
 
         Raises:
             NotHealthy: a new worker ended, or is not healthy; with the last log lines.
-            StillStarting: all is well so far, but not done after ``timeout`` seconds.
+            StillStarting: nothing has failed, but not all workers are healthy after ``timeout`` seconds.
         """
         command = argv.scale(self.settings, target, timeout, self._override(target, baked))
         self._up(command, target.title, timeout, on_line, self._values())
 
     def _override(self, target: Orchestrator, baked: bool) -> Path | None:
-        """Write the override file of a start; None where there is nothing to override."""
+        """Write the override file for a start; None if there is nothing to override."""
         file = None
         if text := override(target, self.project, baked=baked or bool(self.settings["RELEASE_FILE"])):
             file = self.settings.root / ".stack" / f"override-{target.name}.yaml"
@@ -155,7 +155,7 @@ class Docker:
         return file
 
     def _values(self) -> dict[str, str]:
-        """The values of the project's variables, under the names by which the override has them."""
+        """The values of the project's variables, under their names in the override."""
         return {VALUE + key: value for key, value in self.project.in_container().items()}
 
     def _up(self, command: list[str], title: str, timeout: int, on_line: OnLine, env: Mapping[str, str] | None = None) -> None:
@@ -163,13 +163,13 @@ class Docker:
             self.settings.write_for_compose()
         began, started = time.monotonic(), int(time.time())
         while True:
-            # Compose counts its time-out from when the last container was started, which may wait for another's health.
+            # Compose's timeout begins when the last container has started, which may have waited for another's health.
             done = self.runner.follow(command, on_line, env=env, seconds=max(1, timeout - (time.monotonic() - began)))
             if done.code == 0:
                 return
             if done.code in REJECTED:
                 raise rejected(Path(command[command.index("-f") + 1]), done.stderr)
-            # It also ends at the first health check that gives up, which on a slow machine is sooner than was asked for.
+            # Compose also stops when the first health check gives up, which on a slow machine is before the timeout.
             slow = "is unhealthy" in done.stderr and self.engine.on_their_way(or_slow=True)
             if not slow or time.monotonic() - began >= timeout:
                 break
@@ -187,9 +187,9 @@ class Docker:
         )
 
     def _kept(self, service: str, logs: str) -> Path:
-        """Keep what a service that does not start has printed: rolling back removes its container."""
+        """Save the log of a service that does not start: a rollback removes its container."""
         path = self.settings.root / ".stack" / "logs" / f"{service}.log"
-        with contextlib.suppress(OSError):  # the disk may be full, and that is not why it does not start
+        with contextlib.suppress(OSError):  # the disk may be full, which need not be why the service does not start
             path.parent.mkdir(mode=0o700, exist_ok=True)
             path.write_text(logs, encoding="utf-8")
         return path
@@ -207,18 +207,18 @@ class Docker:
                 raise StackError("The orchestrator could not be stopped.", done.stderr, "invoke status")
 
     def down(self, on_line: OnLine) -> None:
-        """Remove every container and the network of the stack; data stays in the volume."""
+        """Remove every container and the network of the stack; the data stays in the volume."""
         self.engine.own()
         done = self.runner.follow(argv.down(self.settings, self.engine.file(self.active() or POSTGRES)), on_line)
         if done.code:
             raise StackError("The stack could not be taken down.", done.stderr, "invoke status")
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
-        """A program of PostgreSQL's as the role ``dbt``, in the container, over its local socket, which needs no password."""
+        """One of PostgreSQL's programs as the role ``dbt``, in the container, over the local socket, which needs no password."""
         return argv.on_server(self.settings, [program, "--username", bootstrap.DBT_ROLE, *args]), {}
 
     def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
-        """Call ``run_job.py`` with ``words`` in the orchestrator's container, handing over each line of the run protocol."""
+        """Call ``run_job.py`` with ``words`` in the orchestrator's container, and pass on each line of the run protocol."""
         command = argv.execute(self.settings, orchestrator.file, orchestrator.service, [*orchestrator.run, *words])
         return self.runner.follow(command, on_line, errors_apart=True)
 

@@ -1,4 +1,4 @@
-"""What the native runtime checks before a start."""
+"""The native runtime's checks before a start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NativeChecks:
         self.host, self.images, self.settings = host, images, host.settings
 
     def of(self, targets: Sequence[Orchestrator]) -> list[Check]:
-        """What can be checked before one of ``targets`` is started."""
+        """The checks before one of ``targets`` is started."""
         ports_of = [("POSTGRES_PORT", None), *((target.ui_port, target) for target in targets)]
         return [
             Check("Account", checks.account),
@@ -44,21 +44,21 @@ class NativeChecks:
         ]
 
     def preflight(self, target: Orchestrator, *, baked: bool) -> None:
-        """Check what can be checked before anything that runs is touched.
+        """Run the checks that are not advice, before anything that runs is touched.
 
         Raises:
             BadUsage: ``baked`` without an image.
-            BadConfiguration: a file in ``certs/`` is no certificate.
+            BadConfiguration: a file in ``certs/`` is not a certificate.
             EngineMissing: the orchestrator cannot run without Docker.
-            PortInUse: somebody else holds a port of the target.
+            PortInUse: another program holds a port of the target.
             OutOfMemory: there is too little memory for the target.
             NoSpace: a disk is nearly full.
-            IncompatibleData: the data folder is of another PostgreSQL version.
+            IncompatibleData: the data folder has another PostgreSQL version.
         """
         if baked:
             raise BadUsage(
                 "--baked needs an image, and without Docker there is none.",
-                "The dbt project is read where it is.",
+                "The dbt project is read in place.",
                 f"invoke up --orch {target.name}",
             )
         for check in self.of([target]):
@@ -82,14 +82,14 @@ class NativeChecks:
         if ports.free(port):
             return f"{port} is free"
         if target is None:
-            # Not by who listens: for a moment that may be a process that the server has started for the question itself.
+            # Not by the listening process: for a moment that may be a process that the server has forked for the check's own connection.
             ours = self.host.postgres.server() is not None and self.host.postgres.port() == port
         elif holder := ports.holder(port):
             ours = holder.pid in {
                 process.pid for record in self.host.processes.records() for process in self.host.processes.members(record)
             }
         else:
-            # The system shows nobody else's. It is ours when we run something that was started on it.
+            # The system does not show the process. The port is ours if the target is active and was started on it.
             started, _ = self.settings.as_started()
             ours = self.host.active() == target.name and started.port(key) == port
         if ours:

@@ -1,4 +1,4 @@
-"""The folders that hold data of the native runtime."""
+"""The folders with the native runtime's data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class NativeData:
         self.host, self.settings = host, host.settings
 
     def names(self) -> list[str]:
-        """The folders that hold data."""
+        """The folders with data."""
         return self.host.existing(
             [
                 self.host.postgres.home,
@@ -29,5 +29,5 @@ class NativeData:
         self.host.delete(names)
 
     def exists(self) -> bool:
-        """Whether PostgreSQL was ever started: whether its data folder is there."""
+        """Whether PostgreSQL was ever started, that is, whether its data folder exists."""
         return self.host.postgres.data.exists()

@@ -1,4 +1,4 @@
-"""What one checkout has on this machine: its settings, PostgreSQL, and the processes that were started, with how they are."""
+"""What one checkout has on this machine: its settings, PostgreSQL, and the started processes with their health."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from switchyard.runtimes.native.processes import Processes, StartedProcess, age
 from switchyard.runtimes.runtime import POSTGRES, Service
 from switchyard.settings import Settings
 
-FIRST_ANSWER_TIMEOUT_S = 120  # seconds that a service may take to its first good answer, as `start_period` in the compose files
+FIRST_ANSWER_TIMEOUT_S = 120  # seconds until a service has to be healthy for the first time, like `start_period` in the compose files
 
 
 class Host:
@@ -54,21 +54,21 @@ class Host:
         return projects.load(self.settings, self.environ)
 
     def readable_project(self) -> Project | None:
-        """The same; None where it cannot be read, for what does not run dbt."""
+        """The same; None if it cannot be read, for processes that do not run dbt."""
         try:
             return self.project
         except BadConfiguration:
             return None
 
     def services(self) -> list[Service]:
-        """PostgreSQL and every process that was started; each health is asked now."""
+        """PostgreSQL and every process that was started, with their current health."""
         records = self.processes.records()
         with ThreadPoolExecutor() as pool:
             found = list(pool.map(self.service, records))
         return [*self._postgres_service(), *sorted(found, key=lambda service: service.name)]
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
-        """The known orchestrator of which a process runs, or None; a child counts, whose root may have ended already."""
+        """The known orchestrator with a running process, or None; a child counts too, even if its root has ended."""
         running = (record.orchestrator for record in self.processes.records() if self.processes.members(record))
         return next((name for name in running if name in self.orchestrators), None)
 
@@ -82,7 +82,7 @@ class Host:
         return []
 
     def service(self, record: StartedProcess) -> Service:
-        """How a process that was started is."""
+        """The state of a process that was started."""
         root = self.processes.root(record)
         state, health, status = "crashed", "", "Ended unexpectedly"
         if root:
@@ -93,13 +93,13 @@ class Host:
         return Service(str(record.pid), "", record.service, record.orchestrator, False, state, health, status)
 
     def well(self, target: Orchestrator, record: StartedProcess) -> bool:
-        """Whether a process of ``target`` passes its own health command now."""
+        """Whether a process of ``target`` passes its health command now."""
         processes = target.native.processes if target.native else ()
         process = next((process for process in processes if process.service == record.service), None)
         return process is not None and self.probe(target, process, record.ports).returncode == 0
 
     def probe(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> subprocess.CompletedProcess[str]:
-        """Run the health command of a process; it fails where it takes more than 10 s."""
+        """Run the health command of a process; it fails after 10 s."""
         env = plan.process_variables(self.settings, target, process, picked, self.environ, None)
         argv = plan.argv(self.settings, target, process.health, picked)
         try:
@@ -110,24 +110,24 @@ class Host:
             return subprocess.CompletedProcess(argv, 1, "", str(error))
 
     def ports(self, target: Orchestrator) -> Mapping[str, int]:
-        """The ports that the target's processes use among themselves; none where nothing of it was started."""
+        """The ports that the target's processes use among themselves; empty if none of them was started."""
         return next((record.ports for record in self.records(target)), {})
 
     def records(self, target: Orchestrator) -> list[StartedProcess]:
-        """What is recorded of the target's processes."""
+        """The records of the target's processes."""
         return [record for record in self.processes.records() if record.orchestrator == target.name]
 
     def young(self, record: StartedProcess) -> bool:
-        """Whether the record's process is still in the time that its first good answer may take."""
+        """Whether the record's process still has time to become healthy."""
         root = self.processes.root(record)
         return root is not None and age(root) < FIRST_ANSWER_TIMEOUT_S
 
     def mark(self, service: str) -> Path:
-        """A file that says that the service, since it was started, was healthy once: one that is not any more is sick."""
+        """A file that exists if the service has been healthy since its start: if it is not healthy any more, it is not just starting."""
         return self.base / "run" / f"{service}.healthy"
 
     def unsupported(self, target: Orchestrator) -> str:
-        """Why ``target`` cannot run here without Docker; empty where it can."""
+        """Why ``target`` cannot run here without Docker; empty if it can."""
         if self.settings["RELEASE_FILE"]:
             return "A release's images run only in Docker."
         if self.settings["WORKERS"]:
@@ -137,7 +137,7 @@ class Host:
         return target.native.unsupported.get(sys.platform, "")
 
     def require(self, target: Orchestrator) -> Orchestrator:
-        """The orchestrator, which can run here.
+        """The orchestrator, after checking that it can run here.
 
         Raises:
             EngineMissing: it cannot.
@@ -149,12 +149,12 @@ class Host:
         return target
 
     def existing(self, paths: Iterable[Path]) -> list[str]:
-        """Those of the folders that exist, as they are shown: below the checkout, or with their whole path."""
+        """The folders that exist, as they are shown: relative to the checkout, or with their full path outside of it."""
         root = self.settings.root
         return [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths if path.exists()]
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete folders that `existing` has named."""
+        """Delete folders by their names from `existing`."""
         for name in names:
             if not self.runner.dry:
                 shutil.rmtree(self.settings.root / name)
@@ -162,7 +162,7 @@ class Host:
 
 
 def located(program: str, env: Mapping[str, str]) -> str:
-    """Where the program is on the PATH of ``env``."""
+    """The path of the program on the PATH of ``env``."""
     return shutil.which(program, path=env["PATH"]) or program
 
 
@@ -170,4 +170,4 @@ def _since(process: psutil.Process) -> str:
     try:
         return f"Up {timedelta(seconds=round(age(process)))}, process {process.pid}"
     except psutil.NoSuchProcess:
-        return "Ended at this moment"
+        return "Ended just now"

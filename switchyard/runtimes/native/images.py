@@ -33,7 +33,7 @@ class NativeImages:
                 environments.build(self.settings, target, self.host.project, self.runner, self.host.environ, cache=cache, on_line=on_line)
 
     def outdated(self, names: Iterable[str], *, baked: bool) -> list[str]:
-        """Those of ``names`` that are not installed, or were from other files than the checkout holds now."""
+        """Those of ``names`` that are not installed, or were built from other files than the current ones."""
         return [
             name
             for name in names
@@ -45,7 +45,7 @@ class NativeImages:
         ]
 
     def names(self) -> list[str]:
-        """The folders that hold environments and programs."""
+        """The folders with environments and programs."""
         made = [plan.Folders(self.settings.root, name).installed for name in (POSTGRES, *self.host.orchestrators)]
         return self.host.existing([*made, self.host.base / "home", *([self.host.postgres.programs] if self.host.postgres.account else [])])
 

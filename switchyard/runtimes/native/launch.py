@@ -1,7 +1,7 @@
-"""``launch.py RECORD FACTS COMMAND...``: note this process in the file RECORD, then become COMMAND.
+"""``launch.py RECORD FACTS COMMAND...``: record this process in the file RECORD, then become COMMAND.
 
-The note is written by the process itself, before it becomes the command: so nothing ever runs without one, even when
-whoever started it is killed in the very next moment.
+The process writes the record itself, before it becomes the command. So no process runs without a record, even if the one that
+started it is killed right after.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import psutil
 
 
 def birth(pid: int) -> str:
-    """The boot in which a process was started, and the clock ticks from there to its start (proc_pid_stat(5), field 22).
+    """The boot in which a process was started, and the clock ticks from that boot to its start (proc_pid_stat(5), field 22).
 
-    Linux reckons a time of day from these at each question, so it changes when the clock is set. Empty where there is no such
-    process, and on other systems, which keep the time of day of its start.
+    The creation time is computed from these at each query, so it changes when the clock is set. Empty if there is no such
+    process, and on other systems, which store the time of its start.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -30,7 +30,7 @@ def birth(pid: int) -> str:
 
 
 def boot() -> str:
-    """The id of the machine's present boot, on Linux; empty where a sandbox hides it."""
+    """The id of the machine's current boot, on Linux; empty if a sandbox hides it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -38,16 +38,16 @@ def boot() -> str:
 
 
 def write_record(path: Path, facts: dict[str, Any], pid: int) -> None:
-    """Note which process this is: a process id alone may be another program's tomorrow."""
+    """Record which process this is: another program may get the same process id later."""
     text = json.dumps({**facts, "pid": pid, "birth": birth(pid), "created": psutil.Process(pid).create_time()})
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
-if __name__ == "__main__" and sys.platform != "win32":  # where `switchyard.runtimes.native.processes` starts the command itself
+if __name__ == "__main__" and sys.platform != "win32":  # on Windows, `switchyard.runtimes.native.processes` starts the command itself
     record, facts, *command = sys.argv[1:]
-    # A command started in a shell's background ignores Ctrl-C, and so would its children: none of them could be stopped gently.
+    # A command in the background of a shell ignores SIGINT, and its children inherit that: then none of them could be stopped gently.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     write_record(Path(record), json.loads(facts), os.getpid())

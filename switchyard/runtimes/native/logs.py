@@ -10,12 +10,12 @@ from switchyard import console
 
 
 def show(files: Mapping[str, Path], *, follow: bool, tail: int) -> None:
-    """Print the last lines of logs, each after its service's name; what is added after that, too, where they are followed.
+    """Print the last lines of logs, each after its service's name; with ``follow``, also what is added later.
 
     Args:
         files: each service's log.
-        follow: whether to go on, without an end.
-        tail: how many lines of each.
+        follow: whether to continue without an end.
+        tail: the number of lines of each.
     """
     width = max(map(len, files))
     positions = {}
@@ -31,10 +31,10 @@ def show(files: Mapping[str, Path], *, follow: bool, tail: int) -> None:
 
 
 def _show_new(label: str, path: Path, position: int) -> int:
-    """Print what was added to a log since ``position``, as far as its lines are complete; return the new position."""
+    """Print the complete lines that were added to a log after ``position``; return the new position."""
     size = path.stat().st_size if path.exists() else 0
     if size < position:
-        position = 0  # it was started again
+        position = 0  # the service was restarted with a new log
     if size == position:
         return position
     with open(path, "rb") as file:

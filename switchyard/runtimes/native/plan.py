@@ -1,4 +1,4 @@
-"""What the native runtime starts, as values: folders, environments and argv lists made from a ``native.yaml``."""
+"""What the native runtime starts, as plain values: folders, environments and argv lists from a ``native.yaml``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLACE = re.compile(r"\{([a-z]+)(?::([a-z]+))?\}")
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the native runtime keeps what belongs to one orchestrator (or to PostgreSQL).
+    """Where the native runtime stores what belongs to one orchestrator (or to PostgreSQL).
 
     Attributes:
         root: the checkout.
@@ -35,41 +35,41 @@ class Folders:
 
     @property
     def code(self) -> Path:
-        """The same files that the image carries."""
+        """The files that are also in the image."""
         return self.root / "docker" / self.name
 
     @property
     def installed(self) -> Path:
-        """What `build` makes, as an image's layers: locked environments, dbt's packages, the parsed project."""
+        """What `build` makes, like an image's layers: locked environments, dbt's packages, the parsed project."""
         return base(self.root) / "environments" / self.name
 
     @property
     def library(self) -> Path:
-        """The folder of the package rundbt, which `build` copies: as in an image, nothing else of the checkout can be imported."""
+        """The folder of the package rundbt, which `build` copies: as in an image, nothing else in the checkout can be imported."""
         return self.installed / "lib"
 
     @property
     def home(self) -> Path:
-        """What lasts, as a volume."""
+        """What lasts, like a volume."""
         return base(self.root) / "data" / self.name
 
     def virtualenv(self, requirements: str) -> Path:
-        """The environment that a locked set of requirements is installed in."""
+        """The environment in which a locked set of requirements is installed."""
         return self.installed / Path(requirements).stem
 
 
 def base(root: Path) -> Path:
-    """The folder that holds everything of the native runtime."""
+    """The folder of the native runtime."""
     return root / ".stack" / "native"
 
 
 def contract(settings: Settings, folders: Folders, project: Project | None) -> dict[str, str]:
-    """The variables that every image sets, with this machine's values, and those that the project asks for.
+    """The variables that every image sets, with this machine's values, and those that the project uses.
 
     Args:
         settings: the checkout's settings.
         folders: the orchestrator's.
-        project: the dbt project; None for what does not run dbt, as where the project cannot be read.
+        project: the dbt project; None for a process that does not run dbt: then the project need not be readable.
     """
     return {
         "PYTHONPATH": str(folders.library),
@@ -89,7 +89,7 @@ def contract(settings: Settings, folders: Folders, project: Project | None) -> d
 
 
 def _connection(settings: Settings, project: Project) -> dict[str, str]:
-    """The variables by which the project's profile, target and connection are found."""
+    """The variables for the project's profile, target and connection."""
     shared = {
         "DBT_HOST": "127.0.0.1",
         "DBT_PORT": settings["POSTGRES_PORT"],
@@ -108,16 +108,16 @@ def _connection(settings: Settings, project: Project) -> dict[str, str]:
 
 
 def warehouse(root: Path) -> Path:
-    """Where embedded databases are, in a folder for each project."""
+    """Where embedded databases are, with a folder for each project."""
     return base(root) / "data" / "warehouse"
 
 
 def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, int]) -> str:
     """Fill in both kinds of placeholders.
 
-    ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's own and stand for settings. ``{root}``,
-    ``{code}`` and ``{home}`` are the checkout and the `Folders`, and ``{environment}`` is `Folders.installed`; ``{port:name}`` is a free
-    port, the same one wherever the file says that name.
+    ``${KEY}``, ``${KEY:-default}``, ``${KEY:+other}`` and ``${KEY:?message}`` are Compose's, for settings. ``{root}`` is the checkout,
+    ``{code}`` and ``{home}`` are those of `Folders`, and ``{environment}`` is `Folders.installed`. ``{port:name}`` is a free port, the
+    same one wherever the file uses that name.
 
     Raises:
         BadConfiguration: there is no such placeholder.
@@ -138,7 +138,7 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
         if name in places and not port:
             return str(places[name])
         raise BadConfiguration(
-            f"docker/{folders.name}/{NATIVE} has {match[0]}, which is no placeholder.",
+            f"docker/{folders.name}/{NATIVE} has {match[0]}, which is not a placeholder.",
             f"Known are {{port:name}}, {', '.join(f'{{{key}}}' for key in places)}.",
             f"git diff -- docker/{folders.name}/{NATIVE}",
         )
@@ -147,7 +147,7 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
         found = SETTING.fullmatch(match[0])
         return setting(found) if found else _PLACE.sub(place, match[0])
 
-    # One pass, so that a password with braces is left alone.
+    # In one pass, so that braces in a password are not expanded.
     return re.sub(f"{SETTING.pattern}|{_PLACE.pattern}", filled, text)
 
 
@@ -166,7 +166,7 @@ def process_variables(
     environ: Mapping[str, str],
     project: Project | None,
 ) -> dict[str, str]:
-    """All of the environment of one process, or without one, of a command at build."""
+    """The whole environment of one process, or without one, of a command of a build."""
     folders = Folders(settings.root, orchestrator.name)
 
     def filled(values: Mapping[str, str]) -> dict[str, str]:
@@ -179,16 +179,16 @@ def process_variables(
 
 
 def argv(settings: Settings, orchestrator: Orchestrator, command: Sequence[str], ports: Mapping[str, int]) -> list[str]:
-    """A command of `native.yaml`, filled in."""
+    """A command of `native.yaml`, with its placeholders filled in."""
     folders = Folders(settings.root, orchestrator.name)
     return [expand(word, settings, folders, ports) for word in command]
 
 
 def scripts() -> str:
-    """Where an environment has its programs."""
+    """The name of the folder with an environment's programs."""
     return "Scripts" if os.name == "nt" else "bin"
 
 
 def launch_fingerprint(argv: Sequence[str], env: Mapping[str, str], build: str) -> str:
-    """Changes whenever a process, started again, would be another one: command, environment, or what was built."""
+    """Changes whenever a process would be started differently: its command, its environment, or its build."""
     return hashlib.sha256(json.dumps([argv, sorted(env.items()), build]).encode()).hexdigest()

@@ -28,10 +28,10 @@ from switchyard.settings import Settings
 MAJOR = "16"
 ACCOUNTS = (POSTGRES, "_postgres", "nobody")
 SUPERUSER = "postgres"
-ZONE = "Asia/Calcutta"  # which many clients still send at login; see docker/postgres/Dockerfile
+ZONE = "Asia/Calcutta"  # many clients still send this name at login; see docker/postgres/Dockerfile
 PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql")
 STOP_TIMEOUT_S = 60
-# What Windows reports where its loader finds no file for a library.
+# Printed when the loader of Windows does not find a library.
 MISSING_DLL = " A DLL is missing; the bundled programs need Microsoft's Visual C++ Redistributable."
 CTYPE = {"linux": "C.UTF-8", "darwin": "en_US.UTF-8"}.get(sys.platform, "C")
 
@@ -50,8 +50,8 @@ class Postgres:
         self.env = caller.inherited(environ)
         self.folders = plan.Folders(settings.root, POSTGRES)
         self.account = _account()
-        # PostgreSQL refuses to run as root, and the account that it runs under instead cannot look into .stack, nor
-        # perhaps into the checkout's parents. So for root, its files are where a system's services keep theirs.
+        # PostgreSQL refuses to run as root, and the account that it uses instead cannot read .stack, and perhaps not the parents of
+        # the checkout. So for root, its files are where system services keep theirs.
         if self.account:
             self.place = Path("/var/lib/switchyard") / hashlib.sha256(str(settings.root).encode()).hexdigest()[:12]
             self.home, self.programs = self.place / "data", self.place / "programs"
@@ -61,14 +61,14 @@ class Postgres:
         self.data = self.home / "cluster"
         self.log = plan.base(settings.root) / "logs" / f"{POSTGRES}.log"
 
-    # What is built
+    # Its programs
 
     def current(self) -> bool:
-        """Whether the programs are there."""
+        """Whether the programs are installed and current."""
         return bool(self.settings["STACK_PG_BIN"]) or (environments.current(self.settings, POSTGRES, None) and self.programs.exists())
 
     def build(self, *, cache: bool, on_line: OnLine) -> None:
-        """Install the programs; a server that runs from older ones makes way once the new ones are there."""
+        """Install the programs; a running server is stopped when the new ones are ready."""
         if self.account and not self.runner.dry:
             for folder in (self.place.parent, self.place):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -77,15 +77,15 @@ class Postgres:
         environments.unpack_postgres(self.settings, self.programs, self.runner, cache=cache, on_line=on_line, before=self.stop)
 
     def tidy(self) -> None:
-        """Forget the folder outside of the checkout when neither data nor programs are left in it."""
+        """Delete the folder outside of the checkout if neither data nor programs are left in it."""
         if self.account and not self.home.exists() and not self.programs.exists() and self.place.exists():
             shutil.rmtree(self.place)
 
     def require_programs(self) -> None:
-        """Make sure that the server, and what goes with it, can be loaded.
+        """Make sure that the programs can run on this machine.
 
         Raises:
-            EngineMissing: one lacks a system library, or is another version.
+            EngineMissing: one lacks a system library, or has another version.
         """
         if self.runner.dry:
             return
@@ -107,10 +107,10 @@ class Postgres:
                 )
 
     def require_major(self) -> str:
-        """Make sure that the data folder is of this PostgreSQL, or not made yet.
+        """Make sure that the data folder has this major version, or does not exist yet.
 
         Raises:
-            IncompatibleData: it is of another major version.
+            IncompatibleData: it has another one.
         """
         note = self.data / "PG_VERSION"
         found = note.read_text(encoding="ascii").strip() if note.exists() else ""
@@ -118,7 +118,7 @@ class Postgres:
         return checks.same_major(found, MAJOR, old)
 
     def sizes(self) -> str:
-        """How large each database is."""
+        """The size of each database."""
         if not self.server() or not self.ready():
             return "not known while PostgreSQL is down"
         argv = self.psql(SUPERUSER, "postgres", "--port", str(self.port()), "--tuples-only", "--no-align", "--command", bootstrap.SIZES)
@@ -130,16 +130,16 @@ class Postgres:
         folder = Path(self.settings["STACK_PG_BIN"] or self.programs / "bin")
         return str(folder / (f"{name}.exe" if os.name == "nt" else name))
 
-    # What runs
+    # The server
 
     def server(self) -> psutil.Process | None:
         """The running server, or None.
 
-        Its own note of its process id may be older than a crash, and the id another program's by now: a server of this data
-        folder works in this folder.
+        Its pid file may be left from before a crash, and another program may have the id by now. A server of this data folder is
+        recognized by its working directory.
         """
         lines = self._note()
-        return _server(abs(int(lines[0])), self.data) if lines else None  # it is below 0 of the single-user mode
+        return _server(abs(int(lines[0])), self.data) if lines else None  # it is negative in single-user mode
 
     def port(self) -> int | None:
         """The port of the running server, or None in its first moments."""
@@ -147,11 +147,11 @@ class Postgres:
         return int(lines[3]) if len(lines) > 3 else None
 
     def crashed(self) -> bool:
-        """Whether the server ended without being asked to."""
+        """Whether the server ended unexpectedly."""
         return bool(self._note()) and self.server() is None
 
     def ready(self) -> bool:
-        """Whether the running server takes connections."""
+        """Whether the running server accepts connections."""
         argv = [self.program("pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(self.port())]
         return self.runner.ask(argv).code == 0
 
@@ -186,7 +186,7 @@ class Postgres:
         """
         if server := self.server():
             done = self._control("stop", "--mode", "fast", "--wait", "--timeout", str(STOP_TIMEOUT_S))
-            if done.code == 127 and os.name == "posix":  # somebody has deleted its programs
+            if done.code == 127 and os.name == "posix":  # its programs were deleted
                 server.send_signal(signal.SIGINT)  # as pg_ctl would
                 with contextlib.suppress(psutil.TimeoutExpired):
                     server.wait(STOP_TIMEOUT_S)
@@ -196,7 +196,7 @@ class Postgres:
             self._end_leftovers()
 
     def client(self, program: str, role: str, *args: str) -> list[str]:
-        """A program over TCP, as everybody else; the password is in `psql_env`, where no list of processes shows it."""
+        """A program that connects over TCP, like every client; the password is in `psql_env`, so that no process list shows it."""
         host = ["--host", "127.0.0.1", "--port", self.settings["POSTGRES_PORT"]]
         return [self.program(program), *host, "--username", role, *args]
 
@@ -205,7 +205,7 @@ class Postgres:
         return self.client("psql", role, "--no-psqlrc", "--dbname", database, *args)
 
     def psql_env(self, role: str) -> dict[str, str]:
-        """The variables that a `client` needs, so that no setting of the user's own leads it elsewhere."""
+        """The variables that a `client` needs, so that no setting of the user makes it connect elsewhere."""
         key = "POSTGRES_PASSWORD" if role == SUPERUSER else "DBT_PASSWORD"
         return {"PGPASSWORD": self.settings[key], "PGPASSFILE": os.devnull, "PGSERVICEFILE": os.devnull, "PGCONNECT_TIMEOUT": "10"}
 
@@ -223,7 +223,7 @@ class Postgres:
         return self.runner.change(argv, env=self.env, **self._options())
 
     def _make_cluster(self) -> None:
-        """Make the data folder beside its place and move it there when it is complete."""
+        """Create the data folder under a temporary name, and rename it when it is complete."""
         half_made = self.home / "half-made"
         if self.runner.dry:
             self._initdb(half_made, self.home / "password")
@@ -243,7 +243,7 @@ class Postgres:
         half_made.rename(self.data)
 
     def _initdb(self, folder: Path, password: Path) -> Result:
-        # Text is ordered by code point, which is the same on every platform; what is a letter, and its capital, by Unicode.
+        # Text is sorted by code point, the same on every platform. Letters and their case follow Unicode.
         argv = [
             self.program("initdb"), "--pgdata", str(folder), "--username", SUPERUSER, "--pwfile", str(password),
             "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8", "--locale", "C", "--lc-ctype", CTYPE,
@@ -253,17 +253,17 @@ class Postgres:
         return self.runner.change(argv, env=self.env, **self._options())
 
     def _words(self) -> list[str]:
-        """The server's arguments: its port, and what the compose file gives to its container's server."""
+        """The server's arguments: its port, and the arguments of the container's server in the compose file."""
         file = self.settings.root / "compose" / "docker-compose-postgres.yaml"
         words = yaml.safe_load(file.read_text(encoding="utf-8"))["services"][POSTGRES]["command"][1:]
-        # On Windows a server does not learn that a client has gone, and the server refuses to start when it is to look. All clients of
-        # this one are on its machine, which no network cuts off.
+        # On Windows, a server cannot notice that a client has disconnected, and refuses to start if it is configured to check. All clients
+        # of this server are on its machine, so TCP keepalives are not needed.
         unknown = ("--tcp_", *(["--client_connection_check_interval"] if os.name == "nt" else []))
         words = [plan.expand(word, self.settings, self.folders, {}) for word in words if not word.startswith(unknown)]
         return ["-p", self.settings["POSTGRES_PORT"], *words]
 
     def _unchanged(self) -> bool:
-        """Whether the running server would be started just so again; it notes how it was."""
+        """Whether the running server has the current arguments; it records those of its start."""
         note = (self.data / "postmaster.opts").read_text(encoding="utf-8", errors="replace")
         return all(f'"{word}"' in note for word in self._words())
 
@@ -275,7 +275,7 @@ class Postgres:
             self.program("pg_ctl"), "--pgdata", str(self.data), "--wait", "--timeout", str(timeout),
             "--options", shown(self._words()), "start",
         ]  # fmt: skip
-        # Its streams must be a file: the server inherits them, and whoever reads a pipe would wait for the server's end.
+        # Its streams have to be a file: the server inherits them, and the reader of a pipe would wait until the server ends.
         process = self.runner.detach(argv, self.log, self.env, **self._options())
         if process and process.wait():
             if self.server():
@@ -284,7 +284,7 @@ class Postgres:
             raise diagnosis.start_failure("PostgreSQL", "\n".join(last))
 
     def _wait_until_ready(self, timeout: int) -> None:
-        """Wait for a server that another command has started, and that may be busy recovering from a crash."""
+        """Wait for a server that another command may have started, and that may still be recovering from a crash."""
         deadline = time.monotonic() + timeout
         while not self.runner.dry and not self.ready():
             if time.monotonic() > deadline:
@@ -294,7 +294,7 @@ class Postgres:
     def _bootstrap(self, script: str) -> None:
         done = self._ask(script)
         if "password authentication failed" in done.stderr:
-            # .env was made again, and the data folder is older.
+            # .env is newer than the data folder.
             self.stop()
             self._set_password()
             self._start(60)
@@ -305,22 +305,22 @@ class Postgres:
             )
 
     def _ask(self, script: str) -> Result:
-        """Run the script in the warehouse, which is made first where it is missing."""
+        """Run the script in the warehouse, after creating that if it is missing."""
         name = bootstrap.WAREHOUSE
         make = bootstrap.make_database(name)
         argv = self.psql(SUPERUSER, "postgres", "--quiet", "--no-password")
         return self.runner.change(argv, f"\\set ON_ERROR_STOP on\n{make}\n\\connect {name}\n{script}", self.psql_env(SUPERUSER))
 
     def _set_password(self) -> None:
-        """Give the superuser the password of ``.env``, in the stopped server's single-user mode, which asks for none."""
+        """Set the superuser's password to the one in ``.env``, in single-user mode, which needs no password; the server is stopped."""
         statement = f"alter role {SUPERUSER} password {bootstrap.literal(self.settings['POSTGRES_PASSWORD'])}\n"
         self.runner.change([self.program("postgres"), "--single", "-D", str(self.data), "postgres"], statement, self.env, **self._options())
 
     def _end_leftovers(self) -> None:
-        """End what a killed server has left behind: processes for its connections, which work in its data folder, and its note.
+        """Clean up after a killed server: end the processes of its connections, which work in its data folder, and delete its pid file.
 
-        With nobody in the folder, the note means nothing; but if another program has the process id by now, PostgreSQL would
-        take that one for a server and refuse to start.
+        Once no process works in the folder, the pid file is stale. But if another program has the process id by now, PostgreSQL
+        would take that program for a server and refuse to start.
         """
         left = [process for process in psutil.process_iter() if _server(process.pid, self.data)]
         _, left = psutil.wait_procs(left, timeout=5)
@@ -332,7 +332,7 @@ class Postgres:
 
 
 def _server(pid: int, data: Path) -> psutil.Process | None:
-    """The process ``pid`` if it is a server's that works in ``data``."""
+    """The process ``pid``, if it belongs to a server and works in ``data``."""
     try:
         process = psutil.Process(pid)
         ours = process.name().startswith("postgres") and os.path.realpath(process.cwd()) == os.path.realpath(data)
@@ -342,7 +342,7 @@ def _server(pid: int, data: Path) -> psutil.Process | None:
 
 
 def _account() -> str | None:
-    """The account for the server when root starts it; None where it runs under the caller's own."""
+    """The account for the server if root starts it; None if it runs under the caller's account."""
     if sys.platform == "win32" or os.getuid() != 0:
         return None
     import pwd
@@ -352,7 +352,7 @@ def _account() -> str | None:
 
 
 def _group(account: str) -> int:
-    if sys.platform == "win32":  # where `_account` finds none
+    if sys.platform == "win32":  # `_account` returns None there
         raise NotImplementedError
     import pwd
 

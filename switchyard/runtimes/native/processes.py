@@ -1,4 +1,4 @@
-"""The orchestrators' processes without Docker: started detached, found again, and stopped with all that they started."""
+"""The orchestrators' processes without Docker: start them detached, find them again, and stop them with all their children."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from switchyard.errors import NotHealthy, StackError
 from switchyard.runner import Runner
 from switchyard.runtimes.native import launch
 
-SAME_MOMENT = 2.0  # seconds: a creation time is rounded, and a process id is not reused so soon
-INTERRUPT_TIMEOUT_S = 15  # that a process has to end by itself
+SAME_MOMENT = 2.0  # seconds: creation times are rounded, and a process id is not reused so soon
+INTERRUPT_TIMEOUT_S = 15  # seconds that a process has to end by itself
 
 
 @dataclass(frozen=True)
 class StartedProcess:
-    """What was noted of a process when it was started, in ``<service>.json``.
+    """The record of a process, written to ``<service>.json`` at its start.
 
     Attributes:
-        service: the compose service that it stands for.
-        orchestrator: whose it is.
+        service: the compose service that it corresponds to.
+        orchestrator: the orchestrator that it belongs to.
         pid: the root of its session.
-        created: when that root was created, by the clock of that time.
+        created: the creation time of that root, by the clock at that time.
         ports: the ports that were picked for the orchestrator.
         fingerprint: of what was started, see `switchyard.runtimes.native.plan.launch_fingerprint`.
-        birth: on Linux, what distinguishes the root from any other process, see `launch.birth`; elsewhere ``created`` does.
+        birth: on Linux, identifies the root, see `launch.birth`; elsewhere ``created`` does.
     """
 
     service: str
@@ -51,7 +51,7 @@ class Processes:
     """The processes whose records are in one folder.
 
     Args:
-        folder: of the records.
+        folder: the folder of the records.
         runner: what starts programs.
     """
 
@@ -65,16 +65,16 @@ class Processes:
             try:
                 found.append(StartedProcess(**json.loads(path.read_text(encoding="utf-8"))))
             except FileNotFoundError:
-                continue  # it was stopped this very moment
+                continue  # it was just stopped
             except (ValueError, TypeError):
-                path.unlink()  # no record of ours: nothing that it could name
+                path.unlink()  # not a valid record, so no process belongs to it
         return sorted(found, key=lambda record: record.created)
 
     def start(
         self, service: str, orchestrator: str, argv: Sequence[str], env: Mapping[str, str], *,
         cwd: Path, log: Path, ports: Mapping[str, int], fingerprint: str,
     ) -> None:  # fmt: skip
-        """Start a process in a session of its own.
+        """Start a process in its own session.
 
         Raises:
             NotHealthy: there is no such program.
@@ -84,7 +84,7 @@ class Processes:
             raise NotHealthy(f"{service} could not be started.", f"There is no program {argv[0]} in its environment.", "invoke build")
         path = self.folder / f"{service}.json"
         if not self.runner.dry:
-            self._stopping(service).unlink(missing_ok=True)  # of a stop that was killed at its end
+            self._stopping(service).unlink(missing_ok=True)  # left by a stop that was killed at its end
         facts = {"service": service, "orchestrator": orchestrator, "ports": dict(ports), "fingerprint": fingerprint}
         command = [program or argv[0], *argv[1:]]
         if os.name == "nt":
@@ -92,7 +92,7 @@ class Processes:
             if process:
                 launch.write_record(path, facts, process.pid)
             return
-        # Without PYTHONPATH, which is the command's; with the packages of a person's own account, where Switchyard's may be.
+        # -E ignores PYTHONPATH, which is for the command. User site-packages stay enabled: Switchyard's packages may be there.
         launcher = [sys.executable, "-E", launch.__file__, str(path), json.dumps(facts)]
         process = self.runner.detach([*launcher, *command], log, env, cwd=cwd)
 
@@ -108,14 +108,14 @@ class Processes:
     def stop(self, records: Iterable[StartedProcess]) -> None:
         """End processes and everything that they started: gently, then firmly, then at once.
 
-        The roots get an interrupt, as from Ctrl-C, on which each of the products ends its own children: all of them at once, as
-        from `docker stop`, since most of the time that it takes them is spent waiting.
+        The roots get SIGINT, as from Ctrl-C, on which each of the products ends its own children. All roots get it at once, as with
+        `docker stop`, because most of the time is spent waiting.
 
         Args:
             records: what to end.
 
         Raises:
-            StackError: a process outlives even that.
+            StackError: a process is still running after that.
         """
         records = list(records)
         for record in records:
@@ -136,14 +136,14 @@ class Processes:
             self._stopping(record.service).unlink(missing_ok=True)
 
     def being_stopped(self, record: StartedProcess) -> bool:
-        """Whether somebody has begun to stop the record's process: a killed command may have."""
+        """Whether a command, perhaps one that was killed, has begun to stop the record's process."""
         return self._stopping(record.service).exists()
 
     def _stopping(self, service: str) -> Path:
         return self.folder / f"{service}.stopping"
 
     def root(self, record: StartedProcess) -> psutil.Process | None:
-        """The process that the record is about, or None when it ended, even if another program has its id by now."""
+        """The process of the record, or None if it has ended, even if another program has its id by now."""
         try:
             process = psutil.Process(record.pid)
             return process if _is(process, record) and alive(process) else None
@@ -151,16 +151,16 @@ class Processes:
             return None
 
     def members(self, record: StartedProcess) -> list[psutil.Process]:
-        """The process of the record, if it still runs, and all that it started and that runs still.
+        """The process of the record and all its descendants, those that still run.
 
-        Without their root, its children are found by its session, whose id is no other's as long as one of them is left.
-        They rename themselves and their environment, so neither would show it.
+        After the root has ended, the descendants are found by its session id, which is not reused while one of them is left. Their
+        names and environments would not identify them, because they change both.
         """
         root = self.root(record)
         if root is None and (_taken(record.pid) or _of_another_boot(record)):
             return []
         found = {root.pid: root} if root else {}
-        with contextlib.suppress(psutil.Error):  # it may end this very moment; its session has the rest
+        with contextlib.suppress(psutil.Error):  # it may just be ending; the rest is found by its session
             found |= {child.pid: child for child in (root.children(recursive=True) if root else [])}
         for process in psutil.process_iter():
             if process.pid not in found and _belongs(process, record):
@@ -168,7 +168,7 @@ class Processes:
         return [process for process in found.values() if alive(process)]
 
     def _gone(self, record: StartedProcess, members: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-        """Wait until nothing is left, the processes seen before included; return what is left after ``seconds``."""
+        """Wait until nothing is left of ``members`` and of the record's current members; return what is left after ``seconds``."""
         deadline = time.monotonic() + seconds
         while True:
             _, members = psutil.wait_procs(members, timeout=0.2)
@@ -180,7 +180,7 @@ class Processes:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether the process runs: one that only waits for somebody to take note of its end does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -188,7 +188,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def age(process: psutil.Process) -> float:
-    """Seconds since the process was started; on Linux whatever the clock was set to meanwhile."""
+    """Seconds since the process was started; on Linux correct even if the clock was set meanwhile."""
     return time.time() - process.create_time()
 
 

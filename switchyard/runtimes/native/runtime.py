@@ -1,4 +1,4 @@
-"""The native runtime: processes on this machine, in locked environments, over a PostgreSQL of their own."""
+"""The native runtime: processes on this machine, in locked environments, with their own PostgreSQL."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Native:
         return self.host.project
 
     def require(self, *, starting: bool = True) -> str:
-        """Nothing is needed: what is missing is installed by `build`."""
+        """Nothing is required: `build` installs what is missing."""
         return self.name
 
     def running(self) -> bool:
@@ -61,7 +61,7 @@ class Native:
         return self.postgres.server() is not None or any(self.processes.members(record) for record in self.processes.records())
 
     def services(self) -> list[Service]:
-        """PostgreSQL and every process that was started; each health is asked now."""
+        """PostgreSQL and every process that was started, with their current health."""
         return self.host.services()
 
     def active(self, services: Iterable[Service] | None = None) -> str | None:
@@ -73,7 +73,7 @@ class Native:
         return self.host.unsupported(target)
 
     def as_started(self) -> Native:
-        """The same, with the ports on which what is up was started."""
+        """The same runtime, with the ports that the running stack was started with."""
         return Native(self.settings.as_started()[0], self.orchestrators, self.runner, self.environ)
 
     def baked(self) -> bool:
@@ -86,18 +86,18 @@ class Native:
         return [record.service for record in unseen if self.host.service(record).health == "starting"]
 
     def start_postgres(self, timeout: int, on_line: OnLine) -> None:
-        """Start PostgreSQL where it does not run, and bring roles and databases up to date."""
+        """Start PostgreSQL if it does not run, and bring roles and databases up to date."""
         script = bootstrap.sql(self.settings, self.orchestrators.values(), projects.database(self.settings))
         self.postgres.start(script, timeout, on_line)
 
     def start(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """Replace whatever orchestrator runs by ``target``, and wait until it is healthy.
+        """Replace any running orchestrator with ``target``, and wait until it is healthy.
 
         Of the target's own processes, those that have ended are started again, as Docker restarts a container.
 
         Raises:
             NotHealthy: a process ended; with the last log lines.
-            StillStarting: all is well so far, but not done after ``timeout`` seconds; what was started continues.
+            StillStarting: nothing has failed, but the start is not complete after ``timeout`` seconds; it continues.
         """
         kept = self._kept(target)
         if kept is None:
@@ -105,7 +105,7 @@ class Native:
             if not self.runner.dry:
                 self._prepare_home(target)
         elif not self.runner.dry:
-            self.processes.stop([record for record in self.processes.records() if record not in kept])  # what they started may run still
+            self.processes.stop([record for record in self.processes.records() if record not in kept])  # their children may still run
         names = plan.port_names(target)
         picked = next((record.ports for record in kept or []), None) or dict(zip(names, ports.unused_ports(len(names))))
         deadline = time.monotonic() + timeout
@@ -118,12 +118,12 @@ class Native:
                 on_line(f"starting {process.service}")
                 self._start(target, process, picked)
             elif len(kept or []) == len(target.native_block.processes) and self.host.mark(process.service).exists():
-                continue  # `_kept` has just seen that it is well
+                continue  # `_kept` has just checked that it is healthy
             waiting[process.service] = process
         self._wait(waiting, target, picked, timeout, deadline, on_line)
 
     def scale(self, target: Orchestrator, *, baked: bool, timeout: int, on_line: OnLine) -> None:
-        """There are no workers without Docker, and `unsupported` says so."""
+        """Do nothing: there are no workers without Docker, and `unsupported` reports that."""
 
     def stop_orchestrator(self, on_line: OnLine) -> None:
         """End every process of the orchestrator; PostgreSQL stays up."""
@@ -140,13 +140,13 @@ class Native:
         self.postgres.stop()
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
-        """A program of PostgreSQL's as the role ``dbt``, and the variables that it needs."""
+        """One of PostgreSQL's programs as the role ``dbt``, and the variables that it needs."""
         return self.postgres.client(program, bootstrap.DBT_ROLE, *args), self.postgres.psql_env(bootstrap.DBT_ROLE)
 
     def trigger(self, orchestrator: Orchestrator, words: Sequence[str], on_line: OnLine) -> Result:
-        """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, handing over each line of the run protocol."""
+        """Call ``run_job.py`` with ``words``, see `rundbt.api.main`, and pass on each line of the run protocol."""
         picked = self.host.ports(orchestrator)
-        # It asks the orchestrator, and runs no dbt.
+        # It calls the orchestrator's API, and does not run dbt.
         env = plan.process_variables(self.settings, orchestrator, orchestrator.process(orchestrator.service), picked, self.environ, None)
         argv = plan.argv(self.settings, orchestrator, [*orchestrator.native_block.run, *words], picked)
         return self.runner.follow([located(argv[0], env), *argv[1:]], on_line, env=env, errors_apart=True, only_env=True)
@@ -181,20 +181,20 @@ class Native:
         return self.runner.hand_over(argv, self.postgres.psql_env(bootstrap.DBT_ROLE))
 
     def _fingerprint(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> str:
-        # Without what is inherited: `up` from another shell must not restart everything.
+        # Without inherited variables: `up` from another shell must not restart everything.
         env = plan.process_variables(self.settings, target, process, picked, {}, self.project)
         argv = plan.argv(self.settings, target, process.command, picked)
         return plan.launch_fingerprint(argv, env, environments.fingerprint(self.settings, target.name, self.project))
 
     def _kept(self, target: Orchestrator) -> list[StartedProcess] | None:
-        """The target's processes that run as they would be started again; None where one does not, or none runs.
+        """The target's processes that run just as they would be started now; None if one does not, or if none runs.
 
-        Each is well, or still in the time that a first good answer may take: then `start` continues with it. What has ended is left out.
+        Each is healthy, or still has time to become healthy: then `start` waits for it. Processes that have ended are left out.
         """
         records = self.processes.records()
         processes = {process.service: process for process in target.native_block.processes}
         kept = []
-        # Where one has ended, another's health command may fail for that alone: Airflow's scheduler is asked about at its API.
+        # If one has ended, that alone may make another's health command fail: Airflow's API server reports its scheduler's health.
         all_run = all(self.processes.root(record) for record in records)
         for record in records:
             process = processes.get(record.service)
@@ -242,7 +242,7 @@ class Native:
         deadline: float,
         on_line: OnLine,
     ) -> None:
-        """Wait until each of the processes is healthy, as long as all of the target's run."""
+        """Wait until each of the processes is healthy; fail if one of the target's processes ends."""
         while waiting and not self.runner.dry:
             for record in self.host.records(target):
                 if self.processes.root(record) is None:
@@ -263,7 +263,7 @@ class Native:
                 time.sleep(0.2)
 
     def _late(self, target: Orchestrator, service: str, stderr: str, timeout: int) -> StackError:
-        """The error for a process that is not healthy in time."""
+        """The error for a process that did not become healthy in time."""
         record = next((record for record in self.host.records(target) if record.service == service), None)
         if record and self.host.young(record):
             return still_starting(target.title, timeout)
