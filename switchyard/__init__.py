@@ -1,4 +1,4 @@
-"""What the tasks are made of. Nothing in here knows Invoke."""
+"""The code behind the tasks. Nothing in here depends on Invoke."""
 
 from pathlib import Path
 

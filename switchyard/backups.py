@@ -1,4 +1,4 @@
-"""The warehouse in one file, and back: pg_dump and pg_restore as the role ``dbt``, on whichever runtime."""
+"""Back up the warehouse to one file, and restore it: pg_dump and pg_restore as the role ``dbt``, on either runtime."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from switchyard.settings import PROJECT_NAME, keep_private
 FOLDER = "backups"
 MAGIC = b"PGDMP"
 ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
-NAME = "invoke restore"  # the session's, by which an interrupted one is found
+NAME = "invoke restore"  # the name of the session, by which an interrupted one is found
 ANOTHER = "Restore a file that `invoke backup` has written."
-_PUBLIC = "create schema if not exists public"  # a file without it leaves none
+_PUBLIC = "create schema if not exists public"  # after a file without it, there is none
 
 
 def default_file(root: Path, now: datetime, database: str) -> Path:
-    """Where a backup goes that was given no name: into ``backups/`` of the checkout, named by the project and the time in UTC."""
+    """The default file of a backup: in ``backups/`` of the checkout, named after the project and the time in UTC."""
     name = PROJECT_NAME if database == bootstrap.WAREHOUSE else f"{PROJECT_NAME}-{database}"
     return root / FOLDER / f"{name}-{now.astimezone(timezone.utc):%Y%m%dT%H%M%SZ}.dump"
 
 
 def partial_file(root: Path, target: Path) -> Path:
-    """Where the backup of the checkout ``root`` grows until it is complete: beside its place, under the same name each time."""
+    """Where the backup of the checkout ``root`` is written until it is complete: in the same folder, under a fixed name."""
     return target.with_name(f".switchyard-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.partial")
 
 
 def check_header(head: bytes, name: str) -> None:
-    """Look at the first seven bytes of a file.
+    """Check the first seven bytes of a file.
 
     Raises:
-        BadBackup: it is no archive in pg_dump's custom format.
-        IncompatibleData: it is one that only a newer PostgreSQL reads.
+        BadBackup: it is not an archive in pg_dump's custom format.
+        IncompatibleData: only a newer PostgreSQL can read it.
     """
     if head[:5] != MAGIC or len(head) < 7:
-        raise BadBackup(f"{name} is not a backup.", "It does not begin as an archive in pg_dump's custom format does.", "invoke backup")
+        raise BadBackup(f"{name} is not a backup.", "It does not begin like an archive in pg_dump's custom format.", "invoke backup")
     if tuple(head[5:7]) > ARCHIVE:
         raise IncompatibleData(
             f"{name} was made by a newer PostgreSQL, whose archives version 16 does not read.",
@@ -56,18 +56,18 @@ def check_header(head: bytes, name: str) -> None:
 
 
 def pattern(schema: str) -> str:
-    """The option of pg_dump that stands for exactly one schema, whatever its name."""
+    """The option of pg_dump that selects exactly one schema, with any name."""
     quoted = schema.replace('"', '""')
     return f'--schema="{quoted}"'
 
 
 def _lock_timeout(runtime: WarehouseRuntime) -> str:
-    """The option that gives pg_dump the role's limit for locks, which it sets aside; 0 is none for both."""
+    """The option that gives pg_dump the role's lock timeout, which it would override; 0 means no limit in both."""
     return f"--lock-wait-timeout={runtime.settings['LOCK_TIMEOUT']}s"
 
 
 def backup(runtime: WarehouseRuntime, file: str | None) -> None:
-    """Write the schemas of the role ``dbt`` into ``file``, or one in ``backups/``; PostgreSQL is up or down afterwards as it was.
+    """Write the schemas of the role ``dbt`` into ``file``, or one in ``backups/``; afterwards PostgreSQL is up or down as before.
 
     Raises:
         BadUsage: ``file`` exists, or its folder does not.
@@ -79,10 +79,10 @@ def backup(runtime: WarehouseRuntime, file: str | None) -> None:
 
 
 def before_deletion(runtime: WarehouseRuntime) -> None:
-    """Make a backup of each project's data that is about to be deleted; where there is none, do nothing.
+    """Back up each project's data before it is deleted; without data, do nothing.
 
     Raises:
-        StackError: it could not be made; the next step is a deletion without one.
+        StackError: a backup failed; the next step is to delete without one.
     """
     if not runtime.data.exists():
         return
@@ -97,19 +97,19 @@ def before_deletion(runtime: WarehouseRuntime) -> None:
 
 
 def restore(runtime: WarehouseRuntime, file: str, *, yes: bool) -> None:
-    """Replace everything that the role ``dbt`` owns by the content of ``file``, in one transaction.
+    """Replace everything that the role ``dbt`` owns with the content of ``file``, in one transaction.
 
     Raises:
         BadUsage: there is no such file, or the question was not answered with yes.
-        BadBackup: it is not a complete backup, or PostgreSQL rejects it; the data is as it was.
+        BadBackup: it is not a complete backup, or PostgreSQL rejects it; the data is unchanged.
         IncompatibleData: a newer PostgreSQL made it.
-        RunInProgress: something works on the data.
+        RunInProgress: the data is in use.
     """
     warehouse.require_shared(runtime, "restore")
     with _explained(Path(file)):
         if not stat.S_ISREG(os.stat(file).st_mode):  # it is read twice
             raise BadUsage(f"{file} is not a regular file.", "", ANOTHER)
-        archive = open(file, "rb", buffering=0)  # what is read from here, the programs read from there
+        archive = open(file, "rb", buffering=0)  # unbuffered: programs inherit the descriptor and its position
     with archive:
         check_header(archive.read(7), file)
         with warehouse.server(runtime):
@@ -151,12 +151,12 @@ def _save(runtime: WarehouseRuntime, file: str | None, database: str, empty_is_f
 
 
 def _dump(runtime: WarehouseRuntime, database: str, pg_dump_options: list[str], partial: Path, target: Path) -> None:
-    """Write the archive, of what ``pg_dump_options`` name, under a name of its own, and give it the right one when it is complete."""
+    """Write an archive of what ``pg_dump_options`` select as ``partial``, and rename it to ``target`` when it is complete."""
     argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *pg_dump_options, database)
     if runtime.runner.dry:
         runtime.runner.transfer(argv, None, None, env)
         return
-    partial.unlink(missing_ok=True)  # of a backup that was killed
+    partial.unlink(missing_ok=True)  # left by a backup that was killed
     try:
         with open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "r+b", buffering=0) as archive:
             done = runtime.runner.transfer(argv, None, archive, env)
@@ -174,7 +174,7 @@ def _dump(runtime: WarehouseRuntime, database: str, pg_dump_options: list[str], 
 
 
 def _restore(runtime: WarehouseRuntime, archive: BinaryIO, name: str) -> None:
-    # As dbt, and by pg_restore, which hands no line of the file to psql: a hostile one can do no more than a model can.
+    # As dbt, and by pg_restore, which passes nothing in the file to psql: a hostile file can do no more than a model.
     database = f"dbname={projects.database(runtime.settings)} application_name='{NAME}' options='-c {bootstrap.REPLACE}=on'"
     argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
     archive.seek(0)
@@ -187,7 +187,7 @@ def _restore(runtime: WarehouseRuntime, archive: BinaryIO, name: str) -> None:
 
 
 def _check(runtime: WarehouseRuntime, archive: BinaryIO, name: str, folder: Path | None = None) -> None:
-    """Have pg_restore read the whole archive, and do nothing with it."""
+    """Have pg_restore read the whole archive, without restoring it."""
     argv, env = runtime.client("pg_restore", "--file=-")
     archive.seek(0)
     done = runtime.runner.transfer(argv, archive, None, env)
@@ -196,7 +196,7 @@ def _check(runtime: WarehouseRuntime, archive: BinaryIO, name: str, folder: Path
 
 
 def _failed(what: str, output: str, next: str, folder: Path | None = None) -> StackError:
-    """The error for what a program printed; where ``folder`` is full, that is the reason, in whatever words."""
+    """The error for a program that failed; a full ``folder`` is the reason, whatever the program printed."""
     why = "\n".join(output.strip().splitlines()[-8:])
     if "no space left" in output.lower() or (folder and shutil.disk_usage(folder).free < 2**16):
         return NoSpace(what, why, "Free some space, then try again.")
@@ -205,7 +205,7 @@ def _failed(what: str, output: str, next: str, folder: Path | None = None) -> St
 
 @contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error for the user.
+    """Turn an error of the file system into one for the user.
 
     Raises:
         NoSpace: the disk is full.
@@ -228,12 +228,12 @@ def _require_free(target: Path) -> None:
 
 def _announce(target: Path | None) -> None:
     if target is None:
-        console.note("There is no data of the warehouse to back up.")
+        console.note("The warehouse has no data to back up.")
     elif not console.dry:
         console.ok(f"Backup written to {target} ({target.stat().st_size / 1e6:.1f} MB)")
-        console.note(f"  {_restore_command(target)} brings it back.")
+        console.note(f"  {_restore_command(target)} restores it.")
 
 
 def _restore_command(file: Path) -> str:
-    """What to type, from any folder and with any name."""
+    """The command, which works from any folder and with any file name."""
     return shown(["invoke", "restore", str(file.absolute())])

@@ -1,4 +1,4 @@
-"""The caller's environment, and what of it others get."""
+"""The caller's environment, and the parts of it that are passed on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-# Of the caller's environment, only what a program needs to find its way on the machine: a DBT_ or PYTHON variable of the
-# user's own must reach the processes as little as it reaches a container.
+# The variables that a program needs to work on this machine. A DBT_ or PYTHON variable of the user must not reach the processes,
+# just as it does not reach a container.
 _INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|TEMP|TMP|SSL_CERT_FILE|SSL_CERT_DIR"
     r"|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT|APPDATA|LOCALAPPDATA|PROGRAMDATA|USERPROFILE",
@@ -17,12 +17,12 @@ _INHERITED = re.compile(
 
 
 def has_home() -> bool:
-    """Whether the account has a home that can be written to, or needs none."""
+    """Whether the account has a writable home, or needs none."""
     return os.name == "nt" or os.access(os.path.expanduser("~"), os.W_OK)
 
 
 def with_home(home: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The caller's environment, with a HOME of the checkout's where there is none that can be written to, as uv, dbt and Prefect do."""
+    """The caller's environment; without a writable home, with a HOME in the checkout, since uv, dbt and Prefect write there."""
     if has_home():
         return environ
     return {**environ, "HOME": str(home)}
@@ -34,13 +34,13 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of the caller's environment that names proxies: for what a build downloads, and nothing that runs later."""
+    """The proxies in the caller's environment: for downloads during a build, not for what runs later."""
     return {key: value for key, value in environ.items() if key.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
 
 
 def proxy_names(environ: Mapping[str, str]) -> list[str]:
-    """The variables that :func:`proxies` finds, one of each proxy: BuildKit takes both spellings for one, and then either value.
+    """The names of :func:`proxies`, one for each proxy: BuildKit treats both spellings as the same, and would use either value.
 
-    The one in small letters is first choice, as it is curl's and Python's.
+    The lower-case name wins, as it does in curl and Python.
     """
     return list({key.lower(): key for key in sorted(proxies(environ))}.values())

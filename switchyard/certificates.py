@@ -1,4 +1,4 @@
-"""A company's own certificates, in ``certs/``: checked here, trusted by the images and by what runs without Docker."""
+"""A company's own certificates, in ``certs/``: checked here, and trusted in the images and in the native runtime."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from switchyard.errors import BadConfiguration
 
 FOLDER = "certs"
-# Where each client looks for the certificates that it trusts: OpenSSL, Python and uv; requests; curl; pip; git. The images set them,
-# too, but for git's, which reads the system's store there.
+# Where the clients look for trusted certificates: OpenSSL, Python and uv; requests; curl; pip; git. The images set these too, except
+# that of git, which reads the system's store there.
 VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
@@ -23,16 +23,16 @@ def find(root: Path) -> list[Path]:
 
 
 def check(root: Path) -> str:
-    """Make sure that every file in ``certs/`` is a certificate that will be trusted, and return how many there are.
+    """Make sure that every file in ``certs/`` is a certificate that will be trusted, and return their number.
 
     Raises:
-        BadConfiguration: one is not, or would be overlooked because of its name.
+        BadConfiguration: one is not, or would be ignored because of its name.
     """
     for path in sorted((root / FOLDER).glob("*")):
         if path.name == "README.md" or path.name.startswith("."):
             continue
         if path.suffix != ".crt" or not path.is_file():
-            raise _bad(path, "Only files whose names end in .crt are looked at.")
+            raise _bad(path, "Only files whose names end in .crt are read.")
         blocks = _PEM.findall(path.read_text(encoding="utf-8", errors="replace"))
         if not blocks:
             raise _bad(path, "It holds no lines from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----.")
@@ -54,14 +54,14 @@ def bundle(root: Path) -> Path:
 
 
 def variables(root: Path) -> dict[str, str]:
-    """What makes the clients trust ``certs/`` without Docker; nothing where the folder is empty."""
+    """The variables that make clients trust ``certs/`` without Docker; none where the folder is empty."""
     return {name: str(bundle(root)) for name in VARIABLES} if find(root) else {}
 
 
 def write_bundle(root: Path) -> Mapping[str, str]:
-    """Write what Python trusts on this machine, and ``certs/`` besides, into one file, and return `variables`.
+    """Write the certificates that Python trusts on this machine, and those in ``certs/``, into one file, and return `variables`.
 
-    One file, since each client reads a single one, and reads it instead of everything else.
+    Each client reads a single file, and reads it instead of all other places.
     """
     if found := find(root):
         texts = [*_trusted(), *(path.read_text(encoding="utf-8", errors="replace") for path in found)]
@@ -72,10 +72,10 @@ def write_bundle(root: Path) -> Mapping[str, str]:
 
 
 def _trusted() -> list[str]:
-    """What Python trusts on this machine; it respects SSL_CERT_FILE and SSL_CERT_DIR."""
+    """The certificates that Python trusts on this machine, with SSL_CERT_FILE and SSL_CERT_DIR respected."""
     context = ssl.create_default_context()
     folder = ssl.get_default_verify_paths().capath
-    for path in Path(folder).iterdir() if folder else ():  # which OpenSSL itself reads only as the need arises
+    for path in Path(folder).iterdir() if folder else ():  # OpenSSL itself reads these only on demand
         with suppress(OSError, ssl.SSLError):
             context.load_verify_locations(path)
     return [ssl.DER_cert_to_PEM_cert(certificate) for certificate in context.get_ca_certs(binary_form=True)]

@@ -1,4 +1,4 @@
-"""What can be checked beforehand: before a start, which the first problem refuses, and in `invoke doctor`."""
+"""The checks before a start, where the first problem stops the command, and in `invoke doctor`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from switchyard.errors import BadConfiguration, BadUsage, EngineMissing, Incompa
 from switchyard.runner import Runner
 
 COMPOSE_NEEDED = (2, 24, 4)  # the first with `!override`, which --baked uses: https://docs.docker.com/reference/compose-file/merge/
-ENGINE_TIMEOUT_S = 20  # after which an engine that hangs counts as one that is not started
-# Bytes. PostgreSQL keeps up to max_wal_size of log, by default 1 GB, and stops at once when it cannot write it.
+ENGINE_TIMEOUT_S = 20  # after which an engine that hangs counts as not started
+# Bytes. PostgreSQL's write-ahead log takes up to max_wal_size, by default 1 GB, and PostgreSQL stops when it cannot write it.
 DISK_NEEDED = 1 << 30
 MIB = 1 << 20
 
@@ -27,12 +27,12 @@ _TEXTS = {".sh", ".py", ".sql", ".yaml", ".yml", ".toml", ".txt"}
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at.
+    """One check.
 
     Attributes:
-        what: what is looked at, a few words.
-        run: returns how it is, or raises a `StackError`.
-        advice: whether the problem is only worth knowing; a start continues.
+        what: what is checked, in a few words.
+        run: returns the result as text, or raises a `StackError`.
+        advice: whether a problem is only reported, and a start continues.
     """
 
     what: str
@@ -41,7 +41,7 @@ class Check:
 
 
 def no_docker(platform: str = sys.platform) -> EngineMissing:
-    """The error where there is no ``docker`` to call."""
+    """The error where the command ``docker`` is not installed."""
     product = "Docker Engine (https://docs.docker.com/engine/install/)" if platform == "linux" else "Docker Desktop"
     next_ = f"Install {product}, or: invoke up --runtime native"
     return EngineMissing("Docker not found.", "The command docker is not on the PATH.", next_)
@@ -63,29 +63,29 @@ def no_answer(stderr: str, platform: str = sys.platform) -> EngineMissing:
 
 
 def compose_version(code: int, text: str) -> str:
-    """The version of Compose, out of what `docker compose version --short` printed.
+    """The version of Compose, from the output of `docker compose version --short`.
 
     Raises:
-        EngineMissing: there is none, or it is too old.
+        EngineMissing: Compose is not installed, or too old.
     """
     install = "Install the package docker-compose-plugin, version {}.{}.{} or newer; or update Docker Desktop.".format(*COMPOSE_NEEDED)
     if code:
         raise EngineMissing("Docker has no compose plugin.", "`docker compose version` fails.", install)
     found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
     if found and tuple(map(int, found.groups())) < COMPOSE_NEEDED:
-        raise EngineMissing(f"Docker's compose plugin is too old: {text.strip()}.", "The compose files use what is newer.", install)
+        raise EngineMissing(f"Docker's compose plugin is too old: {text.strip()}.", "The compose files use newer features.", install)
     return text.strip()
 
 
 def account() -> str:
-    """The name of the account that types the command.
+    """The name of the account that runs the command.
 
     Raises:
-        BadConfiguration: it has none, as in a container that was given any number; PostgreSQL's programs and Airflow then refuse to start.
+        BadConfiguration: it has no name, as with any user id in a container; PostgreSQL's programs and Airflow then do not start.
     """
     if sys.platform == "win32":
         return os.environ.get("USERNAME", "")
-    import pwd  # which Windows does not have
+    import pwd  # Windows does not have it
 
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
@@ -98,15 +98,15 @@ def account() -> str:
 
 
 def folders(root: Path, project: Path, *, native: bool) -> str:
-    """The folder of the checkout, where nothing in its path, and in that of the dbt project, is in the way.
+    """The folder of the checkout, after checking its path and that of the dbt project for characters that do not work.
 
     Args:
         root: the checkout.
         project: the dbt project.
-        native: whether programs are started from the checkout, and not in containers, which mount the project.
+        native: whether programs run from the checkout, instead of in containers, which mount the project.
 
     Raises:
-        BadConfiguration: a path has a character with which something that is started cannot be found.
+        BadConfiguration: a path has such a character.
     """
     control = (r"[\x00-\x1f]", "A line of .env cannot hold it.")
     wrong = [(root, *control), (project, *control)]
@@ -115,7 +115,7 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
             (root, re.escape(os.pathsep), "It separates folders in the variable PATH, to which folders of the checkout are added.")
         )
         wrong.append((root, "%", "Dagster's and Prefect's migrations interpret what follows it as a placeholder."))
-        wrong += [(root, r"\$", "Airflow takes what follows it for a variable.")] if os.name != "nt" else []
+        wrong += [(root, r"\$", "Airflow interprets what follows it as a variable.")] if os.name != "nt" else []
     elif os.name != "nt":
         wrong.append((project, ":", "Compose interprets what follows it as the path in the container."))
     for path, pattern, why in wrong:
@@ -125,15 +125,15 @@ def folders(root: Path, project: Path, *, native: bool) -> str:
 
 
 def make_folder(folder: Path, command: str, mode: int = 0o777) -> None:
-    """Make a folder to write to, where it is not there.
+    """Make a folder to write to, if it does not exist.
 
     Args:
-        folder: which may be what somebody typed.
-        command: what takes another one as ``--out``.
-        mode: of a new one.
+        folder: the folder, perhaps as a user typed it.
+        command: the command that accepts another folder as ``--out``.
+        mode: the mode of a new folder.
 
     Raises:
-        BadUsage: it is a file, or would be in one.
+        BadUsage: it is a file, or one of its parents is.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=mode)
@@ -142,7 +142,7 @@ def make_folder(folder: Path, command: str, mode: int = 0o777) -> None:
 
 
 def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
-    """Compose project and name of the containers that publish ``port``; none where no engine answers."""
+    """Compose project and name of each container that publishes ``port``; empty where no engine answers."""
     project = '{{.Label "com.docker.compose.project"}}'
     found = runner.ask(["docker", "ps", "--filter", f"publish={port}", "--format", f"{project}\t{{{{.Names}}}}"], seconds=ENGINE_TIMEOUT_S)
     lines = found.stdout.splitlines() if found.code == 0 else []
@@ -150,7 +150,7 @@ def publishers(port: int, runner: Runner) -> list[tuple[str, str]]:
 
 
 def port_in_use(key: str, port: int, publishing: Sequence[tuple[str, str]]) -> PortInUse:
-    """The error for a port that a stranger holds; with the container or the process, where the system shows it."""
+    """The error for a port that another program holds; with the container or the process, if the system shows it."""
     holder = ports.holder(port)
     if publishing:
         who = f"The container {publishing[0][1]} publishes it."
@@ -169,13 +169,13 @@ def _name(process: psutil.Process) -> str:
 
 
 def memory(title: str, needed: int, freed: int, available: int) -> str:
-    """Make sure that there is memory to start something.
+    """Make sure that there is enough memory to start something.
 
     Args:
         title: what is started.
         needed: MiB that it takes.
-        freed: MiB that what runs now, and makes way for it, takes.
-        available: MiB that could be had at this moment.
+        freed: MiB that will be freed when the active orchestrator stops.
+        available: MiB that are available now.
 
     Raises:
         OutOfMemory: there is too little.
@@ -190,14 +190,14 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
 
 
 def postgres_cache(buffers: str, total: int) -> None:
-    """Make sure that a server with so large a cache starts.
+    """Make sure that a server with a cache of this size can start.
 
     Args:
-        buffers: its setting shared_buffers, such as 512MB.
-        total: MiB of memory that the engine has, which on many machines is a VM with a part of the machine's.
+        buffers: its shared_buffers, such as 512MB.
+        total: MiB of memory that the engine has; on many machines that is a VM with part of the machine's memory.
 
     Raises:
-        OutOfMemory: it takes more than half of that.
+        OutOfMemory: the cache takes more than half of that.
     """
     cache = int(buffers.removesuffix("MB"))
     if cache > total // 2:
@@ -212,7 +212,7 @@ def disk(place: Path) -> str:
     """Make sure that the disk is not nearly full.
 
     Args:
-        place: a folder on it; need not exist yet.
+        place: a folder on that disk, which need not exist yet.
 
     Raises:
         NoSpace: less than `DISK_NEEDED` is free.
@@ -230,15 +230,15 @@ def disk(place: Path) -> str:
 
 
 def same_major(found: str, program: str, old_programs: str) -> str:
-    """Make sure that the data is of the PostgreSQL that is to open it.
+    """Make sure that the data has the major version of the PostgreSQL that is to open it.
 
     Args:
         found: the data folder's PG_VERSION; empty where there is no data yet.
         program: the major version of the programs.
-        old_programs: how to run the old major.
+        old_programs: how to run the old major version.
 
     Raises:
-        IncompatibleData: it is not.
+        IncompatibleData: it has another.
     """
     if found and program and found != program:
         raise incompatible(f"It was made by PostgreSQL {found}, and this is PostgreSQL {program}.", old_programs)
@@ -254,10 +254,10 @@ def incompatible(why: str, old_programs: str) -> IncompatibleData:
 
 
 def windows_line_ends(root: Path) -> str:
-    """Make sure that no file that a container reads has the line ends of Windows.
+    """Make sure that no file that a container reads has Windows line ends.
 
     Raises:
-        BadConfiguration: some have.
+        BadConfiguration: some files have them.
     """
     found = [
         path
@@ -275,7 +275,7 @@ def windows_line_ends(root: Path) -> str:
 
 
 def oom_kills() -> int:
-    """How many processes this machine has killed for want of memory since it started; 0 where that is not known."""
+    """The number of processes that this machine's out-of-memory killer has ended since boot; 0 where it is not known."""
     try:
         counts = dict(line.split() for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines())
     except OSError:

@@ -1,4 +1,4 @@
-"""One command at a time may change the stack, and waits for those that follow a run."""
+"""The lock with which one command at a time changes the stack, and the one with which it waits for commands that follow a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if sys.platform == "win32":
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
     def _share(file: BinaryIO) -> None:
-        file.seek(os.getpid())  # there are no shared locks: each has a byte of its own
+        file.seek(os.getpid())  # Windows has no shared locks here: each process locks a separate byte
         msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
 
     def _try_all(file: BinaryIO) -> None:
@@ -44,19 +44,19 @@ else:
 
 @contextmanager
 def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
-    """Hold the stack's lock. The operating system drops it when nobody has it open any more, however they ended.
+    """Hold the stack's lock. The operating system releases it when no process has it open any more, however the processes ended.
 
     Args:
         root: the checkout; the lock is ``.stack/lock`` in it.
-        command: what is shown to others who want the lock meanwhile.
+        command: the name that is shown to other commands that wait for the lock.
         seconds: how long to wait for another command to finish.
 
     Yields:
-        The lock's file descriptor. A program that inherits it holds the lock as well: so where a command is killed, the next
-        one waits until the programs that it had started, and that go on changing the stack, are done.
+        The lock's file descriptor. A program that inherits it holds the lock too. So if a command is killed, the next one waits
+        until the programs that it had started, which continue to change the stack, have ended.
 
     Raises:
-        Locked: another command still held it after ``seconds``; the message says which.
+        Locked: another command still held it after ``seconds``; the message names the command.
     """
     folder = _folder(root)
     holder = folder / "lock-holder"
@@ -73,7 +73,7 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
                             "Wait until it is done, or end it; then try again.",
                         )
                     time.sleep(0.2)
-        with suppress(OSError):  # a full disk; it only shows others who holds the lock
+        with suppress(OSError):  # a full disk; the file only shows other commands who holds the lock
             holder.write_text(f"invoke {command} (process {os.getpid()})", encoding="utf-8")
         try:
             yield file.fileno()
@@ -83,11 +83,11 @@ def held(root: Path, command: str, seconds: float = 300) -> Iterator[int]:
 
 @contextmanager
 def alone(root: Path, name: str) -> Iterator[None]:
-    """Be the only process of this checkout that does something beside the stack.
+    """Be the only process of this checkout that works on something beside the stack.
 
     Args:
         root: the checkout; the lock is a file in its ``.stack``.
-        name: of the lock, and of what others have to wait for.
+        name: the name of the lock, and of what others have to wait for.
 
     Raises:
         Locked: another process is doing it.
@@ -100,14 +100,14 @@ def alone(root: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def following(root: Path) -> Iterator[None]:
-    """Follow a run: a command that stops its orchestrator once the run is over waits until its end has been read as well."""
+    """Follow a run. A command that stops the orchestrator after the run also waits until this has read how the run ended."""
     with open(_folder(root) / "following", "ab+") as file:
         _share(file)
         yield
 
 
 def wait_for_followers(root: Path) -> None:
-    """Wait until nobody is `following` a run of this checkout, or `FOLLOWERS_TIMEOUT_S` have passed: one may have been suspended."""
+    """Wait until no command is `following` a run of this checkout, for `FOLLOWERS_TIMEOUT_S` at most: one may be suspended."""
     deadline = time.monotonic() + FOLLOWERS_TIMEOUT_S
     with open(_folder(root) / "following", "ab+") as file:
         while not _tried(file, _try_all) and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from rundbt.results import COLOUR
 colorama.just_fix_windows_console()
 
 dry = False  # whether this command only shows what it would do
-unread: Callable[[], None] | None = None  # called where nobody reads what is printed, by what must not end then: a BrokenPipeError
+unread: Callable[[], None] | None = None  # if set, called instead of raising BrokenPipeError when nobody reads the output
 
 _GLYPHS = {"ok": ("✓", "+"), "fail": ("✗", "x"), "advice": ("!", "!"), "dot": ("·", "-"), "wait": ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")}
 
@@ -27,10 +27,10 @@ DOING = {
     "back up": "Backing up",
     "build": "Building",
     "cancel": "Cancelling",
+    "check": "Checking",
     "compare": "Comparing",
     "generate": "Generating",
     "lock": "Locking",
-    "look at": "Looking at",
     "pull": "Pulling",
     "push": "Pushing",
     "read": "Reading",
@@ -45,7 +45,7 @@ DOING = {
 
 
 def unicode(stream: TextIO) -> bool:
-    """Whether the stream's encoding has the signs."""
+    """Whether the stream's encoding has these characters."""
     try:
         "✓⠋".encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -54,12 +54,12 @@ def unicode(stream: TextIO) -> bool:
 
 
 def glyph(name: str) -> str:
-    """The sign called ``name``, in ASCII where the terminal has nothing better."""
+    """The sign called ``name``, in ASCII where the terminal has no Unicode."""
     return _GLYPHS[name][0 if unicode(sys.stdout) else 1]
 
 
 def paint(text: str, colour: str) -> str:
-    """``text`` in ``colour``, unless NO_COLOR is set (https://no-color.org) or nobody looks at a terminal."""
+    """``text`` in ``colour``, unless NO_COLOR is set (https://no-color.org) or the output is not a terminal."""
     if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"{colour}{text}{Style.RESET_ALL}"
@@ -86,7 +86,7 @@ def _write(text: str) -> None:
 
 
 def plain(text: str) -> None:
-    """Print a line that another program has made, without its colours where nobody looks at a terminal."""
+    """Print a line of another program's output, without its colours if this output is not a terminal."""
     say(text if sys.stdout.isatty() else COLOUR.sub("", text))
 
 
@@ -96,7 +96,7 @@ def ok(text: str) -> None:
 
 
 def done(text: str) -> None:
-    """Something was done just now; a dry run has not done it, and says nothing."""
+    """Something was done just now; a dry run, which has not done it, prints nothing."""
     if not dry:
         ok(text)
 
@@ -107,7 +107,7 @@ def fail(text: str) -> None:
 
 
 def advice(text: str) -> None:
-    """Something is not as it should be, and nothing fails for it."""
+    """Something is not as it should be, but nothing fails because of it."""
     say(f"{paint(glyph('advice'), Fore.YELLOW)} {text}")
 
 
@@ -132,7 +132,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def confirm(question: str) -> bool:
-    """Ask for a yes; anything else, and an end of input, is a no. A dry run shows the question and continues."""
+    """Ask a yes-or-no question; anything but yes, and an end of input, is a no. A dry run shows the question and continues."""
     if dry:
         say(f"Would ask: {question}")
         return True
@@ -144,17 +144,17 @@ def confirm(question: str) -> bool:
 
 
 class Waiting:
-    """A context manager that shows that something is at work, for how long already, and what it does now.
+    """A context manager that shows what is being done, for how long, and the current step.
 
-    On a terminal one line moves; elsewhere (a pipe, a CI log) each new detail is a line of its own, and as long as there is
-    none, dots are added to the last one. A dry run shows what would be done.
+    On a terminal, one line is updated. Elsewhere (a pipe, a CI log), each new detail is a separate line, and dots are added to the
+    last one in between. A dry run shows what would be done.
 
     Args:
         verb: one of `DOING`.
         what: what the verb is about; may be empty.
     """
 
-    on_screen = False  # whether a line moves at this moment, which other lines must make room on
+    on_screen = False  # whether there is such a line now, which other output has to clear first
 
     def __init__(self, verb: str, what: str = "") -> None:
         self._what, self._detail = f"{DOING[verb]} {what}".rstrip(), ""
@@ -171,7 +171,7 @@ class Waiting:
         return time.monotonic() - self._started
 
     def detail(self, text: str) -> None:
-        """Show ``text`` as what happens now."""
+        """Show ``text`` as the current step."""
         text = text.strip()
         if text and text != self._detail:
             self._detail = text
@@ -200,7 +200,7 @@ class Waiting:
             _write("\r\033[K")
 
     def _tick(self) -> None:
-        with suppress(OSError):  # nobody reads it, which the next line in the other thread reports
+        with suppress(OSError):  # nobody reads it; the next line in the main thread reports that
             while not self._stop.wait(1.5):
                 sys.stdout.write("." if self._dots else "  .")
                 sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What an engine, a build, a service or the system has said, read for what was the matter. Pure: no look at anything else."""
+"""The cause of a failure, found in the output of an engine, a build, a service or the system. These functions read nothing else."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rundbt.results import COLOUR
 from switchyard import checks
 from switchyard.errors import BadConfiguration, BuildFailed, ImageUnavailable, NoSpace, NotHealthy, OutOfMemory, StackError
 
-# How BuildKit, old and new, and the classic builder say that it was the base image.
+# The messages of BuildKit, old and new, and of the classic builder when the base image cannot be pulled.
 _PULL = re.compile(
     r"failed to (resolve source metadata|load metadata|do request|authorize|fetch (anonymous|oauth) token|copy: httpReadSeeker)"
     r"|pull access denied|manifest (for .+ not found|unknown)|error pulling image"
     r"|failed to solve: \S+: .*(not found|unexpected status)",
     re.I,
 )
-# Why a registry gave nothing; the first that is found is shown.
+# Why a pull failed; the first match is shown.
 _REASONS = {
     r"toomanyrequests|rate limit|429 Too Many": "The registry limits pulls without a sign-in; `docker login` raises the limit.",
     r"x509|certificate signed by unknown|tls: failed to verify": (
@@ -32,7 +32,7 @@ _REASONS = {
     r"not found|manifest unknown": "The registry has no such image.",
     r"refused|timeout|timed out|deadline exceeded|unreachable|reset by peer|EOF": "The registry cannot be reached from here.",
 }
-# What helps where a node's own message does not say it.
+# Advice that a node's own message lacks.
 _HELP = {
     r"seed .*column .+ of relation .+ does not exist": "The seed's columns have changed: invoke run --full-refresh",
     r"lock timeout": "Another session has a lock that the node needs. LOCK_TIMEOUT in .env sets how long dbt waits for it.",
@@ -41,12 +41,12 @@ _HELP = {
     ),
     r"No space left on device": "The disk is full. To see how much is free: invoke doctor",
 }
-# pip's, requests', uv's, curl's and OpenSSL's words for the same.
+# The messages of pip, requests, uv, curl and OpenSSL for a certificate that is not trusted.
 _UNTRUSTED = re.compile(
     r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|UnknownIssuer|unable to get local issuer|self.signed certificate", re.I
 )
 
-# What a system says where a disk, or an account's share of one, is full.
+# The errors of a system when a disk, or an account's quota, is full.
 NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -56,9 +56,9 @@ def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memo
     Args:
         title: what was started.
         why: the evidence: the last lines of what its services logged.
-        killed: the services of which a process was ended for want of memory during the start.
+        killed: the services that lost a process to the out-of-memory killer during the start.
         more_memory: how such a service gets more.
-        old_programs: how to run PostgreSQL of another major version.
+        old_programs: how to run the old major version of PostgreSQL.
     """
     if "database files are incompatible with server" in why:
         return checks.incompatible(why, old_programs)
@@ -72,24 +72,24 @@ def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memo
 
 
 def last_lines(state: str, output: str, log: Path) -> list[str]:
-    """What a service that does not start has printed last, and where all of it is.
+    """The last lines of a service that does not start, and where its whole log is.
 
     Args:
-        state: what became of it.
-        output: all that it printed.
-        log: the file that keeps that.
+        state: its state, with its name.
+        output: its whole output.
+        log: the file with that output.
     """
     lines = [f"  {line}" for line in COLOUR.sub("", output).splitlines() if line.strip()][-15:]
     return [f"{state}; its last lines:", *lines, f"  (more of them: {log})"] if lines else [f"{state}; it has printed nothing."]
 
 
 def help_for(messages: Sequence[str]) -> list[str]:
-    """What to do about a run that failed, where the messages of its nodes, each after kind and name, or its own do not say it."""
+    """Advice for a failed run that its messages lack: the messages of its nodes, each with kind and name, or its own."""
     return [help_ for pattern, help_ in _HELP.items() if any(re.search(pattern, message, re.I | re.S) for message in messages)]
 
 
 def refusal(error: OSError) -> StackError | None:
-    """The error for what the system has refused to a command itself; None where no user could have caused it."""
+    """The error for an operation that the system has refused to the command; None where no user could have caused it."""
     if error.errno in NO_ROOM:
         return NoSpace("The disk is full.", str(error), "Delete something, then look again: invoke doctor")
     if error.errno == errno.EROFS:
@@ -115,7 +115,7 @@ def image_failed(name: str, output: str, base_images: Mapping[str, str]) -> Buil
     Args:
         name: the image's name.
         output: the last lines that the build printed.
-        base_images: the base images by the keys of their settings.
+        base_images: the base images, by the keys of their settings.
     """
     lines = [line for line in output.splitlines() if _PULL.search(line)]
     key = next((key for key, base in base_images.items() if any(base in line for line in lines)), None)
@@ -125,12 +125,12 @@ def image_failed(name: str, output: str, base_images: Mapping[str, str]) -> Buil
     return ImageUnavailable(
         f"The base image {base_images[key]} cannot be pulled.",
         "\n".join(filter(None, (reason, lines[-1].strip()))),
-        f"Set {key} in .env to your company's mirror of it, then: invoke build\nor go on without Docker: invoke up --runtime native",
+        f"Set {key} in .env to your company's mirror of it, then: invoke build\nor continue without Docker: invoke up --runtime native",
     )
 
 
 def packages_failed(what: str, output: str) -> BuildFailed:
-    """The error where `dbt deps` fails; where it was for want of a network, with what helps."""
+    """The error when `dbt deps` fails; without a network, with advice for that."""
     again = "Correct packages.yml, then: invoke up"
     if re.search(r"resolve|refused|timed out|unreachable|Max retries", output):
         again = "Try again with a network, or set DBT_PACKAGE_HUB_URL in .env to your company's copy of dbt's hub."
@@ -138,7 +138,7 @@ def packages_failed(what: str, output: str) -> BuildFailed:
 
 
 def build_failed(what: str, output: str, again: str) -> BuildFailed:
-    """The error for a build of which a step failed, with the way out where it was for want of a certificate."""
+    """The error when a step of a build fails; if a certificate is not trusted, with advice for that."""
     if _UNTRUSTED.search(output):
         again = f"Put your company's root certificate into certs/ (see certs/README.md), then: {again}"
     return BuildFailed(what, output, again)

@@ -1,4 +1,4 @@
-"""`invoke docs`: the project's dbt docs, made where the orchestrator runs dbt, and served to this machine alone."""
+"""`invoke docs`: the project's dbt docs, generated where the orchestrator runs dbt, and served on this machine only."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def serve(runtime: WholeRuntime, port: int) -> None:
 
     Raises:
         NothingActive: no orchestrator is up.
-        RunFailed: dbt cannot make them; its own words stand above.
-        PortInUse: another program has the port, or it is not for this account.
+        RunFailed: dbt cannot generate them; its messages were printed.
+        PortInUse: another program has the port, or this account may not use it.
     """
     active = runtime.active()
     if active is None:
@@ -39,7 +39,7 @@ def serve(runtime: WholeRuntime, port: int) -> None:
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Say nothing of each request."""
+            """Print nothing for a request."""
 
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))

@@ -1,4 +1,4 @@
-"""`invoke doctor`: every check that needs no start, one line each: ok, or what to do. A problem does not end it."""
+"""`invoke doctor`: every check that works without a start, one line each: ok, or what to do. It continues after a problem."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Finding:
     """What a check found.
 
     Attributes:
-        check: what was looked at, a few words.
+        check: what was checked, in a few words.
         state: ok, advice or failed.
-        text: how it is, a line.
-        next: what to type, where something is to be done.
-        code: the exit code where it failed, or else 0.
+        text: the result, in one line.
+        next: what to type, if anything.
+        code: the exit code if it failed, otherwise 0.
     """
 
     check: str
@@ -55,10 +55,10 @@ def examine(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
         environ: the caller's environment.
         asked: the value of ``--runtime``, or None.
         make_runner: what starts programs, given the settings.
-        as_json: whether it is printed as JSON.
+        as_json: whether to print JSON.
 
     Returns:
-        The exit code of the first check that failed, or 0; advice does not fail.
+        The exit code of the first check that failed, or 0; advice is not a failure.
     """
     found: list[Finding] = []
     show = {"ok": console.ok, "advice": console.advice, "failed": console.fail}
@@ -105,7 +105,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
         loaded, _ = settings.load(root, environ, write=False)
         yield Check("Base images", partial(check_base_images, loaded), advice=True)
     except BadConfiguration:
-        loaded = settings.defaults(root, environ)  # the rest is looked at all the same
+        loaded = settings.defaults(root, environ)  # the other checks still run
     runner = make_runner(loaded)
     docker, native = Docker(loaded, known, runner), Native(loaded, known, runner, environ)
     wanted = loaded["RUNTIME"] if asked is None else asked
@@ -115,7 +115,7 @@ def _checks(root: Path, environ: Mapping[str, str], asked: str | None, make_runn
     runtime: Runtime
     try:
         runtime, _ = choose(docker, native, asked)
-    except StackError:  # the rest is looked at where that is possible
+    except StackError:  # the other checks run on this runtime
         runtime = native
     targets = [target for target in known.values() if not runtime.unsupported(target)]
     yield from runtime.checks.of(targets)
@@ -126,13 +126,13 @@ def _engine(docker: Docker) -> str:
 
 
 def _runtime(docker: Docker, native: Native, asked: str | None) -> str:
-    """The one that `invoke up` takes; fails as that would."""
+    """The runtime that `invoke up` would use; fails if that would."""
     found, reason = choose(docker, native, asked, starting=True)
     return f"{found.name}. {reason}" if reason else found.name
 
 
 def _dbt(root: Path) -> str:
-    """The dbt of each lock; see docs/dbt.md."""
+    """The dbt version of each lock; see docs/dbt.md."""
     found: dict[str, list[str]] = {}
     for lock in sorted((root / "docker").glob("*/requirements*.txt")):
         for version in re.findall(r"^dbt-core==(\S+)", lock.read_text(encoding="utf-8"), re.M):
@@ -152,7 +152,7 @@ def _python() -> str:
 
 
 def _packages(root: Path) -> str:
-    """Compare what is installed with the lock; a line of the lock is ``name==version`` and perhaps a marker."""
+    """Compare the installed packages with the lock, whose lines are ``name==version`` and perhaps a marker."""
     locked = re.findall(r"^([\w.-]+)==([\w.]+)", (root / "requirements.txt").read_text(encoding="utf-8"), re.M)
     other = [f"{name} {version}" for name, version in locked if _installed(name) not in (version, None)]
     if other:
@@ -164,7 +164,7 @@ def _installed(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None  # of another platform; one that is needed would have stopped the command
+        return None  # for another platform: without a package that this one needs, the command would not have started
 
 
 def _terminal() -> str:

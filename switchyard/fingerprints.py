@@ -1,4 +1,4 @@
-"""What an image was built from, as fingerprints that its labels carry: so `up` knows what is out of date."""
+"""Fingerprints of what an image was built from. Its labels carry them, so that `up` can find out what is out of date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def base_image_keys(root: Path, image: str = "*") -> list[str]:
 
 
 def check_base_images(loaded: Settings, image: str = "*") -> str:
-    """Make sure that the versions are those that the locks are made for; of a mirror's name, or a digest, that is not known.
+    """Make sure that the versions are those that the locks are made for; an image without a tag is not checked.
 
     Args:
         loaded: the checkout's settings.
@@ -41,23 +41,23 @@ def check_base_images(loaded: Settings, image: str = "*") -> str:
         if wanted and found and found[1] != wanted[1]:
             raise BadConfiguration(
                 f"{key} has the version {found[1]}; the locked packages are for {wanted[1]}.",
-                "It was the default of an earlier version, or is yours.",
+                "It is the default of an earlier version, or you have set it.",
                 f"Delete the line {key} in .env, or change it to {wanted[1]}.",
             )
     return "those that the locked packages are for"
 
 
 def image_fingerprint(settings: Settings, image: str, project: Project | None) -> str:
-    """The fingerprint of what an image holds besides models: code, locked requirements, dbt packages, certificates, base image.
+    """The fingerprint of everything in an image except models: code, locked requirements, dbt packages, certificates, base image.
 
     Args:
         settings: the checkout's settings, with the base images' names.
         image: a folder's name below ``docker/``.
-        project: the dbt project; None for PostgreSQL, which knows of none.
+        project: the dbt project; None for PostgreSQL, which has none.
     """
     digest = hashlib.sha256()
     for folder in (settings.root / "rundbt", settings.root / "docker" / "uv", settings.root / "docker" / image):
-        # No image has native.yaml, nor what is for `invoke eject`.
+        # No image contains native.yaml, nor the files for `invoke eject`.
         built = (path for path in project_files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents)
         digest.update(project_files.digest(folder, built).encode())
     for path in certificates.find(settings.root):

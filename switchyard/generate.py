@@ -1,4 +1,4 @@
-"""A made-up shop of any size in the raw tables, instead of the seeds; the server itself makes the rows."""
+"""A made-up shop of any size in the raw tables, instead of the seeds; the server generates the rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from switchyard.errors import BadUsage, NoSpace, StackError
 from switchyard.runtimes.runtime import WarehouseRuntime
 
 FIRST_DAY, LAST_DAY = date(2024, 7, 1), date(2026, 6, 30)  # of the seeds, and of a new shop
-MOST = 100_000_000  # orders, for which the keys of order lines, four to an order, are whole numbers of 32 bits still
-NAME = "invoke generate"  # the session's, by which an interrupted one is found
+MOST = 100_000_000  # orders; the keys of order lines, four for each order, then still fit in 32 bits
+NAME = "invoke generate"  # the name of the session, by which an interrupted one is found
 
 _VACUUM = "vacuum raw.raw_customers, raw.raw_products, raw.raw_orders, raw.raw_order_items, raw.raw_payments, raw.raw_returns"
 _SHOP = "select format('%s %s %s', orders, seed, last_day) from raw.generated"
@@ -33,7 +33,7 @@ def new(runtime: WarehouseRuntime, orders: int, seed: int, *, yes: bool) -> None
 
     Raises:
         BadUsage: there are too many orders, or the question was not answered with yes.
-        RunInProgress: something works on the data.
+        RunInProgress: the data is in use.
         NoSpace: the disk is full.
     """
     _require_shop(runtime)
@@ -50,11 +50,11 @@ def new(runtime: WarehouseRuntime, orders: int, seed: int, *, yes: bool) -> None
 
 
 def append(runtime: WarehouseRuntime, days: int) -> None:
-    """Add so many days to the generated shop: new orders, and what becomes of those before.
+    """Add ``days`` days to the generated shop: new orders, and changes to earlier ones.
 
     Raises:
         BadUsage: there is no generated shop, or its days would be in the future.
-        RunInProgress: something works on the data.
+        RunInProgress: the data is in use.
         NoSpace: the disk is full.
     """
     _require_shop(runtime)
@@ -100,14 +100,14 @@ def _generate(runtime: WarehouseRuntime, orders: int, seed: int, first: date, la
     if not console.dry:
         console.ok(f"Generated {what} after {waiting.seconds:.0f} s")
         console.note("  invoke run builds the marts from it.")
-    # Else the first build writes to each new row that it is committed, and autovacuum works beside it: that is all that a
-    # failure costs.
+    # Otherwise the first build has to mark each new row as committed, with autovacuum running beside it. A failure costs no more than
+    # that.
     with console.Waiting("vacuum", "the raw tables"):
         warehouse.change(runtime, _VACUUM)
 
 
 def _script(new: bool) -> str:
-    """What psql reads: new tables with the products of the seed, and then, or else alone, orders."""
+    """The script for psql: for a new shop, tables with the products of the seed; then, in any case, orders."""
     parts = ["\\encoding UTF8\n", f"set client_min_messages = warning;\nset application_name = '{NAME}';\n"]
     if new:
         products = (ROOT / "dbt_project" / "seeds" / "raw" / "raw_products.csv").read_text(encoding="utf-8")

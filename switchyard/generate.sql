@@ -1,21 +1,21 @@
--- What psql runs for `invoke generate`; switchyard/generate.py says with which variables.
+-- The script that psql runs for `invoke generate`, with the variables that switchyard/generate.py sets.
 --
--- A made-up shop of any size, in the server alone: what dbt_project/scripts/generate_seeds.py does for the seeds, as SQL.
--- Every value is a hash of its row's number, of what it is, and of the seed, so that no order of execution matters, any part
--- can be made without the rest, and the same size and seed give the same rows. An order's life (paid, shipped, completed,
--- returned) is laid down when it is placed; what the tables show of it depends on the day up to which they are made. So a
--- day is appended by asking what became known on it: new orders, and the changes of older ones.
+-- It makes a shop of any size inside the server: the SQL version of dbt_project/scripts/generate_seeds.py, which makes the seeds.
+-- Every value is a hash of the number of its row, of its kind, and of the seed. So the order of execution does not matter, any
+-- part can be made without the rest, and the same size and seed give the same rows. The whole life of an order (paid, shipped,
+-- completed, returned) is fixed when it is placed; the last day of the shop decides how much of it is in the tables. To append a
+-- day, the script adds what became known on that day: new orders, and changes to older ones.
 
 create function pg_temp.u(number bigint, what bigint) returns float8 language sql immutable parallel safe as
-    -- An even spread over [0, 1). Arithmetic on whole numbers: the same on every machine.
+    -- Uniform over [0, 1). It uses integer arithmetic, which gives the same result on every machine.
     $$ select (hashint8extended(number, what) & 9007199254740991)::float8 / 9007199254740992 $$;
 
 create function pg_temp.normal(share float8) returns float8 language sql immutable as
-    -- The quantile of the normal distribution, nearly (Tukey's lambda).
+    -- The quantile of the normal distribution, approximately (Tukey's lambda).
     $$ select (power(share, 0.135) - power(1 - share, 0.135)) / 0.1975 $$;
 
 create function pg_temp.slots(weights numeric[]) returns int[] language sql immutable as
-    -- A thousand numbers of weights, each as often as it weighs: one of them at random is a weighted choice.
+    -- A thousand indexes into weights, each as often as its weight: a random one of them is a weighted choice.
     $$ with weighed as (
            select n, sum(w) over (order by n) as until, sum(w) over () as total, w from unnest(weights) with ordinality as t (w, n)
        )
@@ -23,22 +23,22 @@ create function pg_temp.slots(weights numeric[]) returns int[] language sql immu
        from weighed inner join generate_series(1, 1000) as i on i * total > (until - w) * 1000 and i * total <= until * 1000 $$;
 
 create function pg_temp.known(customers bigint, at bigint) returns bigint language sql immutable as
-    -- How many customers have signed up, `at` seconds after the first day: a fifth came in the four months before.
+    -- The number of customers `at` seconds after the first day; a fifth of them signed up in the four months before it.
     $$ select case when at < 0 then greatest(0, (at + 10368000) * (customers / 5) / 10281600) else
            customers / 5 + least(customers - customers / 5, (customers - customers / 5) * at / 60480000)
                + greatest(0, (customers - customers / 5) * (at - 63072000) / 60480000) end $$;
 
 create procedure pg_temp.report(what text) language plpgsql as
-    -- For the progress line. As a warning, because the server has notices of its own.
+    -- For the progress line. A warning, because the server prints notices of its own.
     $$ begin raise warning '%', what; end $$;
 
 create procedure pg_temp.add(orders bigint, seed bigint, first_day date, last_day date, new boolean) language plpgsql as $$
 declare
     opening constant bigint := extract(epoch from timestamptz '2024-07-01 00:00Z');
-    closing constant bigint := extract(epoch from (last_day + 1)::timestamp) - 1;  -- what is known until here
-    known constant bigint := case when new then 0 else extract(epoch from first_day::timestamp) - 1 end;  -- and was known before
+    closing constant bigint := extract(epoch from (last_day + 1)::timestamp) - 1;  -- everything up to here is known
+    known constant bigint := case when new then 0 else extract(epoch from first_day::timestamp) - 1 end;  -- and up to here was known before
     day constant bigint := 86400;
-    r constant bigint := seed * 100;  -- r + 1, r + 2, ... are what a random number is for
+    r constant bigint := seed * 100;  -- r + 1, r + 2, ...: the kinds of random numbers
     customers constant bigint := greatest(1, orders * 3 / 20);
     first_names constant text[] := array[
         'Aisha', 'Ana', 'Anders', 'Arjun', 'Beatriz', 'Ben', 'Carla', 'Chloé', 'Daniel', 'Diego', 'Elena', 'Emma', 'Farah', 'Felix',
@@ -79,7 +79,7 @@ begin
     cross join unnest(drawn.numbers) with ordinality as s (number, i)
     inner join (select id, row_number() over (order by id) as number from product) as chosen on chosen.number = s.number;
 
-    -- The hours of the calendar, busy or quiet, and the orders of each, so that the first two years have as many as asked for.
+    -- The hours of the calendar, busy or quiet, with the orders of each, so that the first two years have the requested number.
     create temporary table hour on commit drop as
     with weighed as (
         select
@@ -138,7 +138,7 @@ begin
     where signed_up > known;
     call pg_temp.report('customers');
 
-    -- What may still change is no older: paid after 45 days, and sent back 28 days later.
+    -- Older orders cannot change any more: an order is paid after 45 days at most, and sent back up to 28 days later.
     select coalesce(min(hour.first), 0), coalesce(max(hour.last), -1) into low, last from hour where starts > known - 74 * day;
     while low <= last loop
         high := least(low + chunk - 1, last);
@@ -176,7 +176,7 @@ begin
                 *,
                 tried + coalesce(again, 0) as paid,
                 coalesce(nullif(case
-                    -- By what their interest adds up to: the part that never dies, and that which fades.
+                    -- In proportion to the sum of interest: the part that never dies, and the part that fades.
                     when pg_temp.u(k, r + 25) * (0.25 * customers_known + customers * (0.137 - 0.01 * faded)) < 0.25 * customers_known then 0
                     else pg_temp.known(customers, since - ages[1 + floor(pg_temp.u(k, r + 26) * 1000)::int] * day)
                 end, 0), 1 + floor(pg_temp.u(k, r + 26) * customers_known)::bigint) - 1 as near,
@@ -243,7 +243,7 @@ begin
         )
         select
             *,
-            -- Now and then as a person or an old system would have written it.
+            -- Sometimes as a person or an old system would have written it.
             case when pg_temp.u(k, r + 53) >= 0.05 then word else
                 (array[upper(word), initcap(word), ' ' || word || ' '])[1 + floor(pg_temp.u(k, r + 54) * 3)::int] end as written,
             case status when 'pending' then ordered when 'cancelled' then cancelled when 'shipped' then shipped

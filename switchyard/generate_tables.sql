@@ -1,4 +1,4 @@
--- New raw tables, instead of everything that the role dbt owns; the types are those of dbt_project/seeds/raw/_seeds.yml.
+-- New raw tables, which replace everything that the role dbt owns; the types are those of dbt_project/seeds/raw/_seeds.yml.
 -- The content of raw_products.csv follows.
 
 set switchyard.replace = on;

@@ -1,10 +1,10 @@
-"""`invoke eject --to helm`: values for the vendors' own charts, which run a release on Kubernetes, and what these refer to.
+"""`invoke eject --to helm`: values for the vendors' charts, which run a release on Kubernetes, and the objects that they refer to.
 
 The values are templates in ``docker/<name>/helm/``. ``@{word}`` in them is filled in; a comment that begins with ``@`` becomes lines:
 
-    # @environment SERVICE... without KEY...   the services' variables that are no secrets, as a list of names and values
+    # @environment SERVICE... without KEY...   the services' variables that are not secrets, as a list of names and values
     # @variables SERVICE... without KEY...     the same, as a mapping
-    # @secrets SERVICE... without KEY...       the names of those that are, and of what the project asks for, with no value
+    # @secrets SERVICE... without KEY...       the names of the secrets, and of the project's variables, without values
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from switchyard.settings import Settings
 FOLDER = "helm"
 _WORD = re.compile(r"@\{([\w -]+)\}")
 _LINES = re.compile(r"^( *)# @(environment|variables|secrets) (.+?)(?: without (.+))?$", re.M)
-# Whatever address PostgreSQL has, dbt finds it under the name that is in the images: another one would have it parse everything again.
-POSTGRES = """# The name under which all of it finds PostgreSQL.
+# dbt connects to PostgreSQL by the host name in the images, whatever its address is: another name would make dbt parse everything again.
+POSTGRES = """# The host name of PostgreSQL for all services.
 apiVersion: v1
 kind: Service
 metadata: {name: postgres}
@@ -43,13 +43,13 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     """The files, by name.
 
     Args:
-        settings: of the checkout, with the release.
+        settings: those of the checkout, with the release.
         target: the orchestrator.
         project: the release's project.
-        release: whose images run.
+        release: the release whose images run.
 
     Raises:
-        BadUsage: nobody has written values for this orchestrator, or the project cannot run there.
+        BadUsage: there are no values for this orchestrator, or the project cannot run there.
     """
     templates = sorted((settings.root / "docker" / target.name / FOLDER).glob("*.yaml"))
     if not templates:
@@ -76,14 +76,14 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
 
 
 def filled(text: str, words: Mapping[str, str], services: Mapping[str, Any], defaults: Mapping[str, str], asked: list[str]) -> str:
-    """A template with all that it asks for.
+    """A template with everything filled in.
 
     Args:
         text: the template.
-        words: what stands for each word.
-        services: of the orchestrator's compose file.
-        defaults: of `.env.example`, with what was set here.
-        asked: the names of the variables that the project asks for.
+        words: the value of each word.
+        services: those in the orchestrator's compose file.
+        defaults: those in `.env.example`, and the settings that are carried over.
+        asked: the names of the variables that the project uses.
     """
 
     def lines(match: re.Match[str]) -> str:
@@ -100,9 +100,9 @@ def filled(text: str, words: Mapping[str, str], services: Mapping[str, Any], def
 
 
 def variables(services: list[Mapping[str, Any]], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """What services have in their environment: the values of what is no secret, and the names of what is one.
+    """The environment of services: the variables that are not secrets, with their values, and the names of the secrets.
 
-    A secret is what has one of `.env` in it, and what the service keeps from dbt.
+    A variable is a secret if it contains a secret of `.env`, or if the service hides it from dbt.
     """
     plain: dict[str, str] = {}
     secret: dict[str, None] = {}
@@ -118,12 +118,12 @@ def variables(services: list[Mapping[str, Any]], defaults: Mapping[str, str]) ->
 
 
 def _set(defaults: Mapping[str, str], match: re.Match[str]) -> str:
-    """What stands for a variable of the compose file; those that add something where another one is set, as WORKERS, add nothing."""
+    """The value for a variable in the compose file; ``${KEY:+other}``, as for WORKERS, becomes empty."""
     return match[1] or ("" if match[3] == ":+" else defaults.get(match[2]) or match[4] or "")
 
 
 def commands(made: Mapping[str, str]) -> Iterator[str]:
-    """The commands that the files name, in the order in which they are typed."""
+    """The commands in the files' comments, in the order in which to type them."""
     for _, text in sorted(made.items()):
         for line in text.splitlines():
             if re.match("# (helm|kubectl) ", line):
@@ -137,12 +137,12 @@ def readme(target: Orchestrator, project: Project, release: Release, made: Mappi
 
 Made from the release {release.tag} (commit {release.commit[:12]}): values for the vendor's charts, with its image by digest. These
 files are yours: nothing here needs the checkout that wrote them. The tests of that checkout render the values and
-validate the result; it has no cluster, so try them first where nothing depends on it.
+validate the result, but run no cluster: try them first where nothing depends on it.
 
 1. PostgreSQL 16 on port 5432, anywhere: put its DNS name into `postgres.yaml`. Run `{eject.INIT}` there once, by psql as a superuser, with
-   the passwords that its first lines name in the environment.
+   the passwords that its first lines read in the environment.
 2. Fill in `secrets.yaml`. `openssl rand -base64 48 | tr '+/' '-_'` makes a password, `openssl rand -base64 32 | tr '+/' '-_'` a Fernet key.
-3. Where the registry asks for a sign-in, set the charts' values for pull secrets, and add one to the default service account for the rest.
+3. Where the registry needs a sign-in, set the charts' values for pull secrets, and add one to the default service account for the rest.
 4. Then, with your namespace for NAMESPACE:
 
 ```sh
@@ -155,13 +155,13 @@ kubectl apply --namespace NAMESPACE --filename postgres.yaml --filename secrets.
 | a newer release of the project | the digest and the tag, from its `release.json`; then the same commands |
 | a newer chart | `--version`, after you have tried it |
 | old runs | no start deletes them here, as in Compose (`RETENTION_DAYS`): schedule that, unless the product's server does it |
-| logs of runs | they are gone with the pod, unless you set what the chart has for them: a volume that all pods share, or remote logging |
+| logs of runs | they are deleted with the pod, unless you set up what the chart offers: a volume that all pods share, or remote logging |
 | memory and CPU | `resources`: they begin with what was measured on one machine, for a small project |
 | schedules | `SCHEDULES_ENABLED`, or each on the page |
 | the page for people | `kubectl port-forward`, or an ingress with TLS and a sign-in |
 
-Before a newer release, make a backup of the database: an older release may not start on one that a newer one has used. Whoever may read
-pods and jobs in the namespace can read what is in their environments.
+Before a newer release, make a backup of the database: an older release may not start on one that a newer one has used. Everyone who
+may read pods and jobs in the namespace can read their environments.
 
-The services at rest take about {target.memory} MiB of memory, PostgreSQL included; a run takes up to 2 GiB more, for as long as it lasts.
+When idle, the services take about {target.memory} MiB of memory, PostgreSQL included; a run takes up to 2 GiB more while it lasts.
 """

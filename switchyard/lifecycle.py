@@ -1,4 +1,4 @@
-"""up, switch and down: what happens in which order, whatever the runtime."""
+"""up, switch and down: the order of their steps, on either runtime."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from switchyard.orchestrators import Orchestrator
 from switchyard.release import TAG_KEY, image_key
 from switchyard.runtimes.runtime import POSTGRES, Runtime
 
-ANSWER_TIMEOUT_S = 60  # seconds in which an orchestrator with a run in progress must answer once
-ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator gets to become healthy again, however short the new one's time was
+ANSWER_TIMEOUT_S = 60  # seconds after which an orchestrator with a run in progress counts as one that does not answer
+ROLLBACK_TIMEOUT_S = 300  # seconds that the old orchestrator has to become healthy again, however short --timeout was
 
 
 class OnActiveRun(Enum):
-    """What becomes of a run in progress when its orchestrator is to be stopped."""
+    """What to do with a run in progress when its orchestrator is to be stopped."""
 
     REFUSE = "refuse"
     WAIT = "wait"
@@ -29,7 +29,7 @@ class OnActiveRun(Enum):
 
 @contextmanager
 def _waiting(verb: str, what: str, done: str) -> Iterator[console.Waiting]:
-    """Show that something is at work; print ``done`` and the seconds when it ends well."""
+    """Show progress; print ``done`` and the seconds if the body succeeds."""
     with console.Waiting(verb, what) as waiting:
         yield waiting
     console.done(f"{done} after {waiting.seconds:.0f} s")
@@ -43,10 +43,10 @@ def build(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
 
 
 def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
-    """As `build`, of what runs as well: natively, PostgreSQL makes way for its new programs, and is started again.
+    """Like `build`, also for what is running: natively, PostgreSQL is stopped to replace its programs, and started again.
 
     Raises:
-        RunInProgress: a run is, in what would be made again; a container keeps its image.
+        RunInProgress: a run is in progress in an environment that would be rebuilt; containers keep their image.
     """
     if not runtime.images.in_use:
         build(runtime, names, cache=cache)
@@ -57,7 +57,7 @@ def rebuild(runtime: Runtime, names: list[str], *, cache: bool) -> None:
 
 
 def _build_in_place(runtime: Runtime, names: list[str], *, cache: bool = True) -> None:
-    """As `build`, after which PostgreSQL is up where it was: natively, it makes way for its new programs."""
+    """Like `build`, and start PostgreSQL again if it was up: natively, it is stopped to replace its programs."""
 
     def up() -> bool:
         return any(service.name == POSTGRES and service.up for service in runtime.services())
@@ -71,7 +71,7 @@ def _build_in_place(runtime: Runtime, names: list[str], *, cache: bool = True) -
 
 
 def pull(runtime: Runtime, target: Orchestrator) -> bool:
-    """Pull what of a release is not here; its project is unpacked with that, which all checks read. Returns whether there was any.
+    """Pull the missing images of a release, and unpack its project, which all checks read. Returns whether any were missing.
 
     Raises:
         EngineMissing: the runtime has no images.
@@ -108,15 +108,15 @@ def up(
     Args:
         runtime: where.
         target: what.
-        baked: whether the project of the image runs, and not the mounted one.
-        timeout: seconds for all to become healthy.
+        baked: whether the project in the image runs, instead of the mounted one.
+        timeout: seconds for all services to become healthy.
         release: whether another release is to run, which is refused while a run is in progress.
-        keep: called when all is checked and pulled, before anything is started, and where a run is in progress: writes down what the next
-            start reads.
+        keep: writes what the next start reads; called after all checks and pulls, before anything is started, also if a run is in
+            progress.
 
     Raises:
         AlreadyActive: another orchestrator is active; nothing was touched.
-        RunInProgress: a run is, and another release is to run.
+        RunInProgress: a run is in progress, and another release is to run.
     """
     active = runtime.active()
     if active not in (None, target.name):
@@ -127,7 +127,7 @@ def up(
             f"invoke switch {target.name}",
         )
 
-    if runtime.runner.dry and pull(runtime, target):  # the project, which the rest depends on, is known only after that
+    if runtime.runner.dry and pull(runtime, target):  # the project, on which the rest depends, is known only after the pull
         return
 
     def is_left_alone() -> bool:
@@ -136,7 +136,7 @@ def up(
             return False
         return bool(active) and _executes_a_run(runtime.as_started(), target)
 
-    # Once more after what takes minutes, in which a schedule may have started a run.
+    # Check again after the builds, which may take minutes: a schedule may have started a run meanwhile.
     if is_left_alone() or (_prepare(runtime, target, baked) and is_left_alone()):
         keep()
         return
@@ -150,13 +150,13 @@ def up(
 
 
 def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
-    """Whether the active orchestrator executes a run and none of its services has ended, so that it is left alone.
+    """Whether the active orchestrator executes a run and none of its services has ended: then it is not touched.
 
-    With a change, or a service that is only too busy for its health command, it would be started again.
+    After a change, or if a service is just too busy for its health command, it would be restarted.
     """
     services = runtime.services()
     if any(service.state != "running" for service in services):
-        return False  # it is to be mended
+        return False  # it has to be repaired
     try:
         found = pipeline.active_runs(runtime)
     except ApiUnusable:
@@ -172,13 +172,13 @@ def _executes_a_run(runtime: Runtime, active: Orchestrator) -> bool:
 
 
 def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int, on_active_run: OnActiveRun = OnActiveRun.REFUSE) -> None:
-    """Replace the active orchestrator by ``target``; bring the old one back when the new one fails.
+    """Replace the active orchestrator with ``target``; roll back to the old one if the new one fails.
 
-    Everything that can fail beforehand (configuration, ports, builds) fails while the old one still runs.
+    Whatever can be checked or built in advance (configuration, ports, builds) fails while the old one still runs.
 
     Raises:
         NothingActive: there is nothing to switch from.
-        RunInProgress: the active one executes a run, and ``on_active_run`` says neither to wait for it nor to cancel it.
+        RunInProgress: the active one executes a run, and ``on_active_run`` is to refuse.
     """
     active = runtime.active()
     if active is None:
@@ -191,13 +191,13 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
         return
     was_baked = runtime.baked()
     command = f"invoke switch {target.name}"
-    with ThreadPoolExecutor(1) as pool:  # both wait for answers, most of the time
+    with ThreadPoolExecutor(1) as pool:  # both mostly wait for answers
         checked = pool.submit(runtime.checks.preflight, target, baked=baked)
-        if on_active_run is OnActiveRun.REFUSE:  # before anybody waits for a build
+        if on_active_run is OnActiveRun.REFUSE:  # before a long build
             _settle(runtime, on_active_run, command)
         checked.result()
     if on_active_run is not OnActiveRun.REFUSE and runtime.images.in_use and runtime.images.outdated([POSTGRES], baked=baked):
-        _settle(runtime, on_active_run, command)  # the build stops the server that a run works on
+        _settle(runtime, on_active_run, command)  # the build stops the server that a run uses
     if _build_outdated(runtime, target, baked) or on_active_run is not OnActiveRun.REFUSE:
         _settle(runtime, on_active_run, command)
     old = runtime.orchestrators[active]
@@ -212,10 +212,10 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
     except (StackError, OSError) as error:
         _announce(f"{target.title} did not start; bringing {old.title} back")
         outcome = _bring_back(runtime, old, was_baked)
-        if isinstance(error, OSError):  # as where the checkout's disk is full
+        if isinstance(error, OSError):  # for example because the checkout's disk is full
             error = diagnosis.refusal(error) or StackError(f"{target.title} did not start.", str(error), "invoke doctor")
         error.what += " " + outcome
-        if error.next == "invoke logs":  # they are those of the old orchestrator again
+        if error.next == "invoke logs":  # those are the logs of the old orchestrator by now
             error.next = f"Fix what its log shows, then: {command}"
         if isinstance(error, StillStarting):
             error.why, error.next = "Nothing failed; the timeout was too short.", f"{command} --timeout {2 * timeout}"
@@ -226,17 +226,17 @@ def switch(runtime: Runtime, target: Orchestrator, *, baked: bool, timeout: int,
 
 
 def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
-    """Bring the active orchestrator to as many workers as the settings have.
+    """Change the active orchestrator's workers to the number in the settings.
 
     Args:
         runtime: where.
-        timeout: seconds for new ones to become healthy.
-        keep: called when all is checked, before anything is started: writes the number to ``.env``.
+        timeout: seconds for new workers to become healthy.
+        keep: writes the number to ``.env``; called after all checks, before anything is started.
 
     Raises:
         NothingActive: none is up.
-        RunInProgress: a run is, and the services are to be others: with workers in place of none, or the reverse.
-        ApiUnusable: the same, and whether a run is in progress is not known.
+        RunInProgress: a run is in progress, and services have to change, because there were no workers before, or will be none.
+        ApiUnusable: services have to change, and whether a run is in progress is not known.
     """
     active = runtime.active()
     workers = runtime.settings["WORKERS"]
@@ -259,8 +259,8 @@ def scale(runtime: Runtime, *, timeout: int, keep: Callable[[], None]) -> None:
 
 
 def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
-    """Stop the active orchestrator. An interrupt counts when that is done: what stops cannot be distinguished from what runs."""
-    answer = f"Stopping {orchestrator.title} first; the interrupt counts after that."
+    """Stop the active orchestrator. An interrupt takes effect after that: a half-stopped orchestrator would look like a running one."""
+    answer = f"Stopping {orchestrator.title} first; the interrupt takes effect after that."
     with _deferring_interrupts(answer) as interrupts, console.Waiting("stop", orchestrator.title) as waiting:
         runtime.stop_orchestrator(waiting.detail)
     faults.point("stopped")
@@ -269,7 +269,7 @@ def _stop(runtime: Runtime, orchestrator: Orchestrator) -> None:
 
 
 def _announce(text: str) -> None:
-    """Print what comes next, which is done also where nobody reads that."""
+    """Print the next step, and continue even if nobody reads the output."""
     try:
         console.fail(text)
     except BrokenPipeError:
@@ -277,7 +277,7 @@ def _announce(text: str) -> None:
 
 
 def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
-    """Start the old orchestrator again, whatever is typed meanwhile, and return how that went."""
+    """Start the old orchestrator again, which cannot be interrupted, and return the outcome as text."""
     with _deferring_interrupts(f"Starting {old.title} again, which cannot be interrupted; this usually takes less than a minute."):
         try:
             if runtime.active() != old.name:
@@ -293,7 +293,7 @@ def _bring_back(runtime: Runtime, old: Orchestrator, baked: bool) -> str:
 
 @contextmanager
 def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
-    """Answer an interrupt, instead of obeying it; yield those that came. That nobody reads the output any more is one, too."""
+    """Print ``answer`` on an interrupt instead of ending; yield the list of interrupts. If nobody reads the output, that counts as one."""
     came: list[int] = []
 
     def unread() -> None:
@@ -306,7 +306,7 @@ def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
             terminal.leave_terminal()
         console.note(answer)
 
-    # What is ignored, as a closed terminal under nohup, stays so.
+    # Ignored signals, such as SIGHUP under nohup, stay ignored.
     before = {number: signal.signal(number, note) for number in terminal.INTERRUPTS if signal.getsignal(number) != signal.SIG_IGN}
     before_unread, console.unread = console.unread, unread
     try:
@@ -318,18 +318,18 @@ def _deferring_interrupts(answer: str) -> Iterator[list[int]]:
 
 
 def _settle(runtime: Runtime, on_active_run: OnActiveRun = OnActiveRun.REFUSE, command: str = "", *, must_know: bool = False) -> None:
-    """Make sure that the active orchestrator executes no run; where it does not answer, only if that ``must_know``.
+    """Make sure that the active orchestrator executes no run. If it does not answer, that is fine unless ``must_know``.
 
     Raises:
-        RunInProgress: it does, and ``on_active_run`` is to refuse; ``command`` is what was typed, where that has --wait and --force.
-        ApiUnusable: it does not answer, and that ``must_know``; or it has stopped answering while a run was waited for.
+        RunInProgress: it executes one, and ``on_active_run`` is to refuse; ``command`` is what was typed, if it has --wait and --force.
+        ApiUnusable: it does not answer, with ``must_know``; or it stopped answering during the wait for a run.
     """
     try:
         found = pipeline.active_runs(runtime)
     except ApiUnusable as error:
         if must_know:
             raise
-        # An orchestrator that is broken must be replaceable.
+        # It has to be possible to replace a broken orchestrator.
         console.fail(f"{error.what} An active run cannot be ruled out.")
         return
     if not found:
@@ -359,7 +359,7 @@ def _wait_for_runs(runtime: Runtime) -> None:
     """Wait until no run is in progress.
 
     Raises:
-        ApiUnusable: the orchestrator has not answered for a minute; a service that is started again misses a few questions only.
+        ApiUnusable: the orchestrator has not answered for a minute; a service that restarts misses only a few requests.
     """
     answered = time.monotonic()
     while True:
@@ -380,8 +380,8 @@ def _named(runs: list[pipeline.ActiveRun]) -> str:
 def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
     """Check, pull and build what ``target`` needs; returns whether it pulled or built anything.
 
-    With Docker, nothing that runs is touched. Without it, PostgreSQL makes way for its newer programs, and is started again; an
-    orchestrator's environment is made again at its place, and is as it was where that fails.
+    With Docker, nothing that runs is touched. Without Docker, PostgreSQL is stopped to replace its programs, and started again; an
+    orchestrator's environment is rebuilt in place, and restored if that fails.
     """
     pulled = pull(runtime, target)
     runtime.checks.preflight(target, baked=baked)
@@ -391,7 +391,7 @@ def _prepare(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
 
 
 def _build_outdated(runtime: Runtime, target: Orchestrator, baked: bool) -> bool:
-    """Build what ``target`` needs and is missing or out of date; return whether there was any."""
+    """Build what ``target`` needs and what is missing or out of date; return whether anything was built."""
     outdated = runtime.images.outdated([POSTGRES, target.name], baked=baked)
     _build_in_place(runtime, outdated)
     return bool(outdated)
@@ -416,7 +416,7 @@ def down(runtime: Runtime, on_active_run: OnActiveRun = OnActiveRun.REFUSE) -> N
     """Take everything down; the data stays.
 
     Raises:
-        RunInProgress: the active orchestrator executes a run, and ``on_active_run`` says neither to wait for it nor to cancel it.
+        RunInProgress: the active orchestrator executes a run, and ``on_active_run`` is to refuse.
     """
     _settle(runtime, on_active_run, "invoke down")
     _down(runtime)
@@ -435,7 +435,7 @@ def clean(runtime: Runtime, *, volumes: bool, images: bool, yes: bool, first: Ca
     """Remove containers and network, and on request volumes and images, after a question.
 
     Args:
-        first: called before data is deleted, and before the question; when it raises, nothing is deleted.
+        first: called before the question and the deletion of data; if it raises, nothing is deleted.
 
     Raises:
         RunInProgress: the active orchestrator executes a run.

@@ -1,4 +1,4 @@
-"""A place of its own for a checkout that is used for the first time, beside whatever runs on the machine already."""
+"""A name and ports for a checkout that is used for the first time, so that it does not collide with what runs on the machine."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from switchyard.checks import ENGINE_TIMEOUT_S
 from switchyard.runner import Runner
 from switchyard.settings import Settings
 
-COMPOSE_PROJECT_LABEL = "com.docker.compose.project"  # the label of what belongs to a compose project
-CHECKOUT = "switchyard.checkout"  # that of the data's volume and of the images: whose they are
+COMPOSE_PROJECT_LABEL = "com.docker.compose.project"  # the label of everything in a compose project
+CHECKOUT = "switchyard.checkout"  # the label of the data's volume and of the images: the checkout that owns them
 
 
 def is_new(root: Path) -> bool:
-    """Whether no command has made anything in the checkout yet; one that waits for the stack's lock has made ``.stack``."""
+    """Whether no command has made anything in the checkout yet; ``.stack`` alone does not count, since taking the lock makes it."""
     return not (root / ".env").exists() and not any((root / ".stack" / name).exists() for name in ("native", "build"))
 
 
 def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[str]:
-    """Write another project name, and other ports, into a new ``.env`` where somebody else has those of ``.env.example``.
+    """Write another project name, and other ports, into a new ``.env`` where those of ``.env.example`` are taken.
 
     Args:
         loaded: the settings, just written.
-        environ: the caller's environment; what is set there is the caller's choice.
-        runner: what asks the engine.
+        environ: the caller's environment; what is set there is not changed.
+        runner: what starts programs.
 
     Yields:
         What was chosen and why, for a person.
@@ -47,7 +47,7 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
 
 
 def _owner(name: str, runner: Runner) -> str:
-    """Whose the compose project ``name`` is; empty where there is none, or no engine answers."""
+    """The owner of the compose project ``name``, for a message; empty where there is no such project, or no engine answers."""
     template = f'{{{{.Label "{COMPOSE_PROJECT_LABEL}.working_dir"}}}}'
     found = runner.ask(
         ["docker", "ps", "--all", "--filter", f"label={COMPOSE_PROJECT_LABEL}={name}", "--format", template], seconds=ENGINE_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""The orchestrators, read from their compose files: there is no list of names anywhere in Python."""
+"""The orchestrators, read from their compose files: no list of names exists in Python."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import yaml
 
 from switchyard.errors import BadConfiguration, BadUsage
 
-PROJECT_MOUNT = ":/opt/dbt/project:ro"  # how the volume ends that is the dbt project; a service that has it runs dbt, or shows it
-NATIVE = "native.yaml"  # in docker/<name>: what the native runtime starts
+PROJECT_MOUNT = ":/opt/dbt/project:ro"  # the end of the volume with the dbt project; a service with it runs dbt, or shows the project
+NATIVE = "native.yaml"  # in docker/<name>: the processes of the native runtime
 _PREFIX = "docker-compose-"
-# libyaml's where PyYAML was built with it, as its wheels are: every command reads these files first, and it is ten times faster.
+# libyaml's loader is ten times faster, and every command reads these files first. PyYAML's wheels include it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -27,9 +27,9 @@ class ProcessSpec:
     Attributes:
         service: the compose service's name.
         command: the program and its arguments.
-        health: a command that exits 0 when the service is well.
-        container: the container's environment, as the service has it.
-        environment: what is laid over it without a container.
+        health: a command that exits 0 when the service is healthy.
+        container: the environment of the service's container.
+        environment: variables that override those of the container.
         after: the services that must be healthy before this one starts.
     """
 
@@ -43,13 +43,13 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class NativeBlock:
-    """How the orchestrator runs without Docker: its ``docker/<name>/native.yaml``, see docs/native.md.
+    """How the orchestrator runs without Docker, from ``docker/<name>/native.yaml``; see docs/native.md.
 
     Attributes:
-        requirements: locked sets in ``docker/<name>``, each an environment of its own; the first one's programs win.
-        home: files of ``docker/<name>`` that the product needs in its home folder.
-        unsupported: why not, by platform (as in ``sys.platform``).
-        environment: of every process, and of the commands at build.
+        requirements: lock files in ``docker/<name>``, one for each environment; the programs of the first come first on the PATH.
+        home: files in ``docker/<name>`` that the product needs in its home folder.
+        unsupported: by platform (as in ``sys.platform``), why it cannot run there.
+        environment: for every process, and for the commands of a build.
         run: the command that triggers and follows a job; the job's name is appended.
         processes: in the order in which they start.
     """
@@ -72,21 +72,21 @@ class Orchestrator:
         file: the compose file.
         ui_port: the ``.env`` key of the published port.
         ui_path: the path of the start page.
-        login_user: who signs in, or None where the product has no sign-in.
+        login_user: the name for the sign-in, or None where the product has no sign-in.
         login_key: the ``.env`` key of the password, or None.
-        database: the metadata database, and the role that owns it; None for a product that keeps its own elsewhere.
+        database: the metadata database, and the role that owns it; None for a product that stores its metadata elsewhere.
         service: the service in which ``run`` is executed.
         dbt: the service in which `invoke dbt` runs a command.
         run: the command that triggers and follows a job; the job's name is appended.
-        built: the service whose ``build`` section makes the image of all of them.
-        mounts: per service that mounts the dbt project, its *other* volumes.
+        built: the service whose ``build`` section makes the image of all its services.
+        mounts: for each service that mounts the dbt project, its *other* volumes.
         native: how it runs without Docker, or None where it cannot.
-        services: the names of its services.
-        scaled: of those that WORKERS in ``.env`` adds to them.
-        worker: the service of which it is the number; empty where there is none.
-        memory: MiB that its services and PostgreSQL take when they are up; 0 where nobody has measured.
+        services: the names of its services, without ``scaled``.
+        scaled: the names of the services that WORKERS in ``.env`` adds.
+        worker: the service whose replicas WORKERS counts; empty where there is none.
+        memory: MiB that its services and PostgreSQL take when they are up; 0 where it was not measured.
         worker_memory: MiB that each worker takes.
-        after: by service, the others of its services that it waits for at its start.
+        after: for each service, the other services that it waits for at its start.
         login_in_one: whether the sign-in page has one field, for ``user:password``.
     """
 
@@ -113,7 +113,7 @@ class Orchestrator:
     login_in_one: bool = False
 
     def memory_with(self, workers: int) -> int:
-        """MiB that its services and PostgreSQL take with so many workers; one that is there without WORKERS is in `memory`."""
+        """MiB that its services and PostgreSQL take with ``workers`` workers; `memory` includes a worker that exists without WORKERS."""
         return self.memory + self.worker_memory * max(0, workers - (self.worker in self.services))
 
     @property
@@ -128,10 +128,10 @@ class Orchestrator:
 
     @property
     def native_block(self) -> NativeBlock:
-        """How it runs without Docker, for what needs that.
+        """How it runs without Docker, for code that needs this.
 
         Raises:
-            BadConfiguration: it has no such file.
+            BadConfiguration: it has no ``native.yaml``.
         """
         if self.native is None:
             raise BadConfiguration(
@@ -140,7 +140,7 @@ class Orchestrator:
         return self.native
 
     def process(self, service: str) -> ProcessSpec:
-        """What the native runtime starts instead of the container of ``service``, one of its own."""
+        """What the native runtime starts instead of the container of ``service``."""
         return next(process for process in self.native_block.processes if process.service == service)
 
     def url(self, settings: Mapping[str, str]) -> str:
@@ -149,18 +149,18 @@ class Orchestrator:
 
     @property
     def sign_in(self) -> str:
-        """What its page asks for, and where the password is."""
+        """How to sign in on its page, and where the password is."""
         if not self.login_user:
             return "none (the product has no sign-in)"
         user = f"{self.login_user}:<password> in one field" if self.login_in_one else f"user {self.login_user}"
         return f"{user}, password: {self.login_key} in .env"
 
     def access(self, settings: Mapping[str, str], database: str | None) -> list[tuple[str, str]]:
-        """Where to go and how to sign in: label and value, never a password itself.
+        """The addresses and how to sign in, as labels and values; never a password itself.
 
         Args:
-            settings: with the ports on which it was started.
-            database: the dbt project's; None where its data is in another warehouse.
+            settings: with the ports that it was started with.
+            database: that of the dbt project; None where its data is in another warehouse.
         """
         found = [(self.title, self.url(settings)), ("Sign-in", self.sign_in)]
         if database:
@@ -173,7 +173,7 @@ def load_all(root: Path) -> dict[str, Orchestrator]:
     """Every compose file that has an ``x-orchestrator`` block, by name, in alphabetical order.
 
     Raises:
-        BadConfiguration: a compose file is not YAML, or its block lacks something.
+        BadConfiguration: a compose file is not YAML, or lacks a key.
     """
     found = (load(root, file) for file in files(root))
     return {orchestrator.name: orchestrator for orchestrator in found if orchestrator}
@@ -183,7 +183,7 @@ def require_keys(orchestrators: Mapping[str, Orchestrator], settings: Collection
     """Make sure that each orchestrator's `keys` are among the ``settings``.
 
     Raises:
-        BadConfiguration: one is not; the message has the line that is missing.
+        BadConfiguration: one is not; the message has the missing line.
     """
     for orchestrator in orchestrators.values():
         for key in orchestrator.keys:
@@ -191,21 +191,21 @@ def require_keys(orchestrators: Mapping[str, Orchestrator], settings: Collection
                 line = f"{key}=" + ("1234" if key == orchestrator.ui_port else "<password>")
                 raise BadConfiguration(
                     f"{orchestrator.title} needs the setting {key}, which .env.example does not have.",
-                    f"compose/{orchestrator.file.name} asks for it.",
+                    f"compose/{orchestrator.file.name} uses it.",
                     f"Add a line to .env.example: {line}",
                 )
 
 
 def files(root: Path) -> list[Path]:
-    """The compose files of the checkout, PostgreSQL's included."""
+    """The compose files of the checkout, including PostgreSQL's."""
     return sorted((root / "compose").glob(f"{_PREFIX}*.yaml"))
 
 
 def load(root: Path, file: Path) -> Orchestrator | None:
-    """What one compose file describes, and the ``native.yaml`` beside its image; None without an ``x-orchestrator`` block.
+    """The orchestrator in one compose file, with its ``native.yaml``; None without an ``x-orchestrator`` block.
 
     Raises:
-        BadConfiguration: a file is not YAML, or lacks something.
+        BadConfiguration: a file is not YAML, or lacks a key.
     """
     name = file.stem.removeprefix(_PREFIX)
     with _read(root, file) as content:
@@ -223,10 +223,10 @@ def load(root: Path, file: Path) -> Orchestrator | None:
 
 @contextmanager
 def _read(root: Path, file: Path) -> Iterator[dict[str, Any]]:
-    """The content of a file, for whoever looks for what it must have.
+    """The content of a YAML file; errors in the body of the ``with`` count as errors of the file.
 
     Raises:
-        BadConfiguration: it is not YAML, or lacks something.
+        BadConfiguration: it is not YAML, or lacks a key.
     """
     try:
         yield yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}
@@ -288,7 +288,7 @@ def _native(block: dict[str, Any], services: dict[str, Any]) -> NativeBlock:
                 health=tuple(process["health"]),
                 container=services[name].get("environment", {}),
                 environment={**block.get("environment", {}), **process.get("environment", {})},
-                # PostgreSQL, of which every service depends, is up before anything of an orchestrator starts.
+                # Every service depends on PostgreSQL, which is up before an orchestrator starts, so it is left out.
                 after=tuple(
                     other
                     for other, needed in services[name].get("depends_on", {}).items()
@@ -301,12 +301,12 @@ def _native(block: dict[str, Any], services: dict[str, Any]) -> NativeBlock:
 
 
 def stop_order(services: Sequence[str], known: Iterable[Orchestrator]) -> list[list[str]]:
-    """Which services to stop at once, and which next: one goes before those that it waited for at its start.
+    """Groups of services to stop one after the other: a service stops before those that it waited for at its start.
 
-    Prefect's worker, for one, signs off at the server, and without an answer would wait until it is killed.
+    Prefect's worker, for example, signs off at the server; without an answer it would wait until it is killed.
 
     Args:
-        services: that are to be stopped, of any orchestrators, and such that have no compose file any more.
+        services: those to stop, of any orchestrator, also those whose compose file was deleted.
         known: every known orchestrator.
     """
     after = {service: others for orchestrator in known for service, others in orchestrator.after.items()}
@@ -320,10 +320,10 @@ def stop_order(services: Sequence[str], known: Iterable[Orchestrator]) -> list[l
 
 
 def find(orchestrators: Mapping[str, Orchestrator], name: str, setting: str = "") -> Orchestrator:
-    """The orchestrator called ``name``, which was typed or is the value of ``setting``.
+    """The orchestrator called ``name``, which is from the command line or is the value of ``setting``.
 
     Raises:
-        BadUsage: there is none; the message names the nearest one.
+        BadUsage: there is none; the message has the most similar name.
     """
     if name in orchestrators:
         return orchestrators[name]

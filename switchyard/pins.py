@@ -1,4 +1,4 @@
-"""`invoke lock`: every lock from the ``requirements*.in`` beside it, within ``versions.toml``; and the images of that, by digest."""
+"""`invoke lock`: each lock from the ``requirements*.in`` beside it, within ``versions.toml``, whose images are pinned by digest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSIONS = "versions.toml"
 
 FOLDERS = (".", "docker/*", "compare", "tests/standins/*", "tests/fourth/files/docker/*")
 ALWAYS = ("--quiet", "--no-emit-index-url", "--no-annotate", "--no-header")
-# What a file has that does not name others: its lock is for every platform and every Python that can run Invoke.
+# For a file without options of its own: its lock is for every platform and every Python that can run Invoke.
 OPTIONS = "--universal --python-version 3.10 --generate-hashes"
 _OWN = re.compile(r"^# lock: (.*)$", re.M)
 _ASKED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==([\w.+!-]+))?", re.A)
@@ -34,16 +34,16 @@ REGISTRY_TIMEOUT_S = 30
 
 
 def sources(root: Path) -> list[Path]:
-    """The files from which locks are made, each after those that it refers to."""
+    """The files from which locks are made, each after the files that it refers to."""
     found = (path for folder in FOLDERS for path in root.glob(f"{folder}/requirements*.in"))
     return sorted(found, key=lambda path: (path.parent, path.name != "requirements.in", path.name))
 
 
 def versions(root: Path) -> dict[str, dict[str, str]]:
-    """What ``versions.toml`` has: by section and name, the versions that a package may have, an image, the version of a chart.
+    """The content of ``versions.toml``, by section and name: the versions that a package may have, an image, the version of a chart.
 
     Raises:
-        BadConfiguration: it is no such file, or an image's tag needs the version of a package that has no exact one.
+        BadConfiguration: the file cannot be read, or an image's tag needs the version of a package that has no exact one.
     """
     try:
         content = tomllib.loads((root / VERSIONS).read_text(encoding="utf-8"))
@@ -58,13 +58,13 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
 
 
 def with_known_digests(root: Path, images: Mapping[str, str]) -> dict[str, str]:
-    """``images``, each with the digest that `.env.example` has of it; without one where that has none, or names another image."""
+    """``images``, each with its digest from `.env.example`; without one if it has no digest there, or if another image is there."""
     named = dotenv_values(root / ".env.example", interpolate=False)
     return {key: pinned if (pinned := named.get(key) or "").partition("@")[0] == image else image for key, image in images.items()}
 
 
 def by_digest(images: Mapping[str, str], runner: Runner) -> dict[str, str]:
-    """``images``, each with the digest that its registry gives for all platforms; as it is where no registry answers."""
+    """``images``, each with the digest that its registry gives for all platforms; unchanged where no registry answers."""
     found = {}
     for key, image in images.items():
         name = image.partition("@")[0]
@@ -75,7 +75,7 @@ def by_digest(images: Mapping[str, str], runner: Runner) -> dict[str, str]:
 
 
 def files_to_rewrite(root: Path, images: Mapping[str, str]) -> dict[Path, str]:
-    """The files that name another image than ``images``, by its variable, and what they should hold."""
+    """The files in which the variable of an image has another value than in ``images``, and their new content."""
     found = {}
     for folder in (root, root / "tests" / "fourth" / "files"):
         for path in (*folder.glob(".env.example"), *folder.glob("compose/*.yaml"), *folder.glob("docker/*/Dockerfile")):
@@ -90,9 +90,9 @@ def argv(source: Path, constraints: Path, upgrade: str | None) -> list[str]:
     """The command that makes the lock of ``source``.
 
     Args:
-        source: the file. A line ``# lock: OPTIONS`` in it takes the place of `OPTIONS`.
+        source: the file. A line ``# lock: OPTIONS`` in it replaces `OPTIONS`.
         constraints: a file with the versions that packages may have.
-        upgrade: the package that may move; an empty text for all, None for none.
+        upgrade: the package to upgrade; an empty text for all, None for none.
     """
     own = _OWN.search(source.read_text(encoding="utf-8"))
     options = (own[1] if own else OPTIONS).split()
@@ -103,20 +103,20 @@ def argv(source: Path, constraints: Path, upgrade: str | None) -> list[str]:
 
 
 def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> list[Path]:
-    """Make every lock, write the images where they are named, by digest, and return the files that have changed.
+    """Make every lock, write the images with their digests into the files that name them, and return the changed files.
 
     Args:
         root: the checkout.
         runner: what starts uv.
-        upgrade: None keeps each version as long as its file allows it; an empty text takes the newest of all packages, and the
-            digests that the images have now; a package's name takes the newest of that one, and ``name==version`` that version, which
-            is written where the package is pinned.
+        upgrade: None keeps each version as long as its file allows it; an empty text takes the newest version of every package,
+            and the current digest of every image; a package's name takes the newest version of that package; ``name==version`` takes
+            that version, and writes it where the package is pinned.
         on_line: called with each lock that is made.
 
     Raises:
-        BadUsage: no lock has the package, or it is none.
+        BadUsage: no lock has the package, or ``upgrade`` is not a package.
         BadConfiguration: ``versions.toml`` cannot be read.
-        BuildFailed: the requirements of a file contradict each other; with uv's own words. No file has changed.
+        BuildFailed: the requirements of a file contradict each other; with uv's message. No file has changed.
     """
     asked = _ASKED.fullmatch(upgrade) if upgrade else None
     if upgrade and not asked:
@@ -159,7 +159,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
 
 
 def _pin(root: Path, name: str, version: str) -> dict[Path, bytes]:
-    """Write a version into each file that pins the package; returns those files as they were."""
+    """Write a version into each file that pins the package; returns those files with their old content."""
     before = {}
     pin = re.compile(rf'^({re.escape(name)}(?: = ")?==)[^"\s]+'.encode(), re.M | re.I)
     for path in (root / VERSIONS, *sources(root)):

@@ -1,4 +1,4 @@
-"""Trigger a job through the active orchestrator, follow it, and read its result."""
+"""Trigger a job in the active orchestrator, follow its run, and read the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from switchyard.settings import Settings
 CANCEL = "   (invoke run --cancel cancels all runs)"
 SECOND_INTERRUPT_S = 5  # seconds in which a second Ctrl-C cancels the run
 SERVICES_TIMEOUT_S = 180  # seconds that a run waits for services that are starting
-RERUN = "--failed"  # instead of a job: what failed and what was skipped in the newest run
+RERUN = "--failed"  # instead of a job: the nodes that failed or were skipped in the newest run
 
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 
@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         job: the job's name; for a re-run, that of the run that it repeats.
-        url: the run's page; empty where there was nothing to run.
+        url: the run's page; empty if there was nothing to run.
         state: success, failure, canceled; empty until it is finished.
         seconds: how long the orchestrator took from start to end.
         message: why it failed, where no node shows it.
@@ -64,9 +64,9 @@ class ActiveRun:
         run_id: the orchestrator's own id of the run.
         job: the job's name.
         url: the run's page.
-        state: the orchestrator's own word, such as running or queued.
-        worker: the host name of the worker that runs dbt for it; empty where that is none, or not known.
-        since: the time at which it began, in ISO 8601; empty where it has not.
+        state: the orchestrator's own name for it, such as running or queued.
+        worker: the host name of the worker that runs dbt for it; empty if there is none, or if it is not known.
+        since: the time at which it began, in ISO 8601; empty if it has not begun.
     """
 
     run_id: str
@@ -81,7 +81,7 @@ class ActiveRun:
 
 
 class Left(KeyboardInterrupt):
-    """An interrupt of a command that follows a run, which continues; the text says so."""
+    """A command that follows a run was interrupted; the run continues, as the text explains."""
 
 
 def active_runs(runtime: JobRuntime) -> list[ActiveRun]:
@@ -121,7 +121,7 @@ def _ask_runs(runtime: JobRuntime, flag: str) -> list[ActiveRun]:
 
 
 def known_job(settings: Settings, name: str | None) -> str:
-    """The job called ``name``; without a name, ``daily``, or else the first of the project's own.
+    """The job called ``name``; without a name, ``daily``, or else the first of the project's jobs.
 
     Raises:
         BadUsage: there is none.
@@ -145,12 +145,12 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
 
     Args:
         job: the job's name.
-        stream: runs the trigger, handing each line that it prints to the function it is given.
+        stream: runs the trigger, and passes each line that it prints to the given function.
         show: called with each event as it comes.
 
     Raises:
         ApiUnusable: the orchestrator gave no usable answer.
-        Left: of an interrupt, once the run has begun.
+        Left: the command was interrupted after the run had begun.
     """
     run = Run(job)
 
@@ -172,7 +172,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
     except KeyboardInterrupt:
         if run.url and not run.state:
             raise Left(f"The run continues: {run.url}\n  next: invoke run --cancel   (to end it)") from None
-        if not run.url:  # in Docker, what asks for the run is in a container, and may have asked already
+        if not run.url:  # in Docker, the trigger runs in a container, and may have requested the run already
             raise KeyboardInterrupt(f"If {job} starts anyway, cancel it: invoke run --cancel") from None
         raise
     if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
@@ -181,17 +181,17 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
 
 
 def run_options(settings: Settings, job: str, select: str | None, variables: str | None, full_refresh: bool) -> jobs.Options:
-    """What is asked of a run of ``job``.
+    """The options of a run of ``job``.
 
     Args:
-        settings: the project's.
+        settings: the checkout's settings, with the project.
         job: a job's name.
         select: nodes, as for dbt's ``--select``.
         variables: a mapping in YAML, as for dbt's ``--vars``.
-        full_refresh: as dbt's flag.
+        full_refresh: as for dbt's flag.
 
     Raises:
-        BadUsage: the job cannot have it.
+        BadUsage: the job does not accept them.
     """
     try:
         options = jobs.Options(select or "", jobs.plain(yaml.safe_load(variables)) if variables else {}, full_refresh)
@@ -210,12 +210,12 @@ def run(runtime: JobRuntime, job: str, options: jobs.Options | None, begun: Call
     Args:
         runtime: what the orchestrator runs on.
         job: a job's name, or `RERUN`.
-        options: what is asked of a job.
-        begun: called when the orchestrator has the run.
+        options: for the job's run.
+        begun: called when the orchestrator has accepted the run.
 
     Raises:
         NothingActive: no orchestrator is up.
-        RunInProgress: a run is, which is the last one, and so the one that `RERUN` would repeat.
+        RunInProgress: `RERUN` would repeat the last run, which is still in progress.
         RunFailed: the run did not succeed.
         ApiUnusable: the orchestrator gave no usable answer.
     """
@@ -253,7 +253,7 @@ def run(runtime: JobRuntime, job: str, options: jobs.Options | None, begun: Call
 
 
 def _wait_for_start(runtime: JobRuntime) -> None:
-    """Wait for services that are still starting, as after a start of the machine or an `up` that ran out of time; `trigger` would fail."""
+    """Wait for services that are still starting, as after a reboot or a timeout of `up`: without them, `trigger` would fail."""
     if runtime.runner.dry or not (waited_for := runtime.starting()):
         return
     deadline = time.monotonic() + SERVICES_TIMEOUT_S
@@ -265,7 +265,7 @@ def _wait_for_start(runtime: JobRuntime) -> None:
 
 
 def cancel(runtime: JobRuntime) -> None:
-    """Cancel every run in progress, and show which there were.
+    """Cancel every run in progress, and show what was cancelled.
 
     Raises:
         NothingActive: no orchestrator is up.
@@ -301,10 +301,10 @@ def conclude(run: Run, title: str, folder: Path) -> None:
     Args:
         run: the run.
         title: the orchestrator's.
-        folder: the dbt project's, in which files are looked for that dbt does not name.
+        folder: the dbt project's, to search for files that dbt's messages do not name.
 
     Raises:
-        RunFailed: it did not succeed; names each failed node and dbt's message.
+        RunFailed: it did not succeed; with the name of each failed node and dbt's message.
     """
     counts = Counter(node["status"] for node in run.nodes)
     counted = ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no dbt nodes"
@@ -317,11 +317,11 @@ def conclude(run: Run, title: str, folder: Path) -> None:
     if run.state == "success":
         console.ok(f"{run.job} succeeded on {title} in {run.seconds:.1f} s: {counted}")
         return
-    # What fails in a canceled run, such as the query that was cut off, is not why.
+    # A node that fails in a canceled run, such as one whose query was cut off, is not the reason.
     why = [f"{node['kind']} {node['name']}: {node['message']}" for node in run.failed if run.state != "canceled"]
     if run.message and not why:
         why = [run.message]
     what = f"{run.job} ended with {run.state} on {title} in {run.seconds:.1f} s: {counted}."
-    if any(project_files.DECODE in message and project_files.NOT_UTF8 not in message for message in why):  # those of a parse say it
+    if any(project_files.DECODE in message and project_files.NOT_UTF8 not in message for message in why):  # parse errors already have this
         why.append(project_files.not_utf8(folder))
     raise RunFailed(what, "\n".join(why), "\n".join([*diagnosis.help_for(why), run.url]))

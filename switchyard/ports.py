@@ -1,4 +1,4 @@
-"""TCP ports of 127.0.0.1: whether they are free, and who holds them."""
+"""TCP ports of 127.0.0.1: whether they are free, and which process holds them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import psutil
 
 
 def free(port: int) -> bool:
-    """Whether nobody listens on ``port``; asked by connecting, since binding is refused for other reasons too."""
+    """Whether nothing listens on ``port``. This connects, because binding can fail for other reasons too."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def unused() -> int:
-    """A port that nobody holds at this moment."""
+    """A port that is free now."""
     return unused_ports(1)[0]
 
 
 def unused_ports(count: int) -> list[int]:
-    """So many different ports that nobody holds at this moment; one that is asked for alone may be the one before again."""
+    """``count`` different ports that are free now; separate calls could return the same port twice."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -1,4 +1,4 @@
-"""A person's dbt project: where it is, which connection it has, and what the orchestrators get of it. It is only ever read."""
+"""The user's dbt project: its folder, its connection, and the parts that the orchestrators get. It is only read, never written."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from switchyard.settings import load as load_settings
 
 FILE = "dbt_project.yml"
 SHOP = "dbt_project"  # the folder of the project that comes with the checkout
-PROFILE_SECRET = "DBT_ENV_SECRET_PROFILE_"  # before the name of a secret that stood in a profile
-TYPED = ("python", "-m", "rundbt.typed")  # what runs a dbt command that a person types
-FILES = "/opt/dbt/files"  # where a container has files that a profile names
+PROFILE_SECRET = "DBT_ENV_SECRET_PROFILE_"  # the prefix of the variable for a secret from a profile
+TYPED = ("python", "-m", "rundbt.typed")  # runs a dbt command that a person types
+FILES = "/opt/dbt/files"  # where containers have the files that a profile names
 SHARED, OWN, AUTO = "shared", "own", "auto"
 PACKAGE_FILES = ("packages.yml", "dependencies.yml", "package-lock.yml")
 DBT_VERSION = re.compile(r"^dbt-core==(\S+)", re.M)
@@ -43,33 +43,33 @@ CONNECTION = {
     "password": "{{ env_var('DBT_ENV_SECRET_PASSWORD') }}",
     "dbname": "{{ env_var('DBT_DBNAME') }}",
 }
-# What a connection to another server has, and to this one must not.
+# Keys of a connection to another server, which are left out for the stack's own.
 _ELSEWHERE = {
     *("host", "port", "user", "username", "pass", "password", "dbname", "database", "role"),
     *("sslmode", "sslcert", "sslkey", "sslrootcert"),
 }
-# Adapters of many a profile, for which another name may be a slip; any other is taken as well.
+# Common adapters: a similar name may be a typo of one. Any other adapter is accepted too.
 ADAPTERS = (
     *("athena", "bigquery", "clickhouse", "databricks", "duckdb", "fabric", "glue", "materialize", "mysql", "oracle"),
     *("postgres", "redshift", "snowflake", "spark", "sqlite", "sqlserver", "synapse", "teradata", "trino", "vertica"),
 )
-# Keys of profiles whose value is a secret, in whatever adapter; these values reach dbt in its environment alone.
+# Keys of profiles whose values are secrets, with any adapter; dbt gets these values only in its environment.
 _SECRET = re.compile(r"pass|token|secret|private_key(?!_path)|credential|api_?key|access_?key|pwd", re.I)
-_SECRET_NUMBER = re.compile("pass|pwd|secret", re.I)  # a number elsewhere is no secret, such as the time at which a token ends
-_SECRET_VALUE = re.compile(r"(token|password|pwd|secret)=|://[^/@\s]+:[^/@\s]+@", re.I)  # in an address
-_REMOTE = re.compile(r":memory:|[a-z]\w+:", re.I)  # a DuckDB that is no file, such as MotherDuck's md:
+_SECRET_NUMBER = re.compile("pass|pwd|secret", re.I)  # a number under another key is not a secret, such as the time when a token expires
+_SECRET_VALUE = re.compile(r"(token|password|pwd|secret)=|://[^/@\s]+:[^/@\s]+@", re.I)  # inside a URL or a connection string
+_REMOTE = re.compile(r":memory:|[a-z]\w+:", re.I)  # a DuckDB that is not a file, such as MotherDuck's md:
 _ENV_VAR = re.compile(
     r"""\{\{\s*env_var\(\s*(['"])(\w+)\1\s*(?:,\s*(['"])(.*?)\3\s*)?\)\s*(?:\|\s*(?:int|as_number|as_text|as_bool)\s*)?\}\}"""
 )
 _ASKED = re.compile(r"""env_var\(\s*(['"])(\w+)\1\s*(,)?""")
 _READ = {".yml", ".yaml", ".sql", ".py"}
-# Set by the stack itself, in every process that runs dbt; those of the connection where that is to the stack's own server.
+# Set by the stack itself in every process that runs dbt; those of the connection only if it is to the stack's own server.
 OURS = {
     *("DBT_PROFILE", "DBT_TARGET", "DBT_PROJECT_DIR", "DBT_PROFILES_DIR", "DBT_PACKAGES_PATH", "DBT_TARGET_PATH", "DBT_LOG_PATH"),
     *("PATH", "HOME", "PYTHONPATH", "TZ"),
 }
 OURS_WHERE_SHARED = {"DBT_HOST", "DBT_PORT", "DBT_USER", "DBT_DBNAME", "DBT_ENV_SECRET_PASSWORD"}
-DBTS_OWN = ("DBT_PACKAGE_HUB_URL",)  # what dbt itself reads: a company's own hub
+DBTS_OWN = ("DBT_PACKAGE_HUB_URL",)  # dbt itself reads it: the address of a company's own hub
 _IDENTIFIER = re.compile(r"[^a-z0-9_]")
 RESERVED_DATABASES = {"postgres", "template0", "template1", bootstrap.WAREHOUSE}
 
@@ -80,15 +80,15 @@ class Project:
 
     Attributes:
         folder: where its ``dbt_project.yml`` is.
-        content: of that file.
-        profile: the profile that it names.
-        target: the target in that profile.
-        output: the connection, as the orchestrators' ``profiles.yml`` has it; without secrets.
-        shared: whether that is the stack's own PostgreSQL.
-        variables: what dbt finds in its environment besides the stack's own variables; secrets are among them.
-        files: by variable, files of this machine that the profile names, such as a key.
-        missing: the variables that the project asks for, that nobody has set, with the file that asks.
-        notes: what a person should know, a sentence each.
+        content: the content of that file.
+        profile: the name of its profile.
+        target: the name of the target in that profile.
+        output: the connection in the orchestrators' ``profiles.yml``; without secrets.
+        shared: whether it is to the stack's own PostgreSQL.
+        variables: what dbt gets in its environment besides the stack's own variables; this includes secrets.
+        files: by variable, the files on this machine that the profile names, such as a key.
+        missing: the variables that the project uses but that are not set, with the file that uses each.
+        notes: messages for the user, a sentence each.
         shop: whether it is the project that comes with the checkout.
     """
 
@@ -111,7 +111,7 @@ class Project:
 
     @property
     def adapter(self) -> str:
-        """The type of its connection, such as postgres or duckdb."""
+        """The adapter of its connection, such as postgres or duckdb."""
         return str(self.output["type"])
 
     @cached_property
@@ -121,9 +121,9 @@ class Project:
 
     @cached_property
     def requirements(self) -> str:
-        """What the project asks of Python: the adapter, and the lines of its ``requirements.txt``."""
+        """The Python packages that the project needs: the adapter, and the lines of its ``requirements.txt``."""
         lines = list(_requirements(self.folder / "requirements.txt"))
-        # The dbt of the lock, with the adapter that fits it, is the one that runs, whatever a project's file says; but for its extras.
+        # dbt and the adapter come from the locks, whatever versions the project's file has; only the adapter's extras are used.
         name = f"dbt-{self.adapter}"
         extras = [match[1] for line in lines if (match := re.match(rf"{re.escape(name)}\s*(\[[^]]*\])", line, re.I))]
         adapter = [] if self.adapter == "postgres" else [name + "".join(extras[:1])]
@@ -136,7 +136,7 @@ class Project:
 
     @property
     def packages(self) -> list[dict[str, Any]]:
-        """What its packages file lists."""
+        """The entries of its packages files."""
         return list(_packages(self.folder))
 
     @property
@@ -146,29 +146,29 @@ class Project:
 
     @property
     def needs_ssh(self) -> bool:
-        """Whether `dbt deps` asks a git server by SSH."""
+        """Whether `dbt deps` connects to a git server by SSH."""
         return any(re.match(r"ssh://|git@", str(package.get("git", ""))) for package in self._all_packages())
 
     def _all_packages(self) -> list[dict[str, Any]]:
-        """What its packages files list, and those of its local packages."""
+        """The entries of its packages files, and of those of its local packages."""
         return [package for place in (self.folder, *_locals(self.folder)) for package in _packages(place)]
 
     def dependencies_fingerprint(self) -> str:
-        """Sixteen hex digits that change whenever what is built for it, models aside, would be something else."""
+        """Sixteen hex digits that change whenever anything but its models would be built differently."""
         inside = str(self.content.get("packages-install-path"))
         digest = hashlib.sha256("\0".join((self.name, inside, self.profiles, self.requirements)).encode())
         for path, place in sorted((place.as_posix(), path) for path, place in _dependencies(self.folder)):
-            if place == self.folder / FILE:  # of which only that counts for packages
+            if place == self.folder / FILE:  # its relevant keys are in the digest already
                 continue
             digest.update(f"{path}\0{hashlib.sha256(place.read_bytes()).hexdigest()}\n".encode())
         return digest.hexdigest()[:16]
 
     def in_container(self) -> dict[str, str]:
-        """The variables of a container, with the places of files there."""
+        """The variables for a container, with the paths of the files there."""
         return {**self.variables, **{key: f"{FILES}/{key}" for key in self.files}}
 
     def shell(self) -> str:
-        """The same as lines for a POSIX shell, for what needs them in a build; never empty, since Docker has no empty secret."""
+        """The same as lines for a POSIX shell, for use in a build; never empty, because Docker does not support empty secrets."""
         return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(self.in_container().items())) or ":\n"
 
     @property
@@ -181,7 +181,7 @@ class Project:
 
 
 def folder(settings: Settings) -> Path:
-    """The folder that DBT_PROJECT names; a relative one is relative to the checkout."""
+    """The folder in DBT_PROJECT; a relative path is relative to the checkout."""
     return Path(settings["SWITCHYARD_SOURCE_PATH"])
 
 
@@ -191,7 +191,7 @@ def is_shop(settings: Settings) -> bool:
 
 
 def database_of(name: str, shop: bool) -> str:
-    """The database of a project called ``name`` on the shared server: the shop's is the shared one that is always there."""
+    """The database of a project called ``name`` on the shared server; the shop uses the default database, which always exists."""
     if shop:
         return bootstrap.WAREHOUSE
     plain = _IDENTIFIER.sub("_", name.lower())[:50]
@@ -205,7 +205,7 @@ def _databases() -> frozenset[str]:
 
 
 def database(settings: Settings) -> str:
-    """The project's database on the shared server, without a look at its profile.
+    """The project's database on the shared server; this does not read its profile.
 
     Raises:
         BadConfiguration: there is no project.
@@ -221,7 +221,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         environ: the caller's environment.
 
     Raises:
-        BadConfiguration: there is something that no start could get over; all of it is named.
+        BadConfiguration: there are problems that would make every start fail; the message lists all of them.
     """
     content = _content(settings)
     place, shop = folder(settings), is_shop(settings)
@@ -255,7 +255,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         else:
             shared = wanted == SHARED or (wanted == AUTO and _is_local_postgres(output, lookup))
             if shared and not shop and wanted == AUTO:
-                notes.append(f"{_why_shared(output, lookup)}, so it gets the stack's own; --warehouse own takes yours")
+                notes.append(f"{_why_shared(output, lookup)}, so it gets the stack's own; --warehouse own uses yours")
     variables: dict[str, str] = {}
     files: dict[str, Path] = {}
     if shared or output is None:
@@ -276,8 +276,8 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         )
     version = _dbt_version(settings.root)
     if unfit := unfit_version(content.get("require-dbt-version"), version):
-        problems.append(f"{FILE} asks for dbt {unfit}, and the orchestrators have {version}.")
-    # A release's packages are in its images, and its project was unpacked without them.
+        problems.append(f"{FILE} requires dbt {unfit}, and the orchestrators have {version}.")
+    # A release's packages are in its images; its project is unpacked without them.
     problems += [] if settings.values.get("RELEASE_FILE") else _wrong_packages(place)
     try:
         jobs.read(place)
@@ -294,12 +294,12 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
 
 
 def folders(project: Project) -> list[Path]:
-    """The folders that an image is built from: the project's, and those of its local packages."""
+    """The folders from which an image is built: the project's, and those of its local packages."""
     return [project.folder, *(place for place in _locals(project.folder) if not place.is_relative_to(project.folder))]
 
 
 def build_folder(root: Path) -> Path:
-    """What `stage` makes, for builds."""
+    """The folder that `stage` fills, for builds."""
     return root / ".stack" / "build"
 
 
@@ -310,14 +310,14 @@ def built_in(project: Project) -> set[Path]:
 
 
 def _secret(project: Project) -> set[Path]:
-    """The files in which secrets may be: its profile, and what that names."""
+    """The files that may contain secrets: its profile, and the files that the profile names."""
     return {project.folder / "profiles.yml", *project.files.values()}
 
 
 def stage(settings: Settings, project: Project) -> Path:
-    """Copy what is built in: the project, its packages' files and its profile, into ``.stack/build``; returns that folder.
+    """Copy what a build needs (the project, the files of its packages, its profile) into ``.stack/build``; returns that folder.
 
-    Docker's build context is the checkout, which the project need not be in.
+    Docker's build context is the checkout; the project may be outside of it.
     """
     base = build_folder(settings.root)
     for name in ("project", "deps"):
@@ -334,24 +334,24 @@ def stage(settings: Settings, project: Project) -> Path:
     (base / "profiles").mkdir(exist_ok=True)
     new = base / "profiles" / "profiles.yml.new"
     new.write_text(project.profiles, encoding="utf-8")
-    os.replace(new, base / "profiles" / "profiles.yml")  # natively, a run may read it at this moment
+    os.replace(new, base / "profiles" / "profiles.yml")  # natively, a run may be reading it now
     for path in (base / "profiles", base / "profiles" / "profiles.yml"):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # an image's account reads it, whatever the umask; .stack is private
+        path.chmod(0o755 if path.is_dir() else 0o644)  # an image's account has to read it, whatever the umask; .stack itself is private
     return base
 
 
 def duplicate(project: Project, target: Path) -> dict[str, str]:
-    """Copy the project and its local packages into ``target``, as far apart as they are, so that a copy can be edited and run.
+    """Copy the project and its local packages into ``target``, with the same relative paths, so that the copy can be edited and run.
 
     Args:
-        project: one on the stack's own PostgreSQL.
-        target: a folder that is made.
+        project: a project on the stack's own PostgreSQL.
+        target: the folder to create.
 
     Returns:
         The settings and variables with which a checkout has the copy as its project.
     """
     root = _root_of(project.folder)
-    for place in sorted((project.folder, *_locals(project.folder))):  # what is inside another comes with it
+    for place in sorted((project.folder, *_locals(project.folder))):  # a package inside another folder is copied with it
         copy = target / place.relative_to(root)
         if not copy.exists():
             _copy(place, copy, _secret(project))
@@ -361,17 +361,17 @@ def duplicate(project: Project, target: Path) -> dict[str, str]:
 
 
 def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: str | None = None, dry: bool = False) -> None:
-    """Make another dbt project the one that the orchestrators run: check it, show what is found, and note it in ``.env``.
+    """Have the orchestrators run another dbt project: check it, show what was found, and write it to ``.env``.
 
     Args:
         settings: the checkout's settings.
         environ: the caller's environment.
-        typed: the project's folder, as it was typed; ``shop`` is the one that comes with the checkout.
-        warehouse: the value for WAREHOUSE, which is noted as well; as it is, without one.
-        dry: leave ``.env`` as it is.
+        typed: the project's folder, as typed; ``shop`` is the project that comes with the checkout.
+        warehouse: the value for WAREHOUSE, which is written to ``.env`` too; None leaves it unchanged.
+        dry: do not change ``.env``.
 
     Raises:
-        BadConfiguration: it cannot be run; all that is in the way is named, and ``.env`` is as it was.
+        BadConfiguration: it cannot be run; the message lists all problems, and ``.env`` is unchanged.
     """
     settings, _ = load_settings(settings.root, environ, write=False, released=False)
     place = settings.root / SHOP if typed == "shop" else Path(os.path.abspath(os.path.expanduser(typed)))
@@ -412,9 +412,9 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
 
 
 def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
-    """The lines of a requirements file, and of those that it includes, without comments and hashes, which are those of another lock.
+    """The lines of a requirements file, and of the files that it includes, without comments and hashes: those hashes are for another lock.
 
-    What it has by an address is left to uv.
+    Files that it includes by URL are left to uv.
     """
     if file in seen or not file.is_file():
         return
@@ -427,7 +427,7 @@ def _requirements(file: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
             included = list(_requirements(other, (*seen, file)))
             if match[1] in ("-r", "--requirement"):
                 yield from included
-            else:  # it stays a file; the comment changes with what is in it
+            else:  # the file is passed on by its path; the comment changes with its content
                 content = hashlib.sha256("\n".join(included).encode())
                 yield from (f"-c {other}", f"# {content.hexdigest()[:16]}")
         elif word:
@@ -438,7 +438,7 @@ def _text(file: Path) -> str:
     """The text of a file that a person has written.
 
     Raises:
-        BadConfiguration: it is not in UTF-8, as what PowerShell 5 writes.
+        BadConfiguration: it is not in UTF-8, such as a file that PowerShell 5 has written.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -447,7 +447,7 @@ def _text(file: Path) -> str:
 
 
 def unfit_version(wanted: Any, version: str) -> str:
-    """What ``require-dbt-version`` says, where ``version`` does not meet it; else an empty string."""
+    """``require-dbt-version`` as text, if ``version`` does not meet it; otherwise an empty string."""
     specs = [part.strip() for text in (wanted if isinstance(wanted, list) else [wanted] if wanted else []) for part in str(text).split(",")]
     have = _numbers(version)
     for spec in specs:
@@ -484,17 +484,17 @@ def _content(settings: Settings) -> dict[str, Any]:
             f"There is one in {', '.join(map(str, near))}." if near else "DBT_PROJECT in .env names the folder of a dbt project.",
             f"invoke use {shlex.quote(str(near[0]))}"
             if near
-            else "invoke use FOLDER   (invoke use shop goes back to the one that comes with this)",
+            else "invoke use FOLDER   (invoke use shop goes back to the one that comes with this checkout)",
         ) from None
-    except (yaml.YAMLError, ValueError) as error:  # a date that there is not, or no UTF-8
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date, or not UTF-8
         raise BadConfiguration(f"{file} cannot be read.", str(error), f"Correct it, then: invoke use {shlex.quote(str(place))}") from None
     if not isinstance(content, dict) or not content.get("name"):
-        raise BadConfiguration(f"{file} names no project.", "The key name is missing.", "Add a line such as: name: my_project")
+        raise BadConfiguration(f"{file} does not name a project.", "The key name is missing.", "Add a line such as: name: my_project")
     return content
 
 
 def _profile_files(place: Path, settings: Settings) -> list[Path]:
-    """Where a profile may stand, in the order in which they are looked at."""
+    """The files in which a profile may be, in the order in which they are searched."""
     if place == settings.root / SHOP:
         return [place / "profiles.yml"]
     elsewhere = settings["DBT_PROFILES_DIR"]
@@ -519,7 +519,7 @@ def _profile(place: Path, settings: Settings, name: str) -> tuple[Path, dict[str
 
 
 def _why_shared(output: Mapping[str, Any], lookup: _Variables) -> str:
-    """Why a project with that profile is given the stack's PostgreSQL."""
+    """Why a project with this profile gets the stack's PostgreSQL."""
     host = str(output.get("host", ""))
     if "env_var" in host and not lookup.render(host):
         return f"the host of its PostgreSQL, {host}, is not set"
@@ -528,11 +528,11 @@ def _why_shared(output: Mapping[str, Any], lookup: _Variables) -> str:
 
 def _is_local_postgres(output: Mapping[str, Any], lookup: _Variables) -> bool:
     host = lookup.render(str(output.get("host", "")))
-    return str(output.get("type")) == "postgres" and (host in LOCAL or host.startswith("/"))  # the folder of its socket
+    return str(output.get("type")) == "postgres" and (host in LOCAL or host.startswith("/"))  # a path is the folder of its socket
 
 
 def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], files: dict[str, Path], notes: list[str]) -> dict[str, Any]:
-    """The person's own connection, with secrets, files and an embedded database moved to where dbt finds them on either runtime."""
+    """The user's own connection, with secrets, files and an embedded database moved to where dbt finds them on either runtime."""
     if output.get("type") == "duckdb" and not _REMOTE.match(lookup.render(str(output.get("path", ":memory:")))):
         name = Path(lookup.render(str(output["path"]))).name
         output["path"] = f"{{{{ env_var('SWITCHYARD_WAREHOUSE_PATH') }}}}/{name}"
@@ -561,22 +561,22 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
 
 
 class _Variables:
-    """What ``env_var()`` gives: of the shell, or else the project's own ``.env``, or else the checkout's."""
+    """The values for ``env_var()``: from the shell, or else from the project's ``.env``, or else from the checkout's."""
 
     def __init__(self, place: Path, settings: Settings, environ: Mapping[str, str]) -> None:
         self.place = place
-        self.released = bool(settings.values.get("RELEASE_FILE"))  # where the profile asks for what was in it
+        self.released = bool(settings.values.get("RELEASE_FILE"))  # its profile has variables in place of the secrets
         own = dotenv_values(stream=io.StringIO(_text(place / ".env")), interpolate=False) if environ and (place / ".env").is_file() else {}
         ours = dotenv_values(settings.env_file, interpolate=False) if environ and settings.saved else {}
         ours = {key: value for key, value in ours.items() if key not in settings.values}
         self.values = {key: value for key, value in {**ours, **own, **environ}.items() if value is not None}
 
     def render(self, text: str) -> str:
-        """``text`` with its calls of ``env_var()`` filled in, as far as they are plain."""
+        """``text`` with its calls of ``env_var()`` filled in, if they are simple."""
         return _ENV_VAR.sub(lambda match: self.values.get(match[2], match[4] or ""), text)
 
     def asked(self, output: Mapping[str, Any], ours: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """The variables that are asked for, but ``ours``: those that are set, and those that are not, with the file that asks."""
+        """The variables that the project uses, except ``ours``: those that are set, and the unset ones with the file that uses each."""
         found = {key: self.values[key] for key in DBTS_OWN if key in self.values}
         missing: dict[str, str] = {}
         packages = (place for place in _locals(self.place) if not place.is_relative_to(self.place))
@@ -594,7 +594,7 @@ class _Variables:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Every text in a value of YAML."""
+    """Every string in a YAML value."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list):
@@ -605,7 +605,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _texts(place: Path) -> Iterator[tuple[str, str]]:
-    """Name and text of every file in which a project may ask for a variable."""
+    """Name and text of every file in which a project may use a variable."""
     for path in project_files.walk(place):
         if path.suffix in _READ and path.name != "profiles.yml" and path.is_file():
             yield path.relative_to(place).as_posix(), path.read_text(encoding="utf-8", errors="replace")
@@ -624,7 +624,7 @@ def _packages(place: Path) -> Iterator[dict[str, Any]]:
 
 
 def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
-    """What `use` says of files whose names dagster-dbt refuses; empty where there are none."""
+    """The message of `use` about files whose names dagster-dbt refuses; empty where there are none."""
     kinds = (("model-paths", "models"), ("seed-paths", "seeds"), ("snapshot-paths", "snapshots"))
     folders = [place / str(path) for key, default in kinds for path in content.get(key) or [default]]
     stems = [path.stem for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
@@ -634,12 +634,12 @@ def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Dagster will show no assets of this project, and run each job as one op, because of {', '.join(odd[:5])}: "
-        "dagster-dbt accepts only letters a to z, digits and _, and replaces a dot or a dash with _. The others show every node."
+        "dagster-dbt accepts only letters a to z, digits and _, and replaces a dot or a dash with _. Other orchestrators show every node."
     )
 
 
 def _wrong_packages(place: Path) -> list[str]:
-    """Local packages that are not where the packages file says."""
+    """Local packages that do not exist at their path in the packages file."""
     return [
         f"A packages file names {package['local']}, and there is no {FILE} in {_local(place, package)}."
         for package in _packages(place)
@@ -648,12 +648,12 @@ def _wrong_packages(place: Path) -> list[str]:
 
 
 def _local(place: Path, package: Mapping[str, Any]) -> Path:
-    """The folder of a local package: beside the project as it is named, and not as links lead, because in a copy none of them is there."""
+    """The folder of a local package, from its relative path without following links, because a copy has no links."""
     return Path(os.path.normpath(place / str(package.get("local", "{{"))))
 
 
 def _outside(place: Path, content: Mapping[str, Any]) -> Iterator[str]:
-    """What `use` says of parts of the project that are not in its folder."""
+    """The messages of `use` about parts of the project that are not in its folder."""
     for key, paths in content.items():
         if str(key).endswith("-paths") and isinstance(paths, list):
             for path in paths:
@@ -666,7 +666,7 @@ def _outside(place: Path, content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _locals(place: Path) -> list[Path]:
-    """The folders of its local packages, and of theirs, all of which dbt looks for from the project's own folder."""
+    """The folders of its local packages, and of their local packages; dbt resolves all of them relative to the project's folder."""
     found: list[Path] = []
     waiting = [place]
     while waiting:
@@ -679,12 +679,12 @@ def _locals(place: Path) -> list[Path]:
 
 
 def _root_of(place: Path) -> Path:
-    """The nearest folder that holds the project and all of its local packages."""
+    """The nearest folder that contains the project and all of its local packages."""
     return Path(os.path.commonpath([place, *_locals(place)]))
 
 
 def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
-    """The files that `dbt deps` needs, each with its place in a copy that keeps them as far apart as they are."""
+    """The files that `dbt deps` needs, each with its path in a copy that keeps their relative paths."""
     root = _root_of(place)
     own = [place / name for name in (FILE, *PACKAGE_FILES)]
     inner = (path for package in _locals(place) for path in project_files.files(package))
@@ -694,12 +694,12 @@ def _dependencies(place: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _parts(source: Path, without: Collection[Path], above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The files and folders of the project, without what dbt or a person makes in it that is no part of it, and those files.
+    """The files and folders of the project, without what dbt or a person has put there that is not part of it, and without ``without``.
 
     Args:
         source: the project's folder, or one in it.
-        without: files that are left out.
-        above: the folders on the way to ``source``, into which a link may lead back.
+        without: files to leave out.
+        above: the parent folders of ``source`` within the project, to which a link may lead back.
     """
     real = source.resolve()
     if real in above:
@@ -715,7 +715,7 @@ def _parts(source: Path, without: Collection[Path], above: frozenset[Path] = fro
 
 
 def _copy(source: Path, target: Path, without: Collection[Path]) -> None:
-    """Copy those of `_parts`."""
+    """Copy the files and folders of `_parts`."""
     target.mkdir(parents=True)
     for path in _parts(source, without):
         place = target / path.relative_to(source)

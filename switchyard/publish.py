@@ -1,4 +1,4 @@
-"""`invoke release`: baked images that were tested, in a registry, and a file that names each of them by its digest."""
+"""`invoke release`: push tested, baked images to a registry, and write a file with the digest of each."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.runtime import POSTGRES
 
-NAME = f"switchyard-release-{HASH}"  # the compose project of the test
+NAME = f"switchyard-release-{HASH}"  # the compose project in which the images are tested
 FOLDER = "releases"
 MANIFEST = "manifest.json"
 SMOKE = "smoke"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # as registries take it
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*")
-_UNKNOWN = re.compile("not found|manifest unknown|name unknown", re.I)  # what a registry says of an image that it does not have
-PACKAGE = "switchyard.package"  # of labels with the versions of an image's packages
+_UNKNOWN = re.compile("not found|manifest unknown|name unknown", re.I)  # a registry's answer for an image that it does not have
+PACKAGE = "switchyard.package"  # the prefix of labels with the versions of an image's packages
 _OCI = "org.opencontainers.image"
 
 
@@ -40,13 +40,13 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     Args:
         runtime: the checkout's Docker runtime.
         registry: the address that all images begin with, such as ``localhost:5000/shop``.
-        tag: of each image, such as ``2026.11.1``.
+        tag: the tag of each image, such as ``2026.11.1``.
         names: the orchestrators.
         out: the folder of the file; None for one in ``releases/``.
 
     Raises:
-        BadUsage: the registry, the tag or the folder cannot be one, or has the release already; or something is not committed.
-        BadConfiguration: the project needs what no image can carry.
+        BadUsage: the registry, the tag or the folder is invalid, or already has the release; or something is not committed.
+        BadConfiguration: the project needs files that no image can contain.
         EngineMissing: the registry cannot be reached.
         BuildFailed: an image cannot be built or pushed.
         RunFailed: the project does not run on the images; nothing was pushed.
@@ -71,7 +71,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
     images = {name: f"{registry}/{name}:{tag}" for name in (*names, POSTGRES)}
     now = datetime.now(timezone.utc)
-    # Of the orchestrators: what is locked for PostgreSQL is for the native runtime, and not in an image.
+    # Only of the orchestrators: the packages that are locked for PostgreSQL are for the native runtime, not in an image.
     versions = {name: python_packages.versions(runtime.settings.root, name) for name in names}
     content = {
         "schema": release.SCHEMA,
@@ -93,9 +93,9 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         f"{_OCI}.version": tag,
         f"{_OCI}.created": str(content["time"]),
         f"{_OCI}.revision": commits[runtime.settings.root],
-        CHECKOUT: "",  # it is nobody's on this machine
+        CHECKOUT: "",  # no checkout on this machine owns it
     }
-    checks.make_folder(folder, "invoke release")  # before all that takes time
+    checks.make_folder(folder, "invoke release")  # before the slow steps
     try:
         unused(runtime, images, commits[runtime.settings.root])
         lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
@@ -105,21 +105,21 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             ids[name] = labelled(runtime, argv.image_name(runtime.settings, name), image, {**labels, **own})
         tried(runtime, project, {**content, "images": ids}, names)
         runtime.images.copy_out(ids[names[0]], {f"/opt/dbt/baked/{MANIFEST}": folder / MANIFEST})
-        pushed = {name: push(runtime, image) for name, image in images.items()}  # PostgreSQL last: with it, the release is complete
+        pushed = {name: push(runtime, image) for name, image in images.items()}  # PostgreSQL is last: with it, the release is complete
         write(folder, {**content, "images": pushed})
     finally:
         runtime.runner.ask(["docker", "image", "rm", *images.values()])
         with suppress(OSError):
-            folder.rmdir()  # where nothing was released
+            folder.rmdir()  # if nothing was released
     console.ok(f"Written to {folder / 'release.json'}")
     console.note(f"  next: {release.command(folder / 'release.json', runtime.settings.root)}")
 
 
 def committed(runtime: Docker, place: Path) -> str:
-    """The commit of the repository that ``place`` is in, of which nothing was changed since.
+    """The commit of the repository that contains ``place``, after checking that nothing is uncommitted.
 
     Raises:
-        BadUsage: something was, or it is in none.
+        BadUsage: something is, or it is not in a repository.
     """
     git = ["git", "-C", str(place)]
     head = runtime.runner.ask([*git, "rev-parse", "--verify", "HEAD"])
@@ -132,10 +132,10 @@ def committed(runtime: Docker, place: Path) -> str:
 
 
 def tracked(runtime: Docker, project: Project) -> None:
-    """Make sure that git knows each file that is built in, of the project and its local packages: it may ignore one with a secret.
+    """Make sure that git tracks each file of the project and its local packages that is built in: an ignored one may have a secret.
 
     Raises:
-        BadUsage: it does not.
+        BadUsage: it does not track one.
     """
     built = projects.built_in(project)
     for place in projects.folders(project):
@@ -150,21 +150,21 @@ def tracked(runtime: Docker, project: Project) -> None:
 
 
 def refuse(place: Path, what: str, found: Sequence[str], next_: str) -> None:
-    """Refuse a release for what was found in a folder; for nothing, do nothing."""
+    """Refuse a release because of ``found``; do nothing if that is empty."""
     if found:
         shown = "\n".join(found[:10]) + (f"\nand {len(found) - 10} more" if len(found) > 10 else "")
         raise BadUsage(f"{place} {what}.", shown, next_)
 
 
 def unused(runtime: Docker, images: Mapping[str, str], commit: str) -> None:
-    """Make sure that the registry answers, and has no such release: nothing, or what a push of the same commit left that was interrupted.
+    """Make sure that the registry answers and does not have the release; images of an interrupted push of the same commit are fine.
 
     Args:
         images: the address of each image, by its name.
 
     Raises:
-        BadUsage: it has.
-        EngineMissing: it does not answer, or refuses to.
+        BadUsage: it has the release.
+        EngineMissing: it does not answer, or refuses access.
     """
     for name, image in images.items():
         found = runtime.runner.ask(["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Image}}", image], seconds=60)
@@ -176,19 +176,19 @@ def unused(runtime: Docker, images: Mapping[str, str], commit: str) -> None:
 
 
 def revision(image: str) -> str | None:
-    """The commit that an image's label has, of buildx's JSON of it; None without one, or for several platforms."""
+    """The commit in an image's label, from buildx's JSON; None without a label, or for several platforms."""
     labels: Mapping[str, str] = json.loads(image).get("config", {}).get("Labels") or {}
     return labels.get(f"{_OCI}.revision")
 
 
 def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]) -> str:
-    """Give an image further labels and another name; returns its id.
+    """Add labels and a name to an image; returns the new image's id.
 
     Raises:
         BuildFailed: Docker refuses.
     """
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    with tempfile.TemporaryDirectory() as folder:  # from standard input, buildx would leave the file behind
+    with tempfile.TemporaryDirectory() as folder:  # buildx would leave a file behind for a Dockerfile from standard input
         Path(folder, "Dockerfile").write_text(f"FROM {source}\n", encoding="utf-8")
         done = runtime.runner.change(["docker", "build", "--quiet", "--tag", image, *options, folder])
     if done.code:
@@ -197,9 +197,9 @@ def labelled(runtime: Docker, source: str, image: str, labels: Mapping[str, str]
 
 
 def tried(runtime: Docker, project: Project, content: Mapping[str, object], names: Sequence[str]) -> None:
-    """Run the project on the images, each orchestrator in turn, on an empty database of their own.
+    """Run the project on the images, one orchestrator after the other, on a separate, empty database.
 
-    A warehouse of the project's own is somebody's, perhaps production's: there the project is parsed, and nothing is built.
+    The project's own warehouse may be in production: then the project is only parsed, and nothing is built.
 
     Raises:
         RunFailed: it does not run.
@@ -233,7 +233,7 @@ def tried(runtime: Docker, project: Project, content: Mapping[str, object], name
 
 
 def push(runtime: Docker, image: str) -> str:
-    """Push an image; returns its address with the digest that the registry has given it.
+    """Push an image; returns its address with the digest from the registry.
 
     Raises:
         BuildFailed: the registry refuses it.
@@ -248,7 +248,7 @@ def push(runtime: Docker, image: str) -> str:
 
 
 def write(folder: Path, content: Mapping[str, object]) -> None:
-    """Write the release's file, all at once."""
+    """Write the release's file atomically."""
     draft = folder / "release.json.partial"
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(draft, folder / "release.json")

@@ -1,6 +1,6 @@
-"""What is locked for an orchestrator, and what a project needs of Python beyond that, for both runtimes.
+"""The Python packages that are locked for an orchestrator, and those that a project needs beyond them, for both runtimes.
 
-The latter is its adapter, and its own requirements, in a lock of its own.
+The latter are its adapter and its own requirements. They have a separate lock.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from switchyard.runtimes.runtime import OnLine
 from switchyard.settings import Settings
 
 UV = [sys.executable, "-m", "uv", "--no-progress"]
-# The interpreter that runs Invoke. A virtual environment's own would tie the new ones to that one's folder.
+# The interpreter that runs Invoke. The one in a virtual environment would tie new environments to that folder.
 PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 
 
 def versions(root: Path, name: str) -> dict[str, str]:
-    """The packages that an orchestrator's requirements name, with the versions of their locks."""
+    """The packages in an orchestrator's requirements, with their versions in the locks."""
     found = {}
     for source in sorted((root / "docker" / name).glob("requirements*.in")):
         lock = source.with_suffix(".txt").read_text(encoding="utf-8")
@@ -37,18 +37,18 @@ def versions(root: Path, name: str) -> dict[str, str]:
 
 
 def extra(settings: Settings, name: str, project: Project, runner: Runner, platform: list[str], on_line: OnLine) -> Path:
-    """The lock of what the project needs of Python beyond the orchestrator's own; an empty file where that is nothing.
+    """The lock of the packages that the project needs beyond the orchestrator's own; an empty file where there are none.
 
     Args:
         settings: the checkout's settings.
         name: the orchestrator's name.
         project: the project.
         runner: what starts programs.
-        platform: options of uv for another platform than this one.
-        on_line: called with what happens.
+        platform: options for uv, for a platform other than this one.
+        on_line: called with each step.
 
     Raises:
-        BuildFailed: two packages do not go together; uv's own words say which.
+        BuildFailed: two packages conflict; with uv's message.
     """
     folder = projects.build_folder(settings.root)
     lock = folder / f"requirements-{name}{'-docker' if platform else ''}.txt"
@@ -87,7 +87,7 @@ def extra(settings: Settings, name: str, project: Project, runner: Runner, platf
 
 
 def describe(settings: Settings, project: Project) -> str:
-    """The project, and what is locked for it beyond the orchestrators' own locks; see `extra`."""
+    """The project, and the packages that are locked for it in addition; see `extra`."""
     if not project.requirements:
         return str(project)
     base = projects.build_folder(settings.root)
@@ -97,7 +97,7 @@ def describe(settings: Settings, project: Project) -> str:
 
 
 def beyond(requirements: str, lock: str) -> str:
-    """Those lines of ``requirements`` that name no package of ``lock``: of what an orchestrator needs, it has its own version."""
+    """The lines of ``requirements`` without a package of ``lock``: the orchestrator keeps its own version of those."""
     known = {_normal(match[0]) for match in re.finditer(r"^[\w.-]+(?===)", lock, re.M)}
     lines = [line for line in requirements.splitlines() if not (match := re.match(r"[\w.-]+", line)) or _normal(match[0]) not in known]
     return "".join(f"{line}\n" for line in lines)
@@ -108,7 +108,7 @@ def _normal(name: str) -> str:
 
 
 def trusting(runner: Runner, root: Path) -> Runner:
-    """The runner, whose programs trust what is in ``certs/`` of the checkout ``root`` too."""
+    """The runner, with the certificates in ``certs/`` of the checkout ``root`` trusted by its programs too."""
     return runner if runner.dry else replace(runner, env={**runner.env, **certificates.write_bundle(root)})
 
 

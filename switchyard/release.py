@@ -1,4 +1,4 @@
-"""A release, as its file describes it: images by digest that hold a dbt project, made by `invoke release`, run by `invoke up --release`."""
+"""A release, from its file: images by digest that contain a dbt project, made by `invoke release`, run by `invoke up --release`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from switchyard.errors import BadConfiguration
 
 SCHEMA = 2
-IMAGE_KEY = "SWITCHYARD_IMAGE_"  # before an image's name, in capitals: where the compose files read it
+IMAGE_KEY = "SWITCHYARD_IMAGE_"  # followed by the image's name in capitals: the variable in the compose files
 TAG_KEY = "SWITCHYARD_RELEASE"
 SHOP_KEY = "SWITCHYARD_SHOP"  # set where the release's project is the one that comes with the checkout
 _IMAGE = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
@@ -22,17 +22,17 @@ _IMAGE = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Release:
-    """What a release's file says.
+    """The content of a release's file.
 
     Attributes:
-        file: where it is.
+        file: the path of the file.
         tag: its name, such as 2026.11.1.
-        commit: of the checkout that it was made from.
-        images: by the name of what is in it (``postgres``, or an orchestrator): its address with its digest.
+        commit: the commit of the checkout that it was made from.
+        images: for ``postgres`` and each orchestrator, the image's address with its digest.
         target: the target of the project's profile.
         shared: whether the warehouse is the stack's own PostgreSQL.
         shop: whether the project is the one that comes with the checkout.
-        versions: of the products in the image of each orchestrator, by package.
+        versions: for each orchestrator, the versions of the products in its image, by package.
     """
 
     file: Path
@@ -45,12 +45,12 @@ class Release:
     versions: Mapping[str, Mapping[str, str]]
 
     def folder(self, root: Path) -> Path:
-        """Where the project of its images is unpacked, for the commands to read."""
+        """Where the project in its images is unpacked, so that the commands can read it."""
         digest = hashlib.sha256("\n".join(sorted(self.images.values())).encode()).hexdigest()[:12]
         return root / ".stack" / "releases" / digest
 
     def settings(self, root: Path) -> dict[str, str]:
-        """The settings that follow from it."""
+        """The settings that the release determines."""
         return {
             **{image_key(name): address for name, address in self.images.items()},
             "DBT_PROJECT": str(self.folder(root)),
@@ -62,7 +62,7 @@ class Release:
         }
 
     def keep(self, root: Path) -> str:
-        """Copy the file into the checkout, so that it is there as long as the release is in use; returns the value for RELEASE_FILE."""
+        """Copy the file into the checkout, where it stays while the release is in use; returns the value for RELEASE_FILE."""
         copy = self.folder(root).with_suffix(".json")
         if self.file != copy:
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,11 +71,11 @@ class Release:
 
 
 class NoRelease(BadConfiguration):
-    """The file of a release cannot be read, or is none."""
+    """A file cannot be read, or is not the file of a release."""
 
 
 def image_key(name: str) -> str:
-    """The variable with the address of the image called ``name``."""
+    """The variable with the address of the image ``name``."""
     return IMAGE_KEY + name.upper()
 
 
@@ -83,7 +83,7 @@ def read(path: Path) -> Release:
     """Read a release's file.
 
     Raises:
-        NoRelease: it cannot be read, or is none.
+        NoRelease: it cannot be read, or is not the file of a release.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -102,11 +102,11 @@ def read(path: Path) -> Release:
 
 
 def noted(root: Path, value: str) -> Path:
-    """The file that RELEASE_FILE names; a relative one is relative to the checkout."""
+    """The file in RELEASE_FILE; a relative path is relative to the checkout."""
     return root / Path(value).expanduser()
 
 
 def command(path: Path, root: Path) -> str:
-    """What runs the release of a file."""
+    """The command that runs the release in a file."""
     shown = path.relative_to(root) if path.is_relative_to(root) else path
     return f"invoke up --release {shlex.quote(shown.as_posix())}"

@@ -1,4 +1,4 @@
-"""`invoke worker-env`: what another machine needs for workers of this stack. The machines are one Docker swarm, for its networks."""
+"""`invoke worker-env`: what another machine needs to run workers of this stack. The machines form a Docker swarm, for its networks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from switchyard.runtimes.runtime import Service
 from switchyard.settings import Settings, for_compose
 
 REMOTE = "SWITCHYARD_REMOTE"  # set for a worker on another machine
-ALONE = "--skip-serve-logs"  # where all services share the volume of the logs
+ALONE = "--skip-serve-logs"  # for workers that share the volume of the logs with all services
 
 
 def check(settings: Settings, project: Project) -> None:
-    """Make sure that another machine can have workers.
+    """Make sure that workers can run on another machine.
 
     Raises:
         BadUsage: the image, the network or the warehouse is on this machine only, or there are no workers.
@@ -40,7 +40,7 @@ def check(settings: Settings, project: Project) -> None:
     if embedded(project):
         raise BadUsage(
             "The warehouse is a file on this machine.",
-            "Workers on another machine would build another one.",
+            "Workers on another machine would build another file.",
             "invoke use FOLDER --warehouse shared",
         )
     if settings["NETWORK"] != OVERLAY:
@@ -52,15 +52,15 @@ def check(settings: Settings, project: Project) -> None:
 
 
 def require_workers(target: Orchestrator, services: Iterable[Service], number: str) -> None:
-    """Make sure that the stack was started with workers: the broker is there only then.
+    """Make sure that the stack was started with workers: only then is there a broker.
 
     Args:
         target: the active orchestrator.
-        services: what is up.
-        number: of workers, as the settings have it.
+        services: those that are up.
+        number: of workers, from the settings.
 
     Raises:
-        BadUsage: it was not.
+        BadUsage: it was started without.
     """
     if target.scaled and not any(service.name in target.scaled for service in services):
         raise BadUsage(
@@ -69,13 +69,13 @@ def require_workers(target: Orchestrator, services: Iterable[Service], number: s
 
 
 def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str | bytes]:
-    """The files by name: of the first line on, one Compose file, and one `.env` that has the secrets.
+    """The files by name: a Compose file, an `.env` with the secrets, and the files that the profile names.
 
     Args:
-        settings: of the checkout, with the release.
+        settings: those of the checkout, with the release.
         target: the orchestrator.
         project: the release's project.
-        release: whose image runs.
+        release: the release whose image runs.
     """
     own = yaml.safe_load(target.file.read_text(encoding="utf-8"))
     variables: dict[str, Any] = {"environment": {key: f"${{{eject.OF_PROJECT}{key}}}" for key in project.in_container()}}

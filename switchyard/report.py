@@ -1,4 +1,4 @@
-"""`invoke status`: the state of the world, for a person or as JSON."""
+"""`invoke status`: the state of the stack, for a person or as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from switchyard.runtimes.runtime import WholeRuntime
 
 
 def snapshot(runtime: WholeRuntime) -> dict[str, Any]:
-    """What is up at this moment, asked of the runtime."""
+    """What is up now, as the runtime reports it."""
     services = runtime.services()
     name = runtime.active(services)
     active = runtime.orchestrators[name] if name else None
@@ -59,7 +59,7 @@ def print_json(runtime: WholeRuntime) -> None:
 
 
 def print_table(runtime: WholeRuntime) -> None:
-    """Print `snapshot` for a person, with what to type next; and that of the other runtime where both are up."""
+    """Print `snapshot` for a person, with what to type next; for both runtimes where both are up."""
     now = snapshot(runtime)
     _print(runtime, now)
     if runtime.beside:
@@ -80,7 +80,7 @@ def _print(runtime: WholeRuntime, now: dict[str, Any]) -> None:
         database: str | None
         try:
             database = runtime.project.database if runtime.project.shared else None
-        except BadConfiguration:  # the project cannot be read any more, and what runs is shown all the same
+        except BadConfiguration:  # the project cannot be read any more; what runs is still shown
             database = "of the dbt project"
         console.facts([*active.access(runtime.settings.values, database), ("dbt project", where), ("Runtime", runtime.name)])
     else:

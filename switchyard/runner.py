@@ -1,4 +1,4 @@
-"""The one place that starts other programs: it runs, prints (``invoke --echo``) or only prints (``invoke --dry``)."""
+"""The only place that starts other programs: it runs them, also prints them (``invoke --echo``), or only prints them (``invoke --dry``)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from typing import IO, Any, BinaryIO
 
 from switchyard import console
 
-SIGNAL_TIMEOUT_S = 10  # seconds that a program gets to end after each signal
+SIGNAL_TIMEOUT_S = 10  # seconds that a program has to end after each signal
 
-# Variables with which a person's shell would lead PostgreSQL's programs to another server or role, have Compose take other files
-# or the builder that knows no secrets, or uv other packages. Where uv finds its index and its cache is the person's to say, as is
-# all else that Docker reads.
+# Variables in the user's shell that would make PostgreSQL's programs use another server or role, Compose other files or the old
+# builder, which has no secrets, or uv other packages. The user may set where uv finds its index and its cache, and everything else
+# that Docker reads.
 _ELSEWHERE = re.compile(
     r"PG(?!TZ$|CLIENTENCODING$|DATESTYLE$)\w+|COMPOSE_\w+|DOCKER_BUILDKIT"
     r"|UV_(?!(DEFAULT_INDEX|INDEX\w*|EXTRA_INDEX_URL|FIND_LINKS|CACHE_DIR|CONFIG_FILE|NATIVE_TLS|SYSTEM_CERTS|HTTP\w*|REQUEST\w*"
@@ -39,8 +39,8 @@ class Result:
 
     Attributes:
         code: its exit code; 127 when there is no such program.
-        stdout: what it printed, where that was captured.
-        stderr: the same for standard error.
+        stdout: its standard output, if captured.
+        stderr: its standard error, if captured.
     """
 
     code: int
@@ -49,12 +49,12 @@ class Result:
 
 
 def shown(argv: Sequence[str]) -> str:
-    """``argv`` as a line that the user's own shell would take."""
+    """``argv`` as a line for the user's shell."""
     return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program as Ctrl-C would, and harder where it does not listen; then what it has started and left."""
+    """End a program as Ctrl-C would, and with stronger signals if it ignores that; then the processes that it has left behind."""
     own_group = sys.platform != "win32" and process.poll() is None and os.getpgid(process.pid) == process.pid
     numbers = [signal.SIGTERM]
     if sys.platform != "win32":
@@ -65,13 +65,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(SIGNAL_TIMEOUT_S)
             break
     if sys.platform != "win32" and own_group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses it for a group of ended processes
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses it if all processes of the group have ended
             os.killpg(process.pid, signal.SIGTERM)
 
 
 @contextmanager
 def _alarm(seconds: float | None, process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End the process after so many seconds."""
+    """End the process after ``seconds``."""
     if seconds is None:
         yield
         return
@@ -86,7 +86,7 @@ def _alarm(seconds: float | None, process: subprocess.Popen[bytes]) -> Iterator[
 
 @contextmanager
 def _interruptible(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass an interrupt of this process on, and see to it that the other one ends."""
+    """When this process is interrupted, end the other one too."""
     try:
         yield
     except BaseException:
@@ -96,13 +96,13 @@ def _interruptible(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 @contextmanager
 def _output() -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """A file to print to, and the same file to read what was printed.
+    """A temporary file, open for a program to write to, and for this process to read from.
 
-    Not a pipe: a program whose reader was killed would die of its next line, in the middle of what it does.
+    Not a pipe: if the reader of a pipe is killed, the program is killed too by its next line of output, in the middle of its work.
     """
     number, path = tempfile.mkstemp()
     with open(number, "wb") as sink, open(path, "rb") as source:
-        if os.name != "nt":  # nothing is left behind, however this process ends
+        if os.name != "nt":  # so that no file is left behind, however this process ends
             os.unlink(path)
         yield sink, source
     if os.name == "nt":
@@ -131,10 +131,10 @@ class Runner:
     """Runs argv lists, never a shell.
 
     Attributes:
-        env: variables added to this process's environment; their values are never printed.
+        env: variables that are added to this process's environment; their values are never printed.
         echo: print each command before it runs.
         dry: print the commands that would change something instead of running them.
-        keep: file descriptors that a program which changes something inherits: the stack's lock.
+        keep: file descriptors (the stack's lock) that are inherited by programs that change something.
     """
 
     env: Mapping[str, str]
@@ -143,12 +143,12 @@ class Runner:
     keep: tuple[int, ...] = ()
 
     def ask(self, argv: Sequence[str], env: Mapping[str, str] | None = None, seconds: float | None = None) -> Result:
-        """Run a command that changes nothing of the stack, even in a dry run, and capture what it prints.
+        """Run a command that does not change the stack, even in a dry run, and capture its output.
 
         Args:
             argv: the command.
             env: further variables for this command.
-            seconds: that it may take; then its exit code is 124.
+            seconds: the timeout, after which the exit code is 124.
         """
         try:
             return self._captured(argv, env=env, timeout=seconds)
@@ -156,7 +156,7 @@ class Runner:
             return Result(124, stderr=f"{argv[0]} has not answered within {seconds:.0f} s.")
 
     def change(self, argv: Sequence[str], stdin: str | None = None, env: Mapping[str, str] | None = None, **options: Any) -> Result:
-        """Run a command that changes something, and capture what it prints; ``stdin`` is never echoed.
+        """Run a command that changes something, and capture its output; ``stdin`` is never echoed.
 
         Args:
             argv: the command.
@@ -167,12 +167,12 @@ class Runner:
         return Result(0) if self._only_printed(argv) else self._captured(argv, stdin, env, echo=False, **self._apart(), **options)
 
     def transfer(self, argv: Sequence[str], source: BinaryIO | None, sink: BinaryIO | None, env: Mapping[str, str] | None = None) -> Result:
-        """Run a command between two open files of any size; standard error alone is captured.
+        """Run a command that reads from and writes to open files of any size; only standard error is captured.
 
         Args:
             argv: the command.
             source: what it reads; None for nothing.
-            sink: what it writes to; None to throw it away.
+            sink: what it writes to; None discards its output.
             env: further variables for this command.
         """
         if self._only_printed(argv):
@@ -190,19 +190,19 @@ class Runner:
         seconds: float | None = None,
         stdin: IO[bytes] | None = None,
     ) -> Result:
-        """Run a command that changes something, and hand over each line that it prints at once.
+        """Run a command that changes something, and pass on each line as it is printed.
 
         Args:
             argv: the command.
             on_line: called with each line, without its line end.
             env: further variables for this command.
-            errors_apart: hand over standard output alone; else both streams, as they come.
-            only_env: ``env`` is all of the command's environment.
-            seconds: after which the command is ended: as by Ctrl-C, and harder where it does not listen.
+            errors_apart: pass on only standard output; otherwise both streams, merged.
+            only_env: ``env`` is the command's whole environment.
+            seconds: the timeout, after which the command is ended: as by Ctrl-C, and with stronger signals if it ignores that.
             stdin: what it reads; None for nothing.
 
         Returns:
-            The exit code, and in ``stderr`` the last lines of what the command said (of standard error when apart).
+            The exit code, and in ``stderr`` the last lines of the output (with ``errors_apart``: all of standard error).
         """
         if self._only_printed(argv):
             return Result(0)
@@ -229,28 +229,28 @@ class Runner:
         Args:
             argv: the command.
             env: further variables for this command.
-            only_env: ``env`` is all of the command's environment.
+            only_env: ``env`` is the command's whole environment.
         """
         if self._only_printed(argv):
             return 0
-        # Ctrl-C is for the command, which may only end a query by it. An ignored one would be ignored by the command, too.
+        # Ctrl-C is for the command, which may use it only to cancel a query. A handler, because the command would inherit SIG_IGN.
         came: list[int] = []
         before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
         try:
             code = subprocess.run(argv, env=env if only_env else self._variables(env)).returncode
         finally:
             signal.signal(signal.SIGINT, before)
-        if came and code in (130, -signal.SIGINT):  # it has ended by it
+        if came and code in (130, -signal.SIGINT):  # the command was ended by it
             raise KeyboardInterrupt
         return code
 
     def detach(self, argv: Sequence[str], log: Path, env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes] | None:
-        """Start a command that outlives this one, out of reach of this terminal's signals; None in a dry run.
+        """Start a command that outlives this one and gets no signals of this terminal; None in a dry run.
 
         Args:
             argv: the command.
-            log: the file that both of its streams are appended to.
-            env: all of its environment.
+            log: the file to which both of its streams are appended.
+            env: its whole environment.
             options: of `subprocess.Popen`, such as ``cwd`` and ``user``.
         """
         if self._only_printed(argv):
@@ -271,10 +271,10 @@ class Runner:
             )
 
     def _apart(self) -> dict[str, Any]:
-        """Options for a program that changes something.
+        """Options for `subprocess.Popen`, for a program that changes something.
 
-        Ctrl-C is for this process alone, which then decides what becomes of the program: the one that brings the old
-        orchestrator back must not be hit by it.
+        Only this process gets Ctrl-C, and then decides what to do with the program: a rollback to the old orchestrator must not be
+        interrupted.
         """
         if sys.platform == "win32":
             return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}

@@ -1,4 +1,4 @@
-"""``.env`` as one frozen object: defaults, validation, and secrets that are made at first use."""
+"""``.env`` as one frozen object: defaults, validation, and secrets that are generated at first use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from switchyard.errors import BadConfiguration
 PROJECT_NAME = "switchyard"
 _PROJECT_NAME_KEY = "COMPOSE_PROJECT_NAME"
 
-# What .env.example has instead of a secret, and how one is made. All are url-safe, so that no parser, shell or
+# The placeholders for secrets in .env.example, and how to make the secrets. All are URL-safe, so that no parser, shell or
 # connection URL can misread them. A Fernet key is 32 bytes in padded base64; Airflow needs 64 bytes for its JWTs.
 _MAKERS = {
     "<password>": lambda: secrets.token_urlsafe(18),
@@ -52,8 +52,8 @@ _WORDS = (
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )
 _WEBHOOK = re.compile(r"|https?://[^\s/]\S*")
-_LINE_END = re.compile(r"\r\n|\r|\n")  # what ends a line for both readers of the file, and nothing else
-_MISSPELT = 0.85  # how alike two keys are: DAGSTER_PROT is a slip of DAGSTER_PORT, PREFECT_HOST a key of the user's own
+_LINE_END = re.compile(r"\r\n|\r|\n")  # the line ends that both readers of the file accept
+_MISSPELT = 0.85  # how similar two keys are: DAGSTER_PROT is a typo of DAGSTER_PORT, PREFECT_HOST a key of the user
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Settings:
 
     Attributes:
         root: the checkout's folder.
-        values: every key of ``.env.example`` with its value in force, what `postgres_memory` makes of one, what a release brings, and
-            under SWITCHYARD_SOURCE_PATH the whole path of the dbt project, under SWITCHYARD_JOBS digits that change with its jobs.
+        values: every key of ``.env.example`` with its effective value, the keys of `postgres_memory` and of a release, RETENTION_SECONDS,
+            SWITCHYARD_SOURCE_PATH (the full path of the dbt project) and SWITCHYARD_JOBS (digits that change with its jobs).
         compose_name: the compose project's name, which every container, network and volume of the stack carries.
-        saved: whether they are in ``.env``, and not only in memory, for a look before there is one.
+        saved: whether they are in ``.env``, and not only in memory, as before the file is written.
     """
 
     root: Path
@@ -77,26 +77,26 @@ class Settings:
         return self.values[key]
 
     def port(self, key: str) -> int:
-        """The TCP port under ``key``, already checked to be one."""
+        """The TCP port under ``key``, which has been validated."""
         return int(self.values[key])
 
     @property
     def env_file(self) -> Path:
-        """The file that the secrets are kept in; an empty one where there is none."""
+        """The file with the secrets; the null device where there is none."""
         return self.root / ".env" if self.saved else Path(os.devnull)
 
     @property
     def compose_env(self) -> Path:
-        """The file that Compose reads, which it finds by itself beside its own ones; an empty one where nothing was started yet."""
+        """The file that Compose finds by itself beside the compose files; the null device where nothing was started yet."""
         path = self.root / "compose" / ".env"
         return path if self.saved and path.exists() else Path(os.devnull)
 
     def write_for_compose(self) -> None:
-        """Write every value where Compose finds it, those that follow from others as well, for `docker compose` typed by hand."""
+        """Write every value, derived ones included, where Compose finds it, for `docker compose` typed by hand."""
         own = dotenv_values(self.env_file, interpolate=False)
         values = {**own, **self.values, _PROJECT_NAME_KEY: self.compose_name}
         lines = [f"{key}={for_compose(value or '')}" for key, value in sorted(values.items())]
-        text = "\n".join(["# Written by invoke; .env in the folder above is the one to edit.", *lines, ""])
+        text = "\n".join(["# Written by invoke. Edit .env in the folder above instead.", *lines, ""])
         path = self.root / "compose" / ".env"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             _write_private(path, text, new=False)
@@ -107,17 +107,17 @@ class Settings:
         return self.root / ".stack" / "ports.json"
 
     def remember_ports(self, keys: Sequence[str]) -> None:
-        """Keep the ports under ``keys`` as those on which the stack is started: ``.env`` may be edited while it is up."""
-        with contextlib.suppress(OSError):  # a full disk; nothing fails for the want of it
+        """Record the ports under ``keys`` with which the stack is started: ``.env`` may be edited while it is up."""
+        with contextlib.suppress(OSError):  # a full disk; nothing fails without the record
             self._started.parent.mkdir(mode=0o700, exist_ok=True)
             self._started.write_text(json.dumps({key: self.values[key] for key in keys}), encoding="utf-8")
 
     def forget_ports(self) -> None:
-        """Forget what `remember_ports` has kept: all is down."""
+        """Delete the record of `remember_ports`, once everything is down."""
         self._started.unlink(missing_ok=True)
 
     def as_started(self) -> tuple[Settings, list[str]]:
-        """The settings with the ports on which the stack was started, where it still listens on them, and a line for each other one."""
+        """The settings, with the ports that the running stack still listens on, and a message for each port that has changed since."""
         try:
             started = dict(json.loads(self._started.read_text(encoding="utf-8")))
             other = {key: port for key, port in started.items() if self.values.get(key) != port and not ports.free(int(port))}
@@ -128,15 +128,15 @@ class Settings:
 
 
 def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings without ``.env``, for a look at the rest where it cannot be read; no secrets.
+    """The settings without ``.env``, for checks when it cannot be read; no secrets.
 
-    A key set in ``environ`` wins, but where one of those is wrong, none counts.
+    Keys in ``environ`` override the defaults, unless one of them is invalid: then all of them are ignored.
     """
     example = dotenv_values(root / ".env.example", interpolate=False)
     values = {**{key: value or "" for key, value in example.items()}, _PROJECT_NAME_KEY: PROJECT_NAME}
     wanted = {key: environ.get(key) or value for key, value in values.items()}
     try:
-        _check_values({key: value for key, value in wanted.items() if not value.startswith("<")})  # what is no secret yet
+        _check_values({key: value for key, value in wanted.items() if not value.startswith("<")})  # placeholders of secrets are not checked
     except BadConfiguration:
         wanted = values
     compose_name = wanted.pop(_PROJECT_NAME_KEY)
@@ -145,7 +145,7 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
 
 
 def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released: bool = True) -> tuple[Settings, list[str]]:
-    """Read ``.env``, first making it, or completing it, from ``.env.example``.
+    """Read ``.env``, after creating or completing it from ``.env.example``.
 
     Args:
         root: the checkout's folder.
@@ -154,10 +154,10 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
         released: False leaves out the release that RELEASE_FILE names.
 
     Returns:
-        The settings, and the keys that were written to ``.env`` just now (usually none).
+        The settings, and the keys for which secrets were just written to ``.env`` (usually none).
 
     Raises:
-        BadConfiguration: a line of ``.env`` cannot be read, a value is not what its key needs, or there is no such release.
+        BadConfiguration: a line of ``.env`` cannot be read, a value is invalid, or there is no such release.
     """
     example = (root / ".env.example").read_text(encoding="utf-8")
     path = _place(root)
@@ -179,7 +179,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     compose_name = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
     _check_values({**values, _PROJECT_NAME_KEY: compose_name})
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
-    values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files distinguish some from nothing
+    values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files test whether it is empty
     values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # Prefect's unit
     if not released:
         values["RELEASE_FILE"] = ""
@@ -192,37 +192,37 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
 
 
 def keep_private(path: Path) -> None:
-    """Take from a file or folder what rights others have to it; on Windows they follow from the folder that it is in."""
+    """Remove other accounts' permissions from a file or folder; on Windows the folder that it is in sets them."""
     mode = path.stat().st_mode
     if os.name == "posix" and mode & 0o077:
-        with contextlib.suppress(PermissionError):  # it is another account's, who sees to it
+        with contextlib.suppress(PermissionError):  # it belongs to another account
             path.chmod(stat.S_IMODE(mode) & 0o700)
 
 
 def _jobs(project: Path) -> str:
-    """Digits that change with the project's jobs, so that `up` starts again what makes deployments of them; empty where it has none."""
+    """Digits that change with the project's jobs, so that `up` restarts what creates deployments for them; empty without jobs."""
     with contextlib.suppress(OSError):
         return hashlib.sha256((project / jobs.FILE).read_bytes()).hexdigest()[:12]
     return ""
 
 
 def _source(root: Path, values: Mapping[str, str]) -> str:
-    """The dbt project's folder; a relative one is the checkout's."""
+    """The dbt project's folder; a relative path is relative to the checkout."""
     return os.path.normpath(root / os.path.expanduser(values["DBT_PROJECT"]))
 
 
 def for_compose(value: str) -> str:
-    """A value for a file that only Compose reads: it takes what is in single quotes as it is, and has no way to put one there."""
-    if "'" not in value and not value.endswith("\\"):  # which Compose takes as one for the quote
+    """A value for a file that only Compose reads: single quotes keep a value literally, but cannot contain a single quote."""
+    if "'" not in value and not value.endswith("\\"):  # Compose would take it as an escape of the quote
         return f"'{value}'"
     quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return f'"{quoted}"'
 
 
 def assign(root: Path, key: str, value: str) -> None:
-    """Give ``key`` another value in ``.env``: in its own line, where its default stands, or in a new one.
+    """Set ``key`` in ``.env``: in its line, in place of its commented default, or in a new line.
 
-    The other lines stay as they are; the file then has the line ends of Unix, and no byte order mark.
+    The other lines do not change, except that the file then has Unix line ends and no byte order mark.
     """
     path = _place(root)
     _check_control(key, value)
@@ -239,7 +239,7 @@ def assign(root: Path, key: str, value: str) -> None:
 
 
 def fresh(example: str) -> str:
-    """A new ``.env``: ``example`` with a # before each default. A default that moves with a later version must not stay behind in it."""
+    """A new ``.env``: ``example`` with a # before each default, so that a later version can change its defaults."""
 
     def shown(line: str) -> str:
         match = _ASSIGNMENT.match(line)
@@ -249,9 +249,9 @@ def fresh(example: str) -> str:
 
 
 def complete(text: str, example: str) -> tuple[str, list[str]]:
-    """Put a secret wherever ``text`` has a placeholder, or nothing, for one, and add the secrets of ``example`` that it lacks.
+    """Fill in each secret that is empty or a placeholder in ``text``, and add the secrets of ``example`` that it lacks.
 
-    Everything else in ``text``, comments included, stays as it is.
+    Everything else in ``text``, comments included, is unchanged.
 
     Returns:
         The completed text, and the keys for which a secret was made.
@@ -278,10 +278,10 @@ def complete(text: str, example: str) -> tuple[str, list[str]]:
 
 
 def _place(root: Path) -> Path:
-    """Where ``.env`` is: a link stays one, and what it leads to is read and written.
+    """The path of ``.env``. If it is a link, it stays one: its target is read and written.
 
     Raises:
-        BadConfiguration: it leads nowhere.
+        BadConfiguration: the link is broken.
     """
     path = root / ".env"
     if not path.is_symlink():
@@ -307,9 +307,9 @@ def _read(path: Path, example: str) -> str:
 
 
 def _check_lines(text: str, known: Collection[str]) -> None:
-    """Make sure that every line is an assignment which python-dotenv and Docker Compose can both read.
+    """Make sure that every line is an assignment that python-dotenv and Docker Compose can both read.
 
-    What they read differs in details still; the commands hand their own reading to Compose as variables, which win.
+    They still differ in details; the commands pass the values as read here to Compose, as variables, which win.
     """
     lines: dict[str, int] = {}
     for binding in parse_stream(io.StringIO(text, newline="")):
@@ -317,7 +317,7 @@ def _check_lines(text: str, known: Collection[str]) -> None:
             continue
         source = binding.original.string.lstrip()
         blank = binding.original.string.removesuffix(source)
-        number = binding.original.line + len(_LINE_END.findall(blank))  # the parser counts from the blank lines before
+        number = binding.original.line + len(_LINE_END.findall(blank))  # the parser's number is that of the blank lines before
         match = _ASSIGNMENT.match(source)
         if binding.error or match is None:
             raise BadConfiguration(
@@ -354,7 +354,7 @@ def _check_control(key: str, value: str) -> None:
 
 
 def _check_values(values: Mapping[str, str]) -> None:
-    """Make sure that every value is what its key needs.
+    """Make sure that every value is valid for its key.
 
     Raises:
         BadConfiguration: one is not.
@@ -365,10 +365,10 @@ def _check_values(values: Mapping[str, str]) -> None:
         if value in _MAKERS:
             raise BadConfiguration(
                 f"The value of {key} is {value}, for which .env gets a random secret.",
-                "As it is, everybody knows it.",
+                "The placeholder is public, so it is not a secret.",
                 f"Set {key} to another value, or remove it from the shell's environment.",
             )
-        # The password is a part of a connection URL.
+        # These passwords are part of a connection URL.
         if key.endswith(("_DB_PASSWORD", "REDIS_PASSWORD")) and not _URL_SAFE.fullmatch(value):
             raise BadConfiguration(
                 f"{key} has a character that is special in a connection URL.",
@@ -397,10 +397,10 @@ def _check_values(values: Mapping[str, str]) -> None:
 
 
 def postgres_memory(wanted: str) -> dict[str, str]:
-    """What the compose file gives to PostgreSQL, for so many MiB of memory; by default a quarter of this machine's.
+    """PostgreSQL's memory settings in the compose file, for ``wanted`` MiB; by default a quarter of this machine's memory.
 
-    The shares are those that PostgreSQL's manual begins with: a quarter for its own cache, the rest for the system's cache of its
-    files. A sort or hash may take a 64th, of which dbt's four threads have a few at once; parallel ones share it in ``/dev/shm``.
+    The shares are those that PostgreSQL's manual starts from: a quarter for its own cache, the rest for the system's cache of its
+    files. A sort or hash may take a 64th; dbt's four threads run a few at once, and parallel ones share theirs in ``/dev/shm``.
     """
     if not wanted:
         import psutil
@@ -412,24 +412,24 @@ def postgres_memory(wanted: str) -> dict[str, str]:
 
 
 def _write_private(path: Path, text: str, *, new: bool) -> None:
-    """Write ``path`` at once, readable by its owner alone (mkstemp makes the file 0600); a ``new`` one replaces no other.
+    """Write ``path`` atomically, readable only by its owner (mkstemp makes the file 0600); a ``new`` file never replaces another.
 
     Raises:
-        FileExistsError: ``path`` should be new, and is there.
+        FileExistsError: ``path`` should be new, but exists.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # after a power cut, an empty file would get new secrets
+            os.fsync(file.fileno())  # after a power cut, an empty file would be filled with new secrets
         if new:
             try:
                 os.link(temporary, path)
                 return
             except FileExistsError:
                 raise
-            except (OSError, NotImplementedError):  # some file systems have no links, and each system has another word for that
+            except (OSError, NotImplementedError):  # some file systems have no links, and report that with various errors
                 pass
         os.replace(temporary, path)
     finally:

@@ -19,7 +19,7 @@ from switchyard.orchestrators import NATIVE
 from switchyard.runner import Runner
 
 NAME = f"switchyard-upgrade-{CHECKOUT}"
-# The life of a stack and of its runs, what each orchestrator makes of a project, schedules, alerts, and the drop-in dbt.
+# They cover the life cycle of a stack and its runs, each orchestrator's view of a project, schedules, alerts, and the drop-in dbt.
 SCENARIOS = (
     "tests/native/test_dagster_page.py",
     "tests/native/test_projects.py",
@@ -39,7 +39,7 @@ def test(package: str, runner: Runner) -> None:
     """Lock newer packages in a copy of the checkout, run the orchestrators' tests on them, and print what breaks or is deprecated.
 
     Args:
-        package: what may move, as `pins.make` has it; an empty text for all.
+        package: what to upgrade, as for `pins.make`; an empty text for all.
         runner: what starts uv.
 
     Raises:
@@ -60,7 +60,7 @@ def test(package: str, runner: Runner) -> None:
         blocks = {name: made.orchestrators[name].native_block for name in made.possible()}
         names = [name for name, block in blocks.items() if any(f"docker/{name}/{lock}" in moved for lock in block.requirements)]
         if not names:
-            console.ok("Nothing newer for an orchestrator, as far as versions.toml and the requirements*.in allow it")
+            console.ok("Nothing newer for any orchestrator within versions.toml and the requirements*.in")
             return
         _commit(made.folder)
         argv = [sys.executable, "-m", "pytest", "-q", "-k", selection(names, made.orchestrators), *SCENARIOS]
@@ -81,13 +81,13 @@ def test(package: str, runner: Runner) -> None:
 
 
 def selection(names: Iterable[str], known: Iterable[str]) -> str:
-    """The tests of some orchestrators, and those of none in particular, as pytest's ``-k`` has it."""
+    """The expression for pytest's ``-k``: the tests of some orchestrators, and those of no particular one."""
     others = sorted({*known} - {*names})
     return " or ".join(names) + (f" or not ({' or '.join(others)})" if others else "")
 
 
 def versions(root: Path) -> dict[str, dict[str, str]]:
-    """What each lock has: packages, and their versions; several of one where they depend on the platform or on Python."""
+    """The packages of each lock and their versions; a package has several where they depend on the platform or on Python."""
     found: dict[str, dict[str, str]] = {}
     for source in pins.sources(root):
         lock = source.with_suffix(".txt")
@@ -98,7 +98,7 @@ def versions(root: Path) -> dict[str, dict[str, str]]:
 
 
 def moves(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, tuple[str, str]]]:
-    """The packages of which a lock has another version than before, with both; none that came or went."""
+    """The packages whose version in a lock has changed, with both versions; no added or removed ones."""
     found = {
         lock: {name: (old[name], new) for name, new in packages.items() if name in old and old[name] != new}
         for lock, packages in after.items()
@@ -108,19 +108,19 @@ def moves(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[s
 
 
 def deprecations(lines: Iterable[str]) -> list[str]:
-    """What a log shows of deprecated things, each once: of a line, what begins with the name of the warning."""
+    """The deprecation warnings in a log, each once, without what precedes the warning's name in its line."""
     return list(dict.fromkeys(match[0].strip() for line in lines if (match := _WARNING.search(line))))
 
 
 def _commit(folder: Path) -> None:
-    """Make the copy a clone: the tests copy what git knows."""
+    """Make the copy a git repository: the tests copy the files that git tracks."""
     author = ["-c", "user.name=upgrade-test", "-c", "user.email=upgrade-test@localhost"]
     for words in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "--message", "Newer packages"]):
         subprocess.run(["git", *words], cwd=folder, check=True)
 
 
 def _deprecations(made: Rig, name: str) -> list[str]:
-    """What an orchestrator's services and a run warn of, with all of Python's warnings shown."""
+    """The deprecation warnings of an orchestrator's services and of a run, with all of Python's warnings enabled."""
     file = made.folder / "docker" / name / NATIVE
     block = yaml.safe_load(file.read_text(encoding="utf-8"))
     block.setdefault("environment", {})["PYTHONWARNINGS"] = "default"

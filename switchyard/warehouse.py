@@ -1,4 +1,4 @@
-"""What the commands that replace or copy the warehouse's data have in common: a server, questions, and nobody at work."""
+"""What the commands that replace or copy the warehouse's data share: a running server, queries, and a check that the data is not in use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from switchyard.runtimes.runtime import POSTGRES, WarehouseRuntime
 
 START_TIMEOUT_S = 120  # seconds that PostgreSQL may take to start
 
-# The databases in which the role dbt may make schemas: one for each project.
+# The databases in which the role dbt may create schemas: one for each project.
 DATABASES = "select datname from pg_database where has_database_privilege(datname, 'create') order by datname"
-# `public` is that of the database's owner, and counts where anything is in it.
+# `public` belongs to the database's owner, and counts only if there is anything in it.
 _SCHEMAS = """
 select nspname from pg_namespace as schema
 where pg_has_role(nspowner, 'usage')
@@ -24,25 +24,25 @@ and (nspname <> 'public' or exists (select from pg_class where relnamespace = sc
      or exists (select from pg_proc where pronamespace = schema.oid))
 order by nspname
 """
-# The extensions that the role dbt has made, whose types and functions its schemas may use.
+# The extensions that the role dbt has created: its schemas may use their types and functions.
 EXTENSIONS = "select extname from pg_extension where extowner = to_regrole(current_user) order by extname"
-# And wait for their end, after which nothing is changed.
+# This also waits until the sessions have ended: after that they change nothing.
 _END = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = {} and usename = current_user"
-# Whoever waits for a command inside a transaction is in the middle of something as well.
+# A session that is idle in a transaction counts as busy too.
 _BUSY = """
 select format('%s (process %s) is %s since %s: %s', coalesce(nullif(application_name, ''), 'A client'), pid, state,
               date_trunc('second', state_change), left(regexp_replace(query, '\\s+', ' ', 'g'), 80))
 from pg_stat_activity where usename = current_user and pid <> pg_backend_pid() and state <> 'idle'
 """
 
-LOCK_POLL_S = 10  # seconds: how often a run's locks are looked at, and how long a node may wait before it is shown
+LOCK_POLL_S = 10  # seconds: how often locks are checked, and how long a node may wait before it is shown
 # dbt puts the node into a comment before its query.
 _WAITING = f"""
 select format('%s waits for a lock that process %s of PostgreSQL has (role %s%s%s)',
               coalesce(substring(waiting.query from '"node_id": "([^"]+)"'), nullif(waiting.application_name, ''), 'dbt'),
               blocking.pid, blocking.usename,
               ', since ' || to_char(blocking.xact_start, 'HH24:MI:SS TZ'),
-              -- what another role's session does is not shown to dbt's
+              -- PostgreSQL hides the query of another role's session from dbt
               ': ' || left(regexp_replace(nullif(blocking.query, '<insufficient privilege>'), '/\\*.*\\*/|\\s+', ' ', 'g'), 80))
 from pg_stat_activity as waiting
 cross join unnest(pg_blocking_pids(waiting.pid)) as blocker (pid)
@@ -54,13 +54,13 @@ and (select min(waitstart) from pg_locks where pg_locks.pid = waiting.pid) < now
 
 @contextmanager
 def watched(runtime: WarehouseRuntime) -> Iterator[None]:
-    """Show who waits for whose lock: a node of a run that is followed, or a backup. Both would stand still without a word."""
+    """Show which session blocks a node of a followed run, or a backup. Otherwise both would hang without a message."""
     ended = threading.Event()
 
     def watch() -> None:
         shown: set[str] = set()
         while not ended.wait(LOCK_POLL_S):
-            with suppress(StackError, OSError):  # the project may just be edited, and who asked for the run may have gone
+            with suppress(StackError, OSError):  # the project may be half-edited, and the terminal closed
                 if not runtime.project.shared:
                     return
                 for line in query(runtime, _WAITING):
@@ -78,15 +78,15 @@ def watched(runtime: WarehouseRuntime) -> Iterator[None]:
 
 @contextmanager
 def server(runtime: WarehouseRuntime) -> Iterator[None]:
-    """PostgreSQL, up and with its roles; where nothing was up, nothing is afterwards."""
+    """Have PostgreSQL up, with its roles; if nothing was up before, stop it afterwards."""
     services = runtime.services()
     up = [service.name for service in services if service.up]
     ready = any(service.name == POSTGRES and service.health == "healthy" for service in services)
     if POSTGRES not in up:
         lifecycle.build(runtime, runtime.images.outdated([POSTGRES], baked=False))
     try:
-        with console.Waiting("start" if POSTGRES not in up else "look at", "PostgreSQL") as waiting:
-            if not ready:  # one that is up stays as it is, also where a newer version would start it with other options
+        with console.Waiting("start" if POSTGRES not in up else "check", "PostgreSQL") as waiting:
+            if not ready:  # one that is up is not touched, even if this version would start it with other options
                 runtime.start_postgres(START_TIMEOUT_S, waiting.detail)
         with watched(runtime):
             yield
@@ -100,7 +100,7 @@ def require_shared(runtime: WarehouseRuntime, command: str) -> None:
     """Make sure that the project's data is in the stack's own PostgreSQL.
 
     Raises:
-        BadUsage: it is in the warehouse that the project's profile names.
+        BadUsage: it is in the warehouse of the project's profile.
     """
     if not runtime.project.shared:
         raise BadUsage(
@@ -111,10 +111,10 @@ def require_shared(runtime: WarehouseRuntime, command: str) -> None:
 
 
 def query(runtime: WarehouseRuntime, statement: str, database: str | None = None) -> list[str]:
-    """The rows of one column, asked as the role ``dbt`` in the project's database, or another one.
+    """The rows of a one-column query, as the role ``dbt`` in the project's database, or another one.
 
     Raises:
-        NotHealthy: the server does not answer, or not with rows.
+        NotHealthy: the server does not answer, or with an error.
     """
     args = ["--no-psqlrc", "--tuples-only", "--no-align", "--record-separator-zero"]
     args += ["--dbname", database or projects.database(runtime.settings)]
@@ -133,7 +133,7 @@ def change(runtime: WarehouseRuntime, statement: str) -> Result:
 
 @contextmanager
 def ended_when_interrupted(runtime: WarehouseRuntime, name: str) -> Iterator[None]:
-    """End the sessions called ``name`` where the command is interrupted: its client has ended, and in a container they continue."""
+    """If the command is interrupted, end the sessions called ``name``: in a container they would continue without their client."""
     try:
         yield
     except BaseException:
@@ -143,15 +143,15 @@ def ended_when_interrupted(runtime: WarehouseRuntime, name: str) -> Iterator[Non
 
 
 def schemas(runtime: WarehouseRuntime, database: str | None = None) -> list[str]:
-    """The schemas of the role ``dbt``: all that a backup holds, and that is replaced."""
+    """The schemas of the role ``dbt``: all that a backup contains, and all that a restore replaces."""
     return query(runtime, _SCHEMAS, database)
 
 
 def refuse_while_busy(runtime: WarehouseRuntime, command: str) -> None:
-    """Refuse while the orchestrator executes a run, or any client of the role ``dbt`` does something, as a dbt typed by hand.
+    """Refuse while the orchestrator executes a run, or a client of the role ``dbt`` is busy, such as a dbt typed by hand.
 
     Raises:
-        RunInProgress: somebody is at work; ``command`` is what to type afterwards.
+        RunInProgress: the data is in use; ``command`` is what to type afterwards.
     """
     runs = pipeline.active_runs(runtime)
     busy = query(runtime, _BUSY)
