@@ -484,10 +484,10 @@ def docs(c: Context, port: str | None = None) -> None:
 @command(help={"json": "Print one JSON object instead of a table."})
 def status(c: Context, json: bool = False) -> None:
     """Show which orchestrator is active, its address, and the state and health of each service."""
-    from switchyard import report
+    from switchyard import status as state
 
     driver = runtime_of(c, leaving=True)
-    report.print_json(driver) if json else report.print_table(driver)
+    state.print_json(driver) if json else state.print_table(driver)
 
 
 @command(

@@ -1,8 +1,7 @@
-"""``python -m compare.glance FOLDER``: the README of a folder with a report, from its JSON."""
+"""The README of a folder with a report, from its JSON; ``python -m compare.pages`` writes those of docs/comparison."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from compare.seeing import SHOWN
 INTRO = """\
 [report.html](report.html) is the whole page, one file: download it, and open it in a browser. It has the charts, a dot for every
 measurement that has a unit, the settings and the integrations' code. [report.json](report.json) has every measurement.
-`invoke compare{flag}` made both, and `python -m compare.glance` this page from the figures."""
+`invoke compare{flag}` made both, and `python -m compare.pages` this page from the figures."""
 HOW = """\
 A figure is the median, with the lowest and the highest in brackets. One is bold where all of its measurements are better than every
 measurement of the others. ✗ marks a verdict that is not as it should be. [How each is measured](../../compare-rows.md)."""
@@ -69,9 +68,3 @@ def literal(text: str) -> str:
     for mark, written in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(mark, written)
     return text
-
-
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    print(markdown(Report.read(place / "report.json"), sorted(path.name for path in place.glob("*.png"))), end="")

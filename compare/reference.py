@@ -1,4 +1,4 @@
-"""``python -m compare.reference``: docs/compare-rows.md, from the code."""
+"""The text of docs/compare-rows.md, from the scenarios; ``python -m compare.pages`` writes it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,4 @@ def text() -> str:
         ]
         parts.append(f"## {section.title}: `--only {section.id}`")
         parts.append("\n".join(["| row | how it is measured | unit | needs |", "|---|---|---|---|", *rows]))
-    return "\n\n".join(parts)
-
-
-if __name__ == "__main__":
-    print(text())
+    return "\n\n".join(parts) + "\n"

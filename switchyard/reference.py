@@ -1,8 +1,7 @@
-"""``python -m switchyard.reference``: the text of docs/commands.md, generated from the tasks and the error classes."""
+"""The text of docs/commands.md, from the tasks and the error classes; ``python -m compare.pages`` writes it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from switchyard import errors
 HEAD = """\
 # Commands and exit codes
 
-`python -m switchyard.reference > docs/commands.md` generates this page from the code; a test compares the two.
+`python -m compare.pages` generates this page from the code; a test compares the two.
 
 `invoke --help COMMAND` shows the same on the terminal. `invoke --echo COMMAND` shows each program that it starts. `invoke --dry COMMAND`
 shows what it would change, and changes nothing. Neither works with `invoke dbt`.
@@ -67,7 +66,3 @@ def row(argument: Argument) -> str:
 def _name(argument: Argument) -> str:
     """The argument's name, as it is typed."""
     return str(argument.names[0])
-
-
-if __name__ == "__main__":
-    sys.stdout.write(text())

@@ -104,7 +104,7 @@ def require_shared(runtime: WarehouseRuntime, command: str) -> None:
     """
     if not runtime.project.shared:
         raise BadUsage(
-            f"`{command}` works on the stack's PostgreSQL, and the data of {runtime.project.name} is not there.",
+            f"`invoke {command}` works on the stack's PostgreSQL, and the data of {runtime.project.name} is not there.",
             f"Its profile names another warehouse ({runtime.project.adapter}).",
             "Query it with: invoke dbt show --inline 'select 1'   (WAREHOUSE=shared in .env uses the stack's PostgreSQL)",
         )

@@ -81,6 +81,12 @@ def slow_model(seconds: int, last: Sequence[str] = LAST) -> str:
     return f"{{{{ config(materialized='table') }}}}\n-- depends_on: {refs}\nselect pg_sleep({seconds})::text as slept\n"
 
 
+def ours(pattern: str = "*") -> list[str]:
+    """The files of this repository, also those that are not added yet, as paths from its root."""
+    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", pattern]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8").stdout.splitlines()
+
+
 def copy_checkout(root: Path, folder: Path) -> None:
     """Copy the files that git tracks or would add into ``folder``, as a separate repository."""
     copy_files(root, folder)

@@ -13,7 +13,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from invoke import Collection, Program
 
 import tasks
-from switchyard import orchestrators
+from switchyard import errors, orchestrators, reference
 
 ENGINE = """#!/bin/sh
 printf '%s\\0' "$#" "$@" >> "$RECORD"
@@ -39,10 +38,7 @@ esac
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake docker is a POSIX shell script")
 
-CODES = {
-    int(code)
-    for code in re.findall(r"^\| (\d+) \|", (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8"), re.M)
-}
+CODES = {*(kind.code for kind in errors.StackError.__subclasses__()), *reference.OTHERS}
 
 # Each would create the file "canary" in the current folder if it reached a shell.
 INJECTIONS = [

@@ -1,16 +1,14 @@
 """No two classes of the repository have the same name."""
 
 import ast
-import subprocess
 from collections import defaultdict
 
-from ..stacks import ROOT
+from ..stacks import ROOT, ours
 
 
 def test_no_two_classes_have_the_same_name() -> None:
-    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, check=True, text=True, encoding="utf-8").stdout
     places = defaultdict(list)
-    for path in (ROOT / name for name in listed.splitlines()):
+    for path in (ROOT / name for name in ours("*.py")):
         if path.is_file():
             for statement in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(statement, ast.ClassDef):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard import report
+from switchyard import status
 
 from .test_lifecycle import Fake
 
@@ -18,7 +18,7 @@ def test_the_stacks_own_database_is_shown_only_if_the_project_uses_it(tmp_path, 
     runtime.settings = replace(runtime.settings, values={**runtime.settings.values, "WORKERS": ""})
     runtime.project_place = "read in place"
     runtime.project = SimpleNamespace(database="jaffle", shared=shared)
-    report.print_table(runtime)
+    status.print_table(runtime)
     output = capsys.readouterr().out
     assert "read in place" in output
     assert ("database jaffle" in output) is shared
