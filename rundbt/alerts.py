@@ -1,4 +1,4 @@
-"""One message for each run that fails, to the webhook that ALERT_WEBHOOK names, in the form of Slack's incoming webhooks."""
+"""Sends one message for each failed run to the webhook in ALERT_WEBHOOK, in the format of Slack's incoming webhooks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import urllib.request
 from typing import Any
 
 VARIABLE = "ALERT_WEBHOOK"
-SEND_TIMEOUT_S = 10  # seconds, all in all
-NODES = 20  # that a message names
-LINE = 300  # characters of an error
-HEADING = re.compile(r"[\w ]+ Error in .*\)$")  # dbt's first line, which names the node once more; what is wrong follows
-ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # in Slack's form
+SEND_TIMEOUT_S = 10  # seconds, for everything together
+NODES = 20  # the most that a message lists
+LINE = 300  # the most characters of an error
+HEADING = re.compile(r"[\w ]+ Error in .*\)$")  # dbt's first line, which repeats the node's name; the error follows
+ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # as Slack requires
 
 _hidden = ""
 
@@ -27,7 +27,7 @@ def wanted() -> bool:
 
 
 def hide() -> None:
-    """Take the address out of the environment, for a process that runs dbt in itself: a project can read all variables that dbt has."""
+    """Remove the address from the environment of a process that runs dbt in itself: a project can read all of dbt's variables."""
     global _hidden
     _hidden = os.environ.pop(VARIABLE, "") or _hidden
 
@@ -37,14 +37,14 @@ def _address() -> str:
 
 
 def message(job: str, product: str, url: str, failed: list[dict[str, Any]], why: str = "") -> dict[str, str]:
-    """What is sent.
+    """The content to send.
 
     Args:
         job: the name of the job.
         product: the orchestrator's title.
-        url: of the run's page.
+        url: the address of the run's page.
         failed: the records of the nodes that failed, see `rundbt.results`.
-        why: why the run failed, where no node did.
+        why: why the run failed, used when no node failed.
     """
     lines = [f"{record['kind']} {record['name']}: {first_line(record['message'] or record['status'])}" for record in failed[:NODES]]
     if len(failed) > NODES:
@@ -56,32 +56,32 @@ def message(job: str, product: str, url: str, failed: list[dict[str, Any]], why:
 
 
 def first_line(text: str) -> str:
-    """The first line that says what is wrong."""
+    """The first line that describes the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
     return (lines[1] if len(lines) > 1 and HEADING.fullmatch(lines[0]) else lines[0])[:LINE]
 
 
 def send(content: dict[str, str]) -> None:
-    """Send a message, and write into this process's log how that went, without the address; whatever happens, nothing is raised."""
+    """Send a message and log the outcome, without the address. Never raises."""
     outcomes: list[str] = []
 
     def post() -> None:
         try:
             data = json.dumps(content).encode()
             request = urllib.request.Request(_address(), data, {"Content-Type": "application/json"}, method="POST")
-            # The environment's proxies, but not the system's: on macOS, to look for these can end a forked process, as Airflow's is.
+            # The environment's proxies, not the system's: looking these up on macOS can crash a forked process, such as Airflow's.
             proxies = urllib.request.ProxyHandler(urllib.request.getproxies_environment())
             with urllib.request.build_opener(proxies).open(request, timeout=SEND_TIMEOUT_S) as answer:
                 outcomes.append(f"sent, HTTP {answer.status}")
         except urllib.error.HTTPError as error:
             outcomes.append(f"refused, HTTP {error.code}")
-        except Exception as error:  # some have the address in their text
+        except Exception as error:  # logged by type only: some have the address in their text
             cause = getattr(error, "reason", None) or error
-            if not isinstance(cause, TimeoutError):  # which ends as the wait below does, whichever is first
+            if not isinstance(cause, TimeoutError):  # reported below, like the end of the wait
                 outcomes.append(f"not sent, {type(cause).__name__}")
 
     if wanted():
-        # The time-out of a socket is one for each of its steps, and a look-up of a name has none.
+        # A socket's timeout applies to each of its operations, and a name look-up has none.
         thread = threading.Thread(target=post, daemon=True)
         thread.start()
         thread.join(SEND_TIMEOUT_S)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-TRIES = 5  # of what may be sent twice, where the server answers with its own error
-RETRY_PAUSE_S = 2.0  # seconds between them
+TRIES = 5  # of a request that may be repeated, when the server answers with a server error
+RETRY_PAUSE_S = 2.0  # seconds between tries
 
 SUCCESS, FAILED, UNKNOWN_JOB, UNREACHABLE = 0, 1, 2, 3
 
@@ -43,21 +43,22 @@ def request(
     """Send one JSON request and return the decoded answer (None for an empty one).
 
     Args:
-        method: of HTTP.
-        url: the whole address.
-        body: what is sent as JSON; None for nothing.
-        headers: besides the content's type.
+        method: the HTTP method.
+        url: the full address.
+        body: what to send as JSON; None for no body.
+        headers: in addition to the content type.
         timeout: seconds.
-        tries: how often what may be sent twice is sent, where the server answers with its own error (500 and above), or not in time: it
-            may be short of time just now, two of its processes may have met a deadlock, or the machine has slept.
-        twice: whether it may, though it is neither a GET nor a PATCH, which set a state and have no other effect the second time.
+        tries: how often to send a repeatable request when the server answers with a server error (500 or above), or not in time: it may
+            be overloaded, two of its processes may have run into a deadlock, or the machine may have slept.
+        twice: whether the request is repeatable although it is neither a GET nor a PATCH. Those two always are: a PATCH sets a state,
+            and has no further effect the second time.
 
     Raises:
-        ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 and above.
+        ApiError: no answer within ``timeout`` seconds, or an HTTP status of 400 or above.
     """
     data = None if body is None else json.dumps(body).encode()
     message = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
-    # The orchestrator is always a neighbour: a company proxy set for the build must not be asked for it.
+    # The orchestrator is always nearby: requests to it must not go through a company proxy that was set for the build.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     left = tries if twice or method in ("GET", "PATCH") else 1
     while True:
@@ -70,7 +71,7 @@ def request(
             if error.code < 500 or not left:
                 detail = error.read().decode(errors="replace")[:500]
                 raise ApiError(f"{method} {url}: HTTP {error.code}: {detail}", error.code) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:  # no connection, half an answer, or one that is no JSON
+        except (OSError, http.client.HTTPException, ValueError) as error:  # no connection, half an answer, or an answer that is not JSON
             if not left or not isinstance(
                 getattr(error, "reason", error), TimeoutError | ConnectionResetError | http.client.IncompleteRead
             ):
@@ -82,7 +83,7 @@ def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: fl
     """Call ``probe`` until it returns something other than None.
 
     Raises:
-        ApiError: nothing came within ``seconds``; the message names ``what`` was awaited.
+        ApiError: nothing came within ``seconds``; the message contains ``what``.
     """
     deadline = time.monotonic() + seconds
     while (found := probe()) is None:
@@ -96,7 +97,7 @@ def wait_for_answer(url: str, seconds: float, what: str) -> None:
     """Wait until a GET of ``url`` is answered without an error.
 
     Raises:
-        ApiError: it was not within ``seconds``; the message names ``what`` was awaited.
+        ApiError: there was none within ``seconds``; the message contains ``what``.
     """
 
     def answers() -> bool | None:
@@ -115,10 +116,10 @@ def emit(event: str, **fields: Any) -> None:
 
 
 def nothing_failed(message: str) -> bool:
-    """End a re-run that has nothing to do, with a ``finished`` event that no ``started`` came before.
+    """End a re-run that has nothing to do with a ``finished`` event, without a ``started`` event before it.
 
     Args:
-        message: why, for a person: such as "The last run, daily, succeeded."
+        message: the reason, for a person, such as "The last run, daily, succeeded."
     """
     emit("finished", state="success", seconds=0.0, message=message)
     return True
@@ -131,7 +132,7 @@ def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60)
     """Wait until none of ``runs`` is among those that ``active`` returns.
 
     Raises:
-        ApiError: one is still there after ``seconds``; the message has its name.
+        ApiError: one is still there after ``seconds``; the message contains its job.
     """
     ids = {run["run_id"] for run in runs}
     deadline = time.monotonic() + seconds
@@ -143,15 +144,15 @@ def wait_for_end(runs: list[dict[str, Any]], active: Asked, seconds: float = 60)
 
 
 def main(run: Callable[[str, Any], bool], rerun: Callable[[], bool], active: Asked, cancel: Asked) -> None:
-    """Do what the command line asks for and end the process with the protocol's exit code.
+    """Carry out the command line and end the process with the protocol's exit code.
 
     Args:
-        run: triggers and follows the job with the `rundbt.jobs.Options`, emits its events, and returns whether it succeeded. They
-            stand after the job's name, as JSON.
+        run: triggers and follows the job with the `rundbt.jobs.Options`, emits its events, and returns whether it succeeded. The
+            options follow the job's name on the command line, as JSON.
         rerun: for ``--failed``: runs what failed and what was skipped in the newest run, in the same way; see `nothing_failed`.
         active: for ``--active``: the runs in progress, each with ``run_id``, ``job``, ``url``, ``state``, and for `invoke status` the host
-            ``worker`` that it is on and ``since`` when, in ISO 8601.
-        cancel: for ``--cancel``: cancels them, waits until they have ended, and returns them as they were.
+            it runs on (``worker``) and when it started (``since``, in ISO 8601).
+        cancel: for ``--cancel``: cancels them, waits until they have ended, and returns them as they were before.
     """
     name, *given = sys.argv[1:] or [""]
     asked = {"--active": active, "--cancel": cancel}.get(name)
@@ -167,8 +168,8 @@ def main(run: Callable[[str, Any], bool], rerun: Callable[[], bool], active: Ask
 
 
 def _options(name: str, given: list[str]) -> Any:
-    """The options of a run; ends this process with `UNKNOWN_JOB` where there is no such job, or it cannot have them."""
-    from rundbt import jobs  # which a health check, of this module's other users, never needs
+    """The options of a run; ends this process with `UNKNOWN_JOB` when there is no such job, or it does not take these options."""
+    from rundbt import jobs  # here, because a health check, which also uses this module, never needs it
 
     try:
         known = jobs.load()

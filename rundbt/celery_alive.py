@@ -1,6 +1,6 @@
-"""A Celery worker notes each heartbeat that the broker has taken from it; the health check of its container looks how old that is.
+"""Records each heartbeat that a Celery worker sends to the broker. The health check of its container checks how old the last one is.
 
-`celery inspect ping` would ask the same, but starts a Python with all of Celery for it.
+`celery inspect ping` would check the same, but starts a Python process with all of Celery each time.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ FILE = Path("/tmp/celery-alive")
 
 
 def note(**_: object) -> None:
-    """Note that one was sent."""
+    """Record that a heartbeat was sent."""
     FILE.touch()
 
 

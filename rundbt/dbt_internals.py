@@ -1,6 +1,6 @@
-"""All that the warm dbt uses of dbt's insides, checked against the dbt that is installed before it is used.
+"""Everything that the warm dbt uses of dbt's internals. `check` compares it with the installed dbt before it is used.
 
-The rest of Switchyard knows dbt as an executable. This module imports dbt only in its functions, in the server's process.
+The rest of Switchyard uses dbt as an executable only. This module imports dbt inside its functions, in the server's process.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 
 from rundbt import project_files
 
-KNOWN = ((1, 11), (1, 12))  # the first and the last minor version of dbt-core that were tried
+KNOWN = ((1, 11), (1, 12))  # the first and the last minor version of dbt-core that were tested
 
 
-# Read when Python, dbt or a library starts, or kept with what is compiled: they must be the server's own. The one for Windows, where
-# there is no server, is set by Celery everywhere.
+# Variables that are read when Python, dbt or a library starts, or that compiled code depends on: a client has to have the server's
+# values. PYTHONLEGACYWINDOWSSTDIO is excepted: Celery sets it on every platform, and it has an effect only on Windows, where no server
+# runs.
 FIXED = re.compile(
     r"PYTHON(?!UNBUFFERED|DONTWRITEBYTECODE|LEGACYWINDOWSSTDIO)[A-Z0-9]+|LANG|LANGUAGE|(LC|LD|MALLOC|GLIBC|OPENSSL)_.*"
     r"|DBT_(ENGINE_)?(PACKAGE_HUB_URL|MACRO_DEBUGGING|RECORDER_.*)"
@@ -31,19 +32,19 @@ FIXED = re.compile(
 
 
 class UnknownDbt(Exception):
-    """The installed dbt is not one that a warm dbt can be made of; the text says in what."""
+    """The installed dbt cannot be used as a warm dbt; the text has the reason."""
 
 
 def is_known(version: str) -> bool:
-    """Whether a version of dbt-core is one of those that were tried."""
+    """Whether a version of dbt-core is one of those that were tested."""
     return KNOWN[0] <= tuple(int(part) for part in version.split(".")[:2]) <= KNOWN[1]
 
 
 def check() -> None:
-    """Import dbt, and look whether it is as this module needs it.
+    """Import dbt, and check that its internals are what this module expects.
 
     Raises:
-        UnknownDbt: it is not.
+        UnknownDbt: they are not.
     """
     try:
         version = metadata.version("dbt-core")
@@ -80,7 +81,7 @@ def check() -> None:
 
 
 def run(args: list[str]) -> None:
-    """Run dbt as its executable does, which ends with SystemExit."""
+    """Run dbt as its executable does; it ends with SystemExit."""
     sys.argv = ["dbt", *args]
     from dbt.cli.main import cli
 
@@ -88,7 +89,7 @@ def run(args: list[str]) -> None:
 
 
 def ask_no_network() -> None:
-    """Let ``dbt --version`` print what it prints where the package index does not answer, and not ask it."""
+    """Make ``dbt --version`` skip its request to the package index, and print what it prints when the index does not answer."""
     import dbt.version
 
     def get_latest_version(version_url: str = "") -> None:
@@ -98,10 +99,10 @@ def ask_no_network() -> None:
 
 
 class Parse:
-    """The parse in the folder ``target``, and in memory the manifest that was read from it.
+    """The parse in the folder ``target``, with the manifest that was read from it in memory.
 
-    Each dbt still reads the file and compares the project's files, variables and profile with it. Only where the file's bytes
-    are the ones that were read before, it gets the manifest from memory.
+    Each dbt still reads the file and compares the project's files, variables and profile with it. Only if the file's bytes
+    have not changed does it get the manifest from memory.
     """
 
     def __init__(self, target: Path) -> None:
@@ -114,18 +115,18 @@ class Parse:
         Manifest.from_msgpack = self._remembered
 
     def _remembered(self, data: bytes, *args: Any, **kwargs: Any) -> Any:
-        """Replaces ``Manifest.from_msgpack``. dbt changes the manifest that it gets, so nobody gets the same one twice."""
+        """Replaces ``Manifest.from_msgpack``. dbt changes the manifest that it gets, so each one is handed out only once."""
         manifest, self._manifest = self._manifest, None
         if manifest is not None and data == self._bytes:
             return manifest
         return self._from_msgpack(data, *args, **kwargs)
 
     def refresh(self) -> None:
-        """Read the parse, unless it is the one in memory."""
+        """Read the parse, unless it is already in memory."""
         from dbt.parser.manifest import extended_mashumuro_decoder
         from dbt_common.clients.jinja import template_cache
 
-        with suppress(Exception):  # there is none, or one that is not this dbt's, which the client's will say
+        with suppress(Exception):  # there is none, or another dbt's; the client's dbt reports that
             parse = self._file.read_bytes()
             if parse != self._bytes:
                 self._bytes, self._manifest = b"", None
@@ -133,17 +134,17 @@ class Parse:
                 importlib.import_module(f"dbt.adapters.{manifest.metadata.adapter_type}")
                 self._bytes, self._manifest = parse, manifest
                 template_cache.clear()
-                for macro in manifest.macros.values():  # which else every dbt compiles, those that it uses
+                for macro in manifest.macros.values():  # otherwise each dbt compiles the ones that it uses
                     template_cache.get_node_template(macro)
                 gc.unfreeze()
                 gc.collect()
-                gc.freeze()  # in a forked process the collector of garbage would touch, and so copy, all of it
+                gc.freeze()  # otherwise the garbage collector of a forked process would touch, and so copy, all of it
 
 
 def warm_up(target: Path) -> None:
-    """Let dbt parse once: much of its code is only made when it is first needed. What it notes in its modules is undone.
+    """Let dbt parse once: much of its code is created when it is first needed. Changes to its modules' state are undone.
 
-    With nothing to parse, it starts no threads; so it is left out where there is something.
+    dbt starts no threads only if nothing has changed since the last parse; otherwise this does nothing.
     """
     from dbt.cli.main import dbtRunner
 
@@ -158,10 +159,10 @@ def warm_up(target: Path) -> None:
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Give the variables of dbt's modules, and the containers in them, their values back at the end.
+    """Restore the variables of dbt's modules, and the containers in them, at the end.
 
-    Among them are the flags, adapters, event manager, plugins, tracked user, custom variables of the environment for the
-    log, deprecations that were counted, artifacts that were written, and caches.
+    Among them are the flags, adapters, event manager, plugins, tracked user, custom environment variables for the log, counted
+    deprecations, written artifacts, and caches.
     """
     before = [(vars(module), _copy(vars(module))) for name, module in list(sys.modules.items()) if _is_dbt(name)]
     try:
@@ -176,7 +177,7 @@ def _is_dbt(name: str) -> bool:
 
 
 def _copy(variables: dict[str, Any], depth: int = 1) -> dict[str, tuple[Any, Any]]:
-    """By name: the value, and what is in it."""
+    """By name: the value, and a copy of its content."""
     saved = {}
     for name, value in variables.items():
         content: Any

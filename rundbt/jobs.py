@@ -1,4 +1,4 @@
-"""The jobs, under the same names in every orchestrator: those of the project's ``orchestration.yml``, or else four of our own."""
+"""The jobs, with the same names in every orchestrator: those in the project's ``orchestration.yml``, or four default ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rundbt import project_files
 
 FILE = "orchestration.yml"
 COMMANDS = (("build",), ("run",), ("test",), ("seed",), ("snapshot",), ("source", "freshness"))
-# What every run needs to have as it is.
+# Flags that each run sets itself, so a job cannot.
 RESERVED = re.compile(
     r"--(project-dir|profiles-dir|profile|target|target-path|log-.*|vars|state|defer.*|no-use-colors|use-colors)(=.*)?|-t.*"
 )
@@ -29,7 +29,7 @@ NODES = ("--select", "-s", "--models", "--model", "-m", "--exclude")
 SELECTING = (*NODES[:-1], "--selector")
 REFRESHING = ("build", "run", "seed")  # commands that take --full-refresh
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-# Names that Dagster refuses beside Python's keywords (dagster 1.13, `DISALLOWED_NAMES`).
+# Names that Dagster refuses, besides Python's keywords (dagster 1.13, `DISALLOWED_NAMES`).
 _NOT_DAGSTERS = {
     "context",
     "conf",
@@ -55,7 +55,7 @@ _CRON = (
     (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
     (0, 7, "sun mon tue wed thu fri sat"),
 )
-# The words of crontab(5); the products get the fields, so that all three understand them alike.
+# The words of crontab(5). The orchestrators get the five fields, so that all three schedule the same.
 _WORDS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -69,17 +69,17 @@ _KEYS = {"description", "dbt", "schedule", "timezone", "vars"}
 
 
 class JobsError(Exception):
-    """``orchestration.yml`` is not as it should be; a line for each mistake, with the number of its own line."""
+    """``orchestration.yml`` has mistakes; the text has a line for each one, with its line number in the file."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person asks of one run of a job beside its name.
+    """What a person can set for one run of a job.
 
     Attributes:
-        select: nodes, as for dbt's ``--select``, instead of those that the job selects; empty for these.
-        vars: variables for dbt, over those that the job has.
-        full_refresh: whether incremental models and seeds are built from nothing, where the job does not say so already.
+        select: nodes, as for dbt's ``--select``, instead of the job's own selection; empty to keep the job's.
+        vars: variables for dbt; they override the job's.
+        full_refresh: whether incremental models and seeds are rebuilt from nothing, even if the job does not do so itself.
     """
 
     select: str = ""
@@ -87,10 +87,10 @@ class Options:
     full_refresh: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what could be another flag of dbt's, whoever asks for it.
+        """Refuse values that dbt could take for another flag.
 
         Raises:
-            JobsError: a value cannot stand there.
+            JobsError: a value is not allowed.
         """
         if not isinstance(self.select, str) or self.select.startswith("-"):
             raise JobsError(f"{self.select!r} selects no nodes; --select takes what dbt's --select does, such as 'tag:finance +orders'.")
@@ -101,24 +101,24 @@ class Options:
 
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> Options:
-        """Those that are among ``values``."""
+        """The options in ``values``; other keys are ignored."""
         return cls(**{option.name: values[option.name] for option in fields(cls) if option.name in values})
 
     def __bool__(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether any option is set."""
         return self != Options()
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: what dbt is asked to do, and when.
+    """One job: what dbt does, and when.
 
     Attributes:
         name: the name in every orchestrator and in ``invoke run --job``.
         dbt_args: the dbt command line after ``dbt``.
         cron: five-field cron expression, or None for a job that is only started by hand.
         description: one sentence for the orchestrator's page.
-        timezone: of ``cron``, an IANA name.
+        timezone: the time zone of ``cron``, an IANA name.
         before: dbt commands that run first, one after the other; one that fails ends the job.
     """
 
@@ -141,19 +141,19 @@ class Job:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What stands after ``dbt build``, without ``--full-refresh``."""
+        """The words after ``dbt build``, without ``--full-refresh``."""
         return tuple(word for word in self.dbt_args[1:] if word not in ("--full-refresh", "-f"))
 
     @property
     def whole(self) -> bool:
-        """Whether it is a build of the whole project. Only such a one is shown node by node by every orchestrator."""
+        """Whether the job builds the whole project. Only such a job is shown node by node in every orchestrator."""
         return self.dbt_args[0] == "build" and self.flags[2 * (self.flags[:1] == ("--vars",)) :] == ()
 
     def asked(self, options: Options) -> Job:
-        """The job as it is for one run with ``options``, which hold for each of its commands.
+        """The job for one run with ``options``, which apply to each of its commands.
 
         Raises:
-            JobsError: none of its commands takes ``--full-refresh``, which is asked for.
+            JobsError: ``full_refresh`` is set, and none of its commands takes ``--full-refresh``.
         """
         if options.full_refresh and not any(args[0] in REFRESHING for args in self.commands):
             raise JobsError(f"full_refresh: no command of the job {self.name} takes it, only dbt {', '.join(REFRESHING)}.")
@@ -179,7 +179,7 @@ def _asked(args: tuple[str, ...], options: Options) -> tuple[str, ...]:
 
 
 def _unselected(words: list[str]) -> Iterator[str]:
-    """The words without those that select nodes; dbt takes every word up to the next flag for one flag's values."""
+    """The words without those that select nodes. For dbt, every word up to the next flag is a value of the flag before it."""
     selecting = False
     for word in words:
         if word.startswith("-"):
@@ -189,21 +189,21 @@ def _unselected(words: list[str]) -> Iterator[str]:
 
 
 def plain(variables: Any) -> Any:
-    """Variables as JSON has them: a date is text.
+    """Variables with JSON's types only: a date becomes text.
 
     Raises:
-        ValueError: they hold themselves.
-        TypeError: a name cannot be text.
+        ValueError: they contain themselves.
+        TypeError: a name cannot be turned into text.
     """
     return json.loads(json.dumps(variables, default=str))
 
 
 def _vars(variables: dict[str, Any]) -> str:
-    """Variables as dbt's ``--vars`` takes them, in YAML, which Airflow does not take for a dictionary of Python's."""
+    """Variables for dbt's ``--vars``, as YAML: Airflow would take JSON for a Python dictionary."""
     return yaml.safe_dump(plain(variables), default_flow_style=True, width=1 << 20).strip()
 
 
-# What is run where a person asks for some nodes, and for no job.
+# What runs when a person selects nodes without a job.
 BUILD = Job("build", ("build",), None, "Build what is selected.")
 DEFAULT = {
     job.name: job
@@ -218,16 +218,16 @@ DEFAULT = {
 
 @cache
 def load() -> dict[str, Job]:
-    """The jobs of the project at SWITCHYARD_SOURCE_PATH, read once in a process.
+    """The jobs of the project at SWITCHYARD_SOURCE_PATH, read once per process.
 
     Raises:
-        JobsError: its file has a mistake.
+        JobsError: its file has mistakes.
     """
     return read(project_files.source_dir())
 
 
 def first(known: Mapping[str, Job]) -> str:
-    """The job that is meant where nobody names one: ``daily``, or else the first; empty where there is none."""
+    """The default job: ``daily``, or else the first one; empty if there are no jobs."""
     return "daily" if "daily" in known else next(iter(known), "")
 
 
@@ -235,7 +235,7 @@ def read(folder: Path) -> dict[str, Job]:
     """The jobs of the project in ``folder``, by name, in the file's order.
 
     Raises:
-        JobsError: its file has a mistake.
+        JobsError: its file has mistakes.
     """
     file = folder / FILE
     if not file.exists():
@@ -262,7 +262,7 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             if str(key.value) in found:
-                wrong(key, f"{key.value} stands here twice.")
+                wrong(key, f"{key.value} is here twice.")
             found[str(key.value)] = key, value
         return found
 
@@ -274,13 +274,13 @@ def _jobs(root: yaml.Node | None, mistakes: list[str]) -> Iterator[Job]:
         wrong(root, "jobs is missing.")
     named = mapping(top["jobs"][1], "jobs") if "jobs" in top else {}
     if "jobs" in top and not named and not mistakes:
-        wrong(top["jobs"][0], "jobs names none.")
+        wrong(top["jobs"][0], "jobs is empty.")
     for name, (key, body) in named.items():
         known = len(mistakes)
         if not _NAME.fullmatch(name):
             wrong(key, f"{name!r} is not a valid name of a job: letters, digits and _, a letter first, 100 at most.")
         elif keyword.iskeyword(name) or name in _NOT_DAGSTERS:
-            wrong(key, f"{name!r} cannot be the name of a job: Dagster keeps it for itself.")
+            wrong(key, f"{name!r} cannot be the name of a job: Dagster reserves it.")
         entry = mapping(body, f"The job {name}")
         for own, (own_key, _) in entry.items():
             if own not in _KEYS:
@@ -313,8 +313,8 @@ def _commands(entry: dict[str, Any], values: dict[str, Any], wrong: Any, job: ya
         wrong(entry["vars"][0], "vars must be a mapping.")
     try:
         given = ("--vars", _vars(variables)) if variables else ()
-    except (ValueError, TypeError) as error:  # a mapping that holds itself, or a key that is a date
-        wrong(entry["vars"][0], f"vars cannot be handed to dbt: {error}.")
+    except (ValueError, TypeError) as error:  # a mapping that contains itself, or a key that is a date
+        wrong(entry["vars"][0], f"vars cannot be passed to dbt: {error}.")
         given = ()
     if "dbt" not in entry:
         wrong(job, "dbt is missing: the dbt command that the job runs, such as `build`.")
@@ -332,15 +332,15 @@ def _commands(entry: dict[str, Any], values: dict[str, Any], wrong: Any, job: ya
             wrong(line, f"dbt must begin with one of {', '.join(' '.join(command) for command in COMMANDS)}.")
         for word in words:
             if RESERVED.fullmatch(word):
-                wrong(line, f"{word} cannot be set here" + ("; variables stand under vars." if word.startswith("--vars") else "."))
+                wrong(line, f"{word} cannot be set here" + ("; set variables under vars." if word.startswith("--vars") else "."))
         command = next((command for command in COMMANDS if words[: len(command)] == command), words)
         yield (*command, *given, *_in_one_word(words[len(command) :]))
     if isinstance(node, yaml.SequenceNode) and not node.value:
-        wrong(key, "dbt names no command.")
+        wrong(key, "dbt has no command.")
 
 
 def _in_one_word(words: tuple[str, ...]) -> Iterator[str]:
-    """The words, with those that follow one selecting flag as one: dbt takes both, and dagster-dbt only this."""
+    """The words, with all values of a selecting flag joined into one word: dbt takes both forms, dagster-dbt only this one."""
     values: list[str] = []
     selecting = False
     for word in words:
@@ -357,7 +357,7 @@ def _in_one_word(words: tuple[str, ...]) -> Iterator[str]:
 
 
 def _is_cron(text: str) -> bool:
-    """Whether it is a cron expression as all three orchestrators take it: numbers, words, ``*``, lists, ranges and steps."""
+    """Whether it is a cron expression that all three orchestrators take: numbers, words, ``*``, lists, ranges and steps."""
     fields = text.split(" ")
     return len(fields) == len(_CRON) and all(
         _is_cron_part(part, *limits) for given, limits in zip(fields, _CRON) for part in given.split(",")
@@ -383,10 +383,10 @@ def _zone(name: str) -> bool:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
-        return not available_timezones()  # of Windows itself, which has none; the orchestrators' environments have
+        return not available_timezones()  # Windows itself has none, so nothing can be checked; the orchestrators' environments have them
     return True
 
 
 def schedules_enabled() -> bool:
-    """Whether SCHEDULES_ENABLED asks for the schedules; they are off by default."""
+    """Whether SCHEDULES_ENABLED turns the schedules on; they are off by default."""
     return os.environ.get("SCHEDULES_ENABLED", "false").strip().lower() in ("1", "true", "yes", "on")

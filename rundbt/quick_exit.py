@@ -1,4 +1,4 @@
-"""How a process ends that has much in memory."""
+"""Ends a process that has a lot in memory quickly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import NoReturn
 
 
 def run(main: Callable[[], object]) -> NoReturn:
-    """Call ``main``, and end this process as Python would, with the same exit code.
+    """Call ``main``, and end this process with the exit code that Python would give it.
 
-    What Python also does is left out: it frees all memory piece by piece, which takes Airflow's API server seconds, and waits
-    for every thread, which in Prefect's runner may never end.
+    Two steps of Python's own exit are left out: it frees all memory piece by piece, which takes Airflow's API server seconds, and waits
+    for every thread, which may never end in Prefect's runner.
     """
     code: object = 1
     interrupted = False
@@ -36,7 +36,7 @@ def run(main: Callable[[], object]) -> NoReturn:
         try:
             sys.stdout.flush()
         except OSError:  # nobody reads it
-            code = 120  # which is Python's own
+            code = 120  # as Python does
         with suppress(OSError):
             sys.stderr.flush()
         if interrupted:

@@ -1,4 +1,4 @@
-"""dbt's ``run_results.json`` and ``sources.json`` as the plain per-node records that the task runner shows."""
+"""Turns dbt's ``run_results.json`` and ``sources.json`` into the plain per-node records that the task runner shows."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 # dbt's own list of the statuses that make a run fail (dbt.task.runnable and dbt.task.printer of dbt-core 1.11).
 FAILED = {"error", "fail", "runtime error", "partial success"}
 
-COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # and all else that a terminal takes for a command, such as "erase the line"
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # and other terminal commands, such as "erase the line"
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of the artifacts that a dbt command has left.
+    """The records of the artifacts that a dbt command left.
 
     Args:
-        folder: the command's target folder, which holds the artifacts of no other command.
+        folder: the command's target folder, without artifacts of other commands.
 
     Returns:
-        What `node_records` makes of ``run_results.json`` and ``sources.json``; an empty list where dbt wrote neither, because it
-        did not come as far as the first node.
+        The `node_records` of ``run_results.json`` and ``sources.json``; an empty list if dbt wrote neither, because it failed before
+        the first node.
     """
     files = (folder / name for name in ("run_results.json", "sources.json"))
     return [record for file in files if file.exists() for record in node_records(json.loads(file.read_bytes()))]
@@ -36,8 +36,8 @@ def node_records(artifact: dict[str, Any]) -> list[dict[str, Any]]:
     Returns:
         Dictionaries with ``unique_id``, ``name``, ``kind`` (model, seed, snapshot, test, unit_test, source, operation),
         ``status`` (dbt's own word), ``seconds``, ``rows`` (rows written, or rows a test found; None when dbt does not
-        know) and ``message`` (dbt's text, without colour codes, where the node did not simply succeed, else None). Exposures,
-        which dbt lists as well although it does nothing for them, are left out.
+        know) and ``message`` (dbt's text, without colour codes; None if the node succeeded). Exposures are left out: dbt lists them
+        too, although it does nothing for them.
     """
     return [node_record(result) for result in artifact["results"] if not result["unique_id"].startswith("exposure.")]
 
@@ -52,7 +52,7 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
         name = name.replace(".", "::", 1)
     status = result["status"]
     rows = result.get("failures")
-    if rows is None and kind != "source":  # of a source dbt counts the one row that it asked for
+    if rows is None and kind != "source":  # for a source, dbt counts the one row of its own query
         rows = (result.get("adapter_response") or {}).get("rows_affected")
     message = None if status in ("success", "pass") else result.get("message") or result.get("error")
     return {
@@ -67,19 +67,19 @@ def node_record(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def left(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of what is still to be done: what failed, and what was skipped for it."""
+    """The records of what is still to be done: what failed, and what was skipped because of that."""
     return [record for record in records if record["status"] in (*FAILED, "skipped")]
 
 
 def retryable(records: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:
     """Whether `dbt retry` runs what is still to be done.
 
-    It has nothing to do where only a hook failed, and fails at a node that is no more: that was renamed or disabled, or a test whose
-    arguments have changed, of which its id has a hash.
+    It has nothing to do if only a hook failed. It fails at a node that no longer exists: one that was renamed or disabled, or a test
+    whose arguments changed, because its id contains a hash of them.
 
     Args:
-        records: of the run that failed.
-        manifest: the content of dbt's ``manifest.json``, of the project as it is now.
+        records: the records of the run that failed.
+        manifest: the content of dbt's current ``manifest.json``.
     """
     known = {*manifest["nodes"], *manifest.get("unit_tests", {}), *manifest.get("functions", {})}
     again = [record["unique_id"] for record in left(records) if record["kind"] not in ("source", "operation")]

@@ -1,4 +1,4 @@
-"""What is deleted with old runs (RETENTION_DAYS in .env)."""
+"""Deletes the folders of old runs (RETENTION_DAYS in .env)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def delete_folders(folders: Iterable[Path], before: datetime) -> None:
-    """Delete those folders of which nothing, nor anything in them, was written since.
+    """Delete the folders that were not written to, in any part, since ``before``.
 
     Args:
-        folders: each of a run.
-        before: since when.
+        folders: one for each run.
+        before: the earliest time to keep.
     """
     for folder in folders:
         with suppress(FileNotFoundError):  # another service deletes it at this moment

@@ -1,4 +1,4 @@
-"""``python -m rundbt.typed ARGS``: become the dbt command ARGS, beside the orchestrator, out of its way and without its secrets."""
+"""``python -m rundbt.typed ARGS``: become the dbt command ARGS, next to the orchestrator, apart from its files and without its secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if __name__ == "__main__":
         project_files.adopt_baked()
     except project_files.ParseFailed as error:
         sys.exit(str(error))
-    # A folder of its own: what it writes there is not the parse that the orchestrator goes by.
+    # A separate folder, so that this command does not overwrite the parse that the orchestrator uses.
     place = str(project_files.target_dir() / "typed")
     os.environ |= {"DBT_TARGET_PATH": place, "DBT_LOG_PATH": place}
     os.chdir(project_files.project_dir())

@@ -1,16 +1,16 @@
 """A warm dbt: one process keeps dbt and the project's parse in memory, and forks a child for each dbt command.
 
-``python -m rundbt.warm COMMAND...`` starts that process and becomes COMMAND, with which it ends. From then on ``bin/dbt``,
-called as dbt is, saves dbt importing itself and reading its last parse, which take it longer than a build of a small project
-takes the database. Nothing else is different: each command has a process of its own with the caller's arguments, environment,
-folder, streams and signals, and in it dbt's own ``cli()``, which decides whether the parse still fits the files, the
-variables and the profile.
+``python -m rundbt.warm COMMAND...`` starts that process and then becomes COMMAND; both end together. From then on ``bin/dbt``,
+which is called like dbt, does not have to import dbt and read its last parse. For a small project, these take longer than the
+database needs for the build. Nothing else changes: each command has its own process with the caller's arguments, environment,
+folder, streams and signals. It runs dbt's own ``cli()``, which decides whether the parse still fits the files, the variables and
+the profile.
 
-All that is used of dbt's insides is in ``rundbt/dbt_internals.py``; where the installed dbt is not as expected there, one line
-of the log says so, and the plain dbt runs.
+Everything that is used of dbt's internals is in ``rundbt/dbt_internals.py``. If the installed dbt is not what that module expects, the
+plain dbt runs, and one line in the log has the reason.
 
-Only on Linux: a fork is not safe on macOS, whose frameworks have threads, and Windows has none. There, as wherever no server
-answers, it is the plain dbt that runs.
+It works on Linux only: a fork is not safe on macOS, whose frameworks have threads, and Windows has no fork. There, and wherever no
+server answers, the plain dbt runs.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if sys.platform != "win32":
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
-NOT_RUN = 256  # the answer to a client for which no process could be made
-LARGEST = 1 << 24  # bytes of a request: more than the kernel lets a command line and an environment have
+NOT_RUN = 256  # the answer to a client for which no process could be started
+LARGEST = 1 << 24  # bytes of a request: more than the kernel allows for a command line and an environment
 CREDENTIALS = ("Uid", "Gid", "Groups", "CapEff", "NoNewPrivs", "Seccomp")  # of proc_pid_status(5)
 
 
 class Refused(Exception):
-    """A client that the plain dbt must serve; the text says why."""
+    """A client that has to run the plain dbt; the text has the reason."""
 
 
 def find_dbt(path: str | None) -> str | None:
@@ -62,7 +62,7 @@ def find_dbt(path: str | None) -> str | None:
 
 
 def exec_command(command: list[str]) -> NoReturn:
-    """Start the server, with the Python that belongs to the dbt of PATH, and become ``command``."""
+    """Start the server, with the Python of the dbt on PATH, and become ``command``."""
     dbt = find_dbt(os.environ.get("PATH"))
     if sys.platform == "linux" and dbt:
         beside = Path(dbt).with_name("python")
@@ -77,7 +77,7 @@ def say(text: str) -> None:
     print(f"warm dbt: {text}; the plain dbt runs", file=sys.stderr, flush=True)
 
 
-# All that follows runs on Linux alone, so its types are checked there alone.
+# Everything below runs on Linux only, so its types are checked only there.
 assert not TYPE_CHECKING or sys.platform == "linux"
 
 
@@ -86,11 +86,11 @@ def serve(parent: int, dbt: str, cold: bool) -> None:
 
     Args:
         parent: the id of the process that started this one.
-        dbt: the executable that this process is to be like.
+        dbt: the executable that this process runs in place of.
         cold: leave out what may start threads.
     """
     end_with_parent(parent, signal.SIGTERM)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # that of the parent's group; dbt's clients pass theirs on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent's whole group; clients pass on their own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     sys.path[0] = str(Path(dbt).parent)  # as it is for dbt
     server = Server(dbt)
@@ -100,7 +100,7 @@ def serve(parent: int, dbt: str, cold: bool) -> None:
     if server.problem:
         say(server.problem)
         return
-    for _ in range(100):  # the thread may take a moment to be gone; any other one would be missing in the children
+    for _ in range(100):  # the thread may take a moment to end; any other thread would be missing in the children
         threads = len(os.listdir("/proc/self/task"))
         if threads == 1:
             server.listen()
@@ -118,7 +118,7 @@ def end_with_parent(parent: int, number: int) -> None:
 
 
 class Request:
-    """What a client wants, as it comes in."""
+    """A client's request, received in parts."""
 
     def __init__(self, client: socket.socket) -> None:
         self.client = client
@@ -127,10 +127,10 @@ class Request:
         self._data = bytearray()
 
     def receive(self) -> bool:
-        """Read what is there, and return whether that is all.
+        """Read what has arrived, and return whether the request is complete.
 
         Raises:
-            OSError, ValueError: the client went away, or is none of ours.
+            OSError, ValueError: the client has disconnected, or is not `bin/dbt`.
         """
         if not self.files:
             length, self.files, _, _ = socket.recv_fds(self.client, 4, 4)
@@ -148,11 +148,11 @@ class Request:
         return self._missing == 0
 
     def understand(self, dbt: str) -> None:
-        """Take the request apart, and look whether a child of this process can be what the client is.
+        """Parse the request, and check whether a child of this process can run with the client's rights, environment and limits.
 
         Raises:
             Refused: it cannot.
-            OSError, ValueError: the client went away, or is none of ours.
+            OSError, ValueError: the client has disconnected, or is not `bin/dbt`.
         """
         count, *words = bytes(self._data).split(b"\0")
         self.environ = dict(pair.split(b"=", 1) for pair in words[: int(count)])
@@ -183,8 +183,8 @@ class Request:
         self.files = []
 
     def run(self) -> None:
-        """In a child: run dbt as a process of its own would."""
-        os.setpgid(0, 0)  # a signal to the server's group is not for dbt
+        """In a child: run dbt as a separate process would."""
+        os.setpgid(0, 0)  # so that a signal to the server's group does not reach dbt
         *streams, folder = self.files
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -199,7 +199,7 @@ class Request:
         os.environb.clear()
         os.environb.update(self.environ)
         time.tzset()
-        tempfile.tempdir = None  # which the environment says
+        tempfile.tempdir = None  # so that it is read from the new environment
         for output in (sys.stdout, sys.stderr):
             if isinstance(output, io.TextIOWrapper):
                 output.reconfigure(line_buffering=output is sys.stderr or output.isatty(), write_through="PYTHONUNBUFFERED" in os.environ)
@@ -222,7 +222,7 @@ def _size(limit: int) -> float:
 class Server:
     """Forks a dbt for each client that connects to the socket in the folder SWITCHYARD_TARGET_PATH.
 
-    When it does, it has one thread and no connection to a database, or else a fork would not be safe.
+    At that time it has one thread and no connection to a database; otherwise a fork would not be safe.
     """
 
     def __init__(self, dbt: str) -> None:
@@ -231,19 +231,19 @@ class Server:
         self._target = project_files.target_dir()
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
-        self._requests: set[Request] = set()  # for which there is no dbt yet
-        self._children: dict[int, tuple[int, socket.socket]] = {}  # by process id: its file descriptor, and its client
+        self._requests: set[Request] = set()  # those without a dbt yet
+        self._children: dict[int, tuple[int, socket.socket]] = {}  # by process id: its pidfd and its client
         self._refused: set[str] = set()
 
     def load(self, cold: bool) -> None:
-        """Import what dbt imports by and by, and read the parse; note in ``problem`` what is in the way."""
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)  # what starts beside it goes first; of this thread alone
+        """Import what dbt imports over time, and read the parse; set ``problem`` if that fails."""
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)  # this thread only: other starting processes go first
         try:
             dbt_internals.check()
             dbt_internals.ask_no_network()
             project_files.adopt_baked()
             if not cold:
-                with suppress(OSError):  # a full disk, say: then the first dbt does what is left
+                with suppress(OSError):  # a full disk, for example: the first dbt then does what is left
                     dbt_internals.warm_up(self._target)
             self._parse = dbt_internals.Parse(self._target)
             self._parse.refresh()
@@ -253,11 +253,11 @@ class Server:
             self.problem = f"{type(error).__name__}: {error}"
 
     def listen(self) -> None:
-        """Serve until a SIGTERM comes."""
+        """Serve until a SIGTERM arrives."""
         folder = os.open(self._target, os.O_PATH)
-        path = f"/proc/self/fd/{folder}/warm.sock"  # the folder's own path may be longer than a socket's can be
+        path = f"/proc/self/fd/{folder}/warm.sock"  # the folder's full path may be too long for a socket
         with suppress(FileNotFoundError):
-            os.unlink(path)  # of a server that was killed
+            os.unlink(path)  # left by a server that was killed
         umask = os.umask(0o077)
         self._listener.bind(path)
         os.umask(umask)
@@ -280,14 +280,14 @@ class Server:
     def _accept(self) -> None:
         try:
             request = Request(self._listener.accept()[0])
-        except OSError:  # it is gone, or there are too many
+        except OSError:  # it has disconnected, or there are too many
             return
         request.client.setblocking(False)
         self._requests.add(request)
         self._selector.register(request.client, selectors.EVENT_READ, partial(self._step, request, self._receive))
 
     def _step(self, request: Request, step: Callable[[Request], None]) -> None:
-        """Do ``step``; a client that went wrong or away is let go, and runs the plain dbt where it still can."""
+        """Do ``step``. A client that fails or disconnects is dropped; if it is still there, it runs the plain dbt."""
         try:
             step(request)
         except BlockingIOError:
@@ -311,7 +311,7 @@ class Server:
         request.close()
 
     def _receive(self, request: Request) -> None:
-        """Receive the client's request; when it is complete, answer that a dbt can be had."""
+        """Receive the client's request; when it is complete, accept it."""
         if request.receive():
             request.understand(self._dbt)
             self._parse.refresh()
@@ -336,7 +336,7 @@ class Server:
     def _fork(self, request: Request) -> int:
         """Make the child that runs dbt, and return its process id."""
         server = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child minds them as dbt does
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child handles them as dbt does
         try:
             pid = os.fork()
             if pid == 0:
@@ -351,7 +351,7 @@ class Server:
         request.run()
 
     def _let_go(self, request: Request) -> None:
-        """In a child: close what is the server's and other clients'."""
+        """In a child: close the files of the server and of other clients."""
         self._selector.close()
         self._listener.close()
         for descriptor, client in self._children.values():
@@ -363,8 +363,8 @@ class Server:
                 other.close()
 
     def _pass_on_signals(self, pid: int) -> None:
-        """Pass on the signals that the client got; when it is gone, so is its dbt."""
-        if pid not in self._children:  # it has ended this very moment
+        """Pass on the client's signals to its dbt, and kill that dbt when the client has disconnected."""
+        if pid not in self._children:  # it has just ended
             return
         _, client = self._children[pid]
         try:
@@ -380,7 +380,7 @@ class Server:
                 os.kill(pid, number)
 
     def _ended(self, pid: int) -> None:
-        """Take note of the child's end, and report it to its client."""
+        """Remove a child that has ended, and report its exit code to its client."""
         _, status = os.waitpid(pid, 0)
         descriptor, client = self._children.pop(pid)
         for file in (descriptor, client):
@@ -392,7 +392,7 @@ class Server:
 
 
 def _send(client: socket.socket, data: bytes) -> None:
-    with suppress(OSError):  # it is gone, which the selector reports
+    with suppress(OSError):  # the client has disconnected; the selector reports that
         client.send(data, socket.MSG_NOSIGNAL)
 
 
