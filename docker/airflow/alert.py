@@ -1,4 +1,4 @@
-"""What Airflow does when a run has failed: the ``on_failure_callback`` of the DAGs, which its DAG processor calls."""
+"""The ``on_failure_callback`` of the DAGs: Airflow's DAG processor calls it when a run has failed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rundbt.results import failures
 
 
 def send(context: Any) -> None:
-    """Send a message, but for a run that a person has cancelled, which Airflow calls failed as well.
+    """Send a message, unless a person canceled the run, which Airflow also reports as failed.
 
     Args:
-        context: Airflow's.
+        context: Airflow's context of the run.
     """
     dag, run_id = context["dag"].dag_id, context["run_id"]
     path, url = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}", run_job.page(dag, run_id)
@@ -25,6 +25,6 @@ def send(context: Any) -> None:
             return
         results = run_job.read_results(airflow, path)
         failed, why = failures(results["nodes"]), run_job.why(airflow, path, results, url)
-    except api.ApiError as error:  # the run has failed all the same
+    except api.ApiError as error:  # the run has still failed
         why = f"Airflow's API does not answer: {error}"
     alerts.send(alerts.message(dag.removesuffix(run_job.CUSTOM), "Airflow", url, failed, why))

@@ -1,6 +1,6 @@
-"""How a job becomes an Airflow DAG, with Astronomer Cosmos; dags/jobs.py calls `make_dag`.
+"""Makes an Airflow DAG from a job, with Astronomer Cosmos; dags/jobs.py calls `make_dag`.
 
-This file is on the import path of dbt, too, which takes every module whose name begins with ``dbt_`` for a plugin of its own.
+This file is also on dbt's import path, so its name must not begin with ``dbt_``: dbt takes such modules for its plugins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-# Cosmos's own package exports everything, and importing it all takes seconds in every task: import modules.
+# Import from modules: Cosmos's top-level package exports everything, and importing all of it takes seconds in every task.
 from airflow.sdk import DAG, Param, get_parsing_context
 from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
@@ -31,11 +31,11 @@ from run_job import PARSE_FAILED, custom_dag
 from rundbt import alerts, project_files
 from rundbt.jobs import Job, Options, schedules_enabled
 
-# See pools.json: one dbt at a time over one warehouse, and room in the executor for it, however many tasks wait for it.
+# See pools.json: one dbt at a time per warehouse, and always room for it in the executor, however many tasks wait for it.
 DBT, WATCHERS = "dbt", "watchers"
 # What a person can choose for a run, also in the page's form: see `rundbt.jobs.Options`.
 OPTIONS = {
-    "select": Param("", type="string", description="Nodes, as for dbt's --select, instead of those that the job selects."),
+    "select": Param("", type="string", description="Nodes, as for dbt's --select, instead of the job's own selection."),
     "vars": Param({}, type="object", description="Variables for dbt."),
     "full_refresh": Param(False, type="boolean", description="Build incremental models and seeds from nothing."),
 }
@@ -55,11 +55,11 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
 
     Args:
         job: the job.
-        custom: whether it is the one for runs with options of a person's own, beside a DAG that has a task for each node: Cosmos' tasks
+        custom: whether to make the DAG for runs with a person's options, next to a DAG that has a task for each node: Cosmos' tasks
             would wait for nodes that such a run leaves out.
 
     Raises:
-        RuntimeError: dbt cannot parse the project, outside of a task. Airflow shows the text as the file's import error.
+        RuntimeError: dbt cannot parse the project, and this is not a task. Airflow shows the text as the file's import error.
     """
     wanted = project_files.fingerprint()
     try:
@@ -95,17 +95,17 @@ def make_dag(job: Job, custom: bool = False) -> DAG:
 
 
 def start_of(job: Job) -> datetime:
-    """Since when the job is scheduled; Airflow takes the schedule's time zone from there."""
+    """The start date of the job's schedule; Airflow takes the schedule's time zone from it."""
     return datetime(2025, 1, 1, tzinfo=ZoneInfo(job.timezone))
 
 
 def by_node(job: Job) -> bool:
-    """Whether the job's build is a task for each node of dbt, and not one task."""
+    """Whether the job's build has a task for each dbt node, instead of a single task."""
     return job.whole and os.environ["INTEGRATION"] != "lean"
 
 
 def build(job: Job, manifest: Path) -> DbtTaskGroup:
-    """One task runs ``dbt build``; beside it, each seed, snapshot and model has a task that watches it, and one for its tests."""
+    """One task runs ``dbt build``. Each seed, snapshot and model has a task that watches it, and one for its tests."""
     return DbtTaskGroup(
         group_id="dbt",
         project_config=ProjectConfig(dbt_project_path=project_files.project_dir(), manifest_path=manifest, install_dbt_deps=False),
@@ -115,7 +115,7 @@ def build(job: Job, manifest: Path) -> DbtTaskGroup:
             invocation_mode=InvocationMode.SUBPROCESS,
             dbt_executable_path=project_files.DBT_OF_A_RUN,
             setup_operator_args={"pool": DBT},
-            test_indirect_selection=TestIndirectSelection.BUILDABLE,  # run again, a test that spans two models is the later one's
+            test_indirect_selection=TestIndirectSelection.BUILDABLE,  # on a retry, a test of two models runs with the later one
         ),
         render_config=RenderConfig(
             load_method=LoadMode.DBT_MANIFEST,
@@ -135,10 +135,10 @@ def build(job: Job, manifest: Path) -> DbtTaskGroup:
 
 
 def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
-    """Cosmos' own task ids, without what Airflow refuses in an id, and unique.
+    """Cosmos' own task ids, made unique, and without characters that Airflow refuses.
 
-    Where two nodes would have one, as two packages' nodes of one name, or the models ``a.b`` and ``a_b``, the package stands before it, and
-    where that is the same too, or is the name of a group of tasks, the beginning of a hash after it.
+    Two nodes can have the same id: nodes with the same name in two packages, or the models ``a.b`` and ``a_b``. Such an id gets the
+    package's name as a prefix. If it is still not unique, or is the name of a task group, it gets the first digits of a hash as a suffix.
     """
 
     def plain(unique_id: str) -> str:
@@ -160,7 +160,7 @@ def task_ids(manifest: Path) -> Callable[[DbtNode], str]:
 
 
 def single_task(job: Job, number: int, flags: list[str] | str) -> Any:
-    """One task for a dbt command of ``job``, with its flags, or the template that makes them."""
+    """One task for a dbt command of ``job``, with its flags or the template that renders them."""
     args = job.commands[number]
     return operator_of(args)(
         task_id="dbt" if number == len(job.before) else f"dbt_{number + 1}",
@@ -182,10 +182,10 @@ def operator_of(args: tuple[str, ...]) -> Any:
 
 
 def dbt_flags(job: Job, manifest: Path, number: int, params: Mapping[str, Any]) -> list[str]:
-    """The flags of a dbt command of ``job``; Airflow calls it as a macro, with the params of the run.
+    """The flags of a dbt command of ``job``; Airflow calls this as a macro, with the params of the run.
 
     Raises:
-        rundbt.jobs.JobsError: they are not what `Options` takes.
+        rundbt.jobs.JobsError: the params are not valid `Options`.
     """
     args = job.asked(Options.among(params)).commands[number]
     return [*args[len(operator_of(args).base_cmd) :], *common_flags(manifest)]
@@ -197,12 +197,12 @@ def profile() -> ProfileConfig:
 
 
 def common_flags(manifest: Path) -> list[str]:
-    """Flags of every dbt: it parses nothing twice, logs what Cosmos reads, and leaves its results and errors where `results_xcom` does."""
+    """Flags of every dbt: it parses nothing twice, logs what Cosmos reads, and leaves its results and errors for `results_xcom`."""
     partial_parse = ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]
     logs = ["--log-level", "info", "--log-path", "logs", "--log-level-file", "error", "--log-format-file", "json"]
     return [*partial_parse, "--target-path", "target", *logs]
 
 
 def literal(word: str) -> str:
-    """A word of a command, for a field in which Airflow renders templates."""
+    """A word of a command, escaped for a field in which Airflow renders templates."""
     return f"{{% raw %}}{word}{{% endraw %}}" if "{" in word else word

@@ -1,4 +1,4 @@
-"""Hand dbt's own results of a task to `run_job.py`, through XCom."""
+"""Passes dbt's results of a task to `run_job.py`, through XCom."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from typing import Any
 from rundbt import project_files, results
 
 KEY = "dbt_results"
-# Cosmos' task that runs ``dbt build``, and the one after it whose state is that of the whole.
+# Cosmos' task that runs ``dbt build``.
 PRODUCER = "dbt.dbt_producer_watcher"
 WATCHED = ("model", "seed", "snapshot")  # nodes with a task that watches the producer
-FAIL_FAST = "Skipping due to fail_fast"  # dbt's message of a node for which it logs nothing
+FAIL_FAST = "Skipping due to fail_fast"  # dbt's message for a node that it does not log
 
 
 def push_results(project_dir: str, context: Any) -> None:
-    """Cosmos' ``callback``: called when dbt has ended, well or not.
+    """Cosmos' ``callback``: called when dbt has ended, whether it succeeded or failed.
 
     Args:
         project_dir: the folder that dbt worked in.
-        context: Airflow's, of the task.
+        context: Airflow's context of the task.
     """
     nodes = results.read(Path(project_dir, "target"))
     file = Path(project_dir, "logs", "dbt.log")
     error = None
-    if not nodes and file.exists():  # dbt did not come as far as the first node, and its log says why
+    if not nodes and file.exists():  # dbt failed before the first node; the reason is in its log
         log = "\n".join(json.loads(line)["info"]["msg"] for line in file.read_text(encoding="utf-8").splitlines())
         _, found, text = log.rpartition("Encountered an error:")
         error = text.strip() if found else None
     context["ti"].xcom_push(KEY, {"nodes": nodes, "error": error})
-    if nodes and context["ti"].task_id == PRODUCER:  # without, dbt has died, and what it had logged before is right
+    if nodes and context["ti"].task_id == PRODUCER:  # without nodes, dbt was killed, and Cosmos' records from dbt's log are right
         for key, value in left_out(json.loads(manifest().read_bytes()), nodes).items():
             context["ti"].xcom_push(key, value)
 
 
 def manifest() -> Path:
-    """The manifest of the project as it is now, or else the last one: a model that was added during the run has a task in it, too."""
+    """The current manifest, or else the last one. Current, because a model that was added during the run has a task in it, too."""
     try:
         return project_files.ensure_manifest()[0]
-    except (project_files.ParseFailed, OSError):  # or a file of it is just being saved
+    except (project_files.ParseFailed, OSError):  # OSError: a project file is just being saved
         return project_files.target_dir() / "manifest.json"
 
 
 def left_out(manifest: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What Cosmos' tasks look for, by its key, of nodes and tests that dbt has left out; without it, they would look for ever.
+    """The XComs, by key, that Cosmos' tasks wait for, for nodes and tests that dbt left out. Without them they would wait forever.
 
-    As in Cosmos' own trigger, a node that dbt has not run is done, where dbt succeeded.
+    As in Cosmos' own trigger, a node that dbt did not run counts as done if dbt succeeded.
 
     Args:
         manifest: the content of dbt's ``manifest.json``.
-        records: of the run, see `rundbt.results`.
+        records: the records of the run, see `rundbt.results`.
     """
     reached = {record["unique_id"] for record in records if record["message"] != FAIL_FAST}
     good = bool(records) and not results.failures(records)
-    # Of a microbatch, dbt logs the end of each batch as if it were the model's; of a node that a failed hook skips, no status at all.
+    # For a microbatch model, dbt logs the end of each batch like that of the model; for a node that a failed hook skips, no status at all.
     undone = {record["unique_id"] for record in records if not good and record["status"] in ("skipped", "partial success")}
     found: dict[str, Any] = {}
     for unique_id in (unique_id for unique_id, node in manifest["nodes"].items() if node["resource_type"] in WATCHED):

@@ -1,6 +1,6 @@
-"""``run_job.py JOB``: trigger a job in Airflow and follow it to its end; ``--active`` lists and ``--cancel`` cancels what runs.
+"""``run_job.py JOB``: trigger a job in Airflow and follow it to its end; ``--active`` lists and ``--cancel`` cancels active runs.
 
-What it prints is described in `rundbt.api`.
+`rundbt.api` describes its output.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from results_xcom import KEY, PRODUCER, manifest
 from rundbt import api, jobs, project_files
 from rundbt.results import failures, left, retryable
 
-# The beginning of the import error of a broken project, which the project's fingerprint follows.
+# The beginning of the import error of a broken project; the project's fingerprint follows it.
 PARSE_FAILED = "dbt cannot parse the project"
 
-# Airflow calls a run that a person ends failed. The note, which its page shows, distinguishes the two.
+# Airflow reports a canceled run as failed. This note, shown on the run's page, distinguishes the two.
 CANCELED = "Canceled by a command of the task runner."
-# In the log of a task that runs dbt: dbt has ended, or else the whole task was killed before it ran dbt.
+# One of these is in the log of a task that runs dbt when dbt has ended, or the task was killed before it ran dbt.
 DBT_ENDED = ("Command exited with return code", "Task killed!")
 
 TASKLESS = ("function", "unit_test")  # nodes for which Cosmos has no task
 CUSTOM = "-custom"
 ARGUMENT_LIMIT = 100_000  # characters; Linux takes 128 KiB for one argument
-SILENCE_TIMEOUT_S = 120  # after which a scheduler that does not report is given up
+SILENCE_TIMEOUT_S = 120  # how long the scheduler may not report
 
 DONE = ("success", "failed", "upstream_failed", "skipped", "removed")
 UNFINISHED = ("scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred")
@@ -40,7 +40,7 @@ class AirflowApi:
     """Airflow's REST API, signed in."""
 
     def __init__(self) -> None:
-        # The tasks' API is served beside the public one, and every component has its address.
+        # The same server has the API for tasks, whose address every component has.
         self.root = urljoin(os.environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"], "/")
         credentials = {"username": "admin", "password": os.environ["AIRFLOW_ADMIN_PASSWORD"]}
         token = api.request("POST", f"{self.root}auth/token", credentials)["access_token"]
@@ -50,7 +50,7 @@ class AirflowApi:
         return api.request(method, f"{self.root}api/v2/{path}", body, self.headers, tries=api.TRIES)
 
     def find(self, path: str) -> Any:
-        """What is at ``path``, or None where there is nothing."""
+        """The resource at ``path``, or None if there is none."""
         try:
             return self.request("GET", path)
         except api.ApiError as error:
@@ -60,12 +60,12 @@ class AirflowApi:
 
 
 def custom_dag(job: str) -> str:
-    """The DAG for runs of ``job`` with options, where its own has a task for each node. No job can have this name."""
+    """The DAG for runs of ``job`` with options, when its own DAG has a task for each node. No job can have this name."""
     return job + CUSTOM
 
 
 def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
-    """Run ``job``, emit its events, and return whether it succeeded; ``earlier`` are the seconds of a run that this one completes."""
+    """Run ``job``, emit its events, and return whether it succeeded; ``earlier`` is the duration of the run that this one completes."""
     airflow = AirflowApi()
     dag, problem = job, make_current(airflow, job)
     if not problem and options and airflow.find(f"dags/{job}/tasks/{PRODUCER}"):  # it has a task for each node
@@ -79,7 +79,7 @@ def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
     paused = airflow.request("GET", f"dags/{dag}")["is_paused"]
     known = airflow.request("PATCH", f"dags/{dag}?update_mask=is_paused", {"is_paused": False})  # a paused DAG runs nothing
     if paused and known["timetable_summary"]:
-        api.emit("progress", message=f"The schedule of {job} was paused; it is on again, because Airflow runs nothing of a paused DAG.")
+        api.emit("progress", message=f"The schedule of {job} was paused; it is on again, because Airflow does not run a paused DAG.")
     conf = asdict(options) if options else {}
     run_id = airflow.request("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
     path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
@@ -89,7 +89,7 @@ def run(job: str, options: jobs.Options, earlier: float = 0.0) -> bool:
 
 
 def rerun() -> bool:
-    """Clear what failed and what was skipped in the newest run, which makes Airflow run it again, and follow the run to its end."""
+    """Clear the failed and skipped tasks of the newest run, so that Airflow runs them again, and follow the run to its end."""
     airflow = AirflowApi()
     newest = airflow.request("GET", "dags/~/dagRuns?order_by=-run_after&limit=50")["dag_runs"]
     newest = [dag_run for dag_run in newest if dag_run["dag_id"].removesuffix(CUSTOM) in jobs.load()]
@@ -107,7 +107,7 @@ def rerun() -> bool:
         raise api.ApiError(f"The last run has not ended yet: {page(dag, run_id)}")
     path = f"dags/{dag}/dagRuns/{quote(run_id, safe='')}"
     nodes = left(read_results(airflow, path)["nodes"])
-    if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # what dbt did not come to is not known
+    if newest[0]["note"] == CANCELED or not nodes or jobs.load()[job].before:  # it is not known what dbt did not reach
         return run(job, options)
 
     def narrowed(nodes: list[dict[str, Any]]) -> jobs.Options:
@@ -115,14 +115,14 @@ def rerun() -> bool:
 
     if jobs.load()[job].dbt_args[0] == "build":
         whole = not airflow.find(f"dags/{dag}/tasks/{PRODUCER}")  # one task for the whole build
-        # Of a microbatch of which some batches succeeded, the task may have succeeded.
+        # The task of a microbatch model may have succeeded although some batches failed.
         if whole or any(node["kind"] in TASKLESS or node["status"] == "partial success" for node in failures(nodes)):
             return run(job, narrowed(nodes))
-        if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean form
+        if not airflow.find(f"{path}/taskInstances/{PRODUCER}"):  # it was a run of the lean integration
             return run(job, options)
     tasks = task_instances(airflow, path, "failed", "upstream_failed")
     again = [task["task_id"] for task in tasks if task["task_id"] != PRODUCER]
-    # Hooks, and tests of no seed, snapshot or model, have no task of their own; the last task is only there to fail with the first.
+    # Hooks, and tests without a seed, snapshot or model, have no task; the last task exists only to fail when the first one does.
     if not set(again) - {f"{PRODUCER}_done"} or any(node["kind"] == "operation" for node in nodes):
         return run(job, options)
     if problem := make_current(airflow, dag):
@@ -130,18 +130,18 @@ def rerun() -> bool:
         return False
     in_dag = {task["task_id"] for task in airflow.request("GET", f"dags/{dag}/tasks")["tasks"]}
     if in_dag - {task["task_id"] for task in task_instances(airflow, path)}:
-        # Since it was edited, the project has other tasks. Airflow does not always give these to a run that is cleared, and what
-        # comes after them then never runs.
+        # After an edit, the project has new tasks. Airflow does not always add them to a cleared run, and then their downstream tasks
+        # never run.
         return run(job, narrowed(nodes))
     others = find_active(airflow)
     now = datetime.now(timezone.utc)
     forget(airflow, path, nodes)
     if len(again) < len(tasks):
-        # As Cosmos itself does at a second try of this task: where it was skipped, those that watch it run dbt, each for its node.
+        # As Cosmos itself does on a retry of this task: if it is skipped, each task that watches it runs dbt for its own node.
         try:
             airflow.request("PATCH", f"{path}/taskInstances/{PRODUCER}", {"new_state": "skipped"})
         except api.ApiError as error:
-            if error.status != 409:  # it is skipped already: the answer to a first request was lost
+            if error.status != 409:  # it is skipped already: the answer to an earlier try was lost
                 raise
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": again, "only_failed": True, "run_on_latest_version": True}
     airflow.request("POST", f"dags/{dag}/clearTaskInstances", body)
@@ -150,12 +150,12 @@ def rerun() -> bool:
     ended = follow(airflow, path)
     found = read_results(airflow, path, now)
     if ended["state"] == "failed" and ended["note"] != CANCELED and not found["nodes"] and not found["error"]:
-        # Airflow may end a run that was cleared before it starts any of its tasks.
+        # Airflow may end a cleared run before it starts any of its tasks.
         return run(job, narrowed(nodes))
     ran = {node["unique_id"] for node in found["nodes"]}
     missing = [node for node in nodes if node["kind"] == "test" and node["unique_id"] not in ran]
     if ended["state"] == "success" and missing:
-        # A test of two models, neither of which needs the other, is in no task that was cleared.
+        # A test of two models that do not depend on each other is in none of the cleared tasks.
         for record in found["nodes"]:
             api.emit("node", **record)
         return run(job, narrowed(missing), ended["duration"] or 0.0)
@@ -163,15 +163,15 @@ def rerun() -> bool:
 
 
 def selection(nodes: list[dict[str, Any]]) -> str:
-    """The nodes for dbt's ``--select``; empty where one is a hook or no more, has a name that cannot stand there, or they are too many."""
-    names = [node["name"].rpartition("::")[2] for node in nodes]  # a unit test stands after its model
+    """The nodes for dbt's ``--select``; empty if one is a hook, no longer exists or cannot be selected by name, or they are too many."""
+    names = [node["name"].rpartition("::")[2] for node in nodes]  # a unit test's name follows its model's
     plain = all(re.fullmatch(r"\w+", name) for name in names) and all(node["kind"] != "operation" for node in nodes)
     text = " ".join(names)
     return text if plain and len(text) < ARGUMENT_LIMIT and retryable(nodes, json.loads(manifest().read_bytes())) else ""
 
 
 def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
-    """Delete what the task that ran the build said of what is to run again; a task that never ran would take it for its own."""
+    """Delete the build task's XComs about the nodes that are to run again; a task that never ran would take them for its own result."""
     xcoms = f"{path}/taskInstances/{PRODUCER}/xcomEntries"
     keys = {f"{node['unique_id'].replace('.', '__')}_status" for node in nodes}
     for entry in pages(airflow, f"{xcoms}?xcom_key_pattern=_status", "xcom_entries"):
@@ -181,14 +181,14 @@ def forget(airflow: AirflowApi, path: str, nodes: list[dict[str, Any]]) -> None:
 
 
 def start(job: str, run_id: str, url: str, others: list[dict[str, Any]]) -> None:
-    """Emit that a run has begun, and which ones it has to wait for."""
+    """Emit that a run has started, and which runs it has to wait for."""
     api.emit("started", job=job, run_id=run_id, url=url)
     if others:
         api.emit("progress", message="waits for " + ", ".join(f"{run['job']}, {run['state']}: {run['url']}" for run in others))
 
 
 def report(airflow: AirflowApi, path: str, url: str, dag_run: dict[str, Any], results: dict[str, Any], earlier: float = 0.0) -> bool:
-    """Emit the nodes of a run that has ended, and its end, and return whether it succeeded."""
+    """Emit the nodes and the end of a run, and return whether it succeeded."""
     for record in results["nodes"]:
         api.emit("node", **record)
     good = dag_run["state"] == "success"
@@ -208,7 +208,7 @@ def page(dag: str, run_id: str) -> str:
 
 
 def active() -> list[dict[str, Any]]:
-    """The runs in progress, of every DAG and whoever started them."""
+    """The runs in progress, of every DAG, no matter who started them."""
     return find_active(AirflowApi())
 
 
@@ -221,7 +221,7 @@ def cancel() -> list[dict[str, Any]]:
         path = f"dags/{run['job']}/dagRuns/{quote(run['run_id'], safe='')}"
         before = {key for key, task in tasks_of_dbt(airflow, path).items() if task["end_date"]}
         airflow.request("PATCH", path, {"state": "failed", "note": CANCELED})
-        # Asked for only now, so that one that has just begun is among them; one that had not begun is skipped.
+        # Listed only now, so that a task that has just started is included; one that had not started is skipped.
         for (task, attempt), body in tasks_of_dbt(airflow, path).items():
             if body["state"] == "failed" and (task, attempt) not in before:
                 logs.append(f"{path}/taskInstances/{quote(task, safe='')}/logs/{attempt}?full_content=true")
@@ -230,8 +230,8 @@ def cancel() -> list[dict[str, Any]]:
         texts = (str(airflow.find(log)) for log in logs)
         return all(any(mark in text for mark in DBT_ENDED) for text in texts) or None
 
-    # Airflow calls them failed at once; dbt is interrupted when its task next asks whether it may go on.
-    api.wait_for(ended, 60, "dbt to end, of " + ", ".join(f"{run['job']} ({run['url']})" for run in runs))
+    # Airflow reports them as failed at once; dbt is interrupted at its task's next heartbeat.
+    api.wait_for(ended, 60, "dbt to end in " + ", ".join(f"{run['job']} ({run['url']})" for run in runs))
     return runs
 
 
@@ -260,7 +260,7 @@ def find_active(airflow: AirflowApi) -> list[dict[str, Any]]:
 
 
 def make_current(airflow: AirflowApi, dag_id: str) -> str | None:
-    """Wait until Airflow's DAG is the one of the dbt project as it is now, asking for a new parse where it is not.
+    """Wait until Airflow's DAG is that of the current dbt project; request a new parse if it is not.
 
     Returns:
         None, or why Airflow cannot load the project.
@@ -278,7 +278,7 @@ def make_current(airflow: AirflowApi, dag_id: str) -> str | None:
         if error and (wanted in error["stack_trace"] or began < datetime.fromisoformat(error["timestamp"])):
             return (reason(error["stack_trace"]),)
         loaded = dag or next(iter(airflow.request("GET", "dags?tags=dbt&limit=1")["dags"]), None)
-        if loaded and not asked:  # a new job is in the file of the others
+        if loaded and not asked:  # a new job's DAG is in the same file as the others
             api.emit("progress", message="the dbt project changed: Airflow loads it again")
             asked = True
             airflow.request("PUT", f"parseDagFile/{loaded['file_token']}")
@@ -289,22 +289,22 @@ def make_current(airflow: AirflowApi, dag_id: str) -> str | None:
 
 
 def import_error(airflow: AirflowApi) -> dict[str, Any] | None:
-    """Airflow's complaint about the file of the DAGs, if there is one."""
+    """Airflow's import error of the DAGs' file, if there is one."""
     errors = airflow.request("GET", "importErrors?filename=jobs.py")["import_errors"]
     return errors[0] if errors else None
 
 
 def reason(stack_trace: str) -> str:
-    """The part of an import error that helps: dbt's own message, or else the exception."""
+    """The useful part of an import error: dbt's own message, or else the exception."""
     _, found, text = stack_trace.partition(f"RuntimeError: {PARSE_FAILED}")
     return f"{found}{text}".removeprefix("RuntimeError: ").strip() or stack_trace.strip().splitlines()[-1]
 
 
 def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
-    """Wait for the end of the run, showing how many of its tasks are done, and return the run.
+    """Wait for the end of the run, emit how many of its tasks are done, and return the run.
 
     Raises:
-        ApiError: the scheduler has not reported for two minutes, and without it no run ends.
+        ApiError: the scheduler has not reported for two minutes; without it no run ends.
     """
     shown, silent_since = 0, None
     total = count_tasks(airflow, path)
@@ -318,7 +318,7 @@ def follow(airflow: AirflowApi, path: str) -> dict[str, Any]:
             api.emit("progress", message=f"{done} of {total} tasks done")
         if done < total and next(looks) % 20:
             return None
-        # A run in which nothing can run any more has failed, and has tasks that never will.
+        # A failed run can have tasks that never run.
         dag_run = airflow.request("GET", path)
         ended = dag_run["state"] in DONE and (done >= total or not count_tasks(airflow, path, *UNFINISHED))
         if ended or airflow.request("GET", "monitor/health")["scheduler"]["status"] == "healthy":
@@ -340,7 +340,7 @@ def task_instances(airflow: AirflowApi, path: str, *states: str) -> list[dict[st
 
 
 def pages(airflow: AirflowApi, path: str, name: str) -> list[dict[str, Any]]:
-    """All entries of a list. Airflow returns 100 at once at most, however many are asked for (``[api] maximum_page_limit``)."""
+    """All entries of a list. Airflow returns 100 at most per request, whatever the limit (``[api] maximum_page_limit``)."""
     found: list[dict[str, Any]] = []
     while True:
         page = airflow.request("GET", f"{path}&limit=100&offset={len(found)}")
@@ -356,7 +356,7 @@ def count_tasks(airflow: AirflowApi, path: str, *states: str) -> int:
 
 
 def read_results(airflow: AirflowApi, path: str, since: datetime | None = None) -> dict[str, Any]:
-    """What `results_xcom.push_results` pushed, at any time or after ``since``: dbt's last record of every node, or why it ran none."""
+    """The results from `results_xcom.push_results`, all or those after ``since``: dbt's last record of each node, or why it ran none."""
     nodes: dict[str, dict[str, Any]] = {}
     error = None
     entries = pages(airflow, f"{path}/taskInstances/~/xcomEntries?xcom_key_pattern={KEY}", "xcom_entries")
@@ -377,7 +377,7 @@ def why(airflow: AirflowApi, path: str, results: dict[str, Any], url: str) -> st
         return results["error"]
     tasks = airflow.request("GET", f"{path}/taskInstances?state=failed")["task_instances"]
     names = ", ".join(task["task_display_name"] for task in tasks)
-    return f"failed in Airflow, with nothing from dbt: {names}; the logs are at {url}"
+    return f"failed in Airflow, without a result from dbt: {names}; the logs are at {url}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``start.py api-server|scheduler|dag-processor|celery worker``: become that Airflow component, once the metadata database is ready for it.
+"""``start.py api-server|scheduler|dag-processor|celery worker``: become that Airflow component once the metadata database is ready.
 
 The api-server prepares the database and the password file; the others wait for the database.
 """
@@ -21,20 +21,20 @@ from airflow.utils.db import check_migrations
 
 from rundbt import project_files, quick_exit, retention
 
-RUNS = "dag_run,task_instance_history,xcom,log,job,celery_taskmeta"  # not what it knows of the DAGs, as which schedules are on
+RUNS = "dag_run,task_instance_history,xcom,log,job,celery_taskmeta"  # not what it keeps of the DAGs, such as which schedules are on
 POOLS = Path(__file__).with_name("pools.json")
 
 
 def connect() -> psycopg2.extensions.connection:
-    """A connection to the metadata database, for a look that needs no Airflow."""
+    """A connection to the metadata database, for a query that does not need Airflow."""
     return psycopg2.connect(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "", 1))
 
 
 def database_is_ready(exactly: bool) -> bool:
-    """Whether the schema is that of this Airflow version, and the pools are there, which `prepare` makes last.
+    """Whether the schema is that of this Airflow version, and the pools, which `prepare` makes last, exist.
 
     Args:
-        exactly: whether the pools must have the slots of the file, which a person may have changed on the page.
+        exactly: whether each pool must have the number of slots in the file; a person may have changed it on the page.
     """
     try:
         check_migrations(0)
@@ -48,13 +48,13 @@ def database_is_ready(exactly: bool) -> bool:
 
 
 def prepare() -> None:
-    """Bring the schema and the pools up to date, which takes Airflow's commands ten seconds even when nothing is to do."""
+    """Bring the schema and the pools up to date. Airflow's commands take ten seconds even when there is nothing to do."""
     subprocess.run(["airflow", "db", "migrate"], check=True)
     subprocess.run(["airflow", "pools", "import", str(POOLS)], check=True)
 
 
 def delete_old_runs() -> None:
-    """Have Airflow delete what it knows of old runs, beside this process, where there is anything; its command takes seconds."""
+    """Have Airflow delete its records of old runs, if there are any, in a separate process: its command takes seconds."""
     before = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
     with closing(connect()) as connection, connection.cursor() as cursor:
         # Airflow keeps the last scheduled run of each DAG.
@@ -71,7 +71,7 @@ def delete_old_runs() -> None:
 
 
 def write_passwords() -> None:
-    """Give the user ``admin`` the password from the environment, in the file where the auth manager looks for it."""
+    """Write the password of the user ``admin`` from the environment to the auth manager's file."""
     path = Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -86,14 +86,14 @@ if __name__ == "__main__":
             prepare()
     while not database_is_ready(exactly=False):
         time.sleep(0.5)
-    # In this process, so that this holds: to look for garbage as often as Python does by itself, among all that is made at the
-    # start and stays, would take the API server a third of its start.
+    # At Python's default threshold, garbage collection would take a third of the API server's start, because most objects that are
+    # created at the start stay. The component runs in this process, so that this setting applies to it.
     gc.set_threshold(10_000)
     if sys.argv[1] == "scheduler":
         delete_old_runs()
     if sys.argv[1] == "celery":
         import rundbt.celery_alive  # noqa: F401  (for the health check)
     if sys.argv[1] in ("scheduler", "celery"):
-        import dag_factory  # noqa: F401  (its tasks are forked from it, and need not import Cosmos each)
+        import dag_factory  # noqa: F401  (tasks are forked from this process, and then do not each import Cosmos)
     (command,) = entry_points(group="console_scripts", name="airflow")
     quick_exit.run(command.load())

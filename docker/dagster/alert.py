@@ -1,4 +1,4 @@
-"""What Dagster does when a run has failed: a sensor, which its daemon has the code server evaluate."""
+"""A sensor that sends an alert when a run has failed; Dagster's daemon has the code server evaluate it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dagster import DefaultSensorStatus, RunFailureSensorContext, run_failure_se
 import report
 from rundbt import alerts, results
 
-POLL_S = 10  # seconds between two looks; Dagster's own number is 30
-LATEST = 50  # observations among which are the run's, one for each of its dbt commands: runs take turns
+POLL_S = 10  # seconds between two evaluations; Dagster's default is 30
+LATEST = 50  # the newest observations; runs take turns, so those of this run, one for each dbt command, are among them
 
 
 @run_failure_sensor(
@@ -20,7 +20,7 @@ LATEST = 50  # observations among which are the run's, one for each of its dbt c
     default_status=DefaultSensorStatus.RUNNING,
 )
 def alert(context: RunFailureSensorContext) -> None:
-    """Send a message; Dagster evaluates this once for each run that failed, and not for one that was cancelled."""
+    """Send a message; Dagster evaluates this once for each failed run, and not for canceled ones."""
     run = context.dagster_run
     observed = (record.event_log_entry for record in context.instance.fetch_observations(report.RESULTS, LATEST).records)
     mine = (entry.asset_observation for entry in observed if entry.run_id == run.run_id)

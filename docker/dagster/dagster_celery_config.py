@@ -1,4 +1,4 @@
-"""What dagster-celery's workers are configured with; its app looks for a module of this name."""
+"""The configuration of dagster-celery's workers; its app looks for a module with this name."""
 
 import os
 
@@ -6,10 +6,10 @@ import rundbt.celery_alive  # noqa: F401  (for the health check)
 
 broker_url = os.environ["DAGSTER_CELERY_BROKER"]
 result_backend = os.environ["DAGSTER_CELERY_BACKEND"]
-result_expires = None  # a run whose result has expired counts as lost, however well it is; and each has one
+result_expires = None  # each run has a result, and a run whose result has expired counts as lost, even if it is healthy
 broker_connection_retry_on_startup = True
-# A run is a process of its own, which loads the project as it is by then; and none waits at a busy worker while another one is idle.
+# Each run has its own process, which loads the current project. No run waits at a busy worker while another worker is idle.
 worker_max_tasks_per_child = 1
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
-worker_redirect_stdouts = False  # Dagster takes what dbt prints from the process's own streams
+worker_redirect_stdouts = False  # Dagster reads dbt's output from the process's own streams

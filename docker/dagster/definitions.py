@@ -41,16 +41,16 @@ PROJECT = DbtProject(
 DBT = DbtCliResource(
     PROJECT, dbt_executable=project_files.DBT_OF_A_RUN, global_config_flags=["--log-level", "info", "--log-level-file", "none"]
 )
-# run_job.py reads there which state of the project is loaded, and in a job's "dbt/op" which op takes a run's options.
+# run_job.py reads these tags: which state of the project is loaded, and, in a job's "dbt/op", which op takes a run's options.
 TAGS = {"dbt/fingerprint": FINGERPRINT}
 
 
-OWNER = re.compile(r"team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")  # as Dagster takes one
+OWNER = re.compile(r"team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")  # the owners that Dagster accepts
 TAKEN = set(jobs.load())
 
 
 def free(name: str) -> str:
-    """A name for an op: with as many _ after it as no job and no op has, because Dagster takes each name once."""
+    """A free name for an op, with _ added until no job or op has it: in Dagster, each name must be unique."""
     while name in TAKEN:
         name += "_"
     TAKEN.add(name)
@@ -58,9 +58,10 @@ def free(name: str) -> str:
 
 
 def with_unique_tests(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with six digits of a hash after the name of each test that has another one's name.
+    """The manifest, with six digits of a hash appended to the names of tests that share one.
 
-    dbt writes _ for what is no letter or digit in a test's name, and knows the tests by a hash; dagster-dbt knows a check by that name.
+    dbt replaces characters other than letters and digits in a test's name with _, and identifies a test by a hash; dagster-dbt identifies
+    a check by that name.
     """
     tests = {unique_id: node for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "test"}
     names = Counter(node["name"] for node in tests.values())
@@ -74,15 +75,15 @@ MANIFEST = with_unique_tests(json.loads(MANIFEST_FILE.read_bytes()))
 
 
 class Translator(DagsterDbtTranslator):
-    """All is dagster-dbt's own, but that an asset without a group is in that of its schema, and that dbt takes more names than Dagster."""
+    """dagster-dbt's translator, but an asset without a group gets its schema as the group, and names that only dbt accepts are adapted."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
-        """The group that dbt or ``meta.dagster`` names, or else the schema, as the project configures it."""
+        """The group from dbt or ``meta.dagster``, or else the schema, as the project configures it."""
         schema = dbt_resource_props["config"].get("schema") or dbt_resource_props["schema"]
         return re.sub(r"[^\w/]", "_", super().get_group_name(dbt_resource_props) or schema, flags=re.ASCII)
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
-        """The owners that Dagster takes: a team, or an address."""
+        """The owners that Dagster accepts: a team, or an email address."""
         return [owner for owner in super().get_owners(dbt_resource_props) or () if OWNER.fullmatch(owner)]
 
 
@@ -90,10 +91,10 @@ TRANSLATOR = Translator(
     DagsterDbtTranslatorSettings(
         enable_code_references=True,
         enable_source_tests_as_checks=True,
-        enable_source_metadata=False,  # it takes a source for the seed of its table, of which a model may know already
+        enable_source_metadata=False,  # it identifies a source with the seed of its table, which a model may have done already
     )
 )
-# For a command of which dagster-dbt does not know the assets: without code references, which need these.
+# For a command whose assets dagster-dbt does not know: without code references, which need the assets.
 PLAIN = Translator()
 
 
@@ -101,13 +102,13 @@ class RunOptions(Config):
     """What a person can choose for a run, see `rundbt.jobs.Options`.
 
     Attributes:
-        select: nodes, as for dbt's ``--select``. Where assets are picked on the page, these are built as well.
+        select: nodes, as for dbt's ``--select``. Assets that are picked on the page are built as well.
         vars: variables for dbt.
         full_refresh: whether incremental models and seeds are built from nothing.
     """
 
     select: str = ""
-    # Pydantic gives each its own.
+    # Pydantic copies the default for each instance.
     vars: dict[str, Any] = {}  # noqa: RUF012
     full_refresh: bool = False
 
@@ -118,12 +119,12 @@ def commands(job: jobs.Job, options: RunOptions) -> list[list[str]]:
 
 
 def cli(dbt: DbtCliResource, args: list[str], target: Path) -> DbtCliInvocation:
-    """Start a dbt command that has its own selection."""
+    """Start a dbt command with its own selection."""
     return dbt.cli(args, manifest=MANIFEST, dagster_dbt_translator=PLAIN, target_path=target, raise_on_error=False)
 
 
 def everything() -> str:
-    """The selection of all that `dbt build` builds: the default, fqn:*, leaves saved queries out, and dbt itself takes "" for nothing."""
+    """The selection of everything that `dbt build` builds: fqn:*, the default, leaves out saved queries, and dbt selects nothing for ""."""
     if not report.TABLE_METADATA:
         return ""
     return "fqn:* resource_type:saved_query" if MANIFEST["saved_queries"] else "fqn:*"
@@ -148,14 +149,14 @@ try:
             *before, build = commands(jobs.load().get(context.job_name, jobs.BUILD), config)
             for args in before:
                 yield from report.stream(cli(dbt, args, target), last=False)
-            if config.select and report.TABLE_METADATA:  # dbt would build these as well as all that `everything` selects
+            if config.select and report.TABLE_METADATA:  # with a context, dbt would build these and all that `everything` selects
                 invocation = cli(dbt, build, target)
                 invocation.context, invocation.project = context, PROJECT
             else:
                 invocation = dbt.cli(build, context=context, target_path=target, raise_on_error=False)
         yield from report.stream(invocation)
 
-except dagster.DagsterInvalidDefinitionError as error:  # as for a model whose name has other letters than a to z
+except dagster.DagsterInvalidDefinitionError as error:  # for example, a model's name has letters other than a to z
     get_dagster_logger().warning("Dagster shows no assets of this project, and runs each job as one op: %s", error)
     dbt_models = None
 
@@ -180,7 +181,7 @@ def dbt_job(job: jobs.Job) -> Any:
 
 
 def dagster_job(job: jobs.Job) -> Any:
-    """The job: over assets, where it builds the whole project."""
+    """The job; an asset job if it builds the whole project."""
     if not job.whole or dbt_models is None:
         return dbt_job(job)
     tags = {**TAGS, "dbt/op": dbt_models.op.name}
@@ -203,7 +204,7 @@ defs = Definitions(
         if job.cron
     ],
     sensors=[*([alert] if alerts.wanted() else []), *([workers.watch] if os.environ.get("WORKERS") else [])],
-    # Hard-coded: as a resource that can be configured, it would take another executable from the page.
+    # Hard-coded: a configurable resource would let the page set another executable.
     resources={"dbt": ResourceDefinition.hardcoded_resource(DBT)},
-    executor=in_process_executor,  # a run is one op: a process for it would import all of Dagster a second time
+    executor=in_process_executor,  # a run is one op: a separate process for it would import all of Dagster again
 )

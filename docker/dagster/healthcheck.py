@@ -1,4 +1,4 @@
-"""``python healthcheck.py code|webserver|daemon``: exit 0 when that service is well, and else 1 with the reason."""
+"""``python healthcheck.py code|webserver|daemon``: exit 0 when that service is healthy, otherwise 1 with the reason."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import time
 from rundbt import api
 from webserver import ask, reload_code, unreachable
 
-RECHECK_S = 3  # seconds in which the webserver has seen that the code server is there: it looks every second
+RECHECK_S = 3  # seconds in which the webserver notices that the code server is up: it checks every second
 
 
 def code() -> None:
-    """The code server opens its port after it has loaded the definitions, or has found out why it cannot."""
+    """The code server opens its port after it has loaded the definitions, or failed to load them."""
     socket.create_connection((os.environ["DAGSTER_CODE_HOST"], int(os.environ["DAGSTER_CODE_PORT"])), timeout=5).close()
 
 
 def webserver() -> None:
-    """The page is served, and it has heard from the code server."""
+    """The page is served, and the webserver has reached the code server."""
     api.request("GET", os.environ["DAGSTER_URL"] + "/server_info", timeout=5)
     found = location()
     if found and unreachable(found):
@@ -28,7 +28,7 @@ def webserver() -> None:
         if unreachable(location() or {}):
             reload_code()
             found = location()
-    # A project that dbt rejects is shown as an error on the page, and must not keep the page from coming up.
+    # If dbt rejects the project, the page shows that error; it must not keep the page from starting.
     if found is None or unreachable(found):
         sys.exit("the code location is not loaded yet")
 
@@ -40,7 +40,7 @@ def location() -> dict[str, str] | None:
 
 
 def daemon() -> None:
-    """The daemon's threads have reported lately."""
+    """The daemon's threads have reported recently."""
     query = "{instance {daemonHealth {allDaemonStatuses {daemonType required healthy}}}}"
     statuses = ask(query, timeout=5, tries=1)["instance"]["daemonHealth"]["allDaemonStatuses"]
     if ill := [status["daemonType"] for status in statuses if status["required"] and not status["healthy"]]:

@@ -1,4 +1,4 @@
-"""The run launcher for workers: Celery's, which says that a run is being cancelled (docs/upstream/dagster-celery.md)."""
+"""The run launcher for workers: dagster-celery's, but it reports that a run is being canceled (docs/upstream/dagster-celery.md)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dagster_celery.launcher import CeleryRunLauncher
 
 
 class CancelingLauncher(CeleryRunLauncher):
-    """dagster-celery's, but that a run which is terminated is "canceling" first, as with Dagster's own launcher.
+    """dagster-celery's launcher, but a terminated run is "canceling" first, as with Dagster's own launcher.
 
-    Else it would end as failed, and run monitoring would free its place in the queue while dbt still cancels its queries.
+    Otherwise it would end as failed, and run monitoring would free its place in the queue while dbt still cancels its queries.
     """
 
     def terminate(self, run_id: str) -> bool:

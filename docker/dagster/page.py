@@ -1,8 +1,8 @@
-"""``page.py HOST PORT INNER_PORT COMMAND...``: the sign-in before Dagster's page, which the open-source webserver does not have.
+"""``page.py HOST PORT INNER_PORT COMMAND...``: the sign-in for Dagster's page, which the open-source webserver does not have.
 
-COMMAND, that webserver, is started on INNER_PORT of 127.0.0.1, and ends with this process or this with it. Whoever signs in as
-``admin`` with DAGSTER_ADMIN_PASSWORD reaches it through PORT of HOST. So that no other page in the same browser does, under a name
-that it has made point here or with the password that the browser remembers, a request for another host or from another page is refused.
+COMMAND, the webserver, is started on 127.0.0.1:INNER_PORT. If either process ends, so does the other. A user who signs in as
+``admin`` with DAGSTER_ADMIN_PASSWORD reaches it at HOST:PORT. Requests for another host or from another page are refused: otherwise
+another page in the same browser could use the password that the browser remembers, or a host name that it has pointed here.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from rundbt import api
 HOSTS = ("localhost", "127.0.0.1", "::1", "dagster-webserver")  # the last is its name among the stack's containers
 OPEN = "/server_info"  # the version, for health checks
 GRAPHQL = "/graphql"
-# What is of one connection and not of what it carries (RFC 9110, 7.6.1), and what is for this sign-in.
+# Headers that concern one connection only (RFC 9110, 7.6.1), and those for this sign-in.
 NOT_PASSED_ON = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "authorization", "host"}
 LONGEST_LINE = 65536  # bytes of a header or an address: a browser sends the cookies of all other servers on localhost as well
 
-# What the cookie holds that is given to who has signed in, until this process ends: not every browser sends a password with a
-# WebSocket's request.
+# The value of the cookie after sign-in, valid until this process ends. It is needed because not every browser sends a password when it
+# opens a WebSocket.
 TOKEN = secrets.token_urlsafe(32)
-NEW = "new"  # whether a request has brought the password, and no cookie yet
+NEW = "new"  # whether a request came with the password, and without the cookie
 PORT = web.AppKey("port", int)
 SESSION = web.AppKey("session", ClientSession)
 
 
 def cookie(request: web.Request) -> str:
-    """The cookie's name: a host has the same cookies for all ports, on which there may be other checkouts."""
+    """The cookie's name. It has the port, because a host's ports share cookies, and other checkouts may use other ports."""
     return f"dagster-{request.url.port}"
 
 
@@ -47,12 +47,12 @@ def asks_for_web_socket(request: web.Request) -> bool:
 
 
 def passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Those that are of a request or an answer itself; a name may stand there several times."""
+    """The headers of a request or an answer that are passed on; a name may occur several times."""
     return [(name, value) for name, value in headers.items() if name.lower() not in NOT_PASSED_ON]
 
 
 def own(request: web.Request) -> bool:
-    """Whether a request is for this page's own name, and does not come from another page."""
+    """Whether a request is for this page's own host name, and does not come from another page."""
     try:
         host, authority = request.url.host, request.url.authority
         origin = request.headers.get("Origin")
@@ -60,20 +60,20 @@ def own(request: web.Request) -> bool:
             return False
     except ValueError:
         return False
-    # Newer browsers say where a request comes from. A link on another page may be followed.
+    # Newer browsers send where a request comes from. A link from another page is allowed.
     link = request.method == "GET" and request.path != GRAPHQL and request.headers.get("Sec-Fetch-Mode") == "navigate"
     return link or request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
 
 def forgeable(request: web.Request) -> bool:
-    """Whether any page could have a browser send this request, which Dagster would execute: it takes a mutation in an address, too."""
+    """Whether any page could make a browser send this request, and Dagster would execute it: it even accepts a mutation in a URL."""
     if request.path != GRAPHQL or asks_for_web_socket(request):
         return False
     return request.content_type != "application/json" if request.method == "POST" else "query" in request.query
 
 
 def guard(password: str) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """The middleware that lets through who has signed in."""
+    """The middleware that lets signed-in users through."""
     right = api.basic_auth(f"admin:{password}")["Authorization"]
 
     def equal(brought: str, wanted: str) -> bool:
@@ -82,7 +82,7 @@ def guard(password: str) -> Callable[..., Awaitable[web.StreamResponse]]:
     @web.middleware
     async def guarded(request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         if not own(request) or forgeable(request):
-            return web.Response(status=403, text="Dagster's page answers to localhost, and to itself.\n")
+            return web.Response(status=403, text="Dagster's page accepts requests for localhost only, and none from other pages.\n")
         if request.path == OPEN and request.method == "GET" and not request.body_exists:
             return await handler(request)
         if equal(request.cookies.get(cookie(request), ""), TOKEN):
@@ -91,13 +91,13 @@ def guard(password: str) -> Callable[..., Awaitable[web.StreamResponse]]:
             request[NEW] = True
             return await handler(request)
         needed = {"WWW-Authenticate": 'Basic realm="Dagster: admin, DAGSTER_ADMIN_PASSWORD in .env", charset="UTF-8"'}
-        return web.Response(status=401, text="Sign in as admin, with DAGSTER_ADMIN_PASSWORD of .env.\n", headers=needed)
+        return web.Response(status=401, text="Sign in as admin, with DAGSTER_ADMIN_PASSWORD from .env.\n", headers=needed)
 
     return guarded
 
 
 async def pass_on(request: web.Request) -> web.StreamResponse:
-    """Hand a request to the webserver, and its answer back as it comes."""
+    """Pass a request on to the webserver, and stream its answer back."""
     if not request.raw_path.startswith("/"):
         return web.Response(status=400)
     url = URL(f"http://127.0.0.1:{request.app[PORT]}{request.raw_path}", encoded=True)
@@ -119,13 +119,13 @@ async def pass_on(request: web.Request) -> web.StreamResponse:
     except ClientError as error:
         if response is None:
             return web.Response(status=502, text=f"Dagster's webserver does not answer: {error}\n")
-        if request.transport:  # a part of the answer is on its way
+        if request.transport:  # a part of the answer has been sent
             request.transport.close()
         return response
 
 
 async def connect(request: web.Request, url: URL) -> web.WebSocketResponse:
-    """Join a browser's WebSocket and one to the webserver, until either is closed."""
+    """Connect a browser's WebSocket to one of the webserver, until either is closed."""
     asked = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if word.strip()]
     async with request.app[SESSION].ws_connect(url, protocols=asked, max_msg_size=0) as inner:
         outer = web.WebSocketResponse(protocols=[inner.protocol] if inner.protocol else (), max_msg_size=0)
@@ -141,7 +141,7 @@ async def connect(request: web.Request, url: URL) -> web.WebSocketResponse:
 
 
 async def copy(source: web.WebSocketResponse | ClientWebSocketResponse, target: web.WebSocketResponse | ClientWebSocketResponse) -> None:
-    """Send each message of the one to the other."""
+    """Send each message from ``source`` to ``target``."""
     async for message in source:
         if message.type == WSMsgType.TEXT:
             await target.send_str(message.data)
@@ -150,15 +150,15 @@ async def copy(source: web.WebSocketResponse | ClientWebSocketResponse, target: 
 
 
 async def serve(host: str, port: int, inner_port: int, command: list[str]) -> int:
-    """Run the webserver and the sign-in before it; return the webserver's exit code."""
+    """Run the webserver and the sign-in in front of it; return the webserver's exit code."""
     asked = asyncio.Event()
-    with suppress(NotImplementedError):  # on Windows, where all processes of a console are signalled
+    with suppress(NotImplementedError):  # on Windows, where all processes of a console get the signal
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, asked.set)
 
     async def session(app: web.Application) -> AsyncIterator[None]:
-        # All as it was sent: compressed or not, and however long it takes. A connection for each request: what one has sent too
-        # much of, or too little, must not be taken for a part of the next.
+        # Pass everything on unchanged, compressed or not, without a timeout. Use a connection for each request, so that a body which is
+        # too long or too short cannot be taken for a part of the next request.
         options = {"auto_decompress": False, "timeout": ClientTimeout(total=None), "cookie_jar": DummyCookieJar()}
         named = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
         connector = TCPConnector(force_close=True, limit=0)

@@ -1,4 +1,4 @@
-"""What a run keeps and shows of dbt beside dagster-dbt's own events: each node's result, and dbt's words when it fails."""
+"""Reports more about a dbt run than dagster-dbt's own events: each node's result, and dbt's error messages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
 from rundbt import results
 
 RESULTS = AssetKey("dbt_results")  # run_job.py reads a run's observation of it
-# Whether dagster-dbt has dbt beside it (start.py), and asks the warehouse about each table.
+# Whether dagster-dbt can import dbt (start.py), and queries the warehouse for each table's metadata.
 TABLE_METADATA = os.environ.get("DAGSTER_TABLE_METADATA") == "true"
 CANCEL_TIMEOUT_S = 20  # seconds that dbt has to cancel its queries
 
 
 def folder(run_id: str) -> Path:
-    """Where dbt leaves the artifacts of a run, beside what Dagster keeps of it."""
+    """The folder of a run's dbt artifacts, next to Dagster's own files of the run."""
     return Path(os.environ["DAGSTER_HOME"], "storage", run_id, "dbt")
 
 
 def kept(target: Path) -> Path:
-    """Where the results of a dbt stay that came to its end; one that was interrupted leaves out what it did not come to."""
+    """The folder that keeps the results of a dbt that was not interrupted; an interrupted one leaves out the nodes it did not reach."""
     return target.with_name("dbt-results")
 
 
@@ -45,9 +45,9 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
     """Yield dagster-dbt's events of a dbt command, and then one with the result of each node.
 
     Args:
-        invocation: the command, with a target folder of its own, and without ``raise_on_error``.
-        last: whether no other command of the job follows. What is left of an earlier one is of no use to `dbt retry`: when it
-            failed, the later ones are still to be done.
+        invocation: the command, with its own target folder, and without ``raise_on_error``.
+        last: whether this is the job's last command. `dbt retry` cannot use the results of an earlier one: if that failed, the later
+            commands are still to be run.
 
     Raises:
         dagster.Failure: dbt failed; the description is dbt's own text.
@@ -71,7 +71,7 @@ def stream(invocation: DbtCliInvocation, last: bool = True) -> Iterator[Any]:
 
 
 def asset_events(invocation: DbtCliInvocation) -> Iterator[Any]:
-    """What ``invocation.stream()`` yields, but of nodes that the loaded manifest lacks: a variable of the run may have enabled one."""
+    """``invocation.stream()``, without nodes that are not in the loaded manifest: a variable of the run may have enabled one."""
     for event in invocation.stream_raw_events():
         if not event.is_result_event or event.raw_event["data"]["node_info"]["unique_id"] in invocation.manifest["nodes"]:
             yield from event.to_default_asset_events(
@@ -84,7 +84,7 @@ def asset_events(invocation: DbtCliInvocation) -> Iterator[Any]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End dbt, if it has not ended: an interrupt can come while nobody reads from it."""
+    """End dbt, if it has not ended: an interrupt can come while its output is not being read."""
     if process.poll() is None:
         if os.name == "posix":
             process.send_signal(signal.SIGINT)  # dbt cancels the queries it has on the server
@@ -98,7 +98,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def keep_results(target: Path) -> None:
-    """Keep dbt's results of each node, which `dbt retry` needs."""
+    """Keep dbt's results for each node, which `dbt retry` needs."""
     kept(target).mkdir(exist_ok=True)
     for name in ("run_results.json", "sources.json"):
         with suppress(FileNotFoundError):
@@ -106,7 +106,7 @@ def keep_results(target: Path) -> None:
 
 
 def words(records: list[dict[str, Any]], error: Failure) -> str:
-    """Why dbt failed: what it said of the failed nodes, or when it did not come that far, its last errors."""
+    """Why dbt failed: its messages for the failed nodes, or its last errors if it did not reach any node."""
     failed = [f"{record['kind']} {record['name']}: {record['message']}" for record in results.failures(records)]
     _, _, logged = error.description.partition("Errors parsed from dbt logs:")
     return "\n\n".join(failed) or logged.strip() or error.description

@@ -87,7 +87,7 @@ mutation ($runs: [String!]!, $policy: TerminateRunPolicy!) {
   terminateRuns(runIds: $runs, terminatePolicy: $policy) {__typename}
 }"""
 
-PROGRESS_S = 3  # seconds between two words on how far a run is
+PROGRESS_S = 3  # seconds between two progress messages
 LOAD_TIMEOUT_S = 180  # seconds: dbt may have to parse a large project again
 CANCEL_TIMEOUT_S = 30  # seconds; on an interrupt, dbt has 20 of them to cancel its queries
 
@@ -110,7 +110,7 @@ def run(job: str, options: jobs.Options) -> bool:
     except api.ApiError as error:
         if "OperationalError" not in str(error):
             raise
-        # PostgreSQL was restarted, and the webserver has learned it from this failure. It has made the run, and does not start it.
+        # PostgreSQL was restarted, and the webserver noticed it only by this failure. It has created the run, and will not start it.
         stillborn = [found for found in active() if found["state"] == "not_started" and found["job"] == job]
         terminate(stillborn, "MARK_AS_CANCELED_IMMEDIATELY")
         answer = ask(LAUNCH, params=launch)["launchRun"]
@@ -127,7 +127,7 @@ def op_of(job: str) -> str:
 
 
 def rerun() -> bool:
-    """Run what failed and what was skipped in the newest run again, by Dagster's re-execution from failure."""
+    """Re-run what failed and what was skipped in the newest run, with Dagster's re-execution from failure."""
     start = time.monotonic()
     answer = ask(NEWEST)["runsOrError"]
     if not answer.get("results"):
@@ -139,7 +139,7 @@ def rerun() -> bool:
         raise api.ApiError(f"The last run has not ended yet: {page(newest['runId'])}")
     if error := load_current_project():
         return finish("failure", start, error)
-    for strategy in ("FROM_FAILURE", "ALL_STEPS"):  # a run that was ended before its first step has none that failed
+    for strategy in ("FROM_FAILURE", "ALL_STEPS"):  # a run that ended before its first step has no failed step
         answer = ask(REEXECUTE, parent=newest["runId"], strategy=strategy)["launchRunReexecution"]
         if "run" in answer:
             return follow(newest["jobName"], answer["run"]["runId"], start)
@@ -173,9 +173,9 @@ def follow(job: str, run_id: str, start: float) -> bool:
             elif state := STATES.get(kind):
                 for record in records.values():
                     api.emit("node", **record)
-                if failed := results.failures(list(records.values())):  # dbt's words stand with each of them
+                if failed := results.failures(list(records.values())):  # each record has dbt's message
                     message = "failed: " + ", ".join(record["name"] for record in failed)
-                if "from outside the execution context" in event["message"]:  # Dagster's engine has said before what it saw
+                if "from outside the execution context" in event["message"]:  # an earlier event of Dagster's engine has the reason
                     message = message or engine
                 return finish(state, start, (message or event["message"]) if state == "failure" else None)
         now = waits_for(run_id, answer) or progress(counts)
@@ -187,7 +187,7 @@ def follow(job: str, run_id: str, start: float) -> bool:
 
 
 def waits_for(run_id: str, answer: dict[str, Any]) -> str | None:
-    """What a run in the queue waits for; None when it is not there."""
+    """What a queued run waits for; None when it is not in the queue."""
     if answer["runOrError"]["status"] != "QUEUED":
         return None
     for other in reversed(active()):  # the oldest is the one that runs, or is the next to
@@ -195,12 +195,12 @@ def waits_for(run_id: str, answer: dict[str, Any]) -> str | None:
             return f"waits for {other['job']}, {other['state'] if other['state'] == 'queued' else 'running'}: {other['url']}"
     statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
     if any(status["required"] and not status["healthy"] for status in statuses):
-        return "waits for Dagster's daemon, which starts the runs of the queue and does not report: invoke up"
+        return "waits for Dagster's daemon, which starts queued runs and does not report: invoke up"
     return None
 
 
 def progress(counts: Counter[str]) -> str | None:
-    """How many of the assets and checks are done; None where that is not known."""
+    """How many of the assets and checks are done; None if that is not known."""
     planned, done = (sum(counts[kind] for kind in kinds) for kinds in (PLANNED, DONE))
     return f"{min(done, planned)} of {planned} assets and checks done" if done and planned else None
 
@@ -211,7 +211,7 @@ def page(run_id: str) -> str:
 
 
 def active() -> list[dict[str, Any]]:
-    """The runs in progress, whoever started them."""
+    """The runs in progress, no matter who started them."""
     answer = ask(ACTIVE)["runsOrError"]
     if "results" not in answer:
         raise api.ApiError(answer["message"])
@@ -233,7 +233,7 @@ def cancel() -> list[dict[str, Any]]:
     runs = active()
     try:
         api.wait_for_end(runs, active_and_asked_to_end, CANCEL_TIMEOUT_S)
-    except api.ApiError:  # its process is gone, for which Dagster would wait for ever
+    except api.ApiError:  # its process has ended already, and Dagster would wait for it forever
         terminate(runs, "MARK_AS_CANCELED_IMMEDIATELY")
         api.wait_for_end(runs, active)
     return runs
@@ -253,16 +253,16 @@ def terminate(runs: list[dict[str, Any]], policy: str) -> None:
 
 
 def finish(state: str, start: float, message: str | None) -> bool:
-    """Print the last event, and return whether it is a good one."""
+    """Print the last event, and return whether the run succeeded."""
     api.emit("finished", state=state, seconds=round(time.monotonic() - start, 1), message=message)
     return state == "success"
 
 
 def load_current_project() -> str | None:
-    """Wait until Dagster has loaded the definitions of the dbt project as it is now.
+    """Wait until Dagster has loaded the definitions of the current dbt project.
 
     Returns:
-        Why they cannot be loaded, or None when all is well.
+        Why they cannot be loaded, or None if they are.
     """
     wanted = project_files.fingerprint()
     if unreachable(location()):
@@ -279,13 +279,13 @@ def load_current_project() -> str | None:
 
 
 def location() -> dict[str, Any]:
-    """What Dagster knows of the code location: its definitions, or why there are none; empty while it is loading them."""
+    """Dagster's state of the code location: its definitions, or why there are none; empty while it is loading them."""
     entry = ask(LOAD, name=LOCATION)["workspaceLocationEntryOrError"]
     return (entry.get("loadStatus") == "LOADED" and entry.get("locationOrLoadError")) or {}
 
 
 def loaded() -> tuple[str | None, str | None] | None:
-    """The fingerprint of the definitions that Dagster has loaded, and else the error; None while it is loading them."""
+    """The fingerprint of the loaded definitions, or else the error; None while Dagster is loading them."""
     found = location()
     if not found or unreachable(found):
         return None

@@ -1,7 +1,7 @@
 """``python start.py COMMAND...``: end the runs that the last code server left in progress, delete old ones, and become COMMAND.
 
-When the machine, the container or both the server and a run's process were killed, nobody could report the run's end: it would
-be called started for ever, and keep the one place in the queue. All processes of that time are gone when this starts.
+If the machine or the container was killed, or both the server and a run's process, no process could report the run's end. The run
+would stay "started" forever, and keep the only place in the queue. When this starts, all processes from before have ended.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def end_interrupted_runs(before: datetime) -> None:
-    """Report the runs as failed that were in progress ``before`` this moment."""
+    """Report runs as failed that are in progress and were last updated before ``before``."""
     from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
     if sys.platform == "linux":
         warm.end_with_parent(os.getppid(), signal.SIGTERM)
-    # The webserver makes the tables of a new database. Two that do so at once fail.
+    # The webserver creates the tables of a new database; two processes that do so at once fail.
     api.wait_for_answer(os.environ["DAGSTER_URL"] + "/server_info", 600, "Dagster's webserver")
     statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     with DagsterInstance.get() as instance:
-        # With workers, runs are elsewhere (workers.py).
+        # With workers, the runs are in other containers (workers.py).
         found = [] if os.environ.get("WORKERS") else instance.get_runs(RunsFilter(statuses=statuses, updated_before=before))
         for run in found:
             instance.report_run_failed(run, "The run's process ended without reporting: it was killed, or the machine stopped.")
@@ -40,7 +40,7 @@ def end_interrupted_runs(before: datetime) -> None:
 
 
 def delete_old_runs(instance: DagsterInstance, before: datetime) -> None:
-    """Delete the runs that were made ``before``, and what dbt and Dagster logged of them."""
+    """Delete the runs that were created before ``before``, and the logs of dbt and Dagster for them."""
     from dagster import DagsterRunStatus, RunsFilter
 
     ended = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
@@ -51,7 +51,7 @@ def delete_old_runs(instance: DagsterInstance, before: datetime) -> None:
 
 
 def exec_command(command: list[str]) -> None:
-    """Become ``command``, beside a warm dbt."""
+    """Start a warm dbt, and become ``command``."""
     if os.environ.get("DAGSTER_TABLE_METADATA") == "true":
         add_dbt()
     project_files.share_files()
@@ -59,12 +59,12 @@ def exec_command(command: list[str]) -> None:
 
 
 def add_dbt() -> None:
-    """Let dagster-dbt find dbt, which has an environment beside this one; of a package that is in both, the locks have one version.
+    """Let dagster-dbt import dbt, which has a separate environment. The locks have the same version of each package in both.
 
-    From the beginning, since Dagster imports dagster-dbt before the definitions, and that one looks for dbt once.
+    This has to happen before the start: Dagster imports dagster-dbt before the definitions, and dagster-dbt looks for dbt only once.
     """
     dbt = warm.find_dbt(os.environ["PATH"])
-    if dbt is None:  # the definitions say so, when they parse the project
+    if dbt is None:  # the definitions report that when they parse the project
         return
     base = str(Path(dbt).parents[1])
     site = sysconfig.get_path("purelib", vars={"base": base})
@@ -74,7 +74,7 @@ def add_dbt() -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--end-interrupted-runs":
         end_interrupted_runs(datetime.fromtimestamp(float(sys.argv[2]), timezone.utc))
-    elif "celery" in sys.argv:  # a worker: the code server deletes the runs of all, and what is in the folders of its own machine
+    elif "celery" in sys.argv:  # a worker: the code server deletes all old runs, but only the folders on its own machine
         oldest = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
         retention.delete_folders(Path(os.environ["DAGSTER_HOME"], "storage").glob("*"), oldest)
         exec_command(sys.argv[1:])

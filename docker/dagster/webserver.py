@@ -1,4 +1,4 @@
-"""Dagster's GraphQL API, as far as it is used here. Standard library only: it starts in a tenth of a second."""
+"""A small client for Dagster's GraphQL API. Standard library only, so that it starts in a tenth of a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ask(query: str, timeout: float = 120, tries: int = api.TRIES, **variables: A
     """The ``data`` of the answer to one query.
 
     Raises:
-        rundbt.api.ApiError: the webserver at DAGSTER_URL did not answer, or not without errors.
+        rundbt.api.ApiError: the webserver at DAGSTER_URL did not answer, or answered with an error.
     """
     url = os.environ["DAGSTER_URL"] + "/graphql"
     sign_in = api.basic_auth(f"admin:{os.environ['DAGSTER_ADMIN_PASSWORD']}")
@@ -28,10 +28,10 @@ def ask(query: str, timeout: float = 120, tries: int = api.TRIES, **variables: A
 
 
 def unreachable(location: dict[str, Any]) -> bool:
-    """Whether a code location, asked for its ``className``, is an error: the code server does not answer."""
+    """Whether the code server does not answer, by the error's ``className`` in ``location``."""
     return location.get("className") == "DagsterUserCodeUnreachableError"
 
 
 def reload_code() -> None:
-    """Have the code server load the definitions in a new inner server. It starts none by itself when the old one was killed."""
+    """Have the code server load the definitions in a new inner server. It does not replace a killed one by itself."""
     ask(RELOAD, name=LOCATION)

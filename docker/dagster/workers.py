@@ -1,4 +1,4 @@
-"""Runs on workers (WORKERS in .env): where each is, and what becomes of it when its worker is gone."""
+"""Runs on workers (WORKERS in .env): records where each one runs, and fails it when its worker is lost."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from kombu.exceptions import OperationalError
 from webserver import WORKER
 
 TASK = "dagster-celery/task_id"  # the tag of a run with the id of its Celery task
-POLL_S = 12  # seconds between two looks
+POLL_S = 12  # seconds between two checks
 ANSWER_TIMEOUT_S = 3  # seconds that workers have to answer
-LOOKS = 3  # in a row at which no worker has the run, before it counts as lost
-SILENCE = 4  # the same, where no worker answers at all: the broker may be on its way up
+LOOKS = 3  # checks in a row without a worker that has the run, before it counts as lost
+SILENCE = 4  # the same when no worker answers at all: the broker may be starting
 UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 LOST = "No worker is running it any more: its worker was killed, or lost its connection."
 
 
 def note(instance: DagsterInstance, run_id: str) -> None:
-    """Tag a run with the worker that this process is on, where there are workers."""
+    """Tag a run with this process's worker, if there are workers."""
     if os.environ.get("WORKERS"):
         instance.add_run_tags(run_id, {WORKER: socket.gethostname()})
 
@@ -44,7 +44,7 @@ def note(instance: DagsterInstance, run_id: str) -> None:
     default_status=DefaultSensorStatus.RUNNING,
 )
 def watch(context: SensorEvaluationContext) -> SensorResult:
-    """Ask the workers for what they do; the cursor has at how many looks nobody had a run, by its id."""
+    """Ask the workers for their runs. The cursor has, by run id, the number of checks in a row at which no worker had the run."""
     before = json.loads(context.cursor or "{}")
     lost: dict[str, int] = {}
     instance = context.instance
@@ -61,7 +61,7 @@ def watch(context: SensorEvaluationContext) -> SensorResult:
 
 
 def ask(instance: DagsterInstance) -> dict[str, list[dict[str, Any]]]:
-    """What each worker is at; nothing where none answers, or the broker does not."""
+    """The tasks of each worker; empty if no worker answers, or the broker does not."""
     try:
         return instance.run_launcher.celery.control.inspect(timeout=ANSWER_TIMEOUT_S).active() or {}
     except (OSError, OperationalError):
@@ -69,7 +69,7 @@ def ask(instance: DagsterInstance) -> dict[str, list[dict[str, Any]]]:
 
 
 def end(instance: DagsterInstance, run: DagsterRun) -> None:
-    """Fail a run that is lost, unless it has ended meanwhile; should its worker come back, it ends there."""
+    """Fail a lost run, unless it has ended meanwhile. If its worker comes back, the run ends there too."""
     if TASK in run.tags:
         with suppress(OSError, OperationalError):
             instance.run_launcher.terminate(run.run_id)

@@ -1,4 +1,4 @@
-"""What Prefect does when a flow run has failed: a hook of the flow, in its process."""
+"""The flow's hook for a failed flow run, in the flow run's process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from rundbt import alerts, project_files, results
 
-FAILED = "dbt reports failures: "  # how the message of a state begins whose nodes are in dbt's results
+FAILED = "dbt reports failures: "  # the beginning of a state's message when dbt's results have the failed nodes
 
 
 def send(flow: Any, flow_run: Any, state: Any) -> None:
-    """Send a message; Prefect calls this when a run enters a state that is Failed.
+    """Send a message; Prefect calls this when a flow run enters a failed state.
 
     Args:
-        flow: Prefect's.
+        flow: the flow.
         flow_run: the flow run.
         state: the state that it has entered.
     """

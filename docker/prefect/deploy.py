@@ -1,4 +1,4 @@
-"""``deploy.py COMMAND...``: bring the work pool, the deployments and the automation up to date, and become COMMAND, a worker."""
+"""``deploy.py COMMAND...``: bring the work pool, the deployments and the automations up to date, and become COMMAND, a worker."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ import flow
 from rundbt import alerts, api, jobs, project_files
 
 POOL = "dbt"
-ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables under each other
-# With a command of its own, the worker starts no Python that looks for a workspace before the one that runs the flow.
+ONE_RUN_AT_A_TIME = 1  # two dbt runs at once would rebuild the same tables
+# With an explicit command, the worker does not first start another Python that looks for a workspace.
 COMMAND = "python -m prefect.engine"
 if shutil.which("setpriv"):
-    # On Linux, a flow run ends with its worker, and no next one begins beside it. It is killed, as its worker was: PrefectDbtRunner
-    # can hang after SIGTERM, and PostgreSQL rolls back what a client leaves that is gone.
+    # On Linux, a flow run ends with its worker, so that it cannot overlap with the next one. It is killed, because PrefectDbtRunner can
+    # hang after SIGTERM; PostgreSQL rolls back the open transactions of a killed client.
     COMMAND = f"setpriv --pdeathsig KILL {COMMAND}"
-# Without variables: the page cannot give a flow run another command or environment.
+# Without variables, so that the page cannot give a flow run another command or environment.
 TEMPLATE = {"job_configuration": {"command": COMMAND, "stream_output": True}, "variables": {"type": "object", "properties": {}}}
-# On Kubernetes (`invoke eject`), the pool's flow runs are pods, and a file has their template.
+# On Kubernetes (`invoke eject`), each flow run of the pool has its own pod, and a file has the pods' template.
 TYPE = os.environ.get("WORK_POOL_TYPE", ProcessWorker.type)
 if file := os.environ.get("WORK_POOL_TEMPLATE"):
     TEMPLATE = json.loads(Path(file).read_bytes())
     TEMPLATE["variables"]["properties"]["namespace"]["default"] = os.environ["POD_NAMESPACE"]
-SILENCE_TIMEOUT_S = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for its node, or its image
-ATTEMPTS = 5  # to set up what other workers set up as well
+SILENCE_TIMEOUT_S = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod may wait for a node or its image
+ATTEMPTS = 5  # at a set-up that other workers may do at the same time
 ZOMBIES = "Crash zombie flow runs"
 CRASHES = "Alert of crashed flow runs"
-# As `rundbt.alerts.message` has it; Prefect fills it in.
+# The same message as in `rundbt.alerts.message`, as a template for Prefect.
 CRASHED = """{"text": {{ (flow_run.parameters.job ~ " failed on Prefect\\n" ~ flow_run.state.message ~ "\\n"
-    ~ "%s/v2/runs/flow-run/" ~ flow_run.id) | tojson }}}""" % os.environ.get("SWITCHYARD_UI_URL")  # noqa: UP031  (of the template's own braces)
+    ~ "%s/v2/runs/flow-run/" ~ flow_run.id) | tojson }}}""" % os.environ.get("SWITCHYARD_UI_URL")  # noqa: UP031  (the template itself has braces)
 FLOW_RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
-# What a living flow run does not stop at: it sends a heartbeat every 30 seconds, the shortest time that Prefect has.
+# The events after which a live flow run always sends another one: it sends a heartbeat every 30 seconds, Prefect's shortest interval.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}
 
 
 def make_pool() -> None:
-    """Create the work pool, and set how many flow runs it starts at a time."""
+    """Create the work pool, and set how many flow runs it runs at a time."""
     with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(POOL)
@@ -78,7 +78,7 @@ def make_pool() -> None:
 
 
 def is_on(job: str) -> bool:
-    """Whether the schedule of ``job`` is to be on: as SCHEDULES_ENABLED says when it has changed, and else as it is on the page."""
+    """Whether to turn the schedule of ``job`` on: follows SCHEDULES_ENABLED if that has changed, otherwise keeps the page's setting."""
     if Variable.get("schedules_enabled") == jobs.schedules_enabled():
         with get_client(sync_client=True) as client, suppress(ObjectNotFound):
             if schedules := client.read_deployment_by_name(f"dbt/{job}").schedules:
@@ -87,7 +87,7 @@ def is_on(job: str) -> bool:
 
 
 def forget_due(deployment: UUID) -> None:
-    """Delete the flow runs that a schedule had made in advance: a worker takes those that are past due, also when it is off by now."""
+    """Delete the flow runs that a schedule created in advance: a worker would run those past due, even if the schedule is off by now."""
     scheduled = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
     ours = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
     with get_client(sync_client=True) as client:
@@ -97,7 +97,7 @@ def forget_due(deployment: UUID) -> None:
 
 
 def deploy() -> None:
-    """Create or update a deployment for each job, and delete those of jobs that are no more, or are another project's."""
+    """Create or update a deployment for each job, and delete those of jobs that were removed, or belong to another project."""
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=["dbt"]))):
             if deployment.name not in flow.JOBS:
@@ -120,7 +120,7 @@ def deploy() -> None:
 
 
 def automate(name: str, trigger: EventTrigger, action: ChangeFlowRunState | CallWebhook) -> None:
-    """Create an automation, or update it where it is another one: an update forgets what the trigger has seen of runs in progress."""
+    """Create an automation, or update it if it differs: an update makes the trigger forget the events of runs in progress."""
     try:
         known = Automation.read(name=name)
     except ValueError:
@@ -132,7 +132,7 @@ def automate(name: str, trigger: EventTrigger, action: ChangeFlowRunState | Call
 
 
 def watch_for_zombies() -> None:
-    """Have the server crash a flow run whose process, or whose worker, is gone, as Prefect's documentation has it."""
+    """Have the server crash a flow run whose process or worker has ended, as Prefect's documentation describes."""
     trigger = EventTrigger(
         after=SIGNS_OF_LIFE,
         expect={"prefect.flow-run.*"},
@@ -147,7 +147,7 @@ def watch_for_zombies() -> None:
 
 
 def alert_of_crashes() -> None:
-    """Have the server send the alert of a flow run that has crashed: there may be no process for a hook of the flow."""
+    """Have the server send the alert for a crashed flow run: there may be no process left to run the flow's hook."""
     if alerts.wanted():
         webhook = Webhook(url=os.environ[alerts.VARIABLE], headers={"Content-Type": "application/json"})
         trigger = EventTrigger(
@@ -165,7 +165,7 @@ def alert_of_crashes() -> None:
 
 
 def forget_workers() -> None:
-    """Have the server forget the workers that are gone: each container has a name of its own."""
+    """Delete offline workers from the server: each container has a new name."""
     headers = api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"])
     with get_client(sync_client=True) as client:
         offline_workers = [worker.name for worker in client.read_workers_for_work_pool(POOL) if worker.status == WorkerStatus.OFFLINE]
@@ -175,7 +175,7 @@ def forget_workers() -> None:
 
 
 def set_up() -> None:
-    """Bring all that the server keeps up to date. Where other workers do so at the same moment, one of them may have been first."""
+    """Bring everything on the server up to date; retried, because another worker may do the same at the same moment."""
     for attempt in range(ATTEMPTS):
         try:
             make_pool()
@@ -187,13 +187,13 @@ def set_up() -> None:
         except (ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError):
             if attempt == ATTEMPTS - 1:
                 raise
-            time.sleep(random.random())  # so that they do not meet again
+            time.sleep(random.random())  # so that they do not collide again
 
 
 if __name__ == "__main__":
     project_files.share_files()
     api.wait_for_answer(f"{os.environ['PREFECT_API_URL']}/health", 120, "Prefect's server")
-    if "SWITCHYARD_REMOTE" not in os.environ:  # a worker on another machine may be of an older release
+    if "SWITCHYARD_REMOTE" not in os.environ:  # a worker on another machine may have an older release
         set_up()
     command = sys.argv[1:]
     if "--name" not in command:

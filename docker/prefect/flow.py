@@ -1,6 +1,6 @@
-"""The Prefect flow that runs dbt, as https://docs.prefect.io/integrations/prefect-dbt shows it: every dbt node gets a task run.
+"""The Prefect flow that runs dbt, as in https://docs.prefect.io/integrations/prefect-dbt: every dbt node gets a task run.
 
-What `invoke run` reads of a run is in ``attempt.py``.
+``attempt.py`` publishes the results that `invoke run` reads.
 """
 
 from typing import Any, Literal
@@ -19,7 +19,7 @@ JOBS = jobs.load()
 @flow(
     name="dbt",
     description="Run a job: dbt over the whole project or a part of it, with one task run per dbt node.",
-    on_failure=[alert.send] if alerts.wanted() else None,  # deploy.py has the alert of one that crashed
+    on_failure=[alert.send] if alerts.wanted() else None,  # deploy.py has the alert for a crashed one
 )
 def dbt(  # the jobs are the project's
     job: Literal[tuple(JOBS)],  # type: ignore[valid-type]
@@ -31,7 +31,7 @@ def dbt(  # the jobs are the project's
 
     Args:
         job: its name.
-        select: nodes, as for dbt's ``--select``, instead of those that the job selects.
+        select: nodes, as for dbt's ``--select``, instead of the job's own selection.
         vars: variables for dbt.
         full_refresh: build incremental models and seeds from nothing.
     """

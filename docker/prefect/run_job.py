@@ -1,4 +1,4 @@
-"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; `rundbt.api` describes the flags and what it prints."""
+"""``run_job.py JOB``: trigger a job in Prefect and follow it to its end; `rundbt.api` describes the flags and the output."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rundbt import api, jobs
 
 Run = dict[str, Any]
 FLOW = "dbt"
-# Seconds. The worker kills the process of a flow run that has not ended by itself after thirty, and then loads the flow for its hooks.
+# Seconds. The worker kills the process of a flow run that has not ended by itself after 30, and then loads the flow for its hooks.
 CANCEL_TIMEOUT_S = 60
 IN_PROGRESS = ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]
 FINISHED = {"COMPLETED": "success", "FAILED": "failure", "CRASHED": "failure", "CANCELLED": "canceled"}
-# What Prefect and prefect-dbt write before dbt's own words.
+# The text that Prefect and prefect-dbt put before dbt's own message.
 PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?(Failed to invoke dbt command '[^']*': )?")
 
 
 def request(method: str, path: str, body: Any = None) -> Any:
-    """Ask Prefect's REST API."""
+    """Send a request to Prefect's REST API."""
     url, headers = f"{os.environ['PREFECT_API_URL']}/{path}", api.basic_auth(os.environ["PREFECT_API_AUTH_STRING"])
     return api.request(method, url, body, headers, tries=api.TRIES, twice=path.endswith(("/filter", "/count")))
 
@@ -37,7 +37,7 @@ def run(job: str, options: jobs.Options) -> bool:
 
 
 def rerun() -> bool:
-    """Retry the newest flow run, as its page's button does: the flow then runs ``dbt retry``."""
+    """Retry the newest flow run, like the button on its page: the flow then runs ``dbt retry``."""
     ended = {"flow_runs": {"state": {"type": {"any_": list(FINISHED)}}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
     newest = next(iter(request("POST", "flow_runs/filter", ended)), None)
     if newest is None:
@@ -54,7 +54,7 @@ def rerun() -> bool:
 
 
 def now() -> str:
-    """The time, as Prefect writes it."""
+    """The time, in Prefect's format."""
     return datetime.now(timezone.utc).isoformat()
 
 
@@ -67,8 +67,8 @@ def follow(flow_run: Run, started: str) -> bool:
     """Emit the events of a flow run that has just been scheduled, and return whether it succeeded.
 
     Args:
-        flow_run: as it was before.
-        started: the time of that; what is older belongs to an earlier attempt.
+        flow_run: the flow run as it was before.
+        started: the time before it was scheduled; anything older belongs to an earlier attempt.
     """
     api.emit("started", job=job_of(flow_run), run_id=flow_run["id"], url=page(flow_run))
     flow_run = wait(flow_run["id"], started)
@@ -95,7 +95,7 @@ def seconds(flow_run: Run) -> float:
 
 
 def wait(run_id: str, started: str) -> Run:
-    """Wait for the end of the flow run, or of the worker, and emit its progress."""
+    """Wait until the flow run ends or its worker is offline, and emit its progress."""
     shown: list[str] = []
     rounds = count()
 
@@ -116,22 +116,22 @@ def wait(run_id: str, started: str) -> Run:
             elif flow_run["state_type"] == "RUNNING":
                 ended = {"state": {"type": {"any_": list(FINISHED)}}, "start_time": {"after_": started}}
                 report(f"{request('POST', 'task_runs/count', {'flow_runs': {'id': {'any_': [run_id]}}, 'task_runs': ended})} tasks done")
-        # Prefect says NOT_READY when no worker has asked for the deployment's runs for a minute.
+        # The status is NOT_READY when no worker has asked for the deployment's runs for a minute.
         worker_offline = passed % 20 == 19 and request("GET", f"deployments/{flow_run['deployment_id']}")["status"] == "NOT_READY"
-        return request("GET", f"flow_runs/{run_id}") if worker_offline else None  # it may have ended since the first look
+        return request("GET", f"flow_runs/{run_id}") if worker_offline else None  # it may have ended since the first request
 
     return api.wait_for(probe, float("inf"), "the flow run to end", every=0.25)
 
 
 def page(flow_run: dict[str, Any]) -> str:
-    """The flow run's page, in the interface that the address of the server opens."""
+    """The flow run's page, in the UI that opens at the server's address."""
     return f"{os.environ['SWITCHYARD_UI_URL']}/v2/runs/flow-run/{flow_run['id']}"
 
 
 def active() -> list[dict[str, Any]]:
-    """The flow runs in progress, whoever started them, and those that are due; not those that a schedule holds for later."""
+    """The flow runs in progress or due, no matter who started them; not those that a schedule created for later."""
     due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now()}}
-    # In this order: one that begins between the two questions is an answer to both, and not to neither.
+    # In this order, a flow run that starts between the two requests is in both answers, instead of in neither.
     asked = (due, {"state": {"type": {"any_": IN_PROGRESS}}})
     found = {flow_run["id"]: flow_run for one in asked for flow_run in request("POST", "flow_runs/filter", {"flow_runs": one})}
     return [
@@ -151,11 +151,11 @@ def cancel() -> list[dict[str, Any]]:
     """Cancel the flow runs in progress, and return them when they have ended."""
     flow_runs = active()
     for flow_run in flow_runs:
-        # The worker ends the process of one that has a process; to one that has none, the server gives the state Cancelled.
+        # The worker ends the process of a flow run that has one; the server sets the others to Cancelled.
         request("POST", f"flow_runs/{flow_run['run_id']}/set_state", {"state": {"type": "CANCELLING"}})
     try:
         api.wait_for_end(flow_runs, active, CANCEL_TIMEOUT_S)
-    except api.ApiError:  # no worker is there to end it
+    except api.ApiError:  # there is no worker to end it
         for run_id in {flow_run["run_id"] for flow_run in flow_runs} & {flow_run["run_id"] for flow_run in active()}:
             take_back(run_id)
     return flow_runs
@@ -173,17 +173,17 @@ def find_deployment(job: str) -> dict[str, Any] | None:
 
 
 def give_up(flow_run: dict[str, Any]) -> str:
-    """End a flow run that no worker executes any more, or will, so that it does not start unasked later; returns what happened."""
+    """End a flow run that no worker executes or will execute, so that it does not start unexpectedly later; return what happened."""
     if flow_run["state_type"] == "RUNNING":
-        why = "Prefect's worker is gone. See the log of prefect-worker."
+        why = "Prefect's worker has stopped. See the log of prefect-worker."
         request("POST", f"flow_runs/{flow_run['id']}/set_state", {"state": {"type": "CRASHED", "message": why}, "force": True})
         return why
     take_back(flow_run["id"])
-    return f"Prefect's worker is gone; the flow run, which was {flow_run['state_name']}, is cancelled. See the log of prefect-worker."
+    return f"Prefect's worker has stopped; the flow run, which was {flow_run['state_name']}, is cancelled. See the log of prefect-worker."
 
 
 def take_back(run_id: str) -> None:
-    """Mark a flow run as cancelled that no worker executes."""
+    """Mark a flow run that no worker executes as cancelled."""
     state = {"type": "CANCELLED", "message": "No worker executes it."}
     request("POST", f"flow_runs/{run_id}/set_state", {"state": state, "force": True})
 

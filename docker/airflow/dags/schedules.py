@@ -1,6 +1,6 @@
-"""Airflow DAGs such as ``daily-schedule``, each of which triggers a job by its schedule once a person turns it on.
+"""Airflow DAGs such as ``daily-schedule``: each triggers a job on its schedule once a person turns it on.
 
-The jobs' own DAGs are never paused, so that a run asked for by hand begins at once. With SCHEDULES_ENABLED they have the schedules.
+The jobs' own DAGs are never paused, so that a manual run starts at once. With SCHEDULES_ENABLED they have the schedules.
 """
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -13,7 +13,7 @@ for job in jobs.load().values():
     if job.cron and not jobs.schedules_enabled():
         with DAG(
             dag_id=f"{job.name}-schedule",
-            description=f"Trigger {job.name} by its schedule. Turn it on to use it.",
+            description=f"Trigger {job.name} on its schedule. Turn it on to use it.",
             schedule=job.cron,
             start_date=start_of(job),
             catchup=False,
