@@ -1,5 +1,5 @@
-{#- A microbatch merges what it finds into the table, and so would keep a day
-    whose payments are all deleted. -#}
+{#- A microbatch only merges rows into the table. Without this, it would keep a
+    day whose payments were all deleted. -#}
 {% macro delete_days_without_payments() -%}
     {%- if is_incremental() -%}
         delete from {{ this }} as days

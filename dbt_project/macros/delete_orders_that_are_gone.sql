@@ -1,5 +1,5 @@
-{#- A merge adds and changes rows. It does not delete what is no longer in the
-    raw tables. -#}
+{#- A merge adds and changes rows. It does not delete those that are no longer
+    in the raw tables. -#}
 {% macro delete_orders_that_are_gone() -%}
     {%- if is_incremental() -%}
         delete from {{ this }} as known

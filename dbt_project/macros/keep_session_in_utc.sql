@@ -1,4 +1,5 @@
-{#- dbt takes the end of a deleted product from the session's clock. -#}
+{#- dbt ends a deleted product at the current time in the session's time
+    zone. -#}
 {% macro keep_session_in_utc() -%}
     {{ return(adapter.dispatch('keep_session_in_utc', 'shop')()) }}
 {%- endmacro %}

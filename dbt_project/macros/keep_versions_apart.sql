@@ -1,8 +1,8 @@
-{#- dbt begins a version at the row's `updated_at`. A product that comes back
-    after its deletion, or changes without a new `updated_at`, would begin a
-    second version at the moment of an earlier one, and dbt would make the same
-    key for both: it is a hash of the product and that moment. Such a version
-    begins when the run found it, and so does one of the future. -#}
+{#- dbt starts a version at the row's `updated_at`. If a product comes back
+    after its deletion, or changes without a new `updated_at`, the new version
+    would start at the time of an earlier one, and dbt would give both the same
+    key: a hash of the product and that time. Such a version starts at the time
+    of the run that found it, and so does one with a time in the future. -#}
 {% macro keep_versions_apart() -%}
     update {{ this }} as version
     set
@@ -26,7 +26,7 @@
             )
         );
 
-    -- The version before it lasted until then.
+    -- The version before it ends at the same time.
     update {{ this }}
     set dbt_valid_to = now() at time zone 'UTC'
     where

@@ -1,4 +1,4 @@
-{#- A row for each day, or month, from the first to the last one. -#}
+{#- A row for each day or month, from the first to the last one. -#}
 {% macro periods(unit, first, last) -%}
     {{ return(adapter.dispatch('periods', 'shop')(unit, first, last)) }}
 {%- endmacro %}
@@ -9,7 +9,7 @@
     )
 {%- endmacro %}
 
-{#- In DuckDB, the function makes a list. -#}
+{#- In DuckDB, the function returns a list. -#}
 {% macro duckdb__periods(unit, first, last) -%}
     unnest({{ shop.default__periods(unit, first, last) }})
 {%- endmacro %}

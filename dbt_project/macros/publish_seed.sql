@@ -1,7 +1,7 @@
-{#- Shows a seed whose table has an alias (seeds/raw/_seeds.yml) under the
-    seed's own name, as a view: this is what the sources read. Whatever else has
-    that name, such as a table of a loader's or of `invoke generate`, stays as
-    it is, and is what the sources read instead. -#}
+{#- Creates a view, with the seed's name, of a seed whose table has an alias
+    (seeds/raw/_seeds.yml). The sources read this view. If something else has
+    that name, such as a table from a loader or from `invoke generate`, it does
+    not change, and the sources read it instead. -#}
 {% macro publish_seed() -%}
     {%- if this.identifier != model.name -%}
         {%- set view = this.incorporate(path={'identifier': model.name}) -%}
@@ -12,8 +12,8 @@
             create view {{ view }} as select * from {{ this }}
         {%- elif not found.is_view -%}
             {%- do log(
-                found.render() ~ " is a " ~ found.type ~ ", and stays as it is: "
-                ~ "the models read it, and not the seed " ~ model.name ~ ".",
+                found.render() ~ " is a " ~ found.type ~ ", and is not changed: "
+                ~ "the models read it instead of the seed " ~ model.name ~ ".",
                 info=true
             ) -%}
         {%- endif -%}

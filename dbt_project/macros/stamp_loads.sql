@@ -1,6 +1,6 @@
-{#- First a column instead of the loader's audit column. dbt empties and refills
-    an existing seed table without naming this column, so that its default stamps
-    every load. -#}
+{#- Adds a column in place of a loader's audit column. dbt empties and refills
+    an existing seed table without a value for this column, so that its default
+    records the time of every load. -#}
 {% macro stamp_loads() -%}
     {{ return(adapter.dispatch('stamp_loads', 'shop')()) }}
 {%- endmacro %}

@@ -1,6 +1,6 @@
-{#- Reads a number as it is, or else without "$", "USD", spaces, and the commas
-    before three figures. Where that leaves no amount, such as of "n.a.",
-    "12,50", "1.234,50" or "5 EUR", there is none. -#}
+{#- Reads a number unchanged, or else without "$", "USD", spaces, and commas
+    before three digits. If the rest is not an amount, as in "n.a.", "12,50",
+    "1.234,50" or "5 EUR", the result is null. -#}
 {% macro to_money(column) -%}
     {%- set noise = '$ USDusd' -%}
     {%- set figures = "translate(" ~ column ~ ", '" ~ noise ~ ",', '')" -%}
@@ -22,7 +22,7 @@
     try_cast({{ figures }} as numeric(12, 2))
 {%- endmacro %}
 
-{#- PostgreSQL has no `try_cast`, and takes "NaN" for a number. -#}
+{#- PostgreSQL has no `try_cast`, and accepts "NaN" as a number. -#}
 {% macro postgres__text_to_money(figures) -%}
     case
         when pg_input_is_valid({{ figures }}, 'numeric(12,2)')

@@ -1,4 +1,4 @@
-{#- Without a time zone, so that dates cut from it do not depend on the
+{#- The result has no time zone, so that its date does not depend on the
     session's setting. -#}
 {% macro to_utc(column) -%}
     {{ return(adapter.dispatch('to_utc', 'shop')(column)) }}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write the seeds of the shop: two years of made-up trade.
+"""Write the seeds of the shop: two years of made-up sales.
 
-Every run writes the same bytes. The data is as a shop's is: seasons, repeat buyers, cancelled, open and
+Every run writes the same bytes. The data is like that of a real shop: seasons, repeat buyers, cancelled, open and
 returned orders, late payments, and some values that staging has to clean.
 """
 
@@ -38,7 +38,7 @@ LAST_NAMES = [
 ]  # fmt: skip
 COUNTRIES = {"US": 38, "DE": 16, "GB": 14, "FR": 10, "NL": 6, "ES": 6, "IN": 5, "CA": 5}
 
-# SKU prefix, category, products with their price in cents and the percentage of it that they cost.
+# SKU prefix, category, products with their price in cents and their cost as a percentage of it.
 CATALOGUE = [
     ("COF", "coffee", [
         ("Pour-over Kettle", 7900, 52), ("Hand Grinder", 9900, 55), ("Espresso Machine", 48900, 66),
@@ -66,7 +66,7 @@ CATALOGUE = [
         ("Plant Pot", 2200, 39), ("Floor Rug", 24900, 72),
     ]),
 ]
-CLEARANCE = {"Stand Mixer", "Floor Rug"}  # now and then sold with 30% off, which is just below cost
+CLEARANCE = {"Stand Mixer", "Floor Rug"}  # sometimes sold with 30% off, which is just below cost
 
 MONTH_WEIGHT = {1: 0.8, 2: 0.8, 3: 0.9, 4: 1.0, 5: 1.0, 6: 0.9, 7: 0.8, 8: 0.8, 9: 1.0, 10: 1.1, 11: 1.9, 12: 1.8}
 WEEKDAY_WEIGHT = [1.1, 1.0, 1.0, 1.0, 0.9, 1.2, 1.3]
@@ -82,7 +82,7 @@ def chance(probability: float) -> bool:
 
 
 def after(moment: datetime, shortest: timedelta, longest: timedelta) -> datetime:
-    """A moment between two timedeltas later, to the second."""
+    """A random time between ``shortest`` and ``longest`` after ``moment``, to the second."""
     return moment + timedelta(seconds=rng.randint(int(shortest.total_seconds()), int(longest.total_seconds())))
 
 
@@ -99,7 +99,7 @@ def money(cents: int) -> str:
 
 
 def untidy(text: str, probability: float, *variants: Callable[[str], str]) -> str:
-    """Now and then the value as a person or an old system would have written it."""
+    """Sometimes the value as a person or an old system would write it."""
     return rng.choice(variants)(text) if chance(probability) else text
 
 
@@ -117,7 +117,7 @@ def make_customers() -> list[Row]:
         if local_part in taken:
             local_part += str(number)
         taken.add(local_part)
-        # The first sixty were customers before the first order of the data.
+        # The first 60 signed up before the first order in the data.
         signed_up_at = after(START - days(120), days(0), days(119)) if number <= 60 else after(START, days(0), days(700))
         customers.append({
             "id": number,
@@ -126,7 +126,7 @@ def make_customers() -> list[Row]:
             "email": untidy(f"{local_part}@example.com", 0.10, padded, str.upper, str.title),
             "country": untidy(pick(COUNTRIES), 0.08, padded, str.lower, lambda _: "", lambda _: "  "),
             "signed_up_at": signed_up_at,
-            # How keen a buyer: a few are very keen, some sign up and never buy.
+            # A few customers buy very often, some sign up and never buy.
             "keenness": 0 if chance(0.05) else rng.lognormvariate(0, 0.9),
         })
     return customers
@@ -167,7 +167,7 @@ def order_moments() -> list[datetime]:
 
 def choose_customer(customers: list[Row], moment: datetime) -> Row:
     known = [c for c in customers if c["signed_up_at"] < moment]
-    # Interest fades over the months after sign-up, but never quite dies.
+    # Interest decreases over the months after sign-up, but never reaches zero.
     weights = [c["keenness"] * (0.25 + math.exp(-(moment - c["signed_up_at"]).days / 120)) for c in known]
     return rng.choices(known, weights=weights)[0]
 
@@ -206,7 +206,7 @@ def payment(method: str, status: str, cents: int, paid_at: datetime) -> Row:
 
 
 def make_payments(ordered_at: datetime, total: int) -> tuple[list[Row], datetime]:
-    """How an order that goes through is paid: all of its payments and when the last one arrives."""
+    """The payments of an order that is not cancelled, and when the last one arrives."""
     method = pick({"credit_card": 60, "paypal": 20, "bank_transfer": 12, "gift_card": 8})
     payments = []
     if method == "bank_transfer":  # an invoice: paid within two weeks, or late
@@ -238,7 +238,7 @@ def make_orders(customers: list[Row], products: list[Row]) -> list[Row]:
 
         if chance(0.055):
             status, updated_at = "cancelled", after(ordered_at, timedelta(hours=1), days(2))
-            # Cancelled orders were never paid, or got their money back.
+            # Cancelled orders were never paid, or were refunded.
             payments = [
                 p | {"status": "refunded"}
                 for p in payments
@@ -314,7 +314,7 @@ def main() -> None:
     return_rows: list[list[Any]] = []
     for order in orders:
         ordered_at = utc(order["ordered_at"])
-        if order["status"] != "pending" and chance(0.01):  # the loader kept an older version of the row
+        if order["status"] != "pending" and chance(0.01):  # the loader left an older version of the row
             order_rows.append([order["id"], order["customer_id"], "pending", ordered_at, ordered_at])
         status = "canceled" if order["status"] == "cancelled" and chance(0.2) else order["status"]
         order_rows.append([order["id"], order["customer_id"], untidy(status, 0.05, str.upper, str.title, padded),

@@ -1,4 +1,4 @@
--- No run builds a year before the model's `begin`.
+-- No run builds years before the model's `begin`, so this can only warn.
 {{
     config(
         severity='warn',

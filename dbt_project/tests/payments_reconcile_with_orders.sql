@@ -1,4 +1,4 @@
--- A payment may be loaded between the mart and the test.
+-- Only a warning: a payment may be loaded between the mart and the test.
 {{
     config(
         severity='warn',

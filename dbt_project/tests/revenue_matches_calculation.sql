@@ -1,4 +1,4 @@
--- What is loaded after a run is not yet in the marts.
+-- Only a warning: rows that were loaded after a run are not yet in the marts.
 {{
     config(
         severity='warn',

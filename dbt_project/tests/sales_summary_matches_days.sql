@@ -1,4 +1,4 @@
--- A line may be loaded between the two marts.
+-- Only a warning: a line may be loaded between the two marts.
 {{
     config(
         severity='warn',
@@ -36,7 +36,7 @@ days as (
 
 )
 
--- A month without any line of a sale is in the days alone, with zeros.
+-- A month without any order line of a sale is only in the days, with zeros.
 select
     coalesce(summed.sales_month, days.sales_month) as sales_month,
     summed.revenue as summary_revenue,

@@ -6,7 +6,8 @@ order_items as (
 
 ),
 
--- A null is no amount: it must not take the line's other amounts with it.
+-- A null counts as zero, so that it does not make the line's other amounts
+-- null.
 measured as (
 
     select
@@ -15,7 +16,7 @@ measured as (
         product_id,
         coalesce(quantity, 0) as quantity,
         coalesce(quantity * unit_price, 0)::numeric(14, 2) as gross_amount,
-        -- Without a price, there is nothing to take a discount off.
+        -- Without a price, there is nothing to discount.
         case
             when quantity * unit_price is null then 0
             else coalesce(discount_amount, 0)

@@ -46,7 +46,7 @@ joined as (
         order_items.discount_amount,
         order_items.cost,
         refunds.refund_amount,
-        -- A line stays a line, also of a product that is not there.
+        -- Keep a line even if its product is missing.
         coalesce(products.category, 'unknown') as category
 
     from orders

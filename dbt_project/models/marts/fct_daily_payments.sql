@@ -1,6 +1,6 @@
--- A batch is a year. Each run takes all years since `begin`, so that a payment
--- counts however late it is loaded or changed. The year before `begin` is among
--- them for a parse that was made last year.
+-- A batch is a year. Each run rebuilds all years since `begin`, so that a
+-- payment counts however late it is loaded or changed. `lookback` has one year
+-- more than that, in case the parse is from last year.
 {{
     config(
         materialized='incremental',
@@ -17,9 +17,9 @@
 
 with
 
--- dbt adds the batch's first and last day to this reference, by the event_time
--- of stg_shop__payments. A payment without a time (a test warns of it), before
--- `begin`, or of a year to come is in no batch.
+-- dbt filters this reference to the batch, by the event_time of
+-- stg_shop__payments. A payment without a time (a test warns about it), before
+-- `begin`, or in a future year is in no batch.
 payments as (
 
     select * from {{ ref('stg_shop__payments') }}

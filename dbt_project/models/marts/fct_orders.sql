@@ -63,7 +63,7 @@ order_returns as (
 
 ),
 
--- An order without lines stays an order: of zero lines, at no price.
+-- An order without lines is kept, with zero lines and amounts.
 joined as (
 
     select
@@ -137,9 +137,9 @@ final as (
 
 select final.* from final
 {% if is_incremental() %}
-    -- Only an order of which a raw row was added, loaded again or removed is
-    -- written: its fingerprint has changed. A watermark would not see a removed
-    -- row, nor one whose transaction ended late.
+    -- Write only orders with a raw row that was added, loaded again or removed:
+    -- their fingerprint has changed. A watermark would miss a removed row, and
+    -- a row whose transaction ended late.
     left join {{ this }} as known on final.order_id = known.order_id
     where final.load_fingerprint is distinct from known.load_fingerprint
 {% endif %}

@@ -39,7 +39,7 @@ activity as (
 
 ),
 
--- In its first month, all of a cohort buys.
+-- In its first month, every customer of a cohort buys.
 cohorts as (
 
     select
@@ -56,8 +56,8 @@ last_month as (
 
 ),
 
--- Every month that a cohort can have bought in, so that a month without a sale
--- shows as zero.
+-- Every month in which a cohort can have bought, so that a month without a sale
+-- has a row with zero.
 cohort_months as (
 
     select

@@ -6,7 +6,7 @@ daily_sales as (
 
 ),
 
--- An order has one day, so that the days' orders add up.
+-- An order belongs to exactly one day, so the days' orders can be added up.
 final as (
 
     select

@@ -23,9 +23,9 @@ renamed as (
 
 ),
 
--- The loader can leave older versions of an order behind. The newest one
--- counts. Of versions with the same time, the one that was loaded last counts;
--- the other columns only make the choice the same each time.
+-- The loader can leave older versions of an order behind; the newest one
+-- counts. Of versions with the same time, the one that was loaded last counts.
+-- The other columns only make the choice the same each time.
 ranked as (
 
     select
@@ -55,7 +55,7 @@ final as (
         order_status,
         load_fingerprint,
         order_status in ('shipped', 'completed', 'returned') as is_sale,
-        -- Without a time, an order would have no day to be counted in.
+        -- Without a time, an order would not be counted on any day.
         coalesce(
             ordered_at, updated_at, {{ to_utc('loaded_at') }}
         ) as ordered_at,
