@@ -1,1 +1,1 @@
-"""`invoke compare`: what each orchestrator does with one dbt project, measured, in one page."""
+"""`invoke compare`: measures what each orchestrator does with the same dbt project, and writes one page."""

@@ -23,28 +23,28 @@ from switchyard.runtimes.native.runtime import Native
 WEBHOOK = Row(
     "webhook",
     "From a failure to a webhook",
-    "A model gets a line that is no SQL. From the moment at which PostgreSQL refuses its statement to the message at a server on this"
-    " machine, with no setting but `ALERT_WEBHOOK`. The message must name the model, and come once.",
+    "A line that is not SQL is added to a model. From the moment when PostgreSQL refuses its statement to the message at a server on this"
+    " machine, with no setting except `ALERT_WEBHOOK`. The message has to contain the model's name, and arrive once.",
     "s",
 )
 LINES = Row(
     "alert_lines",
     "Lines for alerts",
-    "Lines with something on them in docker/<name>/alert.py, which uses what the product has for this; what writes and sends the message"
-    " is one module for all, and not counted.",
+    "Non-empty lines in docker/<name>/alert.py, which uses the product's own means for this. The module that writes and sends the message"
+    " is the same for all, and not counted.",
     better=None,
 )
-SECOND = 30  # seconds after a message in which the same failure may be sent again
+SECOND = 30  # seconds after a message in which a second one for the same failure would arrive
 MESSAGE_TIMEOUT_S = 180  # seconds for the message
 
 
 class Receiver:
-    """A webhook of our own, while the block runs.
+    """A webhook on this machine, while the block runs.
 
     Attributes:
         url: its address.
         messages: epoch seconds and content of each message.
-        hang: whether it takes messages and never answers.
+        hang: whether it accepts messages and never answers.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -64,7 +64,7 @@ class Receiver:
                     self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Nothing is written."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
@@ -82,7 +82,7 @@ class Receiver:
 
 @contextmanager
 def alerting(rig: Rig, name: str, url: str) -> Iterator[None]:
-    """The orchestrator with an address for its messages."""
+    """The orchestrator, with ``url`` as the address for its alerts."""
     before = rig.env.get("ALERT_WEBHOOK", "")
 
     def again(address: str) -> None:
@@ -95,7 +95,7 @@ def alerting(rig: Rig, name: str, url: str) -> Iterator[None]:
 
 
 def host(rig: Rig) -> str:
-    """The address of this machine at which the services reach it."""
+    """The address at which the services reach this machine."""
     if isinstance(rig.driver, Native):
         return "127.0.0.1"
     container = next(one.container for one in rig.driver.services() if one.orchestrator)
@@ -111,7 +111,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
     try:
         receiver = Receiver(address)
     except OSError:
-        raise StackError(f"{address}, at which the containers reach this machine, is not an address of its own.") from None
+        raise StackError(f"{address}, at which the containers reach this machine, is not one of this machine's own addresses.") from None
     with receiver, alerting(trial.rig, trial.name, receiver.url):
         shown, deadline = product(trial.rig, trial.name), time.monotonic() + MESSAGE_TIMEOUT_S
         while not shown.alerts():
@@ -121,13 +121,13 @@ def webhook(trial: Trial) -> Iterator[Found]:
         with trial.edited(victim.path, NO_SQL):
             run = trial.run()
             spans = trial.spans(run.began, run.ended)
-            # A unit test of the model comes before it, and fails as it would.
+            # A unit test of the model runs before it, and fails with the same error.
             refused = min(spans[id].ended for id in (victim.id, *trial.graph.before(victim.id)) if id in spans)
             deadline = time.monotonic() + MESSAGE_TIMEOUT_S
             while not receiver.messages and time.monotonic() < deadline:
                 time.sleep(0.1)
         again = trial.run()
-        if receiver.messages:  # a second one would be here by then
+        if receiver.messages:  # a second one would have arrived by then
             time.sleep(max(0.0, receiver.messages[0][0] + SECOND - time.time()))
         if again.code:
             raise StackError(f"The run after the fix ended with exit code {again.code}.")
@@ -135,7 +135,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
 
 
 def judged(messages: list[tuple[float, Any]], refused: float, model: str, means: str) -> Found:
-    """What came, after the statement of ``model`` was ``refused``."""
+    """The measurement, from the messages that arrived after the statement of ``model`` was ``refused``."""
     if not messages:
         return Found(WEBHOOK.id, verdict=f"no message within {MESSAGE_TIMEOUT_S} s", good=False)
     at, content = messages[0]
@@ -145,13 +145,13 @@ def judged(messages: list[tuple[float, Any]], refused: float, model: str, means:
 
 
 def counted(trial: Trial) -> Iterator[Found]:
-    """Count what the integration has for this."""
+    """Count the integration's lines for alerts."""
     file = trial.rig.folder / "docker" / trial.name / "alert.py"
     yield Found(LINES.id, lines(file))
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     if not report.measured(WEBHOOK.id):
         return f"Lines of code for alerts: {report.ranking(LINES)}."
     return f"From a failure to the message at a webhook it takes {report.ranking(WEBHOOK)}."

@@ -1,4 +1,4 @@
-"""Backfill: days of a microbatch model, filled at once, and what is left to do where that was killed half way."""
+"""Backfill: days of a microbatch model, filled at once, and what is left to do after it was killed half way."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from compare.trial import Trial
 from switchyard.errors import StackError
 
 DAYS = 7
-HALF = 3  # days that are there when the service is killed
-SLEEP = 2  # seconds that each day then takes at least
+HALF = 3  # days that are filled when the service is killed
+SLEEP = 2  # seconds that each day takes at least in that case
 
 FILLED = Row(
     "backfill",
     f"{DAYS} days",
-    f"A microbatch model over {DAYS} days and the table that it reads, by `invoke run --select +MODEL --full-refresh`. From typing it to"
-    " the prompt; each day must be there once. It is dbt's own backfill, started by each product: Airflow's backfills and Dagster's"
+    f"A microbatch model over {DAYS} days and the table that it reads, with `invoke run --select +MODEL --full-refresh`. From typing it to"
+    " the prompt; each day has to be filled once. It is dbt's own backfill, started by each product: Airflow's backfills and Dagster's"
     " partitions are not set up in these integrations.",
     "s",
 )
-RUNS = Row("backfill_runs", f"Runs for {DAYS} days", "dbt's invocations that have filled them; one command was typed.", better=None)
+RUNS = Row("backfill_runs", f"Runs for {DAYS} days", "dbt's invocations that filled them; one command was typed.", better=None)
 KILLED = Row(
     "backfill_killed",
     "Killed half way",
-    f"The same, where each day takes {SLEEP} s more; the service that runs dbt gets kill -9 when at least {HALF} days are there. Docker"
-    " starts it again, natively `invoke up` does. From then until the command, the run and dbt have ended.",
+    f"The same, but each day takes {SLEEP} s more; the service that runs dbt gets kill -9 when at least {HALF} days are filled. Docker"
+    " starts it again, natively `invoke up` does. From the kill until the command, the run and dbt have ended.",
     "s",
 )
 COMPLETE = Row(
     "backfill_complete",
     "Complete after that",
-    f"From typing `invoke run --failed` until all {DAYS} days are there; where they are not then, the first command is typed again.",
+    f"From typing `invoke run --failed` until all {DAYS} days are filled; if they are not, the first command is typed again.",
     "s",
 )
-AGAIN = Row("backfill_again", "Days filled again", "Days that were there after the kill and that those commands filled again.")
+AGAIN = Row("backfill_again", "Days filled again", "Days that were already filled after the kill, and that those commands filled again.")
 
 SOURCE, MODEL = "compare_days", "compare_backfill"
 DAY = "compare_day"  # columns that no table of the project has
@@ -69,7 +69,7 @@ def filled(trial: Trial) -> Iterator[Found]:
 
 
 def killed(trial: Trial) -> Iterator[Found]:
-    """Kill what runs dbt half way, then fill what is left."""
+    """Kill the service that runs dbt half way, then fill what is left."""
     with models(trial, SLEEP):
         with trial.started(lambda: len(rows(trial)) >= HALF, *COMMAND) as future:
             struck_at = time.time()
@@ -86,11 +86,11 @@ def killed(trial: Trial) -> Iterator[Found]:
 
 
 def mended(trial: Trial, before: list[Filled]) -> Iterator[Found]:
-    """Fill what is left, with the commands that it takes.
+    """Fill what is left, with as many commands as it takes.
 
     Args:
-        trial: where.
-        before: the rows that are there.
+        trial: the orchestrator.
+        before: the rows so far.
     """
     found, again, outcomes, began = before, 0, [], time.time()
     for args in (("--failed",), COMMAND):
@@ -108,7 +108,7 @@ def mended(trial: Trial, before: list[Filled]) -> Iterator[Found]:
 
 @contextmanager
 def models(trial: Trial, sleep: float) -> Iterator[None]:
-    """The model and the table that it reads; nothing is left of them afterwards."""
+    """The model and the table that it reads; both are removed afterwards."""
     today = datetime.now(timezone.utc).date()
     with ExitStack() as stack:
         for column in (DAY, SOURCE_DAY):
@@ -145,12 +145,12 @@ def days(found: Iterable[Filled]) -> set[str]:
 
 
 def complete(found: Sequence[Filled]) -> bool:
-    """Whether all days are there, each once."""
+    """Whether all days are filled, each once."""
     return len(found) == len(days(found)) == DAYS
 
 
 def count(found: Sequence[Filled]) -> str:
-    """How many days are there, in words."""
+    """How many days are filled, in words."""
     return f"{len(days(found))} of {DAYS} days there" + (", some more than once" if len(found) > len(days(found)) else "")
 
 
@@ -158,9 +158,9 @@ def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Fil
     """The verdict on a backfill that was killed, and whether it is good: it ends, and does not report success with days left out.
 
     Args:
-        run: the command; None where it did not end.
+        run: the command; None if it did not end.
         ended: when the command, the run and dbt had ended.
-        found: the rows that there are then.
+        found: the rows at that time.
     """
     if run is None or None in ended:
         return f"the run does not end; {count(found)}", False
@@ -169,7 +169,7 @@ def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Fil
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     return (
         f"Killed half way through {DAYS} days, a backfill is complete again after {report.ranking(COMPLETE)}, and the days that were filled"
         f" a second time are {report.ranking(AGAIN)}."

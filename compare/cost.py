@@ -1,4 +1,4 @@
-"""Cost: what each orchestrator takes while nothing runs, at most in a run, and what it keeps of its runs."""
+"""Cost: what each orchestrator uses while nothing runs and at most in a run, and what it keeps of its runs."""
 
 from __future__ import annotations
 
@@ -19,68 +19,67 @@ from switchyard.runtimes.runtime import POSTGRES
 MEMORY = Row(
     "idle_memory",
     "Idle memory",
-    "All services and PostgreSQL, after a run; what processes share counts once (Linux). Switchyard's own are among"
-    " them: the warm dbt of Airflow and Dagster, and the guard before Dagster's page.",
+    "All services and PostgreSQL, after a run; memory that processes share counts once (Linux). Switchyard's own processes are"
+    " included: the warm dbt of Airflow and Dagster, and the guard in front of Dagster's page.",
     "MiB",
     None,
 )
 CPU = Row(
     "idle_cpu",
     "Idle CPU",
-    "Processor time of the same, while nothing runs, over a minute: Airflow reads its DAGs again in each.",
+    "CPU time of the same processes over a minute, while nothing runs. Airflow reads its DAGs again once a minute.",
     "% of a core",
 )
 PEAK_MEMORY = Row(
     "peak_memory",
     "Peak memory",
-    "The most that all services and PostgreSQL take at one moment of `invoke run`, sampled about every half second.",
+    "The most that all services and PostgreSQL use at one moment of `invoke run`, sampled about every half second.",
     "MiB",
 )
 PEAK_CPU = Row(
     "peak_cpu",
     "Peak CPU",
-    "Processor time of all services and PostgreSQL between two of these looks, where it is highest.",
+    "The highest CPU time of all services and PostgreSQL between two of these samples.",
     "% of a core",
     better=None,
 )
 ROWS = Row(
     "metadata_rows",
     "Rows of metadata per 100 runs",
-    "Rows that the same run adds to the orchestrator's database, less those that it deletes, by PostgreSQL's own count; times 100.",
+    "Rows that the same run adds to the orchestrator's database, minus those that it deletes, by PostgreSQL's own count; times 100.",
 )
-SPACE = Row("metadata_size", "Metadata per 100 runs", "By how much the tables and indexes of that database grow with it; times 100.", "MB")
+SPACE = Row("metadata_size", "Metadata per 100 runs", "The growth of that database's tables and indexes in that run; times 100.", "MB")
 FILES = Row(
     "metadata_files",
     "Files per 100 runs",
-    "By how much the files grow with it that the service which runs dbt keeps (in Docker its volumes, natively its home folder);"
-    " times 100.",
+    "The growth, in that run, of the files of the service that runs dbt (in Docker its volumes, natively its home folder); times 100.",
     "MB",
 )
 
-# Rows so far, and bytes now.
+# Rows so far, and current bytes.
 METADATA = """
 select coalesce(sum(n_tup_ins - n_tup_del), 0), coalesce(sum(pg_total_relation_size(relid)), 0)
 from pg_stat_user_tables where schemaname = 'public'
 """
-SETTLED = 11  # seconds: PostgreSQL 16 has an idle session hand in what it counted after 10 (PGSTAT_IDLE_INTERVAL)
-WINDOW = 60  # seconds: Airflow reads its DAGs again in each
-LOOK = 1  # seconds between two looks at the memory
+SETTLED = 11  # seconds: in PostgreSQL 16, an idle session reports its counts after 10 (PGSTAT_IDLE_INTERVAL)
+WINDOW = 60  # seconds: Airflow reads its DAGs again once a minute
+LOOK = 1  # seconds between two samples of the memory
 
 
 def idle(trial: Trial) -> Iterator[Found]:
-    """Wait until what a run leaves has gone, then measure."""
+    """Wait until processes and connections of a run have ended, then measure."""
     time.sleep(memory.SETTLING)
     yield taken(trial, MEMORY, {name: one.memory for name, one in memory.idle(trial.rig, LOOK).items()})
 
 
 def idle_load(trial: Trial) -> Iterator[Found]:
-    """Measure what is worked while nothing runs."""
+    """Measure the CPU time while nothing runs."""
     found = memory.idle(trial.rig, WINDOW)
     yield taken(trial, CPU, {name: one.processor for name, one in found.items()})
 
 
 def one_run(trial: Trial) -> Iterator[Found]:
-    """Run, look at what is taken meanwhile, and see what is kept of that."""
+    """Run, measure what is used meanwhile, and what is kept of the run."""
     before = metadata(trial)
     run, found = memory.at_most(trial.rig, trial.run)
     if run.code:
@@ -94,14 +93,14 @@ def one_run(trial: Trial) -> Iterator[Found]:
 
 
 def taken(trial: Trial, row: Row, found: dict[str, float]) -> Found:
-    """The sum over all services; the parts are PostgreSQL, what runs dbt, and the rest, in this order."""
+    """The sum over all services; the parts are PostgreSQL, the service that runs dbt, and the others, in this order."""
     first = [POSTGRES, trial.rig.orchestrators[trial.name].dbt]
     names = [*first, *sorted(found.keys() - {*first})]
     return Found(row.id, sum(found.values()), parts={"services": {name: found[name] for name in names}})
 
 
 def metadata(trial: Trial) -> list[int]:
-    """The bytes of what is kept of runs in files; and in PostgreSQL, where it is: rows so far, and bytes."""
+    """The bytes in files that are kept of runs; then, if it has a database in PostgreSQL, the rows so far and bytes there."""
     database = trial.rig.orchestrators[trial.name].database
     if database is None:
         return [kept(trial)]
@@ -110,7 +109,7 @@ def metadata(trial: Trial) -> list[int]:
 
 
 def kept(trial: Trial) -> int:
-    """The bytes of the files that last, of the service that runs dbt."""
+    """The bytes of the persistent files of the service that runs dbt."""
     rig, orchestrator = trial.rig, trial.rig.orchestrators[trial.name]
     if rig.runtime == "native":
         return folder_size(plan.Folders(rig.folder, trial.name).home)
@@ -119,12 +118,12 @@ def kept(trial: Trial) -> int:
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     return f"Memory of the services and PostgreSQL while nothing runs, Switchyard's warm dbt and guard included: {report.ranking(MEMORY)}."
 
 
 def pictures(report: Report) -> list[dict[str, Any]]:
-    """Memory by service, of each orchestrator's measurement in the middle."""
+    """Memory by service, of each orchestrator's median measurement."""
     made = []
     for row in (MEMORY, PEAK_MEMORY):
         typical = {title: report.typical(row, name) for name, title in report.titles.items()}
@@ -135,7 +134,7 @@ def pictures(report: Report) -> list[dict[str, Any]]:
 
 
 def stacked(runs: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Bars in which services of the same place have one colour: their names stand beside each other."""
+    """Bars in which the services at the same position have the same colour, and their names are in one label."""
     places = [" / ".join(dict.fromkeys(filter(None, names))) for names in zip_longest(*runs.values())]
     return {"parts": places, "runs": {title: dict(zip(places, services.values())) for title, services in runs.items()}}
 

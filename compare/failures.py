@@ -1,4 +1,4 @@
-"""Failures: what is broken on purpose, how each orchestrator reports it, and what it executes again after the fix."""
+"""Failures: things are broken on purpose; how each orchestrator reports them, and what it executes again after the fix."""
 
 from __future__ import annotations
 
@@ -25,145 +25,146 @@ BROKEN = Row(
 RECOVERY = Row(
     "recovery",
     "Executed after the fix ÷ needed",
-    "The model is as before; then `invoke run --failed`. Nodes for which PostgreSQL worked, divided by those that had to be executed:"
-    " the model and all that needs it. What the command does is Switchyard's: on Airflow it clears the failed tasks and what came after"
-    " them, Dagster's re-execution and Prefect's retry run `dbt retry`.",
+    "The model is restored; then `invoke run --failed`. Nodes that PostgreSQL executed, divided by those that had to be executed: the"
+    " model and everything that needs it. The command is Switchyard's: on Airflow it clears the failed tasks and those after them;"
+    " Dagster's re-execution and Prefect's retry run `dbt retry`.",
     "×",
 )
 GREEN = Row("recovery_seconds", "Green after the fix", "From typing `invoke run --failed` to the prompt.", "s")
 TESTS = Row(
     "recovery_tests",
     "Tests run again ÷ needed",
-    "Of that run: tests for which PostgreSQL worked, of the tests of the model and of all that needs it, divided by their number.",
+    "In that run: tests of the model, and of everything that needs it, that PostgreSQL executed, divided by the number of these tests.",
     "×",
     "high",
 )
 CALLS = Row(
     "recovery_calls",
     "Commands until green",
-    "From the fix on: `invoke run --failed`, and `invoke run` as long as a needed node was not executed or a run failed.",
+    "After the fix: `invoke run --failed`, then `invoke run` until every needed node was executed and the run succeeds.",
 )
 
 FAILING = Row(
     "failing_test",
     "A failing test",
     "A test that finds a row is added to the same model. From typing `invoke run` to its end with the test's name and an exit code other"
-    " than 0; what needs the model must be skipped.",
+    " than 0; everything that needs the model has to be skipped.",
     "s",
 )
 UNREADABLE = Row(
     "no_parse",
     "A project that does not parse",
-    "A line that is not Jinja is added to the same model. From typing `invoke run` to its end with the model's name; nothing must be"
-    " executed. On Airflow and Dagster the command first has the project loaded again and reports that error, so no run is made.",
+    "A line that is not Jinja is added to the same model. From typing `invoke run` to its end with the model's name; nothing may be"
+    " executed. On Airflow and Dagster the command first has the project loaded again and reports that error, so no run is started.",
     "s",
 )
 HOOK = Row(
     "failing_hook",
     "A failing hook",
-    "A post-hook that calls a function that is not there is added to the same model. From typing `invoke run` to its end with the"
-    " function's name and an exit code other than 0; what needs the model must be skipped.",
+    "A post-hook that calls a missing function is added to the same model. From typing `invoke run` to its end with the function's name"
+    " and an exit code other than 0; everything that needs the model has to be skipped.",
     "s",
 )
 PASSWORD = Row(
     "wrong_password",
     "A wrong password",
-    "PostgreSQL gets another password for the role `dbt`. From typing `invoke run` to its end with PostgreSQL's reason; nothing must be"
+    "The password of the role `dbt` is changed in PostgreSQL. From typing `invoke run` to its end with PostgreSQL's reason; nothing may be"
     " executed.",
     "s",
 )
 DISK = Row(
     "disk_full",
     "A full disk",
-    f"A pre-hook of the same model writes a table to a file system of {ROOM} MB that is too small for it. From typing"
-    " `invoke run` to its end with the system's reason; what needs the model must be skipped. Natively this needs root, who can mount one.",
+    f"A pre-hook of the same model writes a table to a file system of {ROOM} MB, which is too small for it. From typing `invoke run` to its"
+    " end with the system's reason; everything that needs the model has to be skipped. Natively this needs root, to mount the file system.",
     "s",
 )
 CANCEL = Row(
     "cancel",
     "A run is cancelled",
-    "`invoke run --cancel` while PostgreSQL works on the last model of a run, from typing it to the prompt; the query must have ended."
-    " Airflow's task asks every two seconds whether it was cancelled (set here).",
+    "`invoke run --cancel` while PostgreSQL works on the last model of a run, from typing it to the prompt; the query has to have ended."
+    " Airflow's task checks every two seconds whether it was cancelled (set here).",
     "s",
 )
 KILLED = Row(
     "killed",
     "The service that runs dbt is killed",
-    "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From then until the command and"
-    " the run have ended, well or not; the next run must succeed. A run that is taken up again takes longer than one that fails."
-    " Airflow's next scheduler takes tasks up again every 20 s (set here; the default is 300), and fails those without a heartbeat for 45 s"
-    " (set here; the default is 300). A run of Dagster's is ended by Switchyard's start of the code server, once that is up again. A run of"
-    " Prefect's is ended by an automation, 90 s after its last heartbeat, which can be 30 s old (set here; there is none by default).",
+    "kill -9 at the same moment. Docker starts it again; natively, `invoke up` does. From the kill until the command and the run have"
+    " ended, whether they succeed or fail; the next run has to succeed. A run that is resumed takes longer than one that fails."
+    " Airflow's next scheduler adopts tasks every 20 s (set here; the default is 300), and fails those without a heartbeat for 45 s"
+    " (set here; the default is 300). A Dagster run is ended by Switchyard's start script of the code server, once that is up again. A"
+    " Prefect run is ended by an automation, 90 s after its last heartbeat, which can be 30 s old (set here; there is none by default).",
     "s",
     None,
 )
 BESIDE = Row(
     "beside_killed",
     "The other services are killed",
-    "kill -9 of every service but that one, at the same moment: the servers of pages and APIs, the daemon. Of Airflow, the scheduler is"
-    " the service that runs dbt. Started again, and judged, as above. The seconds include what is left of the model's 15. `invoke run`"
-    " asks through one of these services, and gives up where that does not answer.",
+    "kill -9 of every service except that one, at the same moment: the servers of pages and APIs, the daemon. In Airflow, the scheduler is"
+    " the service that runs dbt. Services are restarted, and the outcome is judged, as above. The time includes the rest of the model's"
+    " 15 s. `invoke run` uses one of these services, and gives up if that does not answer.",
     "s",
     None,
 )
 RESTARTED = Row(
     "postgres_restarted",
     "PostgreSQL is restarted",
-    "At the same moment. A service that ends because of that is started again, as above. From then until the command and the run have"
-    " ended, well or not; the next run must succeed. Where Dagster's API fails once after that, Switchyard asks it again.",
+    "At the same moment. A service that ends because of that is started again, as above. From the restart until the command and the run"
+    " have ended, whether they succeed or fail; the next run has to succeed. If Dagster's API fails once after that, Switchyard repeats"
+    " the request.",
     "s",
     None,
 )
 ASLEEP = Row(
     "asleep",
     "The laptop sleeps",
-    "At the same moment all services, PostgreSQL and the command stand still for two minutes. From waking up until the command and the run"
-    " have ended, well or not; the next run must succeed.",
+    "At the same moment all services, PostgreSQL and the command are frozen for two minutes. From waking up until the command and the run"
+    " have ended, whether they succeed or fail; the next run has to succeed.",
     "s",
     None,
 )
-# How soon PostgreSQL ends the query of a client that is gone (client_connection_check_interval in the compose file), and a second.
+# How soon PostgreSQL ends the query of a lost client (client_connection_check_interval in the compose file), plus a second.
 LOST_CLIENT_S = 11
 LEFT = Row(
     "left_in_warehouse",
     "Left in the warehouse",
     "After each fault of this section, when its run has ended: unfinished tables and views (dbt's `__dbt_tmp` and"
-    f" `__dbt_backup`), and queries of dbt's at work. PostgreSQL gets {LOST_CLIENT_S} s to notice that a client is gone, however soon the"
-    " run ends: it looks every ten. PostgreSQL itself undoes what a transaction has left. The sum over all faults.",
+    f" `__dbt_backup`), and active dbt queries. PostgreSQL gets {LOST_CLIENT_S} s to notice that a client is lost, however soon the"
+    " run ends: it checks every ten seconds. PostgreSQL itself rolls back open transactions. The sum over all faults.",
     better=None,
 )
 
 ENDS = {0: "the run succeeds", 1: "the run fails"}  # by exit code
-# Of any other exit code, by whether the last model was built.
+# For any other exit code: by whether the last model was built.
 LOST_SIGHT = {
     True: "`invoke run` loses sight of the run, which builds its last model",
     False: "`invoke run` loses sight of the run, which does not build its last model",
 }
 NO_JINJA = "\n{{ this is no Jinja\n"
 TEST = "compare_failing_test"
-ERROR = "{{ config(severity='error', enabled=true) }}"  # whatever the project has for all tests
+ERROR = "{{ config(severity='error', enabled=true) }}"  # overrides the project's settings for all tests
 FUNCTION = "compare_missing_function"
 FAILING_HOOK = f"\n{{{{ config(post_hook='select {FUNCTION}()') }}}}\n"
-REFUSED = "password authentication failed"  # as PostgreSQL says it
-NO_SPACE = "No space left on device"  # as the system says it
+REFUSED = "password authentication failed"  # PostgreSQL's message
+NO_SPACE = "No space left on device"  # the system's message
 SLEEP = 120  # seconds
 MOST = 3  # commands after which it counts as not recovered
 NO_SQL = "\nthis line is no SQL\n"
 
 
 def broken_model(trial: Trial) -> Iterator[Found]:
-    """Break the model that most others need, run, mend it, and run what failed."""
+    """Break the model that most others need, run, fix it, and run what failed."""
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     needing = trial.graph.downstream(victim.id) & trial.green
-    # Its unit tests need it and yet come before it.
+    # Its unit tests depend on it, but run before it.
     skipped = needing - trial.graph.before(victim.id)
     yield spoiled(trial, BROKEN, victim.id, trial.edited(victim.path, NO_SQL), lambda text: mentions(text, victim.name), skipped)
     yield from recovered(trial, needing | {victim.id})
 
 
 def recovered(trial: Trial, needed: set[str]) -> Iterator[Found]:
-    """Run what failed, and then everything as long as one of the ``needed`` nodes is left out."""
+    """Run what failed, and then everything until none of the ``needed`` nodes is left out."""
     run = trial.run("--failed")
     executed = trial.spans(run.began, run.ended).keys()
     left = needed - executed
@@ -203,13 +204,13 @@ def failing_hook(trial: Trial) -> Iterator[Found]:
 
 
 def disk_full(trial: Trial) -> Iterator[Found]:
-    """Add a pre-hook that needs more room than there is."""
+    """Add a pre-hook that needs more space than there is."""
     with trial.full_disk():
         yield hooked(trial, DISK, FILLING, NO_SPACE)
 
 
 def hooked(trial: Trial, row: Row, line: str, message: str) -> Found:
-    """Add a hook to the model in the middle that makes it fail, of which the error must have ``message``."""
+    """Add a hook that makes the model in the middle fail; the error has to contain ``message``."""
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     needing = (trial.graph.downstream(victim.id) - trial.graph.before(victim.id)) & trial.green
@@ -225,15 +226,15 @@ def spoiled(
     named: Callable[[str], bool],
     skipped: AbstractSet[str],
 ) -> Found:
-    """Run with something broken, and see whether that is named, and what is executed all the same.
+    """Run with something broken; check whether the error has its name, and which nodes are executed that should be skipped.
 
     Args:
         trial: the orchestrator.
-        row: what is found.
-        model: the id of the one that is broken, or tested.
+        row: the row to measure.
+        model: the id of the model that is broken, or tested.
         change: breaks it.
-        named: whether the command's error says what is broken.
-        skipped: the nodes that need it, and so must not be executed.
+        named: whether the command's error has the name of what is broken.
+        skipped: the nodes that need the model, and so must not be executed.
     """
     with change:
         run = trial.run()
@@ -261,12 +262,12 @@ def wrong_password(trial: Trial) -> Iterator[Found]:
 
 
 def error_of(run: Typed) -> str:
-    """The error with which a command has ended: before that it prints every node, those that succeeded as well."""
+    """The error with which a command ended: before that, it prints every node, including those that succeeded."""
     return re.split(r"^Error: ", run.text, flags=re.M)[-1] if run.code else ""
 
 
 def stopped(trial: Trial, row: Row, named: Callable[[str], bool], unnamed: str) -> Found:
-    """A run that must end before it executes anything, and say why."""
+    """A run that has to end before it executes anything, and print the reason."""
     run = trial.run()
     ran = trial.spans(run.began, run.ended)
     trial.note_left(row.title)
@@ -302,7 +303,7 @@ def killed(trial: Trial) -> Iterator[Found]:
 
 
 def beside_killed(trial: Trial) -> Iterator[Found]:
-    """Kill all services but the one that runs dbt."""
+    """Kill all services except the one that runs dbt."""
     orchestrator = trial.rig.orchestrators[trial.name]
     services = [service for service in orchestrator.services if service != orchestrator.dbt]
     yield disturbed(trial, BESIDE, lambda: trial.kill_all(services), f"{', '.join(services)}: ")
@@ -314,35 +315,35 @@ def restarted(trial: Trial) -> Iterator[Found]:
 
 
 def asleep(trial: Trial) -> Iterator[Found]:
-    """Have everything stand still for a while."""
+    """Freeze everything for a while."""
 
     def strike() -> float:
         with trial.frozen():
-            time.sleep(SLEEP)  # not for something to happen: this is what happens
+            time.sleep(SLEEP)  # not waiting for something: this is the fault itself
         return time.time()
 
     yield disturbed(trial, ASLEEP, strike)
 
 
 def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: str = "") -> Found:
-    """Do something to the stack while a run is under way, and see what becomes of that, and of the next one.
+    """Disturb the stack during a run, and check how that run and the next one end.
 
     Args:
         trial: the orchestrator.
-        row: what is found.
-        strike: does it; returns since when it counts, in epoch seconds, where that is not from its own beginning.
-        what: it was, for the verdict.
+        row: the row to measure.
+        strike: disturbs the stack; returns when to start the clock, in epoch seconds, if that is not at its own start.
+        what: what was disturbed, for the verdict.
     """
     with trial.under_way() as future:
         began = time.time()
         began = strike() or began
         run = trial.outcome(future)  # one that has not ended is cancelled
-        idle = trial.idle_at(began + trial.run_end_timeout)  # in Docker the command may have ended with a service, and the run continues
+        idle = trial.idle_at(began + trial.run_end_timeout)  # in Docker, the command may end with a service while the run continues
         left = "" if trial.at_rest(began + LOST_CLIENT_S) else ", its query still runs"
         built = bool(trial.tables(SLEPT))
         trial.note_left(row.title)
     if idle is None:
-        with contextlib.suppress(StackError):  # what was to be seen is known
+        with contextlib.suppress(StackError):  # the outcome is known already
             trial.rig.invoke("run", "--cancel")
     again = trial.run()
     ended = ENDS.get(run.code, LOST_SIGHT[built]) if run and idle else "the run does not end"
@@ -356,7 +357,7 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
 
 
 def leftovers(trial: Trial) -> Iterator[Found]:
-    """What the faults before have left."""
+    """What the faults before this have left."""
     found = {fault: left for fault, left in trial.left.items() if left}
     verdict = (
         "; ".join(f"{fault}: {', '.join(left)}" for fault, left in found.items())
@@ -369,7 +370,7 @@ def leftovers(trial: Trial) -> Iterator[Found]:
 
 
 def mentions(text: str, name: str) -> bool:
-    """Whether the text has the name as a word of its own."""
+    """Whether the text contains the name as a separate word."""
     return re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
@@ -377,10 +378,10 @@ def judged(code: int, named: bool, needing: int, ran: int) -> tuple[str, bool]:
     """The verdict on a run with something broken, and whether it is good.
 
     Args:
-        code: of the command.
-        named: whether it has printed the name of what is broken.
+        code: the command's exit code.
+        named: whether it printed the name of what is broken.
         needing: how many nodes need it.
-        ran: how many of these were executed all the same.
+        ran: how many of these were executed nevertheless.
     """
     if not code:
         return "ends as if all were well", False
@@ -392,7 +393,7 @@ def judged(code: int, named: bool, needing: int, ran: int) -> tuple[str, bool]:
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     good, all_ = report.judged(BROKEN)
     named = f"With {good} of {all_} orchestrators, `invoke run` named the broken model and all downstream was skipped; " if all_ else ""
     return f"{named}after the fix, the nodes that were executed divided by those that had to be are {report.ranking(RECOVERY)}."

@@ -12,18 +12,18 @@ from compare.seeing import SHOWN
 INTRO = """\
 [report.html](report.html) is the whole page, one file: download it, and open it in a browser. It has the charts, a dot for every
 measurement that has a unit, the settings and the integrations' code. [report.json](report.json) has every measurement.
-`invoke compare{flag}` made both, and `python -m compare.pages` this page from the figures."""
+`invoke compare{flag}` made both, and `python -m compare.pages` made this page from the figures."""
 HOW = """\
-A figure is the median, with the lowest and the highest in brackets. One is bold where all of its measurements are better than every
-measurement of the others. ✗ marks a verdict that is not as it should be. [How each is measured](../../compare-rows.md)."""
+Each figure is the median, with the lowest and the highest in brackets. A figure is bold if all of its measurements are better than
+every measurement of the others. ✗ marks a bad verdict. [How each is measured](../../compare-rows.md)."""
 
 
 def markdown(report: Report, pictures: list[str]) -> str:
     """The table of all rows, each section under its sentence.
 
     Args:
-        report: what is known.
-        pictures: names of PNG files beside it.
+        report: the figures.
+        pictures: names of PNG files in the same folder.
     """
     view, depth = report.view(SECTIONS), report.content["depth"]
     parts = [
@@ -41,7 +41,7 @@ def markdown(report: Report, pictures: list[str]) -> str:
 
 
 def alternative(stem: str, report: Report) -> str:
-    """What a picture of a product's page shows, for who does not see it; its file's name is ORCHESTRATOR-WHAT."""
+    """The text alternative of a picture of a product's page; its file's name is ORCHESTRATOR-WHAT."""
     name, _, what = stem.rpartition("-")
     return f"{SHOWN.get(what, stem)}, on the page of {report.titles.get(name, name)}"
 
@@ -64,7 +64,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def literal(text: str) -> str:
-    """A text for a cell, in which nothing but what this module puts there is Markdown or HTML."""
+    """A text for a cell, escaped so that no part of it is taken for HTML or the end of a cell."""
     for mark, written in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(mark, written)
     return text

@@ -1,4 +1,4 @@
-"""The day-to-day loop: a model is edited, and its table is new."""
+"""The day-to-day loop: from an edit of a model to its new table."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from compare.report import Report
 from compare.trial import RUN_TIMEOUT_S, Trial
 from switchyard.errors import StackError
 
-# Airflow's and Dagster's have the help of the warm dbt, so none of them is the best for the product's own sake.
+# Airflow's and Dagster's use the warm dbt, so a best value would not be the product's own merit.
 TABLE = Row(
     "edit_table",
     "From an edit to the new table",
-    "A comment is added to the model that most others need; then `invoke run --select` with its name. Until PostgreSQL has done the"
-    " model's last statement. On Airflow that is a DAG of one task. On Airflow and Dagster the command first has the edited project loaded"
-    " again.",
+    "A comment is added to the model that most others need; then `invoke run --select` with its name. Until PostgreSQL has executed the"
+    " model's last statement. On Airflow this runs a DAG with one task. On Airflow and Dagster the command first has the edited project"
+    " loaded again.",
     "s",
     None,
 )
@@ -28,23 +28,23 @@ PROMPT = Row("edit_prompt", "From an edit to the prompt", "The same, until the c
 NODES = Row(
     "edit_nodes",
     "Executed after an edit ÷ asked for",
-    "Nodes for which PostgreSQL worked in that run, divided by the model and its own tests.",
+    "Nodes that PostgreSQL executed in that run, divided by the number of nodes asked for: the model and its own tests.",
     "×",
 )
 OWN = Row(
     "edit_own",
     "Nodes executed for a change of one model",
-    "The same edit, built without `invoke run`, by what a product's own API and page offer for a part of a project: Dagster materializes"
-    " the model's asset, Airflow clears the model's tasks, Prefect runs the deployment with the model's name as the flow's parameter"
-    " `select`. Nodes for which PostgreSQL worked; the model and its own tests are asked for. Airflow's tasks have Cosmos'"
-    " `test_indirect_selection` at `buildable`, not at its default `eager`: a test of two models is the later one's.",
+    "The same edit, built without `invoke run`, with what the product's own API and page offer for a part of a project: Dagster"
+    " materializes the model's asset, Airflow clears the model's tasks, Prefect runs the deployment with the model's name as the flow's"
+    " parameter `select`. Nodes that PostgreSQL executed; the model and its own tests are asked for. Airflow's tasks have Cosmos'"
+    " `test_indirect_selection` set to `buildable` instead of its default `eager`: a test of two models runs with the later one.",
     better=None,
 )
 
 BOX = Row(
     "new_model_box",
     "From a new model to its box in the graph",
-    "A new model is saved; then what the product has for that: Airflow's button Reparse (`PUT parseDagFile`), Dagster's button Reload"
+    "A new model is saved; then the product's own means are used: Airflow's button Reparse (`PUT parseDagFile`), Dagster's button Reload"
     " (`reloadRepositoryLocation`); Prefect has no graph without a run, so `invoke run --select` with the model's name. Until the API"
     " returns the model as a task, an asset or a task run, to about half a second.",
     "s",
@@ -56,7 +56,7 @@ SHOWN_TIMEOUT_S = 180  # seconds
 
 
 def edit(trial: Trial) -> Iterator[Found]:
-    """Edit one model, and build it alone."""
+    """Edit one model, and build only that."""
     trial.require_nodes()
     victim = trial.graph.middle(trial.green)
     with trial.edited(victim.path, "\n-- compared\n"):
@@ -88,7 +88,7 @@ def own_way(trial: Trial) -> Iterator[Found]:
             trial.rig.invoke("run", "--cancel")
             raise StackError(f"The run has not ended after {RUN_TIMEOUT_S} s.")
         if not run.green():
-            raise StackError(f"The run failed that begins when {run.way}.")
+            raise StackError(f"The run that starts when {run.way} failed.")
         executed = trial.spans(began, ended)
     left = len(asked - executed.keys())
     seconds = ended - began
@@ -117,7 +117,7 @@ def new_model(trial: Trial) -> Iterator[Found]:
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     return f"From saving a model to its new table, by `invoke run --select`, it takes {report.ranking(TABLE)}."
 
 

@@ -1,4 +1,4 @@
-"""The comparison itself: every scenario on each orchestrator, the figures as JSON, and the page made from them."""
+"""The comparison itself: runs every scenario on each orchestrator, and writes the figures as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -48,19 +48,20 @@ SECTIONS = (
 )
 NAME = f"switchyard-compare-{CHECKOUT}"
 ROUNDS = {"quick": 1, "default": LEAST, "full": LEAST}
-# What is compared, whatever the project's own jobs select: all of it, with its tests.
+# The whole project, with its tests, is compared, whatever its own jobs select.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
-# Whatever the person has set: the rows say what is measured, nothing runs unasked, and what is broken on purpose sends no alert.
-# No workers are an empty WORKERS, as the compose files have it: some rows type `docker compose` themselves.
+# These override the user's settings, so that the rows measure what they describe, no schedule starts a run, and deliberate failures send
+# no alert. WORKERS is empty for none, as in the compose files, because some rows call `docker compose` directly.
 DEFAULTS = {
     "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "",
     "NETWORK": "bridge",
 }  # fmt: skip
-# Before what edits the project, which a product would load again in a run that is measured; and memory before what restarts services.
+# Sections before those that edit the project, after which a product would load it again in a measured run. Memory comes before sections
+# that restart services.
 EARLY = ("start", "cost", "speed")
-KINDS = {"test": "data test"}  # dbt's word for it, where a person has another
-QUERY_COMMENT = "query-comment"  # with which a project replaces dbt's comment before each statement
-BUILD_S = 40  # what it takes to make the environment of one orchestrator, by a first guess
+KINDS = {"test": "data test"}  # names for people that differ from dbt's resource type
+QUERY_COMMENT = "query-comment"  # with it, a project replaces dbt's comment before each statement
+BUILD_S = 40  # an estimate of the time to build one orchestrator's image or environment
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ class Step:
 
 
 def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None, depth: str) -> None:
-    """Compare the orchestrators on the project that ``.env`` names, and write the figures and the page.
+    """Compare the orchestrators on the project in ``.env``, and write the figures and the page.
 
     Args:
         only: ids of `SECTIONS`, separated by commas; empty for all.
         orch: orchestrators, separated by commas; empty for all.
-        rounds: how often everything is measured; None for as often as ``depth`` has it in `ROUNDS`.
+        rounds: how often everything is measured; None for the number in `ROUNDS` for ``depth``.
         runtime: ``docker`` or ``native``; empty for RUNTIME in ``.env``.
         out: the folder to write to; None for one in ``reports/``.
         depth: how much is measured, one of `DEPTHS`.
@@ -86,7 +87,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     Raises:
         BadUsage: there is no such section, orchestrator or runtime, the folder has a report, or the warehouse is not the stack's own.
         BadConfiguration: the project cannot be run.
-        BuildFailed: what makes the page cannot be installed.
+        BuildFailed: the packages for the page cannot be installed.
     """
     picked = harness.picked(only, [section.id for section in SECTIONS], "section", "invoke compare --only")
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke compare --orch")
@@ -97,7 +98,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     project = projects.load(own, os.environ)
     if not project.shared:
         raise BadUsage(
-            f"The data of {project.name} goes to a warehouse of its own, {project.connection}, and a comparison would build there.",
+            f"The data of {project.name} goes to its own warehouse, {project.connection}, and a comparison would build there.",
             "A comparison fills, breaks and deletes tables, so it uses only its own PostgreSQL.",
             f"invoke use {project.folder} --warehouse shared, then: invoke compare",
         )
@@ -106,8 +107,8 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     if (folder / "report.json").exists():
         raise BadUsage(f"{folder} has a report already.", "Figures are never overwritten.", "invoke compare --out OTHER_FOLDER")
     kind = asked[0] if asked else own["RUNTIME"] if own["RUNTIME"] in RUNTIMES else possible()[0]
-    console.note("This takes a stack and a copy of the project of its own, and removes them again; yours are not touched.")
-    console.note("Other programs on this machine widen the spread.")
+    console.note("This uses its own stack and a copy of the project, and removes them afterwards; yours are not touched.")
+    console.note("Other programs on this machine make the spread wider.")
     sections = [section for section in SECTIONS if not picked or section.id in picked]
     depths = DEPTHS[: DEPTHS.index(depth) + 1]
     scenarios = {section.id: found for section in sections if (found := [one for one in section.scenarios if one.depth in depths])}
@@ -131,20 +132,20 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         report.write(folder / "report.json")
         page(report, folder, folder)
     if interrupted:
-        raise KeyboardInterrupt(f"What was known by then: {folder / 'report.html'}")
-    console.ok(f"Written to {folder / 'report.html'}, with all figures in report.json beside it")
+        raise KeyboardInterrupt(f"The figures so far: {folder / 'report.html'}")
+    console.ok(f"Written to {folder / 'report.html'}, with all figures in report.json in the same folder")
 
 
 def again(path: str, out: str | None) -> None:
-    """Make the page from figures that are kept.
+    """Make the page from saved figures.
 
     Args:
-        path: of the JSON.
+        path: the JSON file.
         out: the folder of the page; None for that of the JSON.
 
     Raises:
-        BadUsage: it is no such file.
-        BuildFailed: what makes the page cannot be installed.
+        BadUsage: it is not a report's JSON.
+        BuildFailed: the packages for the page cannot be installed.
     """
     report = Report.read(Path(path))
     folder = Path(out) if out else Path(path).parent
@@ -154,25 +155,25 @@ def again(path: str, out: str | None) -> None:
 
 
 def prepare(copy: Path, own: settings.Settings, project: Project) -> dict[str, str]:
-    """Put the project, and what the person has set, into a copy of the checkout; returns its settings."""
+    """Put the project and the user's settings into a copy of the checkout; return its settings."""
     for path in (own.root / "certs").glob("*"):
         if path.is_file():
             shutil.copy(path, copy / "certs" / path.name)
     example = dotenv_values(copy / ".env.example", interpolate=False)
-    # Ports and secrets are its own, and nothing runs that was not asked for.
+    # It has its own ports and secrets.
     kept = {key: own[key] for key, value in example.items() if not key.endswith("_PORT") and not (value or "").startswith("<")}
     copied = {"DBT_PROJECT": projects.SHOP} if project.shop else projects.duplicate(project, copy / ".stack" / "compared")
     Path(copy, copied["DBT_PROJECT"], jobs.FILE).write_text(JOBS, encoding="utf-8")
-    if QUERY_COMMENT in project.content:  # it would hide which node a statement is of
+    if QUERY_COMMENT in project.content:  # it would hide a statement's node
         content = {key: value for key, value in project.content.items() if key != QUERY_COMMENT}
         file = Path(copy, copied["DBT_PROJECT"], projects.FILE)
         file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    # The images that are compared are built from the checkout, also where a release is in use.
+    # The compared images are built from the checkout, even if a release is in use.
     return {**kept, **DEFAULTS, **copied, "RELEASE_FILE": ""}
 
 
 def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -> Report:
-    """A report with all but the figures."""
+    """A report without figures."""
     return Report(
         {
             "schema": SCHEMA,
@@ -205,30 +206,30 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
 
 
 def threads(project: Project) -> str:
-    """How many dbt threads its profile has: the number, or the default of the variable that holds it."""
+    """The number of dbt threads in its profile: the number itself, or the value or default of the variable for it."""
     threads = str(project.output.get("threads", 1))
     match = re.search(r"env_var\(\s*['\"](\w+)['\"]\s*,\s*['\"]?(\d+)", threads)
     return project.variables.get(match[1], match[2]) if match else threads if threads.isdigit() else "its profile's number of"
 
 
 def first_steps(project: Project) -> Sequence[Sequence[str]]:
-    """The dbt commands with which the project's first job begins, before it builds: without them, there may be nothing to build from."""
+    """The dbt commands that the project's first job runs before its last one: without them, there may be nothing to build from."""
     known = jobs.read(project.folder)
     name = jobs.first(known)
     return known[name].before if name else ()
 
 
 def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Scenario]) -> None:
-    """Do every scenario on each orchestrator, as often as there are rounds, and write down each measurement at once."""
+    """Run every scenario on each orchestrator in each round, and save each measurement at once."""
     rig = subject.rig
     names = rig.names()
     broken: dict[str, str] = {}  # why there is no environment, or image
     for name, orchestrator in rig.orchestrators.items():
         if name in report.titles and name not in names:
             refuse(report, name, 0, scenarios, rig.driver.unsupported(orchestrator))
-    needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # from which all others begin
+    needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # all others need it first
     if all(one.single for one in scenarios):
-        report.content["rounds"] = 1  # a start alone is no measurement of what was asked for
+        report.content["rounds"] = 1  # further rounds would only repeat the start
     steps = planned(names, report.content["rounds"], needed)
     expected = BUILD_S * len(names) + sum(step.scenario.seconds for step in steps)
     began, done = time.monotonic(), 0.0
@@ -240,7 +241,7 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
             except StackError as error:
                 broken[name] = reason(error)
             expected -= BUILD_S
-        began = time.monotonic()  # a build that finds all made says nothing of the pace of the rest
+        began = time.monotonic()  # a build that finds everything done does not predict the pace of the rest
         trial = Trial(subject, "")
         for number, step in enumerate(steps, 1):
             title = report.titles[step.name]
@@ -256,7 +257,7 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
 
 
 def planned(names: Sequence[str], rounds: int, scenarios: Sequence[Scenario]) -> list[Step]:
-    """What is done, in order: each round begins with another orchestrator, and the first one has what is done once."""
+    """The steps, in order: each round starts with another orchestrator, and only the first round has the scenarios that run once."""
     return [
         Step(number, name, scenario)
         for number in range(rounds)
@@ -267,7 +268,7 @@ def planned(names: Sequence[str], rounds: int, scenarios: Sequence[Scenario]) ->
 
 
 def attempt(report: Report, trial: Trial, step: Step) -> None:
-    """Do one scenario, and note of each of its rows what was found, or why nothing was."""
+    """Run one scenario, and add the measurement of each of its rows, or why there is none."""
     if trial.down:
         refuse(report, step.name, step.number, [step.scenario], trial.down)
         return
@@ -276,7 +277,7 @@ def attempt(report: Report, trial: Trial, step: Step) -> None:
         for found in step.scenario.measure(trial):
             report.add(found, step.name, step.number)
             known.add(found.row)
-    except Exception as error:  # whatever it is, the other figures are worth having
+    except Exception as error:  # of any kind: the other figures are still useful
         why = reason(error)
         if step.scenario is start.UP:
             trial.down = why
@@ -284,34 +285,34 @@ def attempt(report: Report, trial: Trial, step: Step) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What a cell has instead of a figure."""
+    """The text of a cell without a figure."""
     if not isinstance(error, StackError):
         return f"{type(error).__name__}: {error}"
-    errors = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # by a command that was typed
+    errors = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # from a typed command
     return " ".join([error.what, *errors[:1]])
 
 
 def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: Set[str] = frozenset()) -> None:
-    """Note why nothing was measured, in each row of the scenarios but the ``known`` ones."""
+    """Add why nothing was measured to each row of the scenarios, except the ``known`` ones."""
     for row in (row for scenario in scenarios for row in scenario.rows if row.id not in known):
         report.add(Found(row.id, why=why), name, number)
 
 
 def turned(names: Sequence[str], number: int) -> list[str]:
-    """The names in the order of the round ``number``: each comes first in turn."""
-    first = number % (len(names) or 1)  # none, where none can run here
+    """The names in the order of the round ``number``: each one is first in turn."""
+    first = number % (len(names) or 1)  # there may be none that can run here
     return [*names[first:], *names[:first]]
 
 
 def left(began: float, done: float, expected: float) -> str:
-    """How long the rest takes, at the pace so far."""
+    """How long the rest will take, at the pace so far."""
     pace = (time.monotonic() - began) / done if done else 1.0
     seconds = pace * (expected - done)
     return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
 def facts(report: Report, trial: Trial) -> None:
-    """Add what is known once the project was parsed and the server was up; once."""
+    """Add, once, the facts that are known only after the project was parsed and the server is up."""
     if report.content["project"]["counts"]:
         return
     graph = trial.graph
@@ -323,7 +324,7 @@ def facts(report: Report, trial: Trial) -> None:
 
 
 def environment() -> Path:
-    """The environment that makes the page, installed at first use; returns its Python.
+    """Return the Python of the environment that makes the page; it is installed at first use.
 
     Raises:
         BuildFailed: it cannot be installed.
@@ -331,13 +332,13 @@ def environment() -> Path:
     folder = ROOT / ".stack" / "compare"
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     runner = python_packages.trusting(Runner({}), ROOT)
-    lock, what = Path(__file__).with_name("requirements.txt"), "What makes the page"
+    lock, what = Path(__file__).with_name("requirements.txt"), "The environment for the page"
     environments.virtualenv(lock, folder, what, runner, cache=True, on_line=console.note, again="invoke compare")
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def page(report: Report, folder: Path, pictures: Path) -> None:
-    """Write ``report.html`` into a folder, with the pictures of another one inside.
+    """Write ``report.html`` into ``folder``, with the pictures from the folder ``pictures`` embedded.
 
     Raises:
         StackError: it could not be made.

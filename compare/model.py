@@ -1,4 +1,4 @@
-"""What is measured, and what a measurement gives. Nothing in here starts anything."""
+"""The rows, scenarios and sections of a comparison, and their measurements. Nothing in here starts anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from compare.trial import Trial
 
 
-# How much is measured, from the least: `--quick`, without a flag, `--full`.
+# How much is measured, least first: `--quick`, without a flag, `--full`.
 DEPTHS = ("quick", "default", "full")
 
 
@@ -21,10 +21,10 @@ class Row:
 
     Attributes:
         id: in the JSON.
-        title: what a person reads.
-        what: how it is measured, a sentence.
+        title: its title for people.
+        what: how it is measured, in a few sentences.
         unit: of its values; empty for a count.
-        better: ``low`` or ``high``; None where neither is.
+        better: ``low`` or ``high``; None if neither is.
     """
 
     id: str
@@ -40,11 +40,11 @@ class Found:
 
     Attributes:
         row: the id of its row.
-        value: in the row's unit; None where there is none.
-        verdict: what became of it, a few words; empty where the value is enough.
-        good: whether that is as it should be; None without a verdict, and where it is for the reader to judge.
-        parts: what the value was made of, for the JSON.
-        why: it could not be measured; empty where it was.
+        value: in the row's unit; None if there is none.
+        verdict: the outcome in a few words; empty if the value is enough.
+        good: whether the verdict is good; None without a verdict, and if the reader is to judge.
+        parts: what the value was calculated from, for the JSON.
+        why: why it could not be measured; empty if it was.
     """
 
     row: str
@@ -60,12 +60,12 @@ class Scenario:
     """Something that is done with one orchestrator, which is up.
 
     Attributes:
-        title: what a person reads in the progress line.
-        measure: does it, and yields what was found.
-        rows: what it can find.
-        seconds: that it takes by a first guess, for the time that is left.
-        depth: the first of `DEPTHS` of which it is a part.
-        once: whether it is done in the first round alone, as all is that belongs to ``--full`` and takes many minutes.
+        title: its title in the progress line.
+        measure: does it, and yields the measurements.
+        rows: the rows that it can measure.
+        seconds: an estimate of its duration, for the time left.
+        depth: the first of `DEPTHS` that includes it.
+        once: whether it is done only in the first round, as everything in ``--full``, which takes many minutes.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Scenario:
 
     @property
     def single(self) -> bool:
-        """Whether it is done in the first round alone."""
+        """Whether it is done only in the first round."""
         return self.once or self.depth == "full"
 
 
@@ -86,12 +86,12 @@ class Section:
     """One section of the page.
 
     Attributes:
-        id: what ``--only`` takes.
-        title: what a person reads.
+        id: its name for ``--only``.
+        title: its title for people.
         scenarios: in the order in which they are done.
-        sentence: what the figures say, in one sentence.
-        pictures: besides those of all rows; see `compare.page`.
-        code: files that are shown with it: ``title``, ``lead``, and ``columns`` of a ``title`` and ``files`` with ``path`` and ``text``.
+        sentence: summarizes the figures in one sentence.
+        pictures: in addition to those of all rows; see `compare.page`.
+        code: files to show in the section: ``title``, ``lead``, and ``columns``, each with a ``title`` and ``files`` (``path``, ``text``).
     """
 
     id: str

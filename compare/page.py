@@ -1,8 +1,8 @@
-"""``page.py FILE FOLDER``: make one HTML file of the JSON on standard input, as `compare.report.Report.view` gives it.
+"""``page.py FILE FOLDER``: make one HTML file from the JSON on standard input, which is that of `compare.report.Report.view`.
 
-The pictures of pages that it names are in FOLDER.
+FOLDER has the screenshots that the JSON refers to.
 
-It runs in an environment of its own, which has what compare/requirements.in lists, and so imports nothing of this project.
+It runs in a separate environment, with the packages in compare/requirements.in, and so imports nothing from this project.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from PIL import Image
 from pygments.token import Token
 from pygments.util import ClassNotFound
 
-INK = "#010203"  # in the pictures, instead of the page's own colour of text
-# Okabe and Ito's, which people with any kind of colour blindness can distinguish.
+INK = "#010203"  # a placeholder in the pictures for the page's text colour
+# Okabe and Ito's colours, which people with any kind of colour blindness can distinguish.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
 DOT = "#d55e00"
 KINDS = ("model", "test", "seed", "snapshot", "unit_test")
-WIDTH = 4.8  # inches: as wide as a phone, so that letters stay as large as the text beside
+WIDTH = 4.8  # inches: as wide as a phone, so that letters are as large as the text around
 
 mpl.rcParams.update(
     {
@@ -47,7 +47,7 @@ mpl.rcParams.update(
 
 
 def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
-    """A dot per measurement, a line at the median; each row has an axis of its own, which begins at nothing."""
+    """A dot per measurement, and a line at the median; each row has its own axis, which includes zero."""
     rows = spec["rows"]
     figure = Figure(figsize=(WIDTH, sum(0.75 + 0.24 * len(row["runs"]) for row in rows)), layout="constrained")
     ratios = [0.75 + 0.24 * len(row["runs"]) for row in rows]
@@ -67,7 +67,7 @@ def dots(spec: dict[str, Any]) -> tuple[Figure, str]:
 
 
 def bars(spec: dict[str, Any]) -> tuple[Figure, str]:
-    """A bar per orchestrator, made of its parts; not each has all of them."""
+    """A stacked bar per orchestrator; not every orchestrator has all parts."""
     runs, parts, unit = spec["runs"], spec["parts"], spec["unit"]
     columns = 3 if max(map(len, parts)) < 15 else 1
     figure = Figure(figsize=(WIDTH, 1 + 0.4 * len(runs) + 0.25 * -(-len(parts) // columns)), layout="constrained")
@@ -86,7 +86,7 @@ def bars(spec: dict[str, Any]) -> tuple[Figure, str]:
 
 
 def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
-    """Nodes over time, packed into as few lines as there were nodes at once; all orchestrators have one time axis."""
+    """Nodes over time, in as few lines as there were nodes at the same time; all orchestrators share one time axis."""
     runs = {name: packed(nodes) for name, nodes in spec["runs"].items()}
     heights = [0.6 + 0.16 * (1 + max(line for *_, line in nodes)) for nodes in runs.values()]
     figure = Figure(figsize=(WIDTH, 1.1 + sum(heights)), layout="constrained")
@@ -113,7 +113,7 @@ def gantt(spec: dict[str, Any]) -> tuple[Figure, str]:
 
 
 def lines(spec: dict[str, Any]) -> tuple[Figure, str]:
-    """A line per orchestrator through its points, each with a marker of its own."""
+    """A line per orchestrator through its points, each with a different marker."""
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     for colour, marker, (name, points) in zip(COLOURS, "os^Dv*", spec["lines"].items()):
@@ -128,7 +128,7 @@ def lines(spec: dict[str, Any]) -> tuple[Figure, str]:
 
 
 def packed(nodes: list[tuple[str, float, float]]) -> list[tuple[str, float, float, int]]:
-    """Each node with the first line that is free when it begins."""
+    """Each node with the first line that is free when it starts."""
     free: list[float] = []
     found = []
     for node, began, ended in nodes:
@@ -139,7 +139,7 @@ def packed(nodes: list[tuple[str, float, float]]) -> list[tuple[str, float, floa
 
 
 def shown(values: list[float]) -> str:
-    """Values for those who see no picture."""
+    """Values for the text alternative of a picture."""
     return ", ".join(f"{value:.3g}" for value in values)
 
 
@@ -147,7 +147,7 @@ DRAWN = {"dots": dots, "bars": bars, "gantt": gantt, "lines": lines}
 
 
 def picture(spec: dict[str, Any], key: str) -> Markup:
-    """An SVG element for the page: with a text alternative, ids of its own, and the page's colour of text."""
+    """An SVG element for the page, with a text alternative, unique ids, and the page's text colour."""
     figure, alt_text = DRAWN[spec["kind"]](spec)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -161,9 +161,9 @@ def picture(spec: dict[str, Any], key: str) -> Markup:
 
 
 def shots(spec: dict[str, Any], folder: Path) -> list[dict[str, str]]:
-    """The pictures of pages, each with its orchestrator, a text alternative and its bytes.
+    """The screenshots of pages, each with its orchestrator, a text alternative and its bytes.
 
-    A page has areas of one colour, and letters. With 256 colours and no loss it takes a third of a JPEG, whose letters are blurred.
+    A page consists of areas in one colour, and letters. Lossless with 256 colours, it needs a third of a JPEG, whose letters are blurred.
     """
     found = []
     for one in spec["shots"]:
@@ -176,16 +176,16 @@ def shots(spec: dict[str, Any], folder: Path) -> list[dict[str, str]]:
             data = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
             found.append({"name": one["name"], "alt_text": alt_text, "data": data})
         else:
-            found.append({"name": one["name"], "alt_text": alt_text, "data": "", "why": f"{path.name} is not beside the figures"})
+            found.append({"name": one["name"], "alt_text": alt_text, "data": "", "why": f"{path.name} is not in the folder of the figures"})
     return found
 
 
 def plain(text: str) -> Markup:
-    """Text in which what is in backquotes is code."""
+    """Text with the parts in backquotes as code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-# What has a colour in code, and the class that page.html has for it. An f-string's own values are not of its colour.
+# The tokens that are coloured in code, and their class in page.html. The values in an f-string do not have its colour.
 COLOURED = (
     (Token.Comment, "comment"),
     (Token.String.Interpol, ""),
@@ -214,7 +214,7 @@ def coloured(text: str, path: str) -> Markup:
 
 
 def page(view: dict[str, Any], folder: Path) -> str:
-    """The HTML, with the pictures of a folder."""
+    """The HTML, with the pictures in ``folder``."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
     environment.filters["plain"] = plain

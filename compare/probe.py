@@ -1,6 +1,6 @@
-"""``python - HOST PORT METHOD PATH BODY`` with this file as the script: what answers there without a password.
+"""``python - HOST PORT METHOD PATH BODY`` with this file as the script: print what answers there without a password.
 
-Standard library only: in a container it runs where nothing of this project is.
+Standard library only: it runs in containers that have nothing of this project.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import socket
 import sys
 
 ANSWER_TIMEOUT_S = 10  # seconds
-# What an HTTP/2 client, as one of gRPC's, begins with: the preface, and settings that are all the defaults.
+# The first bytes of an HTTP/2 client, such as gRPC's: the preface, and settings with all defaults.
 HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 SETTINGS = 4  # the type of the frame that such a server answers with
 
 
 def answer(host: str, port: int, method: str, path: str, body: str) -> str:
-    """``HTTP`` with the status, ``HTTP/2``, or nothing where neither is spoken."""
+    """``HTTP`` with the status, ``HTTP/2``, or an empty text for neither."""
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request(method, path, body or None, {"Content-Type": "application/json"})
         return f"HTTP {connection.getresponse().status}"
     except (OSError, http.client.HTTPException):
-        pass  # it may use the other
+        pass  # it may use HTTP/2
     finally:
         connection.close()
     try:

@@ -9,7 +9,7 @@ FLAGS = {"quick": "`--quick`", "default": "", "full": "`--full`"}
 
 
 def needs(scenario: Scenario) -> str:
-    """What the last column has."""
+    """The text of the last column."""
     return ", ".join(filter(None, [FLAGS[scenario.depth], "once" if scenario.single else ""]))
 
 
@@ -17,8 +17,8 @@ def text() -> str:
     """The page."""
     parts = [
         "# What a comparison measures",
-        "Made from the code of [`invoke compare`](compare.md). The last column is the flag that a row needs, empty for none, and whether it"
-        " is measured once: in the first round alone.",
+        "Made from the code of [`invoke compare`](compare.md). The last column has the flag that a row needs, if any, and whether it is"
+        " measured once, in the first round only.",
     ]
     for section in SECTIONS:
         rows = [

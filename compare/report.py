@@ -1,4 +1,4 @@
-"""The figures of a comparison: as JSON, and what can be concluded from them. Nothing in here starts anything."""
+"""The figures of a comparison, as JSON, and what can be concluded from them. Nothing in here starts anything."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from compare.model import Found, Row, Scenario, Section
 from switchyard.errors import BadUsage
 
 SCHEMA = 1
-# Measurements of each orchestrator from which on an order is claimed. Where all are equally quick, one is by chance ahead of both others
-# in each of 2 measurements in one case of 5, and in each of 3 in one of 28: 3 · (n!)(2n)! / (3n)!.
+# The least number of measurements of each orchestrator for which an order is claimed. If all three are equally fast, one of them is by
+# chance ahead of both others in all measurements in 1 of 5 cases with 2 measurements, and in 1 of 28 with 3: 3 · (n!)(2n)! / (3n)!.
 LEAST = 3
 
 
@@ -25,9 +25,9 @@ class Summary(NamedTuple):
     """All measurements of one row and one orchestrator.
 
     Attributes:
-        values: each.
-        verdicts: each with whether it is good (None: neither good nor bad), and how often it was reached.
-        why: what could not be measured, each reason once.
+        values: all values.
+        verdicts: each verdict, whether it is good (None: neither good nor bad), and how often it occurred.
+        why: why measurements failed, each reason once.
     """
 
     values: tuple[float, ...]
@@ -36,25 +36,25 @@ class Summary(NamedTuple):
 
     @property
     def median(self) -> float:
-        """The middle of the values."""
+        """The median of the values."""
         return median(self.values)
 
     @property
     def low(self) -> float:
-        """The lowest."""
+        """The lowest value."""
         return min(self.values)
 
     @property
     def high(self) -> float:
-        """The highest."""
+        """The highest value."""
         return max(self.values)
 
 
 class Report:
-    """What is known of a comparison.
+    """The figures and facts of a comparison.
 
     Args:
-        content: as in the JSON.
+        content: the JSON's content.
     """
 
     def __init__(self, content: dict[str, Any]) -> None:
@@ -62,10 +62,10 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """What `write` has left.
+        """Read a file of `write`.
 
         Raises:
-            BadUsage: it is no such file, or one of another version.
+            BadUsage: it is not such a file, or has another version.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,23 +79,23 @@ class Report:
         return cls(content)
 
     def write(self, path: Path) -> None:
-        """Write the JSON, all at once."""
+        """Write the JSON atomically."""
         new = path.with_suffix(".new")
         new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
         new.replace(path)
 
     @property
     def titles(self) -> dict[str, str]:
-        """What a person reads of each orchestrator, by name."""
+        """The title of each orchestrator, by name."""
         return {name: facts["title"] for name, facts in self.content["orchestrators"].items()}
 
     def declare(self, section: Section, scenarios: Iterable[Scenario]) -> None:
-        """Make room for the rows of some scenarios of a section."""
+        """Add empty rows for some scenarios of a section."""
         for row in (row for scenario in scenarios for row in scenario.rows):
             self.content["rows"][row.id] = {"section": section.id, **asdict(row), "cells": {name: [] for name in self.titles}}
 
     def add(self, found: Found, name: str, number: int) -> None:
-        """Keep a measurement of the round ``number``; one of a row that was not asked for is left out."""
+        """Add a measurement of the round ``number``, unless its row was not declared."""
         if found.row in self.content["rows"]:
             kept = {"round": number, **{key: value for key, value in asdict(found).items() if key != "row"}}
             self.content["rows"][found.row]["cells"][name].append(kept)
@@ -106,7 +106,7 @@ class Report:
         return found
 
     def summary(self, row: str, name: str) -> Summary:
-        """Them all in one."""
+        """The summary of these measurements."""
         found = self.content["rows"].get(row, {}).get("cells", {}).get(name, [])
         values = tuple(one["value"] for one in found if one["value"] is not None)
         verdicts = Counter((one["verdict"], one["good"]) for one in found if one["verdict"])
@@ -114,15 +114,15 @@ class Report:
         return Summary(values, tuple((text, good, count) for (text, good), count in verdicts.items()), tuple(why))
 
     def measured(self, row: str) -> dict[str, Summary]:
-        """The summaries of those orchestrators for which there are values, the lowest median first."""
+        """The summaries of the orchestrators that have values, the lowest median first."""
         found = {name: self.summary(row, name) for name in self.titles}
         return dict(sorted(((name, one) for name, one in found.items() if one.values), key=lambda item: item[1].median))
 
     def best(self, row: str) -> str | None:
-        """The orchestrator whose every value is better than every value of each other one.
+        """The orchestrator whose values are all better than every value of each other one.
 
-        None where spreads overlap, something was measured fewer than `LEAST` times, for one alone or not each time, there is no better, or
-        its verdict is not good.
+        None if spreads overlap, an orchestrator was measured fewer than `LEAST` times, a measurement failed, there is only one
+        orchestrator, the row has no better, or a verdict of the best is bad.
         """
         better, found = self.content["rows"][row]["better"], self.measured(row)
         if better is None or len(found) < 2 or any(len(one.values) < LEAST for one in found.values()):
@@ -134,7 +134,7 @@ class Report:
         return name if apart and complete and all(good is not False for _, good, _ in first.verdicts) else None
 
     def ranking(self, row: Row) -> str:
-        """The medians of a row in words, the lowest first, which are missing or not good, and between which of them no order is claimed."""
+        """The medians of a row in words, the lowest first, with those that are missing or bad, and those without a claimed order."""
         found = self.measured(row.id)
         shown = {name: text(one.median, row.unit) for name, one in found.items()}
         if not found:
@@ -148,12 +148,12 @@ class Report:
             sentence = f"{next(iter(shown.values()))} with each"
         else:
             sentence = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
-            if row.unit:  # what is counted is the same each time
+            if row.unit:  # a count is the same each time
                 notes += self._unclaimed(found)
         return f"{sentence} ({'; '.join(notes)})" if notes else sentence
 
     def _unclaimed(self, found: dict[str, Summary]) -> list[str]:
-        """Why no order is claimed, and between which."""
+        """Why no order is claimed, and between which orchestrators."""
         if len(found) > 1 and (fewest := min(len(one.values) for one in found.values())) < LEAST:
             return [f"measured {('once', 'twice')[fewest - 1]}, so no order is claimed"]
         overlapping = [
@@ -162,12 +162,12 @@ class Report:
         return [f"no order is claimed between {', nor between '.join(overlapping)}: their spreads overlap"] if overlapping else []
 
     def judged(self, row: Row) -> tuple[int, int]:
-        """How many orchestrators have nothing but good verdicts, of how many that have any."""
+        """How many orchestrators have only good verdicts, and how many have any verdict."""
         found = [one for name in self.titles if (one := self.summary(row.id, name)).verdicts]
         return sum(all(good for _, good, _ in one.verdicts) for one in found), len(found)
 
     def typical(self, row: Row, name: str) -> dict[str, Any] | None:
-        """The measurement in the middle; None without any."""
+        """The median measurement; None without any."""
         found = sorted((one for one in self.found(row, name) if one["value"] is not None), key=lambda one: one["value"])
         return found[(len(found) - 1) // 2] if found else None
 
@@ -176,7 +176,7 @@ class Report:
         return next((one for one in self.found(row, name) if other and one["round"] == other["round"] and one["value"] is not None), None)
 
     def view(self, sections: Iterable[Section]) -> dict[str, Any]:
-        """All that the page shows, as `compare.page` takes it."""
+        """Everything that the page shows, for `compare.page`."""
         content = self.content
         return {
             "title": f"{listed(self.titles.values())} on the dbt project {content['project']['name']}",
@@ -195,12 +195,12 @@ class Report:
         content, machine, project = self.content, self.content["machine"], self.content["project"]
         images = ", ".join(content["base_images"]) or "none: without Docker"
         if "switchyard-standin/" in images:
-            images += "; stand-ins made for tests, of other sizes than the vendors' images"
+            images += "; stand-ins made for tests, with other sizes than the vendors' images"
         packages = {
             package: version
             for name, facts in content["orchestrators"].items()
             for package, version in facts["versions"].items()
-            if re.search(rf"dbt|cosmos|(^|-){name}$", package)  # the product, and what it runs dbt with
+            if re.search(rf"dbt|cosmos|(^|-){name}$", package)  # the product, and its packages for dbt
         }
         versions = {**packages, **content["versions"]}
         changed = "; measured without its query-comment" if project.get("query_comment") else ""
@@ -218,13 +218,13 @@ class Report:
         ]
 
     def _left_out(self, sections: Iterable[Section]) -> list[tuple[str, str]]:
-        """What this comparison did not look at, where there is anything."""
+        """The rows that this comparison left out, if any."""
         rows = (row for section in sections for scenario in section.scenarios for row in scenario.rows)
         missing = [row.title for row in rows if row.id not in self.content["rows"]]
         return [("Left out", f"{', '.join(missing)} (`invoke compare --full` has all rows)")] if missing else []
 
     def _rows(self, section: Section) -> dict[str, dict[str, Any]]:
-        """Those rows of a section of which anything is known, by id."""
+        """The rows of a section that have any measurement, by id."""
         own = {id: row for id, row in self.content["rows"].items() if row["section"] == section.id}
         return {id: row for id, row in own.items() if any(row["cells"].values())}
 
@@ -277,7 +277,7 @@ class Report:
 
 
 def number(value: float) -> str:
-    """A figure with as many digits as it is good for."""
+    """A figure with a sensible number of digits."""
     if float(value).is_integer() and abs(value) >= 3:
         return f"{value:,.0f}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

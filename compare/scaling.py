@@ -1,4 +1,4 @@
-"""Scaling: what changes for two workers, in services and settings."""
+"""Scaling: what changes in services and settings for two workers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from switchyard.placeholders import SETTING
 LINES = Row(
     "worker_lines",
     "Lines that change for two workers",
-    "The services of the orchestrator's compose file with `WORKERS=2`, against those with `WORKERS=0`: lines that are added or removed,"
-    " with what several services share written out for each. They are Switchyard's. No other file differs: the DAGs, assets and flows are"
-    " the same.",
+    "The services in the orchestrator's compose file with `WORKERS=2`, compared with those with `WORKERS=0`: lines that are added or"
+    " removed, with everything that several services share written out for each. They are Switchyard's. No other file differs: the DAGs,"
+    " assets and flows are the same.",
     better=None,
 )
 SERVICES = Row(
     "worker_services",
     "Additional containers for two workers",
-    "Of the same file: the workers, and a broker where the product has one between.",
+    "In the same file: the workers, and a broker if the product uses one.",
     better=None,
 )
 WORKERS = "2"
@@ -44,7 +44,7 @@ def changed(trial: Trial) -> Iterator[Found]:
 
 
 def services(file: Path, workers: str) -> dict[str, Any]:
-    """The services that a compose file starts with so many workers; all other variables stay as they stand there.
+    """The services that a compose file starts with this number of workers; other variables are not filled in.
 
     Args:
         file: the compose file.
@@ -61,7 +61,7 @@ def services(file: Path, workers: str) -> dict[str, Any]:
 
 
 def filled(text: str, workers: str) -> str:
-    """A text in which `WORKERS` has its value, as Compose would fill it in."""
+    """A text with the value of `WORKERS` filled in, as by Compose."""
 
     def value(match: re.Match[str]) -> str:
         _, key, kind, rest = match.groups()
@@ -78,17 +78,17 @@ def containers(found: dict[str, Any]) -> int:
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     what = "lines of Switchyard's services that change, shared ones written out for each"
     return f"For two workers, {what}: {report.ranking(LINES)}. In `.env` it is one line."
 
 
 def diffs(report: Report) -> dict[str, Any]:
-    """What changes, of each orchestrator."""
+    """What changes for each orchestrator."""
     found = {title: report.typical(LINES, name) for name, title in report.titles.items()}
     return {
         "title": "What changes for two workers",
-        "lead": "The services, with everything that they share filled in. Nothing else changes.",
+        "lead": "The services, with everything that they share written out. Nothing else changes.",
         "columns": [
             {"title": title, "files": [{"path": "WORKERS=2.diff", "text": "\n".join(one["parts"]["diff"])}]}
             for title, one in found.items()

@@ -1,4 +1,4 @@
-"""Scheduling: jobs that fall due, two at once, and some while the stack is down."""
+"""Scheduling: jobs that are due, two that are due together, and some that are due while the stack is down."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from compare.trial import Trial, afterwards
 from rundbt import jobs
 from switchyard.errors import StackError
 
-DUE = 10  # minutes of which the lag is measured
-MISSED = 3  # that pass while the stack is down
+DUE = 10  # minutes in which the lag is measured
+MISSED = 3  # due times while the stack is down
 SLEEP = 3  # seconds that the model sleeps
-START = 75  # seconds that a start and a first run may take; a minute that they take more is one lag less
-DUE_TIMEOUT_S = 180  # seconds in which what is due must have ended
+START = 75  # seconds that a start and a first run may take; for each minute more, one lag less is measured
+DUE_TIMEOUT_S = 180  # seconds in which a run that is due has to end
 MINUTE = 60
 
 LAG = Row(
     "schedule_lag",
     "From due to dbt",
     f"A job of one model is due every minute; the median of {DUE} due minutes. From the full minute to dbt's first connection to"
-    " PostgreSQL. How often each looks is set here: Airflow's scheduler every 0.2 s (by default every second), Dagster's queue every second"
-    " (5), Prefect's worker every second (10).",
+    " PostgreSQL. The polling intervals are set here: Airflow's scheduler every 0.2 s (by default every second), Dagster's queue every"
+    " second (5), Prefect's worker every second (10).",
     "s",
 )
 WORST = Row("schedule_lag_max", "From due to dbt, the slowest", "The longest of the same.", "s")
 TOGETHER = Row(
     "schedule_together",
     "Two due together",
-    f"Two jobs are due in the same minute, each with a model that sleeps {SLEEP} s. From the full minute until PostgreSQL has done both"
-    " models; the second dbt must wait for the first, by limits that are set here.",
+    f"Two jobs are due in the same minute, each with a model that sleeps {SLEEP} s. From the full minute until PostgreSQL has built both"
+    " models; the second dbt has to wait for the first, because of limits that are set here.",
     "s",
 )
 MADE_UP = Row(
     "schedule_missed",
     f"Missed runs caught up, of {MISSED}",
-    f"The job falls due {MISSED} times while the stack is down. Runs for the missed times, after `invoke up`. All settings for missed"
-    " runs are defaults but Airflow's `catchup=False`: with `True`, Airflow makes up for all since a DAG's first day.",
+    f"The job is due {MISSED} times while the stack is down. Runs for the missed times, after `invoke up`. All settings for missed runs are"
+    " defaults except Airflow's `catchup=False`: with `True`, Airflow catches up on all runs since a DAG's start date.",
     better=None,
 )
 
@@ -68,19 +68,19 @@ class Done(NamedTuple):
 
 
 def schedules(trial: Trial) -> Iterator[Found]:
-    """Let a job fall due each minute, then another one with it, then miss some."""
+    """Have a job due each minute, then another one with it, then some while the stack is down."""
     rig = trial.rig
     together = following(time.time() + START) + DUE * MINUTE
     with scheduled(trial, together):
-        run = trial.run("--job", "each")  # it finds the caches as the later ones do
+        run = trial.run("--job", "each")  # fills the caches, as for the later runs
         if run.code:
-            raise StackError(f"The job that was to be scheduled ended with exit code {run.code}.")
+            raise StackError(f"The first run of the job to schedule ended with exit code {run.code}.")
         first = following(settled(trial))
-        until(together - 10)  # the last of them has ended, or takes too long; and the log is not read while something is due
+        until(together - 10)  # the last of them has ended, or takes too long; the log must not be read while something is due
         connections = [float(match[1]) for line in server_log(rig) if (match := CONNECTED.search(line))]
         try:
             found = lags(range(first, together, MINUTE), connections, runs(trial))
-        except StackError as error:  # the other rows are worth having
+        except StackError as error:  # the other rows are still useful
             yield from (Found(row.id, why=error.what) for row in (LAG, WORST))
         else:
             parts = {"due": first, "lags": [round(lag, 3) for lag in found]}
@@ -96,7 +96,7 @@ def schedules(trial: Trial) -> Iterator[Found]:
 
 @contextmanager
 def scheduled(trial: Trial, together: int) -> Iterator[None]:
-    """The stack with the jobs, and their schedules on."""
+    """The stack with the jobs, with their schedules turned on."""
     rig = trial.rig
     before = rig.env["SCHEDULES_ENABLED"]
 
@@ -117,7 +117,7 @@ def scheduled(trial: Trial, together: int) -> Iterator[None]:
         again("true")
         rig.invoke("up", "--orch", trial.name)
         yield
-        again(before)  # before the files change, so that nothing is scheduled that is no more
+        again(before)  # before the files change, so that no deleted job is scheduled
 
 
 def following(moment: float) -> int:
@@ -126,7 +126,7 @@ def following(moment: float) -> int:
 
 
 def until(moment: float) -> None:
-    """Wait for a time of day."""
+    """Wait until a time, in epoch seconds."""
     time.sleep(max(0.0, moment - time.time()))
 
 
@@ -134,17 +134,17 @@ def awaited(trial: Trial, job: str, due: float, deadline: float) -> Done:
     """The run of a job that was due, once it has ended.
 
     Raises:
-        StackError: it has not by the deadline.
+        StackError: it has not ended by the deadline.
     """
     while not (found := [one for one in runs(trial) if one.job == job and one.began >= due]):
         if time.time() > deadline:
-            raise StackError(f"A run that was due had not ended {deadline - due:.0f} s later.")
+            raise StackError(f"A run that was due had not ended after {deadline - due:.0f} s.")
         time.sleep(1)
     return found[0]
 
 
 def settled(trial: Trial) -> float:
-    """Wait until nothing is in progress, early enough in a minute for something to be done before the next; returns the time.
+    """Wait until nothing is in progress, with enough time left in the minute to do something before the next one; return the time.
 
     Raises:
         StackError: runs follow one another without a pause.
@@ -153,7 +153,7 @@ def settled(trial: Trial) -> float:
     while idle := trial.idle_at(deadline):
         if idle % MINUTE < MINUTE - 20:
             return idle
-        until(following(idle) + MINUTE / 3)  # by then what is due has begun
+        until(following(idle) + MINUTE / 3)  # by then, what is due has started
     raise StackError("A run that a schedule started had not ended when the next one was due.")
 
 
@@ -173,7 +173,7 @@ def lags(due: Sequence[int], connections: Sequence[float], done: Sequence[Done])
         done: the runs.
 
     Raises:
-        StackError: there is no due time, or not one run for each, that begins after it and ends before the next.
+        StackError: there is no due time, or there is not exactly one run for each, which starts after it and ends before the next.
     """
     if not due:
         raise StackError("The start took so long that no due minute was left.")
@@ -184,7 +184,7 @@ def lags(due: Sequence[int], connections: Sequence[float], done: Sequence[Done])
 
 
 def turns(two: Sequence[Done], due: float) -> Found:
-    """What became of two jobs that were due at once."""
+    """The measurement of two jobs that were due at the same time."""
     one, other = sorted(two, key=lambda done: done.began)
     apart = one.ended <= other.began
     verdict = "one after the other" if apart else "at the same time"
@@ -198,23 +198,23 @@ def turns(two: Sequence[Done], due: float) -> Found:
 
 
 def made_up(trial: Trial) -> Found:
-    """Stop the stack for some due times, start it, and count what it runs.
+    """Stop the stack for some due times, start it, and count the runs that it catches up on.
 
     Raises:
-        StackError: the start took so long that it missed one more, or the runs do not come to an end.
+        StackError: the start took so long that it missed one more, or the runs do not end.
     """
     settled(trial)
     asked = time.time()
     trial.rig.invoke("down", "--force")
     down = time.time()
     if following(asked) != following(down):
-        raise StackError("A minute ended during the stop, so it is not known how many were missed.")
+        raise StackError("A minute ended during the stop, so it is not known how many runs were missed.")
     last = following(down) + (MISSED - 1) * MINUTE
     until(last + 1)
     trial.rig.invoke("up", "--orch", trial.name)
     next_ = last + MINUTE
     if time.time() > next_:
-        raise StackError("The start took more than a minute, so one more was missed.")
+        raise StackError("The start took more than a minute, so one more run was missed.")
     until(next_)
     awaited(trial, "each", next_, next_ + MINUTE)
     settled(trial)
@@ -223,8 +223,8 @@ def made_up(trial: Trial) -> Found:
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
-    return f"From a job's due time, dbt's first connection comes after {report.ranking(LAG)}."
+    """The section's first sentence."""
+    return f"After a job's due time, dbt's first connection comes after {report.ranking(LAG)}."
 
 
 SECTION = Section(

@@ -1,4 +1,4 @@
-"""Security: who is let in, what listens, and what the services may do."""
+"""Security: who can sign in, which sockets listen, and which rights the services have."""
 
 from __future__ import annotations
 
@@ -35,49 +35,49 @@ WRONG_PASSWORD = Row(
 WRONG_HOST = Row(
     "wrong_host",
     "A wrong Host header",
-    "HTTP status of the same request with the password and `Host: elsewhere.example`, as after DNS rebinding. A browser sends no password"
-    " that it has for another name.",
+    "HTTP status of the same request with the password and `Host: elsewhere.example`, as after DNS rebinding. A browser does not send a"
+    " password that it has for another name.",
     better=None,
 )
 FOREIGN_ORIGIN = Row(
     "foreign_origin",
     "A write with a foreign Origin",
-    "HTTP status of a write that changes nothing, with the password and `Origin: http://elsewhere.example`. Before such a request a browser"
-    " asks whether that origin may send it (CORS preflight), and sends it only then.",
+    "HTTP status of a write that changes nothing, with the password and `Origin: http://elsewhere.example`. Before such a request, a"
+    " browser asks whether that origin may send it (CORS preflight), and sends it only if it may.",
     better=None,
 )
 LISTENING = Row(
     "listening",
     "Sockets that listen",
-    "TCP sockets of the orchestrator's services, Switchyard's guard before Dagster's page among them; PostgreSQL's is left out.",
+    "TCP sockets of the orchestrator's services, including Switchyard's guard in front of Dagster's page, without PostgreSQL's.",
     better=None,
 )
 OPEN = Row(
     "open_sockets",
     "Sockets that ask for no password",
-    "Each of them gets the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. Counted is what answers"
-    " anything but 401 or 403. The health check of Prefect's worker, which Switchyard turns on, is one.",
+    "Each of them gets the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. A socket counts if its"
+    " answer is not 401 or 403. The health check of Prefect's worker, which Switchyard turns on, is one.",
 )
 RIGHTS = Row(
     "rights",
     "Containers with more rights",
-    "Containers that run as root, have a capability, or have a root file system that can be written to.",
+    "Containers that run as root, have a capability, or have a writable root file system.",
 )
 ROLES = Row(
     "roles",
     "Roles for users",
-    "Whether the product's API, in this setting, has anything about roles: its own description is searched for the word.",
+    "Whether the product's API, in this setting, has roles: its own description is searched for the word.",
     better=None,
 )
 
 ELSEWHERE = "elsewhere.example"
 REFUSED = ("HTTP 401", "HTTP 403")
 LISTEN = "0A"  # a socket's state in /proc/net/tcp
-DOCKERS = ip_address("127.0.0.11")  # in each container: the engine's own name server
+DOCKERS = ip_address("127.0.0.11")  # the engine's own name server, in each container
 
 
 def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[str, str]]:
-    """The HTTP status and the headers of the answer; a header's name has - where the argument has _."""
+    """The HTTP status and the headers of the answer; an _ in the name of an argument becomes a - in the header."""
     named = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
     body = None if request.body is None else json.dumps(request.body).encode()
     message = urllib.request.Request(url + request.path, body, named, method=request.method)
@@ -89,30 +89,32 @@ def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[st
 
 
 def refused(row: Row, code: int, guard: str = "") -> Found:
-    """A row whose request must not come through.
+    """The measurement of a row whose request has to be refused.
 
     Args:
         row: the row.
         code: the HTTP status.
-        guard: who refuses it, where that is not the product.
+        guard: what refuses it, if that is not the product.
 
     Raises:
         StackError: it was neither answered nor refused.
     """
     if code in (0, 404) or code >= 500:
         raise StackError(f"The answer is HTTP {code}." if code else "There is no answer.")
-    good = None if guard or row is WRONG_HOST else code >= 400  # a guard is not the product's, and the other is for the reader to judge
+    good = (
+        None if guard or row is WRONG_HOST else code >= 400
+    )  # a guard is not the product's own, and WRONG_HOST is for the reader to judge
     return Found(row.id, code, f"refused {guard}".rstrip() if code >= 400 else "answered", good)
 
 
 def sign_in(trial: Trial) -> Iterator[Found]:
-    """Ask for what only the password, the right name and the page itself should get."""
+    """Send requests without the password, the right host name or the page's own origin, which should be refused."""
     asked = product(trial.rig, trial.name)
     url = asked.url
     yield refused(NO_PASSWORD, status(url, asked.read)[0], asked.guard)
     try:
         wrong = status(url, asked.read, **asked.sign_in(f"not {asked.password}"))[0]
-    except api.ApiError as error:  # where a token is asked for first
+    except api.ApiError as error:  # if the API first needs a token
         wrong = error.status or 0
     yield refused(WRONG_PASSWORD, wrong, asked.guard)
     right = asked.signed_in
@@ -125,14 +127,14 @@ def sign_in(trial: Trial) -> Iterator[Found]:
 
 
 def preflight(url: str, write: PageRequest) -> tuple[int, str]:
-    """What a browser asks before it sends another page's write: the status, and the origin that the answer allows."""
+    """A browser's request before it sends another page's write: the status, and the origin that the answer allows."""
     asked = {"Access_Control_Request_Method": write.method, "Access_Control_Request_Headers": "authorization,content-type"}
     code, headers = status(url, PageRequest("OPTIONS", write.path), Origin=f"http://{ELSEWHERE}", **asked)
     return code, {key.lower(): value for key, value in headers.items()}.get("access-control-allow-origin", "")
 
 
 def written(code: int, asked: int, allowed: str, guard: str = "") -> Found:
-    """What a write of another page's comes to: its own status, that of the preflight with the origin that it allows, and who refuses it."""
+    """The measurement of a write from another page: its status, that of the preflight, the allowed origin, and what refuses it."""
     parts = {"preflight": asked, "allowed origin": allowed}
     if code >= 400:
         return Found(FOREIGN_ORIGIN.id, code, f"refused {guard}".rstrip(), None if guard else True, parts)
@@ -142,7 +144,7 @@ def written(code: int, asked: int, allowed: str, guard: str = "") -> Found:
 
 
 def sockets(trial: Trial) -> Iterator[Found]:
-    """Find what listens, and what answers there."""
+    """Find the listening sockets, and how they answer."""
     request = product(trial.rig, trial.name).read
     driver = trial.rig.driver
     listening = list(native_sockets(driver.processes, request) if isinstance(driver, Native) else docker_sockets(trial, request))
@@ -155,7 +157,7 @@ def sockets(trial: Trial) -> Iterator[Found]:
 
 
 def native_sockets(processes: Processes, request: PageRequest) -> Iterator[dict[str, Any]]:
-    """The sockets of the stack's processes on this machine, with what answers there."""
+    """The sockets of the stack's processes on this machine, with their answers."""
     found: dict[tuple[str, int], str] = {}
     for record in processes.records():
         for process in processes.members(record):
@@ -171,7 +173,7 @@ def native_sockets(processes: Processes, request: PageRequest) -> Iterator[dict[
 
 
 def docker_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any]]:
-    """The sockets in the containers, each asked from inside; other machines reach what is published."""
+    """The sockets in the containers, each probed from inside; other machines can reach those that are published."""
     script = Path(probe.__file__).read_text(encoding="utf-8")
     for service in (one for one in trial.rig.driver.services() if one.orchestrator):
         inspected = json.loads(trial.rig.command(["docker", "inspect", service.container]))[0]
@@ -201,32 +203,32 @@ def docker_sockets(trial: Trial, request: PageRequest) -> Iterator[dict[str, Any
 
 
 def listeners(table: str) -> list[tuple[IPv4Address | IPv6Address, int]]:
-    """The addresses and ports on which something listens, of the lines of /proc/net/tcp and tcp6, without the engine's own."""
+    """The addresses and ports on which something listens, from the lines of /proc/net/tcp and tcp6, without the engine's own."""
     found = set()
     for line in table.splitlines():
         words = line.split()
         if len(words) > 3 and words[3] == LISTEN:
             address, _, port = words[1].partition(":")
-            raw = bytes.fromhex(address)  # in words of four bytes, each of them backwards
+            raw = bytes.fromhex(address)  # words of four bytes, each in reverse order
             turned = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
             found.add((ip_address(turned), int(port, 16)))
     return sorted((one for one in found if one[0] != DOCKERS), key=lambda one: one[1])
 
 
 def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The address of IPv4 that one of IPv6 stands for, if it does."""
+    """The IPv4 address that is mapped into an IPv6 address, or else the address itself."""
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
 def reached(address: IPv4Address | IPv6Address) -> tuple[str, ...]:
-    """Where a socket may be reached that listens on ``address``: one on all of IPv6 has IPv4 as well, which may be all that there is."""
+    """The hosts at which a socket on ``address`` may be reached: one on all IPv6 addresses also has IPv4, and there may be no IPv6."""
     if not address.is_unspecified:
         return (str(address),)
     return ("127.0.0.1",) if address.version == 4 else ("::1", "127.0.0.1")
 
 
 def rights(trial: Trial) -> Iterator[Found]:
-    """See as whom the containers run, and what they may do."""
+    """Find the users and rights of the containers."""
     if isinstance(trial.rig.driver, Native):
         yield Found(RIGHTS.id, why="there are no containers without Docker: the processes run as the account that starts them")
         return
@@ -242,7 +244,7 @@ def rights(trial: Trial) -> Iterator[Found]:
 
 
 def allowed(text: str) -> dict[str, bool]:
-    """Whether a process is root's, and has or may get capabilities, from its /proc/PID/status."""
+    """Whether a process runs as root, and has or may get capabilities, from its /proc/PID/status."""
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     capable = any(int(lines[name], 16) for name in ("CapPrm", "CapEff", "CapBnd"))
     return {"root": "0" in lines["Uid"].split(), "capable": capable}
@@ -256,20 +258,20 @@ def roles(trial: Trial) -> Iterator[Found]:
         raise StackError("Its API has no description to search.")
     named = [name for name in names if "role" in name.lower()]
     if not named:
-        without_roles = f"none of the {len(names)} paths or questions of its API in this setting is about roles"
+        without_roles = f"none of the {len(names)} paths or queries of its API in this setting is about roles"
         yield Found(ROLES.id, verdict="; ".join(filter(None, (without_roles, asked.roles))))
     else:
-        yield Found(ROLES.id, why=f"its API names {', '.join(named)}, and this comparison does not know how to count there")
+        yield Found(ROLES.id, why=f"its API has {', '.join(named)}, and this comparison cannot count roles there")
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     rows = (NO_PASSWORD, WRONG_PASSWORD)
     asked = " and ".join(f"{good} of {all_} {what}" for row, what in zip(rows, DENIED) for good, all_ in (report.judged(row),) if all_)
     guarded = [
         report.titles[name] for name in report.titles if any(good is None for _, good, _ in report.summary(NO_PASSWORD.id, name).verdicts)
     ]
-    own = f" by themselves, and before {listed(guarded)} stands Switchyard's guard" if guarded else ""
+    own = f" by themselves, and Switchyard's guard is in front of {listed(guarded)}" if guarded else ""
     return f"{asked or 'No request was made'}{own}; the sockets that ask for no password are {report.ranking(OPEN)}."
 
 

@@ -1,4 +1,4 @@
-"""Seeing: how much of the dbt project each product's API, of which its page is made, shows after a green run."""
+"""Seeing: how much of the dbt project each product's API, which its page uses, returns after a green run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RULE = "as objects of their own, under their names: a task, an asset, an asset c
 
 
 def shown(id: str, title: str, what: str) -> Row:
-    """A row that counts what is shown."""
+    """A row that counts what the API returns."""
     return Row(id, title, what, better="high")
 
 
@@ -33,39 +33,39 @@ MODELS = shown("seen_models", "Models", f"Of the models in dbt's manifest, how m
 TESTS = shown(
     "seen_tests",
     "Tests",
-    f"The same of data tests and unit tests, {RULE} Airflow has one task for all tests of a node, which counts for none.",
+    f"The same for data tests and unit tests, {RULE} Airflow has one task for all tests of a node, which does not count.",
 )
 SOURCES = shown(
-    "seen_sources", "Sources", f"The same of sources, {RULE} Cosmos has them with `source_rendering_behavior`, which is not its default."
+    "seen_sources", "Sources", f"The same for sources, {RULE} Cosmos has them with `source_rendering_behavior`, which is off by default."
 )
-SEEDS = shown("seen_seeds", "Seeds", f"The same of seeds, {RULE}")
-SNAPSHOTS = shown("seen_snapshots", "Snapshots", f"The same of snapshots, {RULE}")
-EXPOSURES = shown("seen_exposures", "Exposures", f"The same of exposures, {RULE}")
+SEEDS = shown("seen_seeds", "Seeds", f"The same for seeds, {RULE}")
+SNAPSHOTS = shown("seen_snapshots", "Snapshots", f"The same for snapshots, {RULE}")
+EXPOSURES = shown("seen_exposures", "Exposures", f"The same for exposures, {RULE}")
 DESCRIPTIONS = shown(
     "seen_descriptions",
     "Descriptions",
-    "Models, tests, sources, seeds, snapshots and exposures with a description: of how many the API returns the text.",
+    "Models, tests, sources, seeds, snapshots and exposures with a description: for how many the API returns the text.",
 )
 COLUMNS = shown("seen_columns", "Documented columns", "Columns with a description: for how many the API returns name and text.")
-OWNERS = shown("seen_owners", "Owners", "Owners of dbt's groups and exposures: how many the API names as an owner.")
+OWNERS = shown("seen_owners", "Owners", "Owners of dbt's groups and exposures: how many the API returns as an owner.")
 COUNTS = shown(
     "seen_row_counts",
     "Row counts",
-    "Models, seeds and snapshots that are tables: for how many the API returns a number of rows. Dagster asks for them with"
+    "Models, seeds and snapshots that are tables: for how many the API returns a number of rows. Dagster has them with"
     " `DAGSTER_TABLE_METADATA=true`, which is not the default here.",
 )
-JINJA = "one without Jinja is left out, as nobody can see which of the two is shown"
+JINJA = "a model without Jinja is left out, because its written and its compiled SQL are the same"
 RAW = shown("seen_raw_sql", "Models' SQL as written", f"For how many SQL models the API returns the text of their file; {JINJA}.")
 COMPILED = shown(
     "seen_compiled_sql",
     "Compiled SQL",
-    f"For how many SQL models the API returns what `dbt compile` makes of them; {JINJA}. Prefect has it with"
+    f"For how many SQL models the API returns the output of `dbt compile`; {JINJA}. Prefect has it with"
     " `include_compiled_code=True`, which is not its default.",
 )
 EDGES = shown(
     "seen_edges",
     "Lineage",
-    "Of the manifest's edges between sources, seeds, snapshots and models: how many the API returns between the same two, directly.",
+    "Of the manifest's edges between sources, seeds, snapshots and models: how many the API returns as a direct edge.",
 )
 OF_A_KIND = {
     MODELS: ("model",),
@@ -78,18 +78,18 @@ OF_A_KIND = {
 PICTURES = Row(
     "pictures",
     "Pictures",
-    "A model is broken, as in Failures; how many of three pictures of the product's page could be taken in headless Chromium: the graph,"
-    " what failed, the log.",
+    "A model is broken, as in Failures; how many of three screenshots of the product's page could be taken in headless Chromium: the"
+    " graph, what failed, the log.",
     better=None,
 )
 SHOWN = {"graph": "The graph of a run with a broken model", "node": "What failed", "log": "The log"}
-SETTLING = 60  # seconds in which a product has written down a run, or three times those of the project's first run
+SETTLING = 60  # seconds in which a product has to record a run; or three times those of the project's first run
 PICTURES_TIMEOUT_S = 600
 
 ROWS = (*OF_A_KIND, DESCRIPTIONS, COLUMNS, OWNERS, COUNTS, RAW, COMPILED, EDGES)
 IN_LINEAGE = ("source", "seed", "snapshot", "model")
 
-# What `dbt compile` has left of the project.
+# The project's nodes, from the manifest of `dbt compile`.
 PRINT_PROJECT = """
 import json, os
 with open(os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'bench', 'manifest.json'), encoding='utf-8') as file:
@@ -109,12 +109,12 @@ print(json.dumps({'nodes': nodes, 'children': manifest['child_map'], 'owners': [
 
 @dataclass(frozen=True)
 class Declared:
-    """What dbt knows of the project.
+    """The project, from dbt's manifest.
 
     Attributes:
-        nodes: by id: kind, name, description, columns with theirs, whether it is a table, and SQL as written and compiled.
-        children: the ids of those that need a node, by id.
-        owners: of groups and exposures.
+        nodes: by id: kind, name, description, columns with their descriptions, whether it is a table, and SQL as written and compiled.
+        children: the ids of the nodes that need a node, by its id.
+        owners: the owners of groups and exposures.
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -124,14 +124,14 @@ class Declared:
 
 @dataclass(frozen=True)
 class Counted:
-    """Of the ids of all that there is of a sort, those that are shown."""
+    """All ids of some kind, and those of them that the API returns."""
 
     shown: list[str]
     all: list[str]
 
 
 def counts(trial: Trial) -> Iterator[Found]:
-    """Compile, and ask the product for its last run, which must be one of the whole project."""
+    """Compile, and read the product's last run, which has to be of the whole project."""
     if not trial.whole and (run := trial.run()).code:
         raise StackError(f"The run ended with exit code {run.code}.")
     things = settled(product(trial.rig, trial.name), max(SETTLING, 3 * trial.first))
@@ -142,10 +142,10 @@ def counts(trial: Trial) -> Iterator[Found]:
 
 
 def settled(shown: Product, seconds: float) -> list[Thing]:
-    """What a product shows, once it has written down all of a run: Prefect's server gets its task runs as events, and later.
+    """What a product's API returns once it has recorded all of a run: Prefect's server gets its task runs as events, with a delay.
 
     Raises:
-        StackError: after so many ``seconds`` it has not.
+        StackError: it has not recorded all after ``seconds``.
     """
     sizes: list[int] = []
     deadline = time.monotonic() + seconds
@@ -156,7 +156,7 @@ def settled(shown: Product, seconds: float) -> list[Thing]:
             return things
         if time.monotonic() > deadline:
             raise StackError(f"What the API returns still changes {seconds:.0f} s after the run.")
-        time.sleep(5)  # between two looks
+        time.sleep(5)  # between two checks
 
 
 def found(row: Row, counted: Counted) -> Found:
@@ -168,7 +168,7 @@ def found(row: Row, counted: Counted) -> Found:
 
 
 def count(declared: Declared, things: Iterable[Thing]) -> dict[Row, Counted]:
-    """What of the project is among what a product shows."""
+    """The parts of the project that are among the things that a product returns, by row."""
     by_key: dict[Key, list[Thing]] = {}
     for thing in things:
         by_key.setdefault(thing.key, []).append(thing)
@@ -205,24 +205,24 @@ def count(declared: Declared, things: Iterable[Thing]) -> dict[Row, Counted]:
 
 
 def names(id: str, node: Mapping[str, Any]) -> set[Key]:
-    """What a node may be called: by its name, and one of a model's versions by the end of its id, as in ``orders.v2`` or ``orders_v2``."""
+    """The names that a node may have: its own, and for a model's version also the end of its id, as in ``orders.v2`` or ``orders_v2``."""
     last = id.split(".", 2)[2]
     return {Key(node["kind"], name) for name in (node["name"], last, re.sub(r"[^\w-]", "_", last, flags=re.ASCII))}
 
 
 def counted(seen: Iterable[str], all_: Iterable[str]) -> Counted:
-    """Those of all that are seen."""
+    """All ids, and those of them that are in ``seen``."""
     known, ids = set(seen), list(all_)
     return Counted([id for id in ids if id in known], ids)
 
 
 def clean(text: str) -> str:
-    """The text with one blank wherever it has white space."""
+    """The text with each run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def has_row_count(answer: Any) -> bool:
-    """Whether something in an answer is a number of rows: a field, or an entry with a label, that has `row` in its name."""
+    """Whether an answer has a number of rows: in a field, or an entry with a label, that has `row` in its name."""
     if isinstance(answer, Mapping):
         named = [(str(answer.get("label", "")), answer.get("intValue")), *((str(key), value) for key, value in answer.items())]
         rows = any(re.search(r"(\b|_)rows?(\b|_)", name) and isinstance(value, int) and value >= 0 for name, value in named)
@@ -231,7 +231,7 @@ def has_row_count(answer: Any) -> bool:
 
 
 def pictures(trial: Trial) -> Iterator[Found]:
-    """Break a model, run, take pictures, and mend it."""
+    """Break a model, run, take pictures, and fix it."""
     folder = trial.subject.folder
     victim = trial.graph.middle(trial.green or frozenset(trial.graph.nodes))
     with trial.edited(victim.path, NO_SQL):
@@ -252,7 +252,7 @@ def pictures(trial: Trial) -> Iterator[Found]:
 
 
 def shoot(python: Path, asked: dict[str, Any]) -> list[str]:
-    """Have `compare.shots` take pictures; why each could not be taken, empty for one that was."""
+    """Have `compare.shots` take pictures; return why each could not be taken, empty for one that was."""
     argv = [str(python), "-I", "-X", "utf8", str(Path(__file__).with_name("shots.py"))]
     try:
         done = subprocess.run(
@@ -273,7 +273,7 @@ def shoot(python: Path, asked: dict[str, Any]) -> list[str]:
 
 
 def drawn(report: Report) -> list[dict[str, Any]]:
-    """The pictures, each sort side by side."""
+    """The pictures, with those of the same kind side by side."""
     files = {
         title: found["parts"]["files"] for name, title in report.titles.items() for found in report.found(PICTURES, name) if found["parts"]
     }
@@ -285,7 +285,7 @@ def drawn(report: Report) -> list[dict[str, Any]]:
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     return (
         f"Of the project's models, the products' APIs return {report.ranking(MODELS)}; of its tests {report.ranking(TESTS)};"
         f" of the lineage {report.ranking(EDGES)}."

@@ -1,6 +1,6 @@
-"""``shots.py``: take pictures of pages, as the JSON on standard input asks, and print what became of each as JSON.
+"""``shots.py``: take the screenshots in the JSON on standard input, and print the outcome of each as JSON.
 
-It runs in the environment of `compare.page`, which has playwright, and so imports nothing of this project.
+It runs in the environment of `compare.page`, which has playwright, and so imports nothing from this project.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from playwright.sync_api import Browser, Error, Page, Playwright, TimeoutError, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "microsoft-edge-stable", "msedge")
-CHANNELS = ("chrome", "msedge")  # where these are installed outside of PATH, as on macOS and Windows
+CHANNELS = ("chrome", "msedge")  # for browsers that are installed outside of PATH, as on macOS and Windows
 SIZE = {"width": 1280, "height": 800}
-PAGE_TIMEOUT_S = 120  # seconds until a page shows what it is to show
+PAGE_TIMEOUT_S = 120  # seconds until a page shows what it should
 MISSING = "no Chromium, Chrome or Edge on this machine"
 
 
 def browser(playwright: Playwright) -> Browser | None:
-    """The first browser of this machine that starts; None where there is none. None is downloaded."""
+    """The first browser on this machine that starts, or None. No browser is downloaded."""
     found = [{"executable_path": path} for path in map(shutil.which, PROGRAMS) if path]
     for options in [*found, *({"channel": channel} for channel in CHANNELS)]:
         try:
@@ -32,7 +32,7 @@ def browser(playwright: Playwright) -> Browser | None:
 
 
 def sign_in(page: Page, url: str, fields: list[list[str]]) -> None:
-    """Fill in a sign-in page, and wait until it has gone."""
+    """Fill in a sign-in page, and wait until it disappears."""
     page.goto(url)
     for selector, text in fields:
         page.locator(selector).first.fill(text)
@@ -41,7 +41,7 @@ def sign_in(page: Page, url: str, fields: list[list[str]]) -> None:
 
 
 def take(page: Page, asked: dict[str, Any]) -> None:
-    """Take one picture, when the page shows what it is to show, and does not change any more."""
+    """Take one picture, once the page shows what it should and no longer changes."""
     page.goto(asked["url"])
     for step, selector in asked["steps"]:
         if step == "press":
@@ -55,7 +55,7 @@ def take(page: Page, asked: dict[str, Any]) -> None:
     before, deadline = b"", time.monotonic() + PAGE_TIMEOUT_S
     while (now := page.screenshot(animations="disabled")) != before and time.monotonic() < deadline:
         before = now
-        page.wait_for_timeout(1000)  # between two looks
+        page.wait_for_timeout(1000)  # between two checks
     with open(asked["file"], "wb") as file:
         file.write(now)
 
@@ -72,7 +72,7 @@ def main(asked: dict[str, Any]) -> list[str]:
         try:
             if asked["fields"]:
                 sign_in(page, asked["url"], asked["fields"])
-        except Error as error:  # of which the first line alone has nothing that was typed
+        except Error as error:  # only its first line: the others can contain the password
             return [f"sign-in: {error.message.splitlines()[0]}"] * len(asked["pictures"])
         why = []
         for picture in asked["pictures"]:
@@ -80,7 +80,7 @@ def main(asked: dict[str, Any]) -> list[str]:
                 take(page, picture)
                 why.append("")
             except TimeoutError:
-                why.append(f"the page has not shown it within {PAGE_TIMEOUT_S} s")
+                why.append(f"the page did not show it within {PAGE_TIMEOUT_S} s")
             except Error as error:
                 why.append(error.message.splitlines()[0])
         started.close()

@@ -1,4 +1,4 @@
-"""Speed: a run beside a bare `dbt build`, and where its time goes."""
+"""Speed: a run compared with a bare `dbt build`, and where its time goes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compare.report import Report
 from compare.trial import RUN_TIMEOUT_S, Span, Trial, afterwards
 from switchyard.errors import StackError
 
-# Airflow's and Dagster's have the warm dbt, so none of them is the best for the product's own sake.
+# Airflow's and Dagster's use the warm dbt, so a best value would not be the product's own merit.
 RUN = Row("run", "A run", "`invoke run` of the whole project, from typing it to the prompt.", "s", None)
 RATIO = Row(
     "run_ratio",
@@ -29,7 +29,7 @@ RATIO = Row(
 PLAIN = Row(
     "run_plain",
     "A run, plain dbt",
-    "As `A run`, where the orchestrator starts dbt as it would without Switchyard's warm dbt. Prefect uses none, so this is its run above.",
+    "As `A run`, but the orchestrator starts dbt without Switchyard's warm dbt. Prefect never uses that, so this is its run above.",
     "s",
 )
 PLAIN_RATIO = Row("run_plain_ratio", "A run, plain dbt ÷ a bare dbt build", "The same, divided by that bare build.", "×")
@@ -37,18 +37,18 @@ FORM = "lean"
 LEAN = Row(
     "run_lean",
     "A run, lean form",
-    "As `A run`, where Switchyard has an option that makes a run quicker and its page poorer: Airflow with `INTEGRATION=lean`, one task for"
-    " the whole build instead of a task for each node. With Switchyard's warm dbt.",
+    "As `A run`, with an option of Switchyard's that makes a run faster and its page less detailed: Airflow with `INTEGRATION=lean`, one"
+    " task for the whole build instead of a task for each node. With Switchyard's warm dbt.",
     "s",
     None,
 )
 LEAN_RATIO = Row("run_lean_ratio", "A run, lean form ÷ a bare dbt build", "The same, divided by a bare build just before it.", "×", None)
-TOGETHER = Row("parallel", "Nodes at the same time", "The most nodes that PostgreSQL worked for at one moment of that run.", better=None)
+TOGETHER = Row("parallel", "Nodes at the same time", "The most nodes that PostgreSQL executed at one moment of that run.", better=None)
 
 SLOPE = Row(
     "node_cost",
     "Each further node",
-    "The seconds of `invoke run` less those of a bare `dbt build`, with 10, 100 and 500 models more, each a small table. The slope of the"
+    "The seconds of `invoke run` minus those of a bare `dbt build`, with 10, 100 and 500 more models, each a small table. The slope of the"
     " line through these points, by least squares.",
     "ms",
 )
@@ -72,18 +72,18 @@ def run(trial: Trial) -> Iterator[Found]:
 
 
 def nodes(trial: Trial) -> Iterator[Found]:
-    """A bare build, then a run, with ever more models."""
+    """A bare build, then a run, with more and more models."""
     rig, points, why = trial.rig, [], ""
     try:
         for size in SIZES:
             with many.more(trial.folder("models"), size):
-                warm = trial.run("--select", "bench_000")  # what is parsed and loaded once is no cost of each run
+                warm = trial.run("--select", "bench_000")  # parsing and loading once is not a cost of each run
                 if warm.code:
                     raise StackError(f"With {size} models more, a run of one of them ended with exit code {warm.code}.")
                 bare(rig, trial.name, "parse")
                 build = bare(rig, trial.name).seconds
                 points.append({"models": size, "run": orchestrated(rig, trial.name, RUN_TIMEOUT_S).seconds, "dbt build": build})
-    except Exception as error:  # the other points are worth having, and the tables must go
+    except Exception as error:  # keep the points so far, and drop the tables
         why = f"with {size} models more: {error.what if isinstance(error, StackError) else error!r}"
         with contextlib.suppress(StackError):
             rig.invoke("run", "--cancel")
@@ -101,12 +101,12 @@ def beyond(point: Mapping[str, float]) -> float:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the line through some points, by least squares."""
+    """The slope of the line through some points, by least squares."""
     return linear_regression([x for x, _ in points], [y for _, y in points]).slope
 
 
 def lean(trial: Trial) -> Iterator[Found]:
-    """The same with the orchestrator's leaner form, where it has one."""
+    """A bare build, then a run, with the orchestrator's lean form, if it has one."""
     rig, own = trial.rig, trial.rig.settings["INTEGRATION"]
     if FORM not in forms(trial.name):
         yield from (Found(row.id, verdict="Switchyard has no lean form for it") for row in (LEAN, LEAN_RATIO))
@@ -119,7 +119,7 @@ def lean(trial: Trial) -> Iterator[Found]:
     with afterwards(restore):
         rig.invoke("up", "--orch", trial.name, "--integration", FORM)
         orchestrated(rig, trial.name)  # the first one after a start does not count
-        bare(rig, trial.name, "parse")  # in Docker, the parse of before has gone with the container
+        bare(rig, trial.name, "parse")  # in Docker, the earlier parse was deleted with the container
         build = bare(rig, trial.name).seconds
         found = orchestrated(rig, trial.name)
     yield Found(LEAN.id, found.seconds, parts={"phases": found.phases})
@@ -127,7 +127,7 @@ def lean(trial: Trial) -> Iterator[Found]:
 
 
 def plain(trial: Trial) -> Iterator[Found]:
-    """The same without the warm dbt, where the orchestrator uses it."""
+    """A run without the warm dbt, if the orchestrator uses it."""
     if trial.ran is None:
         raise StackError("The run before could not be measured.")
     found, build = trial.ran
@@ -139,13 +139,13 @@ def plain(trial: Trial) -> Iterator[Found]:
 
 
 def together(spans: list[Span]) -> int:
-    """The most that there are at one moment."""
+    """The largest number of spans at one moment."""
     steps = sorted([(span.began, 1) for span in spans] + [(span.ended, -1) for span in spans])
     return max(accumulate(step for _, step in steps))
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     if not report.measured(PLAIN_RATIO.id):
         return f"Divided by a bare dbt build of the same project, a run is {report.ranking(RATIO)}."
     return (
@@ -155,7 +155,7 @@ def sentence(report: Report) -> str:
 
 
 def pictures(report: Report) -> list[dict[str, Any]]:
-    """The phases of a run, and its nodes over time, of each orchestrator's run in the middle."""
+    """The phases of a run, and its nodes over time, of each orchestrator's median run."""
     typical = {title: report.typical(RUN, name) for name, title in report.titles.items()}
     phases = {title: found["parts"]["phases"] for title, found in typical.items() if found}
     nodes = {title: report.beside(TOGETHER, name, typical[title]) for name, title in report.titles.items()}
@@ -175,7 +175,7 @@ def pictures(report: Report) -> list[dict[str, Any]]:
 
 
 def curve(report: Report, name: str) -> list[tuple[float, float]]:
-    """An orchestrator's seconds beyond a bare build by the number of models more: the median of all rounds."""
+    """An orchestrator's seconds beyond a bare build, by the number of additional models: the median of all rounds."""
     found: dict[float, list[float]] = {}
     for point in (point for one in report.found(SLOPE, name) for point in one["parts"].get("points", ())):
         found.setdefault(point["models"], []).append(beyond(point))

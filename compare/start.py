@@ -1,4 +1,4 @@
-"""To the first green run: what it takes from nothing, and what there is then."""
+"""To the first green run: its duration from nothing, and what the orchestrator then consists of."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from switchyard.runtimes.native import plan
 FIRST = Row(
     "first_green",
     "To the first green run",
-    "The start and the first `invoke run` together, with images or environments built and an empty database.",
+    "The start and the first `invoke run` together, with images or environments already built and an empty database.",
     "s",
     None,
 )
-# Airflow's and Dagster's load Switchyard's warm dbt, so none is the best for the product's own sake.
+# Airflow's and Dagster's load Switchyard's warm dbt, so a best value would not be the product's own merit.
 START = Row("start", "Start", "From the command to all services healthy; PostgreSQL is up, its databases are empty.", "s", None)
-RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it must succeed.", "s", None)
-SERVICES = Row("services", "Services", "Processes or containers that stay up, without PostgreSQL.", better=None)
+RUN = Row("first_run", "First run", "The first `invoke run` after that, from typing it to the prompt; it has to succeed.", "s", None)
+SERVICES = Row("services", "Services", "Long-running processes or containers, without PostgreSQL.", better=None)
 SIZE = Row(
     "size",
     "Size on disk",
-    "The image, base image included; without Docker the environments, dbt's included.",
+    "The image, including its base image; without Docker the environments, including dbt's.",
     "MB",
     None,
 )
-# What Switchyard's authors have written: the reader judges whether more lines are worse.
+# This code is Switchyard's: the reader judges whether more lines are worse.
 CODE = Row(
     "code_lines",
     "Lines of the integration",
-    "Non-empty lines in docker/<name>/, without the locked packages and what `invoke eject` takes. They are Switchyard's.",
+    "Non-empty lines in docker/<name>/, without the locked packages and the files for `invoke eject`. They are Switchyard's.",
     better=None,
 )
 COMPOSE = Row(
@@ -55,17 +55,17 @@ COMPOSE = Row(
 SETTINGS = Row(
     "settings",
     "Settings of its services",
-    "Different variables in the `environment` of its services in that file. To fill in: those in `.env` without which nothing starts, and"
-    " for which neither a default nor a secret is made.",
+    "Different variables in the `environment` of its services in that file. To fill in: variables in `.env` that it needs to start, and"
+    " that have neither a default nor a generated secret.",
     better=None,
 )
-NEEDED = re.compile(r"\$\{(\w+):\?")  # a variable of the compose file that must have a value
+NEEDED = re.compile(r"\$\{(\w+):\?")  # a variable in the compose file that needs a value
 
 
 def first(trial: Trial) -> Iterator[Found]:
     """Start from nothing, and run once."""
     rig = trial.rig
-    rig.driver.down(lambda _: None)  # a run that an orchestrator takes for one in progress still would be in the way
+    rig.driver.down(lambda _: None)  # otherwise a run that the orchestrator still considers in progress would be in the way
     start = starts.first(rig, trial.name)
     yield Found(START.id, start)
     rig.superuser(LOG_STATEMENTS)
@@ -73,7 +73,7 @@ def first(trial: Trial) -> Iterator[Found]:
         bare(rig, trial.name, *args)
     run = trial.run()
     if run.code and run.seconds >= RUN_TIMEOUT_S:
-        raise StackError(f"The project's first run had not ended after {RUN_TIMEOUT_S / 60:.0f} minutes, and was given up.")
+        raise StackError(f"The project's first run had not ended after {RUN_TIMEOUT_S / 60:.0f} minutes, and was cancelled.")
     if run.code:
         raise StackError(f"The project's first run ended with exit code {run.code}.", "\n".join(run.text.splitlines()[-15:]))
     trial.green = frozenset(trial.spans(run.began, run.ended))
@@ -83,7 +83,7 @@ def first(trial: Trial) -> Iterator[Found]:
 
 
 def counted(trial: Trial) -> Iterator[Found]:
-    """What can be counted without running anything."""
+    """Count everything that can be counted without running anything."""
     rig, orchestrator = trial.rig, trial.rig.orchestrators[trial.name]
     yield Found(SERVICES.id, len(orchestrator.services))
     if rig.runtime == "docker":
@@ -100,12 +100,12 @@ def counted(trial: Trial) -> Iterator[Found]:
 
 
 def to_fill_in(compose: str, example: Mapping[str, str | None]) -> list[str]:
-    """The variables that a compose file cannot do without, and that have no value at the first start, nor a secret that is made."""
+    """The variables that a compose file needs, and that have neither a default nor a generated secret at the first start."""
     return sorted(name for name in set(NEEDED.findall(compose)) if not example.get(name))
 
 
 def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
-    """What its compose file sets in the services' environment; passwords stand there as names of variables."""
+    """The environment that its compose file sets for the services; passwords are in it as names of variables."""
     services = yaml.safe_load(orchestrator.file.read_text(encoding="utf-8"))["services"]
     found = {key: str(value) for body in services.values() for key, value in (body.get("environment") or {}).items()}
     if runtime == "native":
@@ -114,27 +114,27 @@ def configured(orchestrator: Orchestrator, runtime: str) -> dict[str, str]:
 
 
 def code(folder: Path, name: str) -> list[Path]:
-    """The files of an orchestrator's integration, in a checkout."""
+    """The files of an orchestrator's integration in a checkout."""
     return sorted(path for path in (folder / "docker" / name).rglob("*") if is_code(path))
 
 
 def folder_size(folder: Path) -> int:
-    """The bytes of all files in a folder; links count for nothing."""
+    """The bytes of all files in a folder; links do not count."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def is_code(path: Path) -> bool:
-    """Whether a person wrote the file, and for what runs here; `helm` is for `invoke eject`."""
+    """Whether a person wrote the file, and it is used here; `helm` is for `invoke eject`."""
     return path.is_file() and not path.name.startswith("requirements") and not {"__pycache__", "helm"}.intersection(path.parts)
 
 
 def lines(path: Path) -> int:
-    """The lines of a text file with something on them."""
+    """The number of non-empty lines in a text file."""
     return sum(1 for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
 def sentence(report: Report) -> str:
-    """The section's first."""
+    """The section's first sentence."""
     return f"From an empty database, the first green run came after {report.ranking(FIRST)}."
 
 
@@ -142,7 +142,7 @@ def integrations(report: Report) -> dict[str, Any]:
     """The files of each integration."""
     return {
         "title": "The code of the integrations",
-        "lead": "All files that a person wrote for each orchestrator, and its compose file; not rundbt/, which all three share.",
+        "lead": "All files that a person wrote for each orchestrator, and its compose file; without rundbt/, which all three share.",
         "columns": [
             {"title": facts["title"], "files": [{"path": path, "text": text} for path, text in facts.get("files", {}).items()]}
             for facts in report.content["orchestrators"].values()
@@ -150,6 +150,6 @@ def integrations(report: Report) -> dict[str, Any]:
     }
 
 
-UP = Scenario("start and first run", first, (FIRST, START, RUN), 46)  # from which every other begins
+UP = Scenario("start and first run", first, (FIRST, START, RUN), 46)  # every other scenario needs it first
 SIZES = Scenario("size", counted, (SERVICES, SIZE, CODE, COMPOSE, SETTINGS), 1)
 SECTION = Section("start", "To the first green run", (UP, SIZES), sentence, code=integrations)

@@ -1,4 +1,4 @@
-"""What a scenario works with: one orchestrator on the rig, the project's graph, and what PostgreSQL saw of a run."""
+"""What a scenario works with: one orchestrator on the rig, the project's graph, and PostgreSQL's record of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from switchyard.runtimes.docker import argv
 from switchyard.runtimes.native.runtime import Native
 from switchyard.runtimes.runtime import POSTGRES
 
-# dbt writes the node before each of its statements, unless the project has a query-comment of its own.
+# dbt writes the node before each of its statements, unless the project has its own query-comment.
 LOG_STATEMENTS = f"{LOG_CONNECTIONS}alter role {bootstrap.DBT_ROLE} set log_min_duration_statement = 0;\n"
 STATEMENT = re.compile(r'bench ([\d.]+) .*?(?:duration: ([\d.]+) ms  )?\bstatement:  ?/\* .*"node_id": "([^"]+)"', re.I)
 
@@ -41,33 +41,33 @@ SLOW = "compare_slow"
 SLEEPING = "pg_sleep(15)"
 SLEPT = "compare_slept"  # its column
 SLOW_MODEL = f"{{{{{{{{ config(materialized='table') }}}}}}}}\n{{before}}select {SLEEPING}::text as {SLEPT}\n"
-# How many queries of dbt's are at work on the slow model, and on anything.
+# How many dbt queries are active for the slow model, and in total.
 AT_WORK = (
     f"select count(*) filter (where query like '%{SLEEPING}%'), count(*) from pg_stat_activity"
     " where usename = 'dbt' and application_name <> 'psql' and state = 'active'"  # a profile may have an application_name
 )
-# What dbt has not put in place, or has not ended.
+# Tables that dbt has not put in place, and queries that it has not ended.
 LEFT = """
 select format('%s.%s', nspname, relname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
 where relkind in ('r', 'v', 'm') and relpersistence <> 't' and relname ~ '__dbt_(tmp|backup)'
 union all select 'a query at work' from pg_stat_activity where usename = 'dbt' and application_name <> 'psql' and state = 'active'
 """
-# A model's line that writes 192 MB to a tablespace, on a file system that has fewer.
-ROOM = 64  # MB; in Docker, those of /tmp in PostgreSQL's container
+# A line for a model that writes 192 MB to a tablespace, on a file system with less space.
+ROOM = 64  # MB; in Docker, the size of /tmp in PostgreSQL's container
 FULL = "compare_full"
 FILLING = (
     f"\n{{{{ config(pre_hook='create temporary table {FULL} tablespace {FULL} as"
     " select repeat(md5(n::text), 30) as filler from generate_series(1, 200000) as n') }}\n"
 )
 
-# The tables with a column, but dbt's temporary ones.
+# The tables with a column, without dbt's temporary ones.
 TABLES = """
 select format('{what}', table_schema, table_name)
 from information_schema.columns join information_schema.tables using (table_schema, table_name)
 where column_name = '{column}' and table_type = 'BASE TABLE' and table_name not like '%\\_\\_dbt\\_%';
 """
 
-# The manifest that a bare dbt command has left.
+# The manifest of the last bare dbt command.
 PRINT_GRAPH = """
 import json, os
 with open(os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'bench', 'manifest.json'), encoding='utf-8') as file:
@@ -82,7 +82,7 @@ print(json.dumps({'project': manifest['metadata']['project_name'], 'nodes': node
 
 @dataclass(frozen=True)
 class Span:
-    """When PostgreSQL worked for a node: epoch seconds of its first statement's start and its last one's end."""
+    """When PostgreSQL executed a node: epoch seconds of the start of its first statement and the end of its last one."""
 
     began: float
     ended: float
@@ -102,9 +102,9 @@ class Graph:
 
     Attributes:
         project: its name.
-        nodes: what is known of each, by id.
-        children: the ids of those that need it, by id.
-        version: of the dbt that has found them.
+        nodes: the properties of each node, by id.
+        children: the ids of the nodes that need a node, by its id.
+        version: the version of the dbt that found them.
     """
 
     project: str
@@ -113,7 +113,7 @@ class Graph:
     children: dict[str, list[str]]
 
     def downstream(self, node: str) -> set[str]:
-        """The ids of all that need ``node``, tests among them."""
+        """The ids of all nodes that need ``node``, including tests."""
         found: set[str] = set()
         waiting = [node]
         while waiting:
@@ -123,7 +123,7 @@ class Graph:
         return found
 
     def tests(self, node: str) -> set[str]:
-        """The ids of the tests that dbt takes with ``node``."""
+        """The ids of the tests that dbt selects with ``node``."""
         return {child for child in self.children.get(node, ()) if child.startswith(("test.", "unit_test."))}
 
     def before(self, node: str) -> set[str]:
@@ -131,12 +131,12 @@ class Graph:
         return {child for child in self.children.get(node, ()) if child.startswith("unit_test.")}
 
     def blocked(self, node: str) -> set[str]:
-        """The ids of all that must not be executed when a test of ``node`` fails: what needs it, but its own tests."""
+        """The ids of all nodes that must not be executed when a test of ``node`` fails: those that need it, except its own tests."""
         models = [child for child in self.children.get(node, ()) if child not in self.tests(node) and not child.startswith("exposure.")]
         return {id for model in models for id in (model, *self.downstream(model))}
 
     def last(self, green: frozenset[str]) -> list[str]:
-        """The names of the project's own seeds, snapshots and models that no other one needs: when these are built, all is.
+        """The names of the project's own seeds, snapshots and models that no other one needs: when these are built, everything is.
 
         Args:
             green: the ids of the nodes that a run executes.
@@ -147,18 +147,18 @@ class Graph:
             if id in green
             and node["resource_type"] in ("seed", "snapshot", "model")
             and node["package_name"] == self.project
-            and node["access"] != "private"  # which a model without a group may not refer to
+            and node["access"] != "private"  # a model without a group may not refer to it
         }
         return sorted({self.nodes[id]["name"] for id in own if not own.intersection(self.children.get(id, ()))})
 
     def middle(self, green: frozenset[str]) -> Node:
-        """The model to break: the one in SQL that most others need, of those with a model before and after it where there are such.
+        """The model to break: the SQL model that most others need, among those with a model before and after it if there are any.
 
         Args:
             green: the ids of the nodes that a run executes.
 
         Raises:
-            StackError: the project has no such model that is a file of its own and builds something.
+            StackError: the project has no such model in a file of its own that builds something.
         """
         own = {
             id
@@ -168,8 +168,8 @@ class Graph:
             and node["package_name"] == self.project
             and node["materialized"] != "ephemeral"
             and node["original_file_path"].endswith(".sql")
-            and node["access"] != "private"  # no test without its group may refer to it
-            and id.split(".", 2)[2] == node["name"]  # it has no versions, to which other nodes may refer in its place
+            and node["access"] != "private"  # a test outside of its group may not refer to it
+            and id.split(".", 2)[2] == node["name"]  # it has no versions, to which other nodes could refer instead
         }
         after = {child for id in own for child in self.children.get(id, ())} & own
         before = {id for id in own if own.intersection(self.children.get(id, ()))}
@@ -186,10 +186,10 @@ class Subject:
 
     Attributes:
         rig: the stack.
-        folder: where pictures are written to.
-        python: of the environment that takes them.
-        before: dbt commands without which the project cannot be built.
-        graphs: the project's, once it is known.
+        folder: the folder for pictures.
+        python: the Python of the environment that takes them.
+        before: dbt commands that have to run before the project can be built.
+        graphs: the project's graph, once it is known.
     """
 
     rig: Rig
@@ -211,13 +211,13 @@ class Trial:
     """One orchestrator in one round; it is up from the first scenario on.
 
     Attributes:
-        subject: the rig, with what is the same for all.
-        name: the orchestrator's.
+        subject: the rig, with everything that is the same for all orchestrators.
+        name: the orchestrator's name.
         green: the nodes of its first run, which succeeded.
-        down: why it is not up; empty where it is.
-        ran: its last run that was measured, and the seconds of the bare build before it; None before that.
-        whole: whether its newest run was one of the whole project, and green.
-        left: by the title of a fault, what it has left in the warehouse.
+        down: why it is not up; empty if it is.
+        ran: its last measured run, and the seconds of the bare build before it; None before that.
+        whole: whether its newest run was of the whole project, and green.
+        left: what each fault has left in the warehouse, by the fault's title.
         first: the seconds of its first run; 0 before that.
     """
 
@@ -232,7 +232,7 @@ class Trial:
 
     @property
     def run_end_timeout(self) -> float:
-        """Seconds in which a run must end that was disturbed: ten times the first one, and at least five minutes."""
+        """Seconds in which a disturbed run has to end: ten times the first one, and at least five minutes."""
         return max(300, 10 * self.first)
 
     @property
@@ -246,7 +246,7 @@ class Trial:
         return self.subject.graph(self.name)
 
     def run(self, *args: str) -> Typed:
-        """Type `invoke run`, however it ends; a run that takes far longer than the first one is cancelled, so that others can begin."""
+        """Type `invoke run`; it may fail. A run that takes far longer than the first one is cancelled, so that others can start."""
         limit = min(RUN_TIMEOUT_S, 2 * self.run_end_timeout) if self.first else RUN_TIMEOUT_S
         run = typed(self.rig, "run", *args, seconds=limit)
         if run.seconds >= limit:
@@ -256,17 +256,17 @@ class Trial:
         return run
 
     def spans(self, began: float, ended: float) -> dict[str, Span]:
-        """What PostgreSQL did for each node between two moments, by the node's id, in the order of their begin."""
+        """When PostgreSQL executed each node between two moments, by the node's id, in the order of their start."""
         return spans(server_log(self.rig), began, ended)
 
     def require_nodes(self) -> None:
-        """Make sure that nodes can be seen.
+        """Make sure that PostgreSQL's log has nodes.
 
         Raises:
-            StackError: no statement named its node in the first run.
+            StackError: no statement of the first run had its node.
         """
         if not self.green:
-            raise StackError("PostgreSQL's log names no node: the first run executed none, or a macro replaces dbt's query comment.")
+            raise StackError("PostgreSQL's log has no nodes: the first run executed none, or a macro replaces dbt's query comment.")
 
     @property
     def project(self) -> Path:
@@ -275,7 +275,7 @@ class Trial:
 
     @contextmanager
     def replaced(self, path: str | Path, content: bytes) -> Iterator[None]:
-        """A file of the project, which there need not be, with another content, for a while."""
+        """Temporarily give a file of the project another content; the file does not have to exist."""
         file = self.project / path
         before = file.read_bytes() if file.exists() else None
         file.write_bytes(content)
@@ -288,7 +288,7 @@ class Trial:
                 file.write_bytes(before)
 
     def edited(self, path: str, more: str) -> AbstractContextManager[None]:
-        """A file of the project with ``more`` at its end, for a while."""
+        """Temporarily append ``more`` to a file of the project."""
         return self.replaced(path, (self.project / path).read_bytes() + more.encode())
 
     def folder(self, kind: str) -> Path:
@@ -297,63 +297,63 @@ class Trial:
         return Path(self.project, (content.get(f"{kind.removesuffix('s')}-paths") or [kind])[0])
 
     def added(self, kind: str, name: str, text: str) -> AbstractContextManager[None]:
-        """A further file in the `folder` of a ``kind``, for a while."""
+        """Temporarily add a file to the `folder` of a ``kind``."""
         folder = self.folder(kind)
         folder.mkdir(parents=True, exist_ok=True)
         return self.replaced(folder / name, text.encode())
 
     @contextmanager
     def started(self, reached: Callable[[], bool], *args: str) -> Iterator[Future[Typed]]:
-        """`invoke run` with these arguments at the moment at which ``reached()`` is; it is cancelled at the end, where it has not ended.
+        """`invoke run` with these arguments, at the moment when ``reached()`` becomes true; cancelled at the end if it is still running.
 
         Raises:
-            StackError: it ended before.
+            StackError: it ended before that moment.
         """
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(self.run, *args)
             try:
                 while not reached():
                     if run.done():
-                        raise StackError("The run that was to be disturbed ended before.", run.result().text[-500:])
+                        raise StackError("The run ended before it could be disturbed.", run.result().text[-500:])
                     time.sleep(0.5)
                 yield run
             finally:
                 if not run.done():
-                    with contextlib.suppress(StackError):  # what was to be seen is known
+                    with contextlib.suppress(StackError):  # the outcome is known already
                         self.rig.invoke("run", "--cancel")
 
     @contextmanager
     def under_way(self) -> Iterator[Future[Typed]]:
-        """As `started`: a run of which one model is left, at which PostgreSQL works just now."""
+        """As `started`: a run at the moment when PostgreSQL works on its last model."""
         self.require_nodes()
-        looks: deque[bool] = deque(maxlen=3)  # in a row: between two nodes, too, there is a moment at which nothing else is at work
+        looks: deque[bool] = deque(maxlen=3)  # several in a row: between two nodes, no other query is active for a moment, either
 
         def reached() -> bool:
             looks.append(self.rig.superuser(AT_WORK).strip() == "1|1")
             return sum(looks) == looks.maxlen
 
-        self.drop(SLEPT)  # that of the fault before
-        # It needs all that nothing else needs, and so comes after everything, and after all tests.
+        self.drop(SLEPT)  # the table from the fault before
+        # It depends on all nodes that no other needs, and so runs after everything else, including all tests.
         before = "".join(f"-- depends_on: {{{{ ref('{name}') }}}}\n" for name in self.graph.last(self.green))
         with self.added("models", f"{SLOW}.sql", SLOW_MODEL.format(before=before)), self.started(reached) as run:
             yield run
 
     def warehouse(self, script: str) -> str:
-        """What psql answers to a script of the superuser's in the project's database; dbt's own role would be seen in the log."""
+        """The output of psql for a script in the project's database, as the superuser: the role dbt would appear in the log."""
         return self.rig.superuser(script, projects.database(self.rig.settings))
 
     def tables(self, column: str) -> list[str]:
-        """The names of the tables that have a column of this name, wherever the project puts its tables."""
+        """The names of the tables with a column of this name, in any schema."""
         return self.warehouse(TABLES.format(what="%I.%I", column=column)).splitlines()
 
     def drop(self, column: str) -> None:
-        """Drop all tables that have a column of this name."""
+        """Drop all tables with a column of this name."""
         self.warehouse(TABLES.format(what="drop table if exists %I.%I cascade", column=column).replace(";", " \\gexec"))
 
     def idle_at(self, deadline: float) -> float | None:
-        """When the orchestrator has no run in progress, in epoch seconds; None where it has one still at the ``deadline``."""
+        """When the orchestrator has no run in progress, in epoch seconds; None if it still has one at the ``deadline``."""
         while True:
-            with contextlib.suppress(ApiUnusable):  # it may be on its way up
+            with contextlib.suppress(ApiUnusable):  # it may be starting
                 if not pipeline.active_runs(self.rig.driver):
                     return time.time()
             if time.time() > deadline:
@@ -361,9 +361,9 @@ class Trial:
             time.sleep(0.5)
 
     def at_rest(self, deadline: float) -> float | None:
-        """Since when dbt has no query at work, in epoch seconds; None where it has one still at the ``deadline``."""
+        """Since when dbt has no active query, in epoch seconds; None if it still has one at the ``deadline``."""
         quiet: list[float] = []
-        while len(quiet) < 3:  # looks in a row: between two nodes, too, there is a moment without
+        while len(quiet) < 3:  # several in a row: between two nodes, no query is active for a moment, either
             quiet = [*quiet, time.time()] if self.rig.superuser(AT_WORK).strip().endswith("|0") else []
             if not quiet and time.time() > deadline:
                 return None
@@ -371,7 +371,7 @@ class Trial:
         return quiet[0]
 
     def kill(self, service: str) -> None:
-        """End a service of the orchestrator's, with all processes that it started, with no chance to tidy up."""
+        """Kill a service of the orchestrator with all processes that it started, without a chance to clean up."""
         driver = self.rig.driver
         if isinstance(driver, Native):
             record = next(record for record in driver.processes.records() if record.service == service)
@@ -380,24 +380,24 @@ class Trial:
                     process.kill()
             return
         container = next(one.container for one in driver.services() if one.name == service)
-        # Not by `docker kill`, after which the engine would not start it again. The container ends with its only service.
+        # Not with `docker kill`, after which the engine would not restart it. The container ends with its only service.
         driver.runner.ask(["docker", "exec", container, "sh", "-c", "kill -9 -1"])
 
     def kill_dbt(self) -> None:
-        """As `kill_all`, the service that runs dbt."""
+        """Kill the service that runs dbt, as `kill_all`."""
         self.kill_all([self.rig.orchestrators[self.name].dbt])
 
     def kill_all(self, services: Iterable[str]) -> None:
-        """Kill services, and natively, where nothing else does, start these again; the others stay as they are."""
+        """Kill services, and natively, where nothing else does, start them again; the other services are not changed."""
         for service in services:
             self.kill(service)
         if isinstance(self.rig.driver, Native):
             self.rig.invoke("up", "--orch", self.name)
 
     def outcome(self, run: Future[Typed]) -> Typed | None:
-        """The run's command when it has ended; None where it has not after `run_end_timeout`.
+        """The run's command once it has ended; None if it has not after `run_end_timeout`.
 
-        Meanwhile, natively, a service that has ended is started again, as Docker does.
+        Meanwhile, natively, services that have ended are started again, as by Docker.
         """
         driver = self.rig.driver
         deadline = time.monotonic() + self.run_end_timeout
@@ -409,7 +409,7 @@ class Trial:
         return None
 
     def restart_postgres(self) -> None:
-        """Stop PostgreSQL, as its administrator would, and start it."""
+        """Stop PostgreSQL as an administrator would, and start it."""
         driver = self.rig.driver
         if isinstance(driver, Native):
             driver.postgres.stop()
@@ -420,7 +420,7 @@ class Trial:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """All services, PostgreSQL and the commands that were typed stand still."""
+        """Freeze all services, PostgreSQL and the commands that were typed."""
         driver = self.rig.driver
         processes = {process.pid: process for process in psutil.Process().children(recursive=True)}
         containers = []
@@ -440,16 +440,16 @@ class Trial:
                         process.resume()
 
     def set_password(self, password: str) -> None:
-        """Have PostgreSQL expect another password of dbt; no log gets to know it."""
+        """Change the password of dbt's role in PostgreSQL, without writing it to a log."""
         quiet = "set log_statement = none; set log_min_error_statement = panic;"
         self.rig.superuser(f"{quiet} alter role {bootstrap.DBT_ROLE} password {bootstrap.literal(password)};\n")
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
-        """A tablespace that has too little room for `FILLING`.
+        """A tablespace with too little space for `FILLING`.
 
         Raises:
-            StackError: there can be none here.
+            StackError: it cannot be created here.
         """
         driver = self.rig.driver
         with contextlib.ExitStack() as undo:
@@ -466,7 +466,7 @@ class Trial:
             yield
 
     def note_left(self, fault: str) -> None:
-        """Note what a fault has left in the warehouse; what was there after another one is that one's."""
+        """Record what a fault has left in the warehouse, without what an earlier fault left."""
         known = {one for left in self.left.values() for one in left if "." in one}
         found = self.rig.superuser(LEFT, projects.database(self.rig.settings)).splitlines()
         self.left[fault] = [one for one in found if one and one not in known]
@@ -474,7 +474,7 @@ class Trial:
 
 @contextmanager
 def afterwards(tidy: Callable[[], object]) -> Iterator[None]:
-    """Tidy up after what is done, also after an error, but not after Ctrl-C: the rig is removed then, and nobody waits for a run more."""
+    """Clean up after the block, also after an error, but not after Ctrl-C: then the whole rig is removed, and nobody waits longer."""
     try:
         yield
     except Exception:
@@ -485,7 +485,7 @@ def afterwards(tidy: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def paused(containers: Iterable[str]) -> Iterator[None]:
-    """Containers stand still. The engine gives up where a container starts processes without a pause, so each is asked several times.
+    """Pause containers. The engine fails if a container keeps starting processes, so several attempts are made for each.
 
     Raises:
         StackError: one could not be paused.
@@ -508,16 +508,16 @@ def paused(containers: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def small_file_system(native: Native) -> Iterator[str]:
-    """A folder that has `ROOM`, for the account that PostgreSQL runs under.
+    """A folder with only `ROOM` of space, for the account that PostgreSQL runs under.
 
     Raises:
-        StackError: it cannot be made.
+        StackError: it cannot be created.
     """
     with tempfile.TemporaryDirectory(prefix=f"{FULL}-") as folder:
-        account = native.postgres.account  # none, unless root starts it
+        account = native.postgres.account  # None, unless root starts it
         mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}m,mode=0700", "none", folder]
         if sys.platform != "linux" or account is None or native.runner.ask(mount).code:
-            raise StackError("A file system that is small enough can be mounted only by root on Linux.")
+            raise StackError("Only root on Linux can mount a small enough file system.")
         try:
             shutil.chown(folder, account)
             yield folder
@@ -526,12 +526,12 @@ def small_file_system(native: Native) -> Iterator[str]:
 
 
 def spans(log: list[str], began: float, ended: float) -> dict[str, Span]:
-    """As `Trial.spans`, from the lines of the log; an empty mapping where none names a node."""
+    """As `Trial.spans`, from the lines of the log; empty if no line has a node."""
     found: dict[str, Span] = {}
     for line in log:
         if match := STATEMENT.search(line):
             end, node = float(match[1]), match[3]
-            start = end - float(match[2] or 0) / 1000  # of one that failed, the log has no duration
+            start = end - float(match[2] or 0) / 1000  # a failed statement has no duration in the log
             if began <= start and end <= ended and not node.startswith("operation."):
                 known = found.get(node, Span(start, end))
                 found[node] = Span(min(known.began, start), max(known.ended, end))

@@ -1,4 +1,4 @@
-"""Apache Airflow, as Cosmos fills it."""
+"""Apache Airflow, with Cosmos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AirflowProduct(Product):
     fields = (("input[name=username]", "admin"), ("input[name=password]", "{password}"))
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask it, signed in."""
+        """Send a request, signed in."""
         return api.request(method, f"{self.url}/api/v2/{path}", body, self.signed_in)
 
     def sign_in(self, password: str) -> dict[str, str]:
@@ -36,7 +36,7 @@ class AirflowProduct(Product):
         return paths(self, "/openapi.json", "/auth/openapi.json", "/auth/fab/v1/openapi.json")
 
     def things(self) -> list[Thing]:
-        """Each task that is one dbt node's own; those of its tests are one task together, and lead on to the next nodes."""
+        """Each task of a single dbt node. A node's tests are together in one task, which leads to the next nodes."""
         return read_things(self.tasks(), self.instances())
 
     def instances(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class AirflowProduct(Product):
         return {one["task_id"]: one for one in instances}
 
     def tasks(self) -> list[Any]:
-        """The DAG's."""
+        """The DAG's tasks."""
         found: list[Any] = self.request("GET", f"dags/{self.job}/tasks")["tasks"]
         return found
 
@@ -80,7 +80,7 @@ class AirflowProduct(Product):
         if task is None:
             raise StackError(f"Airflow has no task of the model {name}.")
         page, node = f"{run}/tasks/{quote(task, safe='')}", ("see", f".react-flow >> text={name}")
-        # The task of a model never runs where one before it failed; the task that runs dbt has the words of all nodes.
+        # A model's task never runs if one before it failed; the task that runs dbt has the log of all nodes.
         failed = self.instances()[task]["state"] == "failed"
         log = page if failed else f"{run}/tasks/{quote(PRODUCER, safe='')}"
         opened = ("click", "[aria-label^='Show Graph']"), ("click", "[data-testid=expand-all-button]"), node
@@ -93,7 +93,7 @@ class AirflowProduct(Product):
 
 
 def node_of(task: str) -> Key | None:
-    """The node of one of Cosmos' tasks: ``dbt.<name>_run`` or ``dbt.<name>_seed``; ``dbt.<name>.run`` beside the task of its tests."""
+    """The node of one of Cosmos' tasks: ``dbt.<name>_run`` or ``dbt.<name>_seed``; ``dbt.<name>.run`` if it has a task for tests."""
     match = re.fullmatch(r"dbt\.(.+)[._](run|seed|snapshot|source)", task)
     return Key({"run": "model"}.get(match[2], match[2]), match[1]) if match else None
 
@@ -109,8 +109,8 @@ def read_things(tasks: Iterable[Any], done: Mapping[str, Any]) -> list[Thing]:
     """The nodes' tasks.
 
     Args:
-        tasks: of the DAG.
-        done: those of a run, by id.
+        tasks: the DAG's tasks.
+        done: the task instances of a run, by task id.
     """
     known = {task["task_id"]: task for task in tasks}
     groups = {id.rpartition(".")[0]: key for id in known if (key := node_of(id))}

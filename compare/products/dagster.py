@@ -1,4 +1,4 @@
-"""Dagster, as dagster-dbt fills it."""
+"""Dagster, with dagster-dbt."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from switchyard.errors import StackError
 
 
 class DagsterProduct(Product):
-    """Its GraphQL API, of which its page is made: the assets and their checks."""
+    """Its GraphQL API, which its page uses: the assets and their checks."""
 
     read = PageRequest("POST", "/graphql", {"query": "{runsOrError(limit: 1) {__typename}}"})
     write = PageRequest("POST", "/graphql", {"query": 'mutation {terminateRun(runId: "none") {__typename}}'})
-    guard = "by Switchyard's guard before Dagster's page, which has no sign-in"
-    alert = "by a run failure sensor that looks every 10 s (30 by default)"
+    guard = "by Switchyard's guard in front of Dagster's page, which has no sign-in"
+    alert = "by a run failure sensor that checks every 10 s (30 by default)"
 
     ASSETS = """{assetNodes {
       assetKey {path} description groupName kinds tags {key value} dependencyKeys {path}
@@ -40,10 +40,10 @@ class DagsterProduct(Product):
     RELOAD = 'mutation {reloadRepositoryLocation(repositoryLocationName: "dbt") {__typename}}'
 
     def ask(self, query: str, **variables: Any) -> Any:
-        """What it answers.
+        """The ``data`` of the answer.
 
         Raises:
-            rundbt.api.ApiError: there was no good answer.
+            rundbt.api.ApiError: there was no answer, or one with errors.
         """
         answer = api.request("POST", f"{self.url}/graphql", {"query": query, "variables": variables}, self.signed_in, timeout=120)
         if answer.get("errors"):
@@ -51,7 +51,7 @@ class DagsterProduct(Product):
         return answer["data"]
 
     def assets(self) -> list[Any]:
-        """All of them, with what is needed to know their nodes."""
+        """All assets, with what `node_of` needs."""
         found: list[Any] = self.ask(self.NAMES)["assetNodes"]
         return found
 
@@ -63,7 +63,7 @@ class DagsterProduct(Product):
         return read_things(self.ask(self.ASSETS)["assetNodes"])
 
     def alerts(self) -> bool:
-        """Its sensor sees the failures after its first tick."""
+        """Its sensor sees failures only after its first tick."""
         found = self.ask(self.SENSOR)["sensorOrError"]
         return any(tick["status"] in ("SKIPPED", "SUCCESS") for tick in found.get("sensorState", {}).get("ticks", ()))
 
@@ -106,7 +106,7 @@ class DagsterProduct(Product):
 
 
 def node_of(asset: Any) -> Key:
-    """The node of an asset: by dagster-dbt's own metadata, or, where it has none, the source of its last name."""
+    """The node of an asset: from dagster-dbt's metadata, or, if it has none, the source with the last part of its key."""
     for entry in asset["metadataEntries"]:
         if entry["label"] == "dagster_dbt/unique_id":
             kind, _, name = entry["text"].split(".", 2)
@@ -115,7 +115,7 @@ def node_of(asset: Any) -> Key:
 
 
 def read_things(assets: Iterable[Any]) -> list[Thing]:
-    """The assets, and their checks, which are the tests."""
+    """The assets, and their checks (the tests)."""
     keys = {tuple(asset["assetKey"]["path"]): node_of(asset) for asset in assets}
     found = []
     for asset in assets:

@@ -1,4 +1,4 @@
-"""Prefect, as prefect-dbt fills it."""
+"""Prefect, with prefect-dbt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from compare.products.product import Begun, Key, PageRequest, Picture, Product, 
 from rundbt import api
 from switchyard.errors import StackError
 
-RECORDED_TIMEOUT_S = 60  # its server records task runs from their events, some time after these
+RECORDED_TIMEOUT_S = 60  # its server records task runs from events, with a delay
 
 
 class PrefectProduct(Product):
-    """Its REST API: the task runs of the newest flow run, and its events on assets, which its event feed shows."""
+    """Its REST API: the task runs of the newest flow run, and its asset events, which its event feed shows."""
 
     read = PageRequest("POST", "/api/flow_runs/filter", {"limit": 1})
     write = PageRequest("PATCH", "/api/work_pools/dbt", {})
@@ -23,16 +23,16 @@ class PrefectProduct(Product):
     fields = (("input[type=password]", "admin:{password}"),)
 
     def request(self, path: str, body: Any) -> Any:
-        """Ask it."""
+        """Send a request, signed in."""
         return api.request("POST", f"{self.url}/api/{path}", body, self.signed_in)
 
     def newest(self) -> str:
-        """The id of the newest flow run that has begun."""
+        """The id of the newest flow run that has started."""
         (run,) = self.request("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
         return str(run["id"])
 
     def task_runs(self) -> list[Any]:
-        """Those of that flow run."""
+        """The task runs of that flow run."""
         found: list[Any] = []
         asked = {"flow_runs": {"id": {"any_": [self.newest()]}}, "sort": "ID_DESC", "limit": 200}
         while page := self.request("task_runs/filter", {**asked, "offset": len(found)}):
@@ -55,14 +55,14 @@ class PrefectProduct(Product):
         return read_things(runs, events)
 
     def reload(self) -> bool:
-        """It has nothing to read again."""
+        """It has nothing to reload."""
         return False
 
     def boxes(self) -> set[str]:
         return {key.name for run in self.task_runs() if (key := node_of(run["name"]))}
 
     def build(self, model: str) -> Begun:
-        """Run the deployment with parameters of its own, as its page's custom run."""
+        """Run the deployment with other parameters, like "Custom run" on its page."""
         deployment = api.request("GET", f"{self.url}/api/deployments/name/dbt/{self.job}", None, self.signed_in)
         begun = self.request(f"deployments/{deployment['id']}/create_flow_run", {"parameters": {"job": self.job, "select": model}})
         place = f"{self.url}/api/flow_runs/{begun['id']}"
@@ -73,20 +73,20 @@ class PrefectProduct(Product):
     def pictures(self, run: str, name: str) -> list[Picture]:
         newest_first = ("click", "[aria-label='log sort order']"), ("click", "[role=option]:has-text('Newest to oldest')")
         deadline = time.monotonic() + RECORDED_TIMEOUT_S
-        # Where a unit test of the model failed before it, the model has a task run that was skipped.
+        # If a unit test of the model failed before it, the model's task run was skipped.
         while not (failed := next((one for one in self.task_runs() if one["state_type"] == "FAILED"), None)):
             if time.monotonic() > deadline:
                 raise StackError("Prefect has no task run that failed.")
             time.sleep(1)
         return [
-            Picture("graph", run, (("see", "text=Failed"), ("see", "canvas"))),  # a drawing without texts that could be waited for
+            Picture("graph", run, (("see", "text=Failed"), ("see", "canvas"))),  # it is a canvas, without text to wait for
             Picture("node", f"{self.url}/v2/runs/task-run/{failed['id']}", (("see", f"text={failed['name']}"), ("see", "text=Failed"))),
             Picture("log", f"{run}?tab=Logs", (*newest_first, ("see", f"text={name}"))),
         ]
 
 
 def node_of(name: str) -> Key | None:
-    """The node of a task run, which prefect-dbt calls by its kind and its name."""
+    """The node of a task run; prefect-dbt names it by the node's kind and name."""
     kind, _, node = name.partition(" ")
     return Key(kind, node) if node else None
 
@@ -103,7 +103,7 @@ def read_things(runs: Iterable[Any], events: Iterable[Any]) -> list[Thing]:
         kind, _, name = event["payload"]["unique_id"].split(".", 2)
         assets[event["resource"]["prefect.resource.id"]] = Key(kind, name)
         answers.setdefault(Key(kind, name), []).append(event)
-    for event in (event for event in events if event not in built):  # one that refers to an asset, a source's where no node builds it
+    for event in (event for event in events if event not in built):  # an event that refers to an asset; it is a source if no node builds it
         resource = event["resource"]["prefect.resource.id"]
         key = assets.setdefault(resource, Key("source", resource.rpartition("/")[2]))
         answers.setdefault(key, []).append(event)

@@ -1,4 +1,4 @@
-"""What the comparison asks of a product, by its public API and its page: one file beside this one for each orchestrator."""
+"""What the comparison needs from a product's public API and page; each orchestrator has its own file in this folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from switchyard.errors import StackError
 
 
 class Key(NamedTuple):
-    """A dbt node as a person knows it: its kind (dbt's resource type) and its name."""
+    """A dbt node as people know it: its kind (dbt's resource type) and its name."""
 
     kind: str
     name: str
@@ -26,13 +26,13 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that a product's API gives as a thing of its own, under the name of a dbt node.
+    """An object that a product's API returns, with the name of a dbt node.
 
     Attributes:
         key: the node.
-        content: all that the API says of it.
-        owners: what it says of who owns it.
-        before: the nodes that it says come directly before.
+        content: everything that the API returns about it.
+        owners: its owners, by the API.
+        before: the nodes directly before it, by the API.
     """
 
     key: Key
@@ -47,7 +47,7 @@ class Picture(NamedTuple):
     Attributes:
         what: ``graph``, ``node`` or ``log``.
         url: its address.
-        steps: what is done there first, in order: ``see`` or ``click``, and one of Playwright's selectors, or ``press`` and a key.
+        steps: what to do there first, in order: ``see`` or ``click`` with a Playwright selector, or ``press`` with a key.
     """
 
     what: str
@@ -56,11 +56,11 @@ class Picture(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A run that was begun by a product's own means.
+    """A run that was started with a product's own means.
 
     Attributes:
-        way: what a person does there for it.
-        green: whether it has succeeded; asked once it has ended.
+        way: how a person starts it there.
+        green: whether it has succeeded; called once it has ended.
     """
 
     way: str
@@ -79,16 +79,16 @@ class Product(ABC):
     """One orchestrator's public API and pages.
 
     Args:
-        rig: on which it is up.
-        name: the orchestrator's.
+        rig: the stack on which it is up.
+        name: the orchestrator's name.
     """
 
-    read: PageRequest  # asks for runs
-    write: PageRequest  # changes nothing
-    alert: str = ""  # what the product has for an alert
-    roles: str = ""  # those that it has in this setting, where its API does not list them
-    guard: str = ""  # what asks for the password where the product does not
-    # Of the sign-in page: a selector and what is typed there; none where the browser signs in by HTTP basic authentication.
+    read: PageRequest  # reads runs
+    write: PageRequest  # a write that changes nothing
+    alert: str = ""  # how the product sends an alert
+    roles: str = ""  # its roles in this setting, if its API does not list them
+    guard: str = ""  # what checks the password if the product does not
+    # Of the sign-in page: selectors and what to type there; empty if the browser signs in with HTTP basic authentication.
     fields: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, rig: Rig, name: str) -> None:
@@ -98,7 +98,7 @@ class Product(ABC):
         self.job = pipeline.known_job(rig.settings, None)
 
     def sign_in(self, password: str) -> dict[str, str]:
-        """The headers that a password gives: HTTP's own, where a product has no sign-in of its API's.
+        """The headers for a password: HTTP basic authentication, if the product's API has no own sign-in.
 
         Raises:
             rundbt.api.ApiError: it is refused.
@@ -107,12 +107,12 @@ class Product(ABC):
 
     @cached_property
     def signed_in(self) -> dict[str, str]:
-        """Those that the right password gives."""
+        """The headers for the right password."""
         return self.sign_in(self.password)
 
     @abstractmethod
     def described(self) -> list[str]:
-        """What the API's own description names: its paths, or its questions."""
+        """The paths, or queries, in the API's own description."""
 
     @abstractmethod
     def things(self) -> list[Thing]:
@@ -124,45 +124,45 @@ class Product(ABC):
 
     @abstractmethod
     def reload(self) -> bool:
-        """Have it read the project again, as a button of its page does; False where it has none, and a run is needed."""
+        """Have it reload the project, like the button on its page; False if it has no such button, and a run is needed."""
 
     @abstractmethod
     def boxes(self) -> set[str]:
-        """The names of the models of its graph, as it is now."""
+        """The names of the models in its current graph."""
 
     @abstractmethod
     def build(self, model: str) -> Begun:
-        """Begin to build one model with its tests, as its page does.
+        """Start a build of one model with its tests, as its page does.
 
         Args:
             model: the name.
 
         Raises:
-            StackError: it has no such model, or does not begin.
+            StackError: it has no such model, or does not start.
         """
 
     @abstractmethod
     def pictures(self, run: str, name: str) -> list[Picture]:
-        """The pages of a run that failed.
+        """The pages of a failed run.
 
         Args:
             run: the address of the run's page.
-            name: of the model that failed.
+            name: the name of the failed model.
         """
 
 
 def paths(product: Product, *places: str) -> list[str]:
-    """The paths in OpenAPI's descriptions; a place without one names nothing."""
+    """The paths in the OpenAPI descriptions at ``places``; a place without a description has none."""
     names: list[str] = []
     headers = product.signed_in
     for place in places:
-        with suppress(api.ApiError, ValueError):  # ValueError: of a page, which is served at any path
+        with suppress(api.ApiError, ValueError):  # ValueError: not JSON, but a page that is served at any path
             names += api.request("GET", f"{product.url}{place}", headers=headers)["paths"]
     return names
 
 
 def product(rig: Rig, name: str) -> Product:
-    """The product that is up on a rig.
+    """The product that is up on ``rig``.
 
     Raises:
         StackError: there is no file for it here.

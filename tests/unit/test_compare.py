@@ -190,7 +190,7 @@ def test_the_page_is_made_from_saved_figures(tmp_path) -> None:
     drawn = [section for section in main.SECTIONS if any(row.unit for scenario in section.scenarios for row in scenario.rows)]
     assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(drawn)
     assert page.tags.count("img") == text.count("data:image/webp") == 1
-    assert "is not beside the figures" in text
+    assert "is not in the folder of the figures" in text
     assert "ended before it was complete" in text
     assert '<span class="keyword">def</span> <span class="name">run</span>' in text
     assert '<span class="keyword">FROM</span>' in text

@@ -55,7 +55,7 @@ def test_switchyards_guard_does_not_count_for_the_product() -> None:
     made.add(guarded, "a", 0)
     made.add(security.refused(security.NO_PASSWORD, 401), "b", 0)
     assert security.sentence(made).startswith(
-        "1 of 2 refused a request without a password by themselves, and before A stands Switchyard's guard;"
+        "1 of 2 refused a request without a password by themselves, and Switchyard's guard is in front of A;"
     )
 
 
