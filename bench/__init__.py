@@ -1,1 +1,1 @@
-"""The benchmark: what orchestration costs, as ratios of measurements that were made in turn. See docs/benchmark.md."""
+"""The benchmark: what orchestration costs, as ratios of alternating measurements. See docs/benchmark.md."""

@@ -1,4 +1,4 @@
-"""``python -m bench``, which is also ``invoke bench``: measure, print a table, and write the figures as JSON."""
+"""``python -m bench``, the same as ``invoke bench``: measure, print a table, and write the figures as JSON."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ ROUNDS = 5
 
 
 def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> None:
-    """Measure on a stack of the benchmark's own, print each row as it is known, and write all of them to a file.
+    """Measure on a separate stack, print each row as soon as it is measured, and write all of them to a file.
 
     Args:
         only: names in `MEASUREMENTS`, separated by commas; empty for all.
         orch: orchestrators, separated by commas; empty for all.
         rounds: how often everything is measured.
-        runtime: ``docker``, ``native``, or both, separated by a comma; empty for those that there are here.
-        path: of the JSON; None for one in ``bench/results``.
+        runtime: ``docker``, ``native``, or both, separated by a comma; empty for all that are available here.
+        path: the JSON file; None for one in ``bench/results``.
 
     Raises:
-        BadUsage: there is no such measurement or runtime, or the file is there.
-        StackError: what was to be measured fails.
+        BadUsage: there is no such measurement or runtime, or the file exists already.
+        StackError: something that is measured fails.
     """
     picked = harness.picked(only, MEASUREMENTS, "measurement", "invoke bench --only") or list(MEASUREMENTS)
     names = harness.picked(orch, orchestrators.load_all(ROOT), "orchestrator", "invoke bench --orch")
@@ -50,8 +50,8 @@ def main(only: str, orch: str, rounds: int, runtime: str, path: str | None) -> N
     target = Path(path) if path else ROOT / "bench" / "results" / f"{now:%Y%m%dT%H%M%SZ}.json"
     if target.exists():
         raise BadUsage(f"{target} already exists.", "Figures are never overwritten.", "invoke bench --out OTHER.json")
-    console.note("This takes a stack of its own, in a copy of this checkout, and removes it again; yours is not touched.")
-    console.note("What else runs on this machine makes the spread wider.")
+    console.note("This uses its own stack, in a copy of this checkout, and removes it afterwards; yours is not touched.")
+    console.note("Other programs on this machine make the spread wider.")
     found: dict[str, dict[str, list[Figure]]] = {}
     try:
         for kind in runtimes:
@@ -89,10 +89,10 @@ if __name__ == "__main__":
     parser.add_argument("--only", default="", help=f"some of {', '.join(MEASUREMENTS)}, separated by commas; without it: all")
     parser.add_argument("--orch", default="", help="some of the orchestrators, separated by commas; without it: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often everything is measured (%(default)s)")
-    parser.add_argument("--runtime", default="", help="docker or native; without it: both, as far as they are there")
+    parser.add_argument("--runtime", default="", help="docker or native; without it: both, if they are available")
     parser.add_argument("--out", help="the JSON file; without it: bench/results/<time>.json")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it gently has it tidy up
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM also cleans up
     try:
         main(asked.only, asked.orch, asked.rounds, asked.runtime, asked.out)
     except StackError as error:

@@ -1,7 +1,7 @@
-"""Given to a Python where an orchestrator runs dbt: one plain dbt command, its words as arguments.
+"""Run by a Python where an orchestrator runs dbt: one plain dbt command, with its words as arguments.
 
-The last line that is printed are its seconds, and its seconds of processor time. Its target folder is its own and stays, so that
-from the second time on the project is parsed already.
+The last line of the output has its seconds and its seconds of CPU time. It has its own target folder, which is kept, so that the
+project is already parsed from the second time on.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a command costs beyond what it asks for."""
+"""The overhead of commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMES = 5  # as many measurements as rounds: each takes a fraction of a second
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """`invoke --list` and `invoke status`, with one orchestrator up, against what each cannot do without."""
+    """`invoke --list` and `invoke status`, with one orchestrator up, compared with the least that each has to do."""
     rig.on(rig.names()[0])
     needed, ask = _needed(rig)
     with tempfile.TemporaryDirectory() as folder:
@@ -38,11 +38,11 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     yield ratio("invoke --list / that of an empty tasks.py", found["list"], found["empty list"], 1.3)
     yield ratio(f"invoke status / {needed}", found["status"], found["needed"])
     both = [sum(pair) for pair in zip(found["empty task"], found["needed"])]
-    yield ratio(f"invoke status / {needed}, and an empty task of Invoke's", found["status"], both)
+    yield ratio(f"invoke status / {needed}, and an empty Invoke task", found["status"], both)
 
 
 def _needed(rig: Rig) -> tuple[str, Callable[[], object]]:
-    """What `invoke status` must ask at least: the engine for its containers, or without one, every service how it does."""
+    """The least that `invoke status` has to do: ask the engine for its containers or, without Docker, check every service's health."""
     native = rig.driver
     if not isinstance(native, Native):
         return "docker ps", lambda: rig.command(argv.ps(rig.settings))
@@ -51,6 +51,6 @@ def _needed(rig: Rig) -> tuple[str, Callable[[], object]]:
         with ThreadPoolExecutor() as pool:
             well = pool.map(lambda record: native.host.well(rig.orchestrators[record.orchestrator], record), native.processes.records())
             if not all(well):
-                raise StackError("A service that was healthy is not any more.", "", "invoke doctor")
+                raise StackError("A service that was healthy no longer is.", "", "invoke doctor")
 
     return "the services' health commands, side by side", side_by_side

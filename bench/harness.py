@@ -1,4 +1,4 @@
-"""Figures, and how they are made: by turns, as ratios, with their spread. Nothing in here knows the stack."""
+"""Figures: ratios of alternating measurements, with their spread. Nothing in here knows the stack."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Figure:
     Attributes:
         name: what was measured.
         values: one per round: a ratio, or something in ``unit``.
-        target: what the median may be at most; None where nothing is promised.
+        target: the highest median that meets the target; None without a target.
         unit: of the values; empty for a ratio.
-        seconds: the raw measurements behind a ratio, for the JSON alone: they say nothing on another machine, or another day.
+        seconds: the raw measurements behind a ratio, only for the JSON: they cannot be compared with another machine, or another day.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The middle of the values."""
+        """The median of the values."""
         return median(self.values)
 
     @property
@@ -50,11 +50,11 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def interleaved(rounds: int, actions: Mapping[str, Callable[[], float]]) -> dict[str, tuple[float, ...]]:
-    """Measure by turns, A B A B: what slows the machine down for a while slows both.
+    """Measure in turn, A B A B, so that anything that slows the machine down for a while slows both.
 
     Args:
-        rounds: how often each.
-        actions: by name, each returns its seconds.
+        rounds: how often to run each action.
+        actions: by name; each returns its seconds.
 
     Returns:
         The seconds of each round, by name.
@@ -67,7 +67,7 @@ def interleaved(rounds: int, actions: Mapping[str, Callable[[], float]]) -> dict
 
 
 def ratio(name: str, above: Sequence[float], below: Sequence[float], target: float | None = None) -> Figure:
-    """The figure ``above / below``, round by round: neighbours in time are compared with each other."""
+    """The figure ``above / below``, round by round, so that measurements close in time are compared."""
     values = tuple(a / b for a, b in zip(above, below, strict=True))
     return Figure(name, values, target, seconds={"above": tuple(above), "below": tuple(below)})
 
@@ -97,16 +97,16 @@ def as_json(figure: Figure) -> dict[str, Any]:
 
 
 def picked(text: str, known: Iterable[str], what: str, flag: str) -> list[str]:
-    """The names in ``text``, which commas separate.
+    """The names in ``text``, separated by commas.
 
     Args:
         text: what was typed.
-        known: the names that there are.
-        what: they are names of.
-        flag: the command and the flag after which they were typed.
+        known: the possible names.
+        what: what the names are names of.
+        flag: the command and flag that they were typed after.
 
     Raises:
-        BadUsage: one of them is not known.
+        BadUsage: a name is not known.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:

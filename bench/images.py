@@ -1,4 +1,4 @@
-"""The images: what they weigh beyond what they must hold, and what an edit builds again."""
+"""The images: their size compared with what they need to contain, and how much an edit rebuilds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIST = "find / -xdev -type f -printf '%s\\t%T@\\t%p\\n'"
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """Sizes once, builds as often as there are rounds; without Docker there are no images."""
+    """Measure sizes once, and builds in each round; without Docker there are no images."""
     if rig.runtime != "docker":
         return
     bases = [rig.settings[key] for key in base_image_keys(rig.folder)]
@@ -26,7 +26,7 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
         title, image = rig.orchestrators[name].title, argv.image_name(rig.settings, name)
         layers = {base: _layers(rig, base) for base in bases}
         own = _layers(rig, image)
-        # The longest: one base image may be made from another.
+        # The one with the most layers: one base image may be made from another.
         base = max((base for base in bases if own[: len(layers[base])] == layers[base]), key=lambda base: len(layers[base]))
         needed = size(rig, base) + environment_bytes(_files(rig, image), _files(rig, base))
         yield ratio(f"{title}: image / its base and its environment", [size(rig, image)], [needed])
@@ -44,24 +44,24 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
 
 
 def _lock(rig: Rig, name: str) -> Path:
-    """A lock that the image is built from."""
+    """A lock from which the image is built."""
     folder = rig.folder / "docker" / name
     return next(path for path in (folder / "requirements-image.txt", folder / "requirements.txt") if path.exists())
 
 
 def environment_bytes(files: dict[str, tuple[str, int]], base: dict[str, tuple[str, int]]) -> int:
-    """Bytes of installed packages among ``files`` that are not, or not the same, in ``base``.
+    """Bytes of installed packages among ``files`` that are missing or different in ``base``.
 
     Args:
-        files: of an image: time of change, and size, by path.
-        base: the same of the image that it is built on.
+        files: the files of an image: time of change and size, by path.
+        base: the same for its base image.
     """
     return sum(size for path, (at, size) in files.items() if "site-packages" in path and base.get(path) != (at, size))
 
 
 def _edited(rig: Rig, path: Path, line: str, build: tuple[str, ...]) -> Callable[[], float]:
     def measured() -> float:
-        # The time, or else Docker would have what it built for this edit when the benchmark ran before.
+        # The time makes each edit new: otherwise Docker would use its cache of an earlier benchmark.
         path.write_text(path.read_text(encoding="utf-8") + line.format(time.time_ns()), encoding="utf-8")
         return timed(lambda: rig.invoke(*build))
 
@@ -74,7 +74,7 @@ def size(rig: Rig, image: str) -> int:
 
 
 def _layers(rig: Rig, image: str) -> list[str]:
-    """None, where there is no such image here."""
+    """The image's layers; empty if there is no such image here."""
     argv = ["docker", "image", "inspect", "--format", '{{join .RootFS.Layers " "}}', image]
     return rig.driver.runner.ask(argv).stdout.split()
 

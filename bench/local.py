@@ -1,4 +1,4 @@
-"""Cosmos' local mode, with a dbt process for each node, against a bare `dbt build`: on the drop-in dbt and on the plain one."""
+"""Cosmos' local mode, with a dbt process for each node, compared with a bare `dbt build`: with the warm dbt and with the plain one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from switchyard.errors import StackError
 
 NAME = "airflow"
 KNOWN = "select 1 from public.serialized_dag where dag_id = 'bench'"
-# State and seconds of the runs that have ended, the newest last.
+# State and seconds of ended runs, the newest last.
 ENDED = """
 select state, extract(epoch from end_date - queued_at) from public.dag_run
 where dag_id = 'bench' and state in ('success', 'failed') order by id"""
@@ -22,14 +22,14 @@ TIMEOUT_S = 1800
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """At most two rounds: one can take ten times as long as a plain build."""
+    """Measure in at most two rounds: one can take ten times as long as a plain build."""
     if NAME not in rig.names():
         return
     rig.on(None)
     dag = rig.folder / "docker/airflow/dags/bench.py"
     dag.write_text(Path(__file__).with_name("local_dag.py").read_text(encoding="utf-8"), encoding="utf-8")
     try:
-        rig.on(NAME)  # with the DAG that was added, for which an image is built
+        rig.on(NAME)  # builds an image with the added DAG
         wait_for(lambda: rig.superuser(KNOWN).strip())
         bare(rig, NAME)
         yield from _figures(rig, min(rounds, 2), "Cosmos LOCAL")
@@ -67,10 +67,10 @@ def _run(rig: Rig) -> float:
 
 
 def wait_for(true: Callable[[], object]) -> None:
-    """Wait until ``true()`` is.
+    """Wait until ``true()`` returns something true.
 
     Raises:
-        StackError: it is not within `TIMEOUT_S`.
+        StackError: it does not within `TIMEOUT_S`.
     """
     deadline = time.monotonic() + TIMEOUT_S
     while not true():

@@ -1,4 +1,4 @@
-"""Put among Airflow's DAGs by `bench.local`: Cosmos in its local mode, with a dbt process for each node."""
+"""A DAG that `bench.local` adds to Airflow: Cosmos in its local mode, with a dbt process for each node."""
 
 import os
 from datetime import datetime, timezone
@@ -22,10 +22,10 @@ dag = DbtDag(
     execution_config=ExecutionConfig(
         execution_mode=ExecutionMode.LOCAL, invocation_mode=InvocationMode.SUBPROCESS, dbt_executable_path=project_files.DBT
     ),
-    # Cosmos looks for the last parse in the project's folder, which nothing is written to.
+    # Cosmos looks for the last parse in the project's folder, but nothing writes there.
     operator_args={"dbt_cmd_flags": ["--partial-parse-file-path", str(manifest.with_name("partial_parse.msgpack"))]},
     render_config=RenderConfig(
         load_method=LoadMode.DBT_MANIFEST,
-        should_detach_multiple_parents_tests=True,  # else a test of two models runs before the second one is there
+        should_detach_multiple_parents_tests=True,  # otherwise a test of two models runs before the second one is built
     ),
 )

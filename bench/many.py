@@ -1,4 +1,4 @@
-"""The run with a hundred models more, where what is paid for each of them shows."""
+"""A run with a hundred more models, which shows the cost of each model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.rig import Rig
 
 MODELS = 100
 MORE = f" with {MODELS} models more"
-COLUMN = "bench_number"  # of each of their tables, and of no other
-# A table each, as quick as tables can be: ten chains side by side, each model reading the one before it.
+COLUMN = "bench_number"  # a column that only their tables have
+# Each is a table that is built as fast as possible: ten parallel chains, in which each model reads the one before it.
 TEXT = f"""{{{{{{{{ config(materialized='table') }}}}}}}}
 select {COLUMN} from {{before}} limit 100
 """
@@ -27,11 +27,11 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
 
 @contextmanager
 def more(models: Path, count: int) -> Iterator[None]:
-    """A project with so many models more, for a while.
+    """Temporarily add models to a project.
 
     Args:
         models: the project's folder of models.
-        count: how many.
+        count: how many to add.
     """
     folder = models / "bench"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What each orchestrator takes while nothing happens, after it has run the pipeline once, and at most; PostgreSQL included."""
+"""Memory and CPU time of each orchestrator and PostgreSQL, while nothing runs after one run of the pipeline, and at most."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from switchyard.runtimes.runtime import POSTGRES
 
 T = TypeVar("T")
 
-WINDOW = 60  # seconds, of all rounds together
-SETTLING = 20  # seconds after a run, in which workers and connections that are not kept go away
-POLL_S = 0.5  # seconds between two looks at what is taken at most
+WINDOW = 60  # seconds, for all rounds together
+SETTLING = 20  # seconds after a run, until workers and connections that are not kept have ended
+POLL_S = 0.5  # seconds between two samples of the peak
 
-# Of the control groups' second version, and of their first.
+# For version 2 of control groups, and for version 1.
 CPU = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpuacct/cpuacct.usage"
 MEMORY = """
 cd /sys/fs/cgroup
 cat memory.current memory.stat 2>/dev/null || cat memory/memory.usage_in_bytes memory/memory.stat
 """
-# Answers each line with both: a process for each look would be a part of what it looks at.
+# Answers each line with both, in one process: a new process for each sample would distort the measurement.
 LOOK = f"while read -r line; do {MEMORY} echo --; {CPU}; echo ==; done"
 
 
 class Usage(NamedTuple):
-    """What a service takes: MiB of memory, and seconds of processor time since it was started."""
+    """What a service uses: MiB of memory, and seconds of CPU time since it was started."""
 
     memory: float
     processor: float
 
 
 class Peak(NamedTuple):
-    """What is taken at most.
+    """The highest use.
 
     Attributes:
-        memory: MiB by service, at the moment at which their sum was highest.
-        load: % of a core by service, in the time between two looks in which their sum was highest.
+        memory: MiB by service, at the moment when their sum was highest.
+        load: % of a core by service, between the two samples with the highest sum.
     """
 
     memory: dict[str, float]
@@ -57,7 +57,7 @@ class Peak(NamedTuple):
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """Memory in MiB, and processor time as a share of one core."""
+    """Measure memory in MiB, and CPU time as a share of one core."""
     for name in rig.names():
         rig.on(name)
         rig.invoke("run")
@@ -69,7 +69,7 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
 
 
 def idle(rig: Rig, seconds: float) -> dict[str, Usage]:
-    """MiB of memory, and the processor time in % of a core, of each service and of PostgreSQL over so many ``seconds``."""
+    """MiB of memory, and the CPU time in % of a core, of each service and of PostgreSQL over ``seconds``."""
     with looking(rig) as look:
         began, before = time.monotonic(), look()
         time.sleep(seconds)
@@ -78,7 +78,7 @@ def idle(rig: Rig, seconds: float) -> dict[str, Usage]:
 
 
 def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
-    """Do something, and see what is taken at most meanwhile."""
+    """Do something, and measure the highest use meanwhile."""
     with looking(rig) as look, ThreadPoolExecutor(1) as pool:
         looks = [(time.monotonic(), look())]
         done = pool.submit(action)
@@ -90,7 +90,7 @@ def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
 
 
 def peak(looks: list[tuple[float, dict[str, Usage]]]) -> Peak:
-    """What is highest in several looks, each with its time in seconds."""
+    """The highest use in several samples, each with its time in seconds."""
     memory = max(({name: one.memory for name, one in look.items()} for _, look in looks), key=lambda each: sum(each.values()))
     loads = [
         {name: 100 * (one.processor - before[name].processor) / (at - then) for name, one in look.items() if name in before}
@@ -101,7 +101,7 @@ def peak(looks: list[tuple[float, dict[str, Usage]]]) -> Peak:
 
 @contextmanager
 def looking(rig: Rig) -> Iterator[Callable[[], dict[str, Usage]]]:
-    """A function that looks at what each service and PostgreSQL take, by name; memory that several share counts once (Linux)."""
+    """A function that samples the use of each service and PostgreSQL, by name; shared memory counts once (Linux)."""
     driver = rig.driver
     if isinstance(driver, Native):
         yield partial(_look, driver)
@@ -120,22 +120,22 @@ def looking(rig: Rig) -> Iterator[Callable[[], dict[str, Usage]]]:
 
 
 def cpu_seconds(text: str) -> float:
-    """The processor time of a container, from its control group."""
+    """The CPU time of a container, from its control group."""
     if match := re.search(r"^usage_usec (\d+)", text, re.M):
         return int(match[1]) / 1e6
     return int(text) / 1e9
 
 
 def mebibytes(text: str) -> float:
-    """The memory of a container, from its control group, without the files that the system can forget, as `docker stats` has it."""
+    """The memory of a container, from its control group, without cached files that the system can drop, as in `docker stats`."""
     used, _, rest = text.strip().partition("\n")
-    names = ("total_inactive_file", "inactive_file")  # of the first version, whose second name leaves out what is below; of both
+    names = ("total_inactive_file", "inactive_file")  # version 1 has both, and only the first one includes child groups; 2 has the second
     forgotten = next((int(match[1]) for name in names if (match := re.search(rf"^{name} (\d+)", rest, re.M))), 0)
     return (int(used) - forgotten) / checks.MIB
 
 
 def processor(rig: Rig) -> float:
-    """The processor time, in seconds, of all services and PostgreSQL, with what has ended in them, since they were started."""
+    """The CPU time, in seconds, of all services and PostgreSQL since their start, including processes in them that have ended."""
     if isinstance(rig.driver, Native):
         return sum(_total(found, _processor) for found in processes(rig.driver).values())
     containers = [service.container for service in rig.driver.services()]
@@ -147,7 +147,7 @@ def _look(native: Native) -> dict[str, Usage]:
 
 
 def answer(looker: subprocess.Popen[str]) -> Usage:
-    """What the other end of `LOOK` answers.
+    """The answer of a `LOOK` process.
 
     Raises:
         StackError: it has ended.
@@ -159,7 +159,7 @@ def answer(looker: subprocess.Popen[str]) -> Usage:
     while not output.endswith("==\n"):
         line = looker.stdout.readline()
         if not line:
-            raise StackError("A service ended while it was looked at.")
+            raise StackError("A service ended while it was measured.")
         output += line
     memory, _, processor = output.removesuffix("==\n").partition("--\n")
     return Usage(mebibytes(memory), cpu_seconds(processor))
@@ -172,7 +172,7 @@ def _processor(process: psutil.Process) -> float:
 def _own_memory(process: psutil.Process) -> int:
     try:
         info = process.memory_full_info()
-    except psutil.AccessDenied:  # on macOS, of every other process
+    except psutil.AccessDenied:  # on macOS, for every other process
         return int(process.memory_info().rss)
     return int(getattr(info, "pss", info.uss))
 
@@ -191,7 +191,7 @@ def processes(native: Native) -> dict[str, list[psutil.Process]]:
     for record in native.processes.records():
         own = {process.pid: process for process in native.processes.members(record)}
         if root := native.processes.root(record):
-            # Those too that have ended and that their parent did not collect yet: nobody else has their processor time.
+            # Include processes that have ended but that their parent has not collected yet: their CPU time is counted nowhere else.
             with suppress(psutil.NoSuchProcess):
                 own |= {process.pid: process for process in root.children(recursive=True)}
         found[record.service] = list(own.values())

@@ -30,15 +30,15 @@ from switchyard.runtimes.native.host import located
 from switchyard.runtimes.native.runtime import Native
 from switchyard.runtimes.runtime import WholeRuntime
 
-# Of this checkout alone: another one's may be measured on at the same time.
+# Unique to this checkout: another checkout may be measured at the same time.
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 PROJECT = f"switchyard-bench-{CHECKOUT}"
 RUNTIMES = ("docker", "native")
-COMMAND_TIMEOUT_S = 3600  # a build at ten million orders takes a part of it
+COMMAND_TIMEOUT_S = 3600  # enough for a build with ten million orders
 
 
 def kill(pid: int) -> None:
-    """Kill a process and all that it has started: what a command leaves would hold the stack's lock."""
+    """Kill a process and all that it has started: otherwise, a process that is left would keep the stack's lock."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
@@ -52,9 +52,9 @@ class Rig:
     Args:
         folder: the copy of the checkout.
         runtime: ``docker`` or ``native``.
-        only: the orchestrators to measure; none for all.
+        only: the orchestrators to measure; empty for all.
         name: of its compose project.
-        variables: settings that it has, over those of the shell.
+        variables: its settings, which override the shell's.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Rig:
 
     @cached_property
     def settings(self) -> settings.Settings:
-        """What the copy's `.env` and the variables of `env` say."""
+        """The settings from the copy's `.env` and the variables in `env`."""
         return settings.load(self.folder, self.env)[0]
 
     @cached_property
     def driver(self) -> WholeRuntime:
-        """The runtime itself, for what no command does."""
+        """The runtime itself, for operations that no command has."""
         runner = Runner({**self.settings.values, "COMPOSE_PROJECT_NAME": self.name})
         if self.runtime == "docker":
             return Docker(self.settings, self.orchestrators, runner, self.env)
@@ -85,26 +85,26 @@ class Rig:
         return [name for name, orchestrator in self.orchestrators.items() if not self.driver.unsupported(orchestrator)]
 
     def names(self) -> list[str]:
-        """Those of them that are to be measured."""
+        """The possible orchestrators that are to be measured."""
         return [name for name in self.possible() if not self.only or name in self.only]
 
     def argv(self, *args: str) -> list[str]:
-        """How `invoke ARGS` is typed."""
+        """The command line of `invoke ARGS`."""
         return [sys.executable, "-m", "invoke", *args]
 
     def invoke(self, *args: str, stdin: str = "") -> str:
-        """Type `invoke ARGS` in the copy, and return what it prints.
+        """Type `invoke ARGS` in the copy, and return its output.
 
         Raises:
-            StackError: it does not end well.
+            StackError: it fails.
         """
         return self.command(self.argv(*args), stdin)
 
     def command(self, argv: Sequence[str], stdin: str = "", env: Mapping[str, str] | None = None, folder: Path | None = None) -> str:
-        """Run any program in the copy, or in ``folder``, and return what it prints; ``env``, when given, is all of its environment.
+        """Run any program in the copy, or in ``folder``, and return its output; ``env``, if given, is its whole environment.
 
         Raises:
-            StackError: it does not end well, or not within `COMMAND_TIMEOUT_S`.
+            StackError: it fails, or does not end within `COMMAND_TIMEOUT_S`.
         """
         pipe = subprocess.PIPE
         place, env = folder or self.folder, env or self.env
@@ -113,14 +113,14 @@ class Rig:
                 out, errors = process.communicate(stdin, COMMAND_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 kill(process.pid)
-                raise StackError(f"What was to be measured has not ended after {COMMAND_TIMEOUT_S} s: {' '.join(argv[-3:])}") from None
+                raise StackError(f"A measured command has not ended after {COMMAND_TIMEOUT_S} s: {' '.join(argv[-3:])}") from None
         if process.returncode:
             output = "\n".join((out + errors).splitlines()[-15:])
-            raise StackError(f"What was to be measured fails with {process.returncode}: {' '.join(argv[-3:])}", output, "invoke doctor")
+            raise StackError(f"A measured command failed with {process.returncode}: {' '.join(argv[-3:])}", output, "invoke doctor")
         return out
 
     def on(self, name: str | None) -> None:
-        """Make ``name`` the active orchestrator; with None, PostgreSQL alone is left."""
+        """Make ``name`` the active orchestrator; with None, only PostgreSQL stays up."""
         active = self.driver.active()
         if name is None:
             self.driver.stop_orchestrator(lambda _: None)
@@ -130,7 +130,7 @@ class Rig:
             self.invoke("switch", name)
 
     def start(self, name: str) -> None:
-        """The bare start of an orchestrator, with PostgreSQL up: nothing is checked, and nothing is printed."""
+        """Start an orchestrator, with PostgreSQL up, without checks and output."""
         target = self.orchestrators[name]
         if self.runtime == "docker" and not override(target, self.driver.project, baked=False):
             self.command(argv.compose(self.settings, target.file, "up", "-d", "--wait"))
@@ -138,7 +138,7 @@ class Rig:
             self.driver.start(target, baked=False, timeout=300, on_line=lambda _: None)
 
     def replace(self, old: str, new: str) -> None:
-        """Replace one orchestrator by another by hand: everything of the one file down, everything of the other up."""
+        """Replace one orchestrator with another by hand: everything in the old file down, everything in the new one up."""
         if self.runtime == "docker":
             self.command(argv.compose(self.settings, self.orchestrators[old].file, "down"))
             self.command(argv.compose(self.settings, self.orchestrators[new].file, "up", "-d", "--wait"))
@@ -147,11 +147,11 @@ class Rig:
             self.invoke("up", "--orch", new)
 
     def sql(self, query: str) -> str:
-        """What `invoke sql` answers, without the frame."""
+        """The result of a query from `invoke sql`, without the frame."""
         return self.invoke("sql", f"copy ({query}) to stdout").strip()
 
     def superuser(self, script: str, database: str = bootstrap.WAREHOUSE) -> str:
-        """What psql answers to a script of the superuser's, one line per row, with `|` between columns."""
+        """The output of psql for a script, as the superuser: one line per row, with `|` between columns."""
         options = ["--no-align", "--tuples-only", "--quiet", "--set", "ON_ERROR_STOP=1"]
         if isinstance(self.driver, Native):
             postgres = self.driver.postgres
@@ -159,12 +159,12 @@ class Rig:
         return self.command(argv.on_server(self.settings, argv.psql("postgres", *options, database=database)), script)
 
     def execute(self, name: str, command: Sequence[str], stdin: str = "") -> str:
-        """Run a command where an orchestrator runs dbt: in its container, or in its environment."""
+        """Run a command where an orchestrator runs dbt: in its container or its environment."""
         orchestrator = self.orchestrators[name]
         if isinstance(self.driver, Native):
             process = orchestrator.process(orchestrator.dbt)
             env = plan.process_variables(self.settings, orchestrator, process, {}, self.env, self.driver.project)
-            home = plan.Folders(self.folder, name).home  # where a container has its working folder
+            home = plan.Folders(self.folder, name).home  # in place of a container's working folder
             return self.command([located(command[0], env), *command[1:]], stdin, env, home)
         return self.command(argv.execute(self.settings, orchestrator.file, orchestrator.dbt, command), stdin)
 
@@ -173,17 +173,17 @@ class Rig:
 def rig(
     runtime: str, only: Sequence[str], name: str = PROJECT, prepare: Callable[[Path], Mapping[str, str]] = lambda _: {}
 ) -> Iterator[Rig]:
-    """A stack of which nothing is left afterwards but what Docker and uv keep to build faster.
+    """A stack that is removed afterwards, except for the caches of Docker and uv.
 
     Args:
         runtime: ``docker`` or ``native``.
-        only: the orchestrators to measure; none for all.
+        only: the orchestrators to measure; empty for all.
         name: of its compose project.
-        prepare: called with the folder of the copy before anything is read there; returns the settings that it has.
+        prepare: called with the folder of the copy before anything is read there; returns its settings.
 
     Raises:
         EngineMissing: there is no such runtime here.
-        Locked: another command of this checkout has the stack of that name.
+        Locked: another command of this checkout uses the stack with that name.
     """
     with command_lock.alone(ROOT, name), tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
         copy = Path(folder).resolve()
@@ -195,7 +195,7 @@ def rig(
         try:
             yield made
         finally:
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave all of it
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave everything behind
             try:
                 for args in (["down", "--force"], ["clean", "--volumes", "--images", "--no-backup", "--yes"]):
                     done = subprocess.run(
@@ -203,13 +203,13 @@ def rig(
                         encoding="utf-8", start_new_session=True,
                     )  # fmt: skip
                     if done.returncode:
-                        console.fail(f"invoke {' '.join(args)} of {name} failed, so something of it is left:\n{done.stdout.strip()}")
+                        console.fail(f"invoke {' '.join(args)} of {name} failed, so parts of it are left:\n{done.stdout.strip()}")
             finally:
                 signal.signal(signal.SIGINT, before)
 
 
 def remove_leftovers(project: str) -> None:
-    """Remove what a command that was killed has left of a compose project: it was another folder's, so no command touches it."""
+    """Remove what a killed command has left of a compose project: it belonged to another folder, so no other command removes it."""
     for listing, removal in (("ps --all --quiet", "rm --force"), ("volume ls --quiet", "volume rm"), ("network ls --quiet", "network rm")):
         argv = ["docker", *listing.split(), "--filter", f"label={neighbours.COMPOSE_PROJECT_LABEL}={project}"]
         if found := subprocess.check_output(argv, text=True).split():
@@ -220,7 +220,7 @@ def remove_leftovers(project: str) -> None:
 
 
 def copy_checkout(root: Path, folder: Path) -> None:
-    """Copy what git knows, or would add, of the checkout ``root`` into ``folder``; links as they are, and no repository inside it.
+    """Copy the files of the checkout ``root`` that git knows or would add into ``folder``; links stay links, nested repositories do not.
 
     Raises:
         BadUsage: it is not a clone, or git is not installed.
@@ -232,7 +232,7 @@ def copy_checkout(root: Path, folder: Path) -> None:
 
 
 def git(root: Path, *args: str) -> str:
-    """What git prints of the checkout ``root``.
+    """The output of git in the checkout ``root``.
 
     Raises:
         BadUsage: it is not a clone, or git is not installed.
@@ -241,16 +241,16 @@ def git(root: Path, *args: str) -> str:
         return subprocess.run(["git", *args], cwd=root, check=True, capture_output=True, text=True, encoding="utf-8").stdout
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", "") or str(error)).strip()
-        raise BadUsage(f"git cannot list the files of {root}, and only those that it knows are copied.", why, "git clone URL") from None
+        raise BadUsage(f"git cannot list the files of {root}, and only files that it lists are copied.", why, "git clone URL") from None
 
 
 def possible() -> list[str]:
-    """The runtimes that there are here."""
+    """The runtimes that are available here."""
     return [name for name in RUNTIMES if name != "docker" or Runner({}).ask(["docker", "version"]).code == 0]
 
 
 def where(runtime: str) -> dict[str, Any]:
-    """The commit and the machine, which for Docker Desktop is a virtual one, for whoever reads the figures."""
+    """The commit and the machine (for Docker Desktop, the virtual one), as context for the figures."""
     system, cores, memory = platform.system(), os.cpu_count(), psutil.virtual_memory().total
     if runtime == "docker":
         answer = Runner({}).ask(["docker", "info", "--format", "{{.OperatingSystem}}|{{.NCPU}}|{{.MemTotal}}"]).stdout.strip()

@@ -1,7 +1,7 @@
-"""An orchestrated run against a bare `dbt build` in the same container or environment, and where its time goes.
+"""An orchestrated run compared with a bare `dbt build` in the same container or environment, and where its time goes.
 
-Both are seen from the outside, so the figures do not depend on how an orchestrator runs dbt. When dbt works is what PostgreSQL
-writes down: from the first connection of the role dbt to the end of the last. The rest are the product's own timestamps.
+Both are measured from the outside, so the figures do not depend on how an orchestrator runs dbt. The time in which dbt works comes from
+PostgreSQL's log: from the first connection of the role dbt to the end of the last one. The other times are the product's own timestamps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from switchyard.errors import StackError
 VENDOR = "vendor"  # the form of the integration that every product has
 PHASES = ("asking", "queue", "start", "loading", "dbt", "reporting")
 
-# Without its socket nobody finds the warm dbt, and the drop-in runs the plain one. It prints the socket that was there.
+# Moves the warm dbt's socket away, so that `rundbt/bin/dbt` runs the plain dbt. Prints the socket's path if there was one.
 NO_WARM_DBT = """
 import os
 path = os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'warm.sock')
@@ -33,15 +33,15 @@ if os.path.exists(path):
     os.replace(path, path + '.aside')
     print(path)
 """
-# Puts it back: a socket of another name still has its server.
+# Moves it back: the server still listens on the renamed socket.
 WARM_DBT = """
 import os
 path = os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'warm.sock')
 os.replace(path + '.aside', path)
 """
 
-# %n is the time as epoch seconds, %a the program's name. Besides dbt, psql signs in as the role dbt: for `invoke sql`, and every ten
-# seconds for an `invoke run` that looks at who waits for whose lock.
+# %n is the time in epoch seconds, %a the program's name. psql also signs in as the role dbt: for `invoke sql`, and every ten seconds for
+# `invoke run`, which checks who waits for whose lock.
 LOG_CONNECTIONS = """
 alter system set log_connections = on;
 alter system set log_disconnections = on;
@@ -50,7 +50,7 @@ select pg_reload_conf();
 """
 CONNECTED = re.compile(r"bench ([\d.]+) .*\bconnection authorized: user=dbt (?!.*\bapplication_name=psql\b)")
 DISCONNECTED = re.compile(r"bench ([\d.]+) (?!psql ).*\bdisconnection: .*user=dbt ")
-LINES = "1000000"  # of the log that are read
+LINES = "1000000"  # the number of lines to read from the log
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Timeline:
 
     Attributes:
         began: when the command was typed.
-        marks: what came after it, in order: one moment at the end of each of `PHASES`.
-        processor: seconds of processor time of all services and PostgreSQL.
+        marks: the end of each of `PHASES`, in order.
+        processor: seconds of CPU time of all services and PostgreSQL.
     """
 
     began: float
@@ -74,7 +74,7 @@ class Timeline:
 
     @property
     def phases(self) -> dict[str, float]:
-        """Seconds by phase; a product's clock may be off by a little, but no phase takes less than nothing."""
+        """Seconds by phase; none is negative, even if a product's clock is off by a little."""
         found, at = {}, self.began
         for name, mark in zip(PHASES, self.marks, strict=True):
             found[name] = max(0.0, mark - at)
@@ -98,31 +98,31 @@ class Typed:
 
     @property
     def text(self) -> str:
-        """All that it printed."""
+        """Its whole output."""
         return "\n".join(line for _, line in self.lines)
 
 
 @dataclass(frozen=True)
 class Bare:
-    """A plain dbt command: its seconds, and its seconds of processor time with PostgreSQL's."""
+    """A plain dbt command: its seconds, and its seconds of CPU time including PostgreSQL's."""
 
     seconds: float
     processor: float
 
 
 def known(name: str) -> dict[str, Any]:
-    """What is known of an orchestrator beforehand: its file in ``products/``; nothing where it has none."""
+    """The targets and queries for an orchestrator, from its file in ``products/``; empty if it has none."""
     file = Path(__file__).with_name("products") / f"{name}.yaml"
     return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def forms(name: str) -> list[str]:
-    """The forms of an orchestrator's integration (INTEGRATION in ``.env``)."""
+    """The possible forms of an orchestrator's integration (INTEGRATION in ``.env``)."""
     return list(known(name).get("targets", {VENDOR: None}))
 
 
 def measure(rig: Rig, rounds: int, project: str = "") -> Iterator[Figure]:
-    """Run after run, by turns with a bare `dbt build`, on each orchestrator; ``project`` is said after its name."""
+    """Measure runs, in turn with a bare `dbt build`, on each orchestrator; ``project`` is added to its name in the table."""
     rig.on(None)
     for name in rig.names():
         targets = known(name).get("targets_of_many" if project else "targets", {})
@@ -131,12 +131,12 @@ def measure(rig: Rig, rounds: int, project: str = "") -> Iterator[Figure]:
             rig.superuser(LOG_CONNECTIONS)
             form = "" if integration == VENDOR else f", {integration}"
             label = f"{rig.orchestrators[name].title}{form}{project}"
-            bare(rig, name)  # leaves the parse for those that count
+            bare(rig, name)  # leaves the parse for the builds that count
             orchestrated(rig, name)
             yield from compare(rig, name, rounds, label, targets.get(integration))
             if rig.execute(name, ["python", "-c", NO_WARM_DBT]):  # Prefect's runner has none: dbt is a library in it
                 yield from compare(rig, name, rounds, f"{label}, plain dbt")
-            rig.on(None)  # and with its next start the warm dbt is back
+            rig.on(None)  # at the next start, the warm dbt is back
 
 
 def compare(rig: Rig, name: str, rounds: int, label: str, target: float | None = None) -> Iterator[Figure]:
@@ -157,7 +157,7 @@ def bare(rig: Rig, name: str, *args: str) -> Bare:
     script = Path(__file__).with_name("bare_dbt.py").read_text(encoding="utf-8")
     before = memory.processor(rig)
     seconds, own = map(float, rig.execute(name, ["python", "-", *(args or ["build"])], script).splitlines()[-1].split())
-    # In a container it is a process of the service's; natively it is nobody's.
+    # In a container, it is a process of the service; natively, it belongs to no service.
     return Bare(seconds, memory.processor(rig) - before + (own if rig.runtime == "native" else 0.0))
 
 
@@ -165,7 +165,7 @@ def orchestrated(rig: Rig, name: str, seconds: float | None = None) -> Timeline:
     """The timeline of one `invoke run`.
 
     Raises:
-        StackError: it failed, or it had not ended after so many ``seconds``; its command was killed then, and the run may go on.
+        StackError: it failed, or had not ended after ``seconds``; in that case its command was killed, and the run may still continue.
     """
     before = memory.processor(rig)
     run = typed(rig, "run", seconds=seconds)
@@ -183,9 +183,9 @@ def orchestrated(rig: Rig, name: str, seconds: float | None = None) -> Timeline:
 
 
 def typed(rig: Rig, *args: str, seconds: float | None = None) -> Typed:
-    """Type `invoke ARGS`, and see when it prints each line; how it ends is for the caller to judge.
+    """Type `invoke ARGS`, and record when it prints each line; it may fail.
 
-    It is killed after so many seconds, or `COMMAND_TIMEOUT_S`.
+    It is killed after ``seconds``, or `COMMAND_TIMEOUT_S`.
     """
     lines: list[tuple[float, str]] = []
     began = time.time()
@@ -208,12 +208,12 @@ def typed(rig: Rig, *args: str, seconds: float | None = None) -> Typed:
 
 
 def server_log(rig: Rig) -> list[str]:
-    """What PostgreSQL has written since `LOG_CONNECTIONS`, without the further lines of a statement."""
+    """PostgreSQL's log since `LOG_CONNECTIONS`, with only the first line of each statement."""
     return [line for line in rig.invoke("logs", "--service", "postgres", "--tail", LINES).splitlines() if "bench " in line]
 
 
 def _timestamps(rig: Rig, name: str) -> tuple[float, float, float] | None:
-    """What the product noted of the newest run; None where it is not known how to ask."""
+    """The product's timestamps of the newest run; None if there is no query for them."""
     database, query = rig.orchestrators[name].database, known(name).get("timestamps")
     if query is None or database is None:
         return None

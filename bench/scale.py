@@ -1,4 +1,4 @@
-"""The project at size: a build against the same marts by hand in SQL, one more day, and what the tests cost."""
+"""The project at scale: a build compared with the same marts written by hand in SQL, one more day, and what the tests cost."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MARTS = (
     "dim_customers", "dim_products", "fct_daily_category_sales", "fct_daily_payments", "fct_daily_sales", "fct_orders",
     "rpt_customer_cohorts", "rpt_sales_summary",
 )  # fmt: skip
-WHERE = "dagster"  # whose dbt is taken
+WHERE = "dagster"  # the orchestrator whose dbt is used
 
-# The raw rows that the last load brought or changed: it has one time.
+# The raw rows that the last load added or changed: all of them have the same load time.
 ARRIVED = " + ".join(
     f"(select count(*) from raw.{table} where _loaded_at = (select max(_loaded_at) from raw.raw_orders))"
     for table in ("raw_orders", "raw_order_items", "raw_payments", "raw_returns")
 )
 
 
-# MiB with indexes: the rows as they came in, and what the models have made of them.
+# MiB with indexes, of the tables in some of dbt's schemas: the raw ones, or those of the models.
 SIZE = """
 select sum(pg_total_relation_size(relation.oid)) / 1048576.0
 from pg_class as relation inner join pg_namespace as schema on relation.relnamespace = schema.oid
@@ -37,7 +37,7 @@ where relation.relkind = 'r' and schema.nspowner = 'dbt'::regrole and schema.nsp
 
 
 class Day(NamedTuple):
-    """One more day: the seconds of the incremental models and of all, and how many raw rows came in or changed."""
+    """One more day: the seconds of the incremental models and of all models, and how many raw rows were added or changed."""
 
     incremental: float
     all: float
@@ -45,18 +45,18 @@ class Day(NamedTuple):
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """The models ÷ the same by hand, the tests ÷ the models, and a day at each size ÷ a day at the one before.
+    """Measure the models ÷ the same by hand, the tests ÷ the models, and one more day at each size ÷ one at the size before.
 
     Raises:
-        AssertionError: the marts are not those that are made by hand.
+        AssertionError: the marts differ from those by hand.
     """
     rig.on(WHERE)
     days: dict[int, list[Day]] = {}
     for size in SIZES:
         rig.invoke("generate", "--orders", str(size), "--yes")
-        bare(rig, WHERE, "seed")  # whose columns the unit tests ask for
-        bare(rig, WHERE, "run", "--select", "staging")  # leaves the parse for those that count
-        bare(rig, WHERE, "snapshot")  # which the tests look at
+        bare(rig, WHERE, "seed")  # unit tests need its columns
+        bare(rig, WHERE, "run", "--select", "staging")  # leaves the parse for the commands that count
+        bare(rig, WHERE, "snapshot")  # the tests read it
         took = interleaved(
             rounds,
             {
@@ -99,4 +99,4 @@ def _compare(rig: Rig) -> None:
     for mart in MARTS:
         both = [f"(table {one}.{mart} except all table {other}.{mart})" for one, other in (("marts", "floor"), ("floor", "marts"))]
         differing = rig.sql(f"select count(*) from ({' union all '.join(both)}) as differing")
-        assert differing == "0", f"{differing} rows of {mart} are not those that are made by hand"
+        assert differing == "0", f"{differing} rows of {mart} differ from those by hand"

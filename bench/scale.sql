@@ -1,10 +1,10 @@
--- The marts by hand: what dbt_project/models makes, as one would write it for psql alone. The floor that a build is compared with.
+-- The marts of dbt_project/models, written by hand for psql. A build is compared with this lower limit.
 
 set client_min_messages = warning;
 drop schema if exists floor cascade;
 create schema floor;
 
--- With `offset 0` PostgreSQL tidies an amount once, and not once to look at it and once to read it.
+-- With `offset 0`, PostgreSQL cleans an amount only once, instead of once to check it and once to read it.
 
 create table floor.dim_products as
 select

@@ -11,7 +11,7 @@ from bench.run import bare
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """A first start finds an empty database. The machine's own measure is a bare `dbt build` in the same environment."""
+    """A first start has an empty database. A bare `dbt build` in the same environment serves as the measure of the machine's speed."""
     for name in rig.names():
         rig.on(name)
         bare(rig, name)
@@ -30,7 +30,7 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
 
 
 def first(rig: Rig, name: str) -> float:
-    """The seconds of a start that finds an empty database; what was in it is deleted."""
+    """The seconds of a start with an empty database; its previous content is deleted."""
     rig.invoke("clean", "--volumes", "--no-backup", "--yes")
     rig.driver.start_postgres(300, lambda _: None)
     return timed(lambda: rig.start(name))

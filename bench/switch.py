@@ -1,4 +1,4 @@
-"""A switch against the target's own start, and against doing it by hand."""
+"""A switch compared with the target's start alone, and with doing it by hand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bench.rig import Rig
 
 
 def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
-    """To each orchestrator, from the one before it."""
+    """Measure a switch to each orchestrator from the one before it."""
     possible = rig.possible()
     for new in rig.names():
         old = possible[possible.index(new) - 1]
         for name in (old, new):
-            rig.on(name)  # built, and with its database
+            rig.on(name)  # so that its image and database exist
         found = interleaved(
             rounds,
             {
@@ -27,7 +27,7 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
         title = rig.orchestrators[new].title
         yield ratio(f"invoke switch to {title} / its start alone", found["switch"], found["start"], 1.15)
         yield ratio(f"invoke switch to {title} / down and up by hand", found["switch"], found["by hand"], 0.6)
-        # Nothing can be quicker that starts the one when the other has stopped.
+        # A switch that starts the new one after the old one has stopped cannot be faster than this.
         yield ratio(f"start of {title} alone / down and up by hand", found["start"], found["by hand"])
 
 
