@@ -86,7 +86,7 @@ class PrefectProduct(Product):
 
 
 def node_of(name: str) -> Key | None:
-    """The node of a task run; prefect-dbt names it by the node's kind and name."""
+    """The node of a task run; its name is the node's kind and name."""
     kind, _, node = name.partition(" ")
     return Key(kind, node) if node else None
 

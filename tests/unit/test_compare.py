@@ -191,7 +191,7 @@ def test_the_page_is_made_from_saved_figures(tmp_path) -> None:
     assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(drawn)
     assert page.tags.count("img") == text.count("data:image/webp") == 1
     assert "is not in the folder of the figures" in text
-    assert "ended before it was complete" in text
+    assert "stopped before it was complete" in text
     assert '<span class="keyword">def</span> <span class="name">run</span>' in text
     assert '<span class="keyword">FROM</span>' in text
     assert text.count("<code>docker/a/x</code>") == 2
