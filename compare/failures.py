@@ -274,7 +274,7 @@ def stopped(trial: Trial, row: Row, named: Callable[[str], bool], unnamed: str) 
     if not run.code:
         verdict = "ends as if all were well"
     elif ran:
-        verdict = f"{len(ran)} nodes ran all the same"
+        verdict = f"{len(ran)} nodes ran nevertheless"
     else:
         verdict = "named; nothing executed" if named(error_of(run)) else unnamed
     return Found(row.id, run.seconds, verdict, bool(run.code and named(error_of(run)) and not ran), {"ran": sorted(ran)})
@@ -388,7 +388,7 @@ def judged(code: int, named: bool, needing: int, ran: int) -> tuple[str, bool]:
     if not named:
         return "fails without its name", False
     if ran:
-        return f"named; {ran} of {needing} downstream nodes ran all the same", False
+        return f"named; {ran} of {needing} downstream nodes ran nevertheless", False
     return f"named; all {needing} downstream nodes skipped" if needing else "named; nothing is downstream", True
 
 

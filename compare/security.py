@@ -25,7 +25,7 @@ from switchyard.runtimes.native.runtime import Native
 
 NO_PASSWORD = Row(
     "no_password",
-    "Runs asked for without a password",
+    "Reading runs without a password",
     "HTTP status of a request to the page's port for the data that the page shows.",
     better=None,
 )
@@ -54,7 +54,7 @@ LISTENING = Row(
 )
 OPEN = Row(
     "open_sockets",
-    "Sockets that ask for no password",
+    "Sockets that need no password",
     "Each of them gets the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. A socket counts if its"
     " answer is not 401 or 403. The health check of Prefect's worker, which Switchyard turns on, is one.",
 )
@@ -272,7 +272,7 @@ def sentence(report: Report) -> str:
         report.titles[name] for name in report.titles if any(good is None for _, good, _ in report.summary(NO_PASSWORD.id, name).verdicts)
     ]
     own = f" by themselves, and Switchyard's guard is in front of {listed(guarded)}" if guarded else ""
-    return f"{asked or 'No request was made'}{own}; the sockets that ask for no password are {report.ranking(OPEN)}."
+    return f"{asked or 'No request was made'}{own}; the sockets that need no password are {report.ranking(OPEN)}."
 
 
 DENIED = ("refused a request without a password", "one with a wrong password")

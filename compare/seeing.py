@@ -21,7 +21,7 @@ from compare.trial import Trial
 from switchyard import caller
 from switchyard.errors import StackError
 
-RULE = "as objects of their own, under their names: a task, an asset, an asset check, a task run, an event on an asset."
+RULE = "as separate objects with their names: a task, an asset, an asset check, a task run, an event on an asset."
 
 
 def shown(id: str, title: str, what: str) -> Row:

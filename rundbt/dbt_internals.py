@@ -49,9 +49,9 @@ def check() -> None:
     try:
         version = metadata.version("dbt-core")
     except metadata.PackageNotFoundError:
-        raise UnknownDbt("dbt-core is not installed beside it") from None
+        raise UnknownDbt("dbt-core is not installed in its environment") from None
     if not is_known(version):
-        raise UnknownDbt(f"dbt-core {version} is not of a known version, {' to '.join(f'{a}.{b}' for a, b in KNOWN)}")
+        raise UnknownDbt(f"dbt-core {version} is not one of the tested versions, {' to '.join(f'{a}.{b}' for a, b in KNOWN)}")
     try:
         import dbt.task.build
         import dbt.task.freshness
@@ -77,7 +77,7 @@ def check() -> None:
     except Exception as error:
         raise UnknownDbt(f"dbt-core {version}: {type(error).__name__}: {error}") from error
     if wrong := [name for name, right in expected.items() if not right]:
-        raise UnknownDbt(f"dbt-core {version} is not as expected in: {', '.join(wrong)}")
+        raise UnknownDbt(f"dbt-core {version} differs from what is expected in: {', '.join(wrong)}")
 
 
 def run(args: list[str]) -> None:

@@ -1,6 +1,6 @@
 """``python -m rundbt.healthcheck URL[#component] [...]``: exit 0 when everything is healthy, otherwise 1 with the reason.
 
-A URL is healthy when it answers 200; with a ``#component``, also that part of the JSON answer must have the status "healthy".
+A URL is healthy when it answers 200 and, with a ``#component``, that part of the JSON answer has the status "healthy".
 """
 
 import sys

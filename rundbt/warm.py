@@ -92,7 +92,7 @@ def serve(parent: int, dbt: str, cold: bool) -> None:
     end_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to the parent's whole group; clients pass on their own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    sys.path[0] = str(Path(dbt).parent)  # as it is for dbt
+    sys.path[0] = str(Path(dbt).parent)  # as for dbt
     server = Server(dbt)
     loading = threading.Thread(target=server.load, args=[cold], daemon=True)
     loading.start()
@@ -107,7 +107,7 @@ def serve(parent: int, dbt: str, cold: bool) -> None:
         time.sleep(0.01)
     if not cold:
         os.execv(sys.executable, [sys.executable, "-m", "rundbt.warm", *sys.argv[1:], "cold"])
-    say(f"loading dbt has left {threads} threads, which a fork would not have")
+    say(f"loading dbt has left {threads} threads, and a fork would have only one")
 
 
 def end_with_parent(parent: int, number: int) -> None:

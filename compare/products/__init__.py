@@ -1,1 +1,1 @@
-"""What the comparison knows of each orchestrator: one file for each, by its name."""
+"""What the comparison needs to know about each orchestrator, in a file with its name."""

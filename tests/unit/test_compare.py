@@ -100,7 +100,7 @@ def test_a_sentence_does_not_hide_a_bad_verdict() -> None:
 def test_the_sentence_on_failures_counts_verdicts() -> None:
     made = report(failures.BROKEN, a=[], b=[])
     made.add(Found(failures.BROKEN.id, 1.0, "named; all 3 downstream nodes skipped", True), "a", 0)
-    made.add(Found(failures.BROKEN.id, 1.0, "named; 1 of 3 downstream nodes ran all the same", False), "b", 0)
+    made.add(Found(failures.BROKEN.id, 1.0, "named; 1 of 3 downstream nodes ran nevertheless", False), "b", 0)
     assert failures.sentence(made).startswith("With 1 of 2 orchestrators, `invoke run` named")
 
 
@@ -109,7 +109,7 @@ def test_the_sentence_on_failures_counts_verdicts() -> None:
     [
         ((0, True, 3, 0), "ends as if all were well", False),
         ((1, False, 3, 0), "fails without its name", False),
-        ((1, True, 3, 1), "named; 1 of 3 downstream nodes ran all the same", False),
+        ((1, True, 3, 1), "named; 1 of 3 downstream nodes ran nevertheless", False),
         ((1, True, 3, 0), "named; all 3 downstream nodes skipped", True),
         ((1, True, 0, 0), "named; nothing is downstream", True),
     ],
