@@ -85,10 +85,12 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     body.pop("depends_on", None)  # they are on the first machine
     body["command"] = [word for word in body["command"] if word != ALONE]
     body["deploy"] = {"replicas": "${WORKERS:-1}"}
+    # Not an external network: Compose 2.22 and later look for it, and a machine of a swarm learns of it with the first container on it
+    # (docker/compose#11894).
+    body["network_mode"] = f"{settings.compose_name}_default"
     volumes = {volume.partition(":")[0] for volume in body.get("volumes", [])}
     content: dict[str, Any] = {"name": f"{settings.compose_name}-workers", "services": {target.worker: body}}
     content["volumes"] = {name: None for name in own.get("volumes", {}) if name in volumes}
-    content["networks"] = {"default": {"name": f"{settings.compose_name}_default", "external": True}}
     text = yaml.dump(content, Dumper=eject.Plain, sort_keys=False, width=1000)
     values = {**settings.values, **{f"{eject.OF_PROJECT}{key}": value for key, value in project.in_container().items()}, "WORKERS": "1"}
     used = sorted({match[2] for match in SETTING.finditer(text) if match[2]})

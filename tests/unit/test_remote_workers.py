@@ -47,7 +47,7 @@ def test_the_compose_file_has_only_the_worker_and_joins_the_stacks_network(writt
     assert service == known.worker
     assert body["image"] == CONTENT["images"][name]
     assert not body.keys() & {"build", "pull_policy", "container_name", "ports", "depends_on"}
-    assert content["networks"] == {"default": {"name": "switchyard_default", "external": True}}
+    assert body["network_mode"] == "switchyard_default"
     assert "./KEY_FILE:/opt/dbt/files/KEY_FILE:ro" in body["volumes"]
     assert (folder / "KEY_FILE").read_bytes() == b"\x30\x82\xff"  # a DER file is not text
     assert stat.S_IMODE((folder / "KEY_FILE").stat().st_mode) & 0o4  # for the container's account; the folder is private

@@ -126,11 +126,10 @@ class DockerChecks:
 
     def _network(self) -> str:
         """Make sure that the stack's network has, or can get, the driver in NETWORK in ``.env``."""
-        name, driver = f"{self.settings.compose_name}_default", self.settings["NETWORK"]
-        there = self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
+        there, driver = self.engine.network(), self.settings["NETWORK"]
         if there and there != driver:
             raise BadConfiguration(
-                f"The stack's network {name} is still a {there}.", f"NETWORK in .env is {driver}.", "invoke down, then the same command"
+                f"The stack's network still has the driver {there}.", f"NETWORK in .env is {driver}.", "invoke down, then the same command"
             )
         if driver != OVERLAY:
             return driver

@@ -177,6 +177,11 @@ class Engine:
         """Whether the engine has the image."""
         return self.runner.ask(["docker", "image", "inspect", "--format", "{{.Id}}", image]).code == 0
 
+    def network(self) -> str:
+        """The driver of the stack's network; empty if there is none."""
+        name = f"{self.settings.compose_name}_default"
+        return self.runner.ask(["docker", "network", "inspect", "--format", "{{.Driver}}", name]).stdout.strip()
+
     def bound(self) -> set[int]:
         """The ports of the stack's running containers; unlike `docker ps`, also those of a container that fails and is being restarted."""
         names = [service.container for service in self.services() if service.state in ("running", "restarting")]

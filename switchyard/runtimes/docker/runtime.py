@@ -18,7 +18,7 @@ from switchyard.project import Project
 from switchyard.runner import Result, Runner
 from switchyard.runtimes import both
 from switchyard.runtimes.docker import argv
-from switchyard.runtimes.docker.checks import OLD_IMAGE, DockerChecks
+from switchyard.runtimes.docker.checks import OLD_IMAGE, OVERLAY, DockerChecks
 from switchyard.runtimes.docker.data import DockerData
 from switchyard.runtimes.docker.engine import Engine, rejected
 from switchyard.runtimes.docker.images import DockerImages
@@ -26,6 +26,7 @@ from switchyard.runtimes.docker.override import VALUE, override
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Service, WholeRuntime
 from switchyard.settings import Settings
 
+NETWORK_TIMEOUT_S = 30  # for an overlay network to be removed
 REJECTED = (14, 15)  # exit codes of Compose when a file is missing or invalid
 MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
 
@@ -212,6 +213,14 @@ class Docker:
         done = self.runner.follow(argv.down(self.settings, self.engine.file(self.active() or POSTGRES)), on_line)
         if done.code:
             raise StackError("The stack could not be taken down.", done.stderr, "invoke status")
+        # Docker removes an overlay network a moment after it has reported that; the next `up` would find it, and then lose it.
+        deadline = time.monotonic() + NETWORK_TIMEOUT_S
+        while not self.runner.dry and self.engine.network() == OVERLAY:
+            if time.monotonic() > deadline:
+                raise StackError(
+                    "The stack's network was not removed.", "A worker on another machine may use it.", "stop it, then invoke down"
+                )
+            time.sleep(0.1)
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
         """One of PostgreSQL's programs as the role ``dbt``, in the container, over the local socket, which needs no password."""
