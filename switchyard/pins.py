@@ -122,6 +122,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     if upgrade and not asked:
         raise BadUsage(f"{upgrade!r} is neither a package nor NAME==VERSION.", "", "invoke lock --upgrade dbt-core==1.11.16")
     name, version = asked.groups() if asked else ("", None)
+    name = re.sub("[-_.]+", "-", name).lower()
     if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
     locks = [source.with_suffix(".txt") for source in sources(root)]
@@ -138,7 +139,8 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
                 done = runner.follow(argv(source, constraints, upgrade), lambda _: None, env={"UV_PYTHON_DOWNLOADS": "never"})
                 if done.code:
                     where = source.relative_to(root).as_posix()
-                    next_ = f"Change {where} or {VERSIONS}, then: invoke lock"
+                    limit = f", which allows {name} {wanted['packages'][name]}" if name in wanted["packages"] else ""
+                    next_ = f"Change {VERSIONS}{limit}, or {where}; then: invoke lock{f' --upgrade {upgrade}' if upgrade else ''}"
                     raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), next_)
                 if lock.exists() and lock.read_bytes() != before[lock]:
                     changed.append(lock)

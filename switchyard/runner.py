@@ -223,13 +223,14 @@ class Runner:
             errors.seek(0)
             return Result(process.returncode, stderr=errors.read().strip() if errors_apart else "\n".join(last))
 
-    def hand_over(self, argv: Sequence[str], env: Mapping[str, str] | None = None, only_env: bool = False) -> int:
+    def hand_over(self, argv: Sequence[str], env: Mapping[str, str] | None = None, only_env: bool = False, cwd: Path | None = None) -> int:
         """Run a command on this terminal, as if the user had typed it, and return its exit code.
 
         Args:
             argv: the command.
             env: further variables for this command.
             only_env: ``env`` is the command's whole environment.
+            cwd: its folder.
         """
         if self._only_printed(argv):
             return 0
@@ -237,7 +238,7 @@ class Runner:
         came: list[int] = []
         before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
         try:
-            code = subprocess.run(argv, env=env if only_env else self._variables(env)).returncode
+            code = subprocess.run(argv, env=env if only_env else self._variables(env), cwd=cwd).returncode
         finally:
             signal.signal(signal.SIGINT, before)
         if came and code in (130, -signal.SIGINT):  # the command was ended by it

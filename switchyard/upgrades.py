@@ -7,16 +7,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import yaml
 
 from bench.rig import CHECKOUT, Rig, rig
-from switchyard import console, pins
+from switchyard import ROOT, console, pins
 from switchyard.errors import BadUsage, RunFailed, StackError
 from switchyard.orchestrators import NATIVE
 from switchyard.runner import Runner
+from switchyard.runtimes.runtime import POSTGRES
 
 NAME = f"switchyard-upgrade-{CHECKOUT}"
 # They cover the life cycle of a stack and its runs, each orchestrator's view of a project, schedules, alerts, and the drop-in dbt.
@@ -31,6 +32,7 @@ SCENARIOS = (
     "tests/small/test_runs.py",
     "tests/small/test_schedules.py",
 )
+INTERRUPTED = 2  # pytest's exit code after Ctrl-C
 _LOCKED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([\w.+!-]+)", re.M)
 _WARNING = re.compile(r"\w*(?:Deprecat|RemovedIn)\w*Warning: .*")
 
@@ -50,7 +52,7 @@ def test(package: str, runner: Runner) -> None:
     if importlib.util.find_spec("pytest") is None:
         raise BadUsage("pytest is not installed.", "The scenarios are tests.", "pip install -r requirements-dev.txt")
     with rig("native", (), NAME) as made:
-        before = versions(made.folder)
+        before = versions(ROOT, committed)
         with console.Waiting("lock", "packages") as waiting:
             pins.make(made.folder, runner, package, waiting.detail)
         moved = moves(before, versions(made.folder))
@@ -59,23 +61,29 @@ def test(package: str, runner: Runner) -> None:
                 console.note(f"{lock}: {name} {old} → {new}")
         blocks = {name: made.orchestrators[name].native_block for name in made.possible()}
         names = [name for name, block in blocks.items() if any(f"docker/{name}/{lock}" in moved for lock in block.requirements)]
+        if any(lock.startswith(f"docker/{POSTGRES}/") for lock in moved):  # which all of them use
+            names = list(blocks)
         if not names:
             console.ok("Nothing newer for any orchestrator within versions.toml and the requirements*.in")
             return
         _commit(made.folder)
-        argv = [sys.executable, "-m", "pytest", "-q", "-k", selection(names, made.orchestrators), *SCENARIOS]
-        code = subprocess.run(argv, cwd=made.folder, env={**os.environ, "CHAOS": "1"}).returncode
+        argv = [sys.executable, "-m", "pytest", "-v", "-k", selection(names, made.orchestrators), *SCENARIOS]
+        code = runner.hand_over(argv, env={**os.environ, "CHAOS": "1"}, only_env=True, cwd=made.folder)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         for name in names:
             try:
-                for line in _deprecations(made, name):
+                with console.Waiting("run", f"{made.orchestrators[name].title} for its deprecation warnings"):
+                    found = _deprecations(made, name)
+                for line in found or ["no deprecation warning"]:
                     console.advice(f"{made.orchestrators[name].title}: {line}")
             except StackError as error:
                 console.advice(f"{made.orchestrators[name].title}: {error.what} {error.why}")
     if code:
         raise RunFailed(
             "A test fails with these versions.",
-            "The output above shows the test and the reason.",
-            "invoke upgrade-test --package NAME==VERSION",
+            "The output above shows the test, and the end of its services' logs.",
+            f"CHAOS=1 pytest -n0 -k '{selection(names, made.orchestrators)}' FILE   (the same with the present locks)",
         )
     console.ok(f"The tests pass with these versions. To take them: invoke lock --upgrade {package}".rstrip())
 
@@ -86,21 +94,40 @@ def selection(names: Iterable[str], known: Iterable[str]) -> str:
     return " or ".join(names) + (f" or not ({' or '.join(others)})" if others else "")
 
 
-def versions(root: Path) -> dict[str, dict[str, str]]:
-    """The packages of each lock and their versions; a package has several where they depend on the platform or on Python."""
+def current(path: Path) -> str:
+    """The text of a file as it is now."""
+    return path.read_text(encoding="utf-8")
+
+
+def committed(path: Path) -> str:
+    """The text of a file of the checkout in its last commit: an upgrade that is not committed yet is tested, too."""
+    argv = ["git", "show", f"HEAD:./{path.name}"]
+    found = subprocess.run(argv, cwd=path.parent, capture_output=True, text=True, encoding="utf-8")
+    return found.stdout if found.returncode == 0 else current(path)
+
+
+def versions(root: Path, read: Callable[[Path], str] = current) -> dict[str, dict[str, str]]:
+    """The packages of each lock and their versions; a package has several where they depend on the platform or on Python.
+
+    Args:
+        root: the checkout.
+        read: returns the text of a lock.
+    """
     found: dict[str, dict[str, str]] = {}
     for source in pins.sources(root):
         lock = source.with_suffix(".txt")
         packages = found.setdefault(lock.relative_to(root).as_posix(), {})
-        for name, version in _LOCKED.findall(lock.read_text(encoding="utf-8")):
+        for name, version in _LOCKED.findall(read(lock)):
             packages[name] = f"{packages[name]}, {version}" if name in packages else version
     return found
 
 
 def moves(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, tuple[str, str]]]:
-    """The packages whose version in a lock has changed, with both versions; no added or removed ones."""
+    """The packages with a version in a lock that was not there, with all of the old and the new; no added or removed packages."""
     found = {
-        lock: {name: (old[name], new) for name, new in packages.items() if name in old and old[name] != new}
+        lock: {
+            name: (old[name], new) for name, new in packages.items() if name in old and not {*new.split(", ")} <= {*old[name].split(", ")}
+        }
         for lock, packages in after.items()
         if (old := before.get(lock, {}))
     }

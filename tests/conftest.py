@@ -4,14 +4,14 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from .stacks import LONG, ROOT
+from .stacks import LONG, ROOT, Stack
 
 # Without the user's own git settings: no signatures, no hooks (from git 2.31), and no repository that a hook's variables point to.
 for key in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"):
@@ -75,6 +75,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     """Run the two runtimes' tests in parallel."""
     config.option.loadscopereorder = False  # otherwise the groups with the most tests come first, which are the shortest
     return RuntimesApart(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the services' logs of a failure: the reason is often only there, and the stack is removed afterwards."""
+    report = yield
+    stack = item.funcargs.get("stack")
+    if report.when == "call" and report.failed and isinstance(stack, Stack):
+        report.sections.append(("The services' logs", stack.logs()))
+    return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -47,12 +47,12 @@ except errors.ApiUnusable:
 
 def ask_runs(stack: Stack, function: str) -> list[dict[str, str]]:
     """The runs that a function of `switchyard.pipeline` returns."""
-    return json.loads(stack.run([stack.python, "-c", ASK_RUNS, function]).stdout)
+    return json.loads(stack.run([stack.python, "-c", ASK_RUNS, function], quiet=True).stdout)
 
 
 def idle(stack: Stack) -> bool:
     """Whether no run is in progress; False while the orchestrator does not answer."""
-    return stack.run([stack.python, "-c", COUNT_RUNS]).stdout.strip() == "0"
+    return stack.run([stack.python, "-c", COUNT_RUNS], quiet=True).stdout.strip() == "0"
 
 
 @contextmanager

@@ -190,17 +190,28 @@ class Stack:
         """Run `invoke ARGS`, with ``env`` set in the shell; unless ``code`` is None, it has to end with that exit code."""
         return self.run([self.python, "-m", "invoke", *args], code=code, stdin=stdin, **env)
 
-    def run(self, argv: list[str], code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """Run any command in the checkout, in the same way; after half an hour it counts as hung."""
+    def run(
+        self, argv: list[str], code: int | None = 0, stdin: str = "", quiet: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run any command in the checkout, in the same way; after half an hour it counts as hung. ``quiet``: its output is not shown."""
         done = subprocess.run(
             argv, cwd=self.folder, env={**self.env, **env}, input=stdin, capture_output=True, text=True, timeout=1800, **self.as_account
         )
         shown = f"$ {' '.join(argv)}   -> {done.returncode}\n{done.stdout}{done.stderr}"
-        print(shown)
+        if not quiet:
+            print(shown)
         assert code is None or done.returncode == code, shown
         assert "Traceback" not in shown
         assert self.leaked(done.stdout + done.stderr) == []
         return done
+
+    def logs(self) -> str:
+        """The end of the services' logs, of whatever is up."""
+        argv = [self.python, "-m", "invoke", "logs", "--tail", "50"]
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60, **self.as_account)
+            return done.stdout + done.stderr
+        return "invoke logs did not end"
 
     def kill_in_the_middle(self, *args: str, when: Callable[[], bool]) -> None:
         """Run `invoke ARGS`, and kill it without a chance to clean up as soon as ``when()`` holds."""

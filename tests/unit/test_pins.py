@@ -71,7 +71,7 @@ def test_a_locked_version_stays_without_an_upgrade(checkout) -> None:
     assert locked(checkout) == [{"pinned": "1.0", "free": "1.0"}] * 2
 
 
-@pytest.mark.parametrize("upgrade", ["free", "", "free==2.0"])
+@pytest.mark.parametrize("upgrade", ["free", "", "free==2.0", "Free"])
 def test_a_package_moves_in_every_lock(checkout, upgrade) -> None:
     assert len(made(checkout, upgrade)) == 2
     assert locked(checkout) == [{"pinned": "1.0", "free": "2.0"}] * 2
@@ -103,6 +103,8 @@ def test_a_version_that_cannot_be_locked_is_reported(checkout) -> None:
     with pytest.raises(BuildFailed, match=r"docker/one/requirements\.in") as caught:
         made(checkout, "pinned==3.0")
     assert "pinned==3.0" in caught.value.why
+    assert "which allows pinned ==3.0" in caught.value.next
+    assert caught.value.next.endswith("then: invoke lock --upgrade pinned==3.0")
     assert 'pinned = "==1.0"' in (checkout / "versions.toml").read_text()
     assert "one:1.0-slim" in (checkout / ".env.example").read_text()
 

@@ -1,6 +1,7 @@
 """What `invoke upgrade-test` determines before and after the tests."""
 
 import re
+import subprocess
 
 from switchyard import upgrades
 
@@ -11,6 +12,25 @@ def test_only_changed_versions_are_moves() -> None:
     before = {"docker/dagster": {"dagster": "1.0", "pip": "1", "gone": "1"}, "docker/prefect": {"prefect": "3.0"}, ".": {"invoke": "3"}}
     after = {"docker/dagster": {"dagster": "1.1", "pip": "1", "new": "1"}, "docker/prefect": {"prefect": "3.0"}, ".": {"invoke": "3"}}
     assert upgrades.moves(before, after) == {"docker/dagster": {"dagster": ("1.0", "1.1")}}
+
+
+def test_a_version_less_is_no_move() -> None:
+    before = {"docker/prefect": {"griffe": "2.3.0, 2.4.1", "starlette": "1.7, 1.8"}}
+    after = {"docker/prefect": {"griffe": "2.4.1", "starlette": "1.8, 1.9"}}
+    assert upgrades.moves(before, after) == {"docker/prefect": {"starlette": ("1.7, 1.8", "1.8, 1.9")}}
+
+
+def test_an_upgrade_that_is_not_committed_is_compared_with_the_commit(tmp_path) -> None:
+    lock = tmp_path / "docker" / "one" / "requirements.txt"
+    lock.parent.mkdir(parents=True)
+    lock.with_suffix(".in").touch()
+    lock.write_text("one==1.0\n")
+    assert upgrades.versions(tmp_path, upgrades.committed) == {"docker/one/requirements.txt": {"one": "1.0"}}  # without git
+    for words in (["init", "--quiet"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "one"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    lock.write_text("one==2.0\n")
+    assert upgrades.versions(tmp_path, upgrades.committed) == {"docker/one/requirements.txt": {"one": "1.0"}}
+    assert upgrades.versions(tmp_path) == {"docker/one/requirements.txt": {"one": "2.0"}}
 
 
 def test_the_versions_are_those_of_the_locks() -> None:
