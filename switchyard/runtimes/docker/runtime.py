@@ -26,7 +26,7 @@ from switchyard.runtimes.docker.override import VALUE, override
 from switchyard.runtimes.runtime import POSTGRES, OnLine, Service, WholeRuntime
 from switchyard.settings import Settings
 
-NETWORK_TIMEOUT_S = 30  # for an overlay network to be removed
+NETWORK_TIMEOUT_S = 10  # for an overlay network to be removed
 REJECTED = (14, 15)  # exit codes of Compose when a file is missing or invalid
 MORE_MEMORY = "Raise the service's mem_limit in compose/, or close other programs, or give Docker Desktop more in Settings, Resources."
 
@@ -217,9 +217,8 @@ class Docker:
         deadline = time.monotonic() + NETWORK_TIMEOUT_S
         while not self.runner.dry and self.engine.network() == OVERLAY:
             if time.monotonic() > deadline:
-                raise StackError(
-                    "The stack's network was not removed.", "A worker on another machine may use it.", "stop it, then invoke down"
-                )
+                on_line("a worker on another machine still uses the network; the next start uses it again")
+                break
             time.sleep(0.1)
 
     def client(self, program: str, *args: str) -> tuple[list[str], dict[str, str]]:
