@@ -41,7 +41,7 @@ def write(folder, name, text) -> None:
 
 
 def test_the_projects_own_files_describe_three(root) -> None:
-    assert list(orchestrators.load_all(root)) == ["airflow", "dagster", "prefect"]
+    assert {"airflow", "dagster", "prefect"} <= orchestrators.load_all(root).keys()
 
 
 def test_a_fourth_one_needs_no_python(folder) -> None:
