@@ -25,8 +25,25 @@ from switchyard.settings import Settings
 CANCEL = "   (invoke run --cancel cancels all runs)"
 SECOND_INTERRUPT_S = 5  # seconds in which a second Ctrl-C cancels the run
 SERVICES_TIMEOUT_S = 180  # seconds that a run waits for services that are starting
+LINE_LIMIT = 200  # characters of a line of run_job.py in a message
 RERUN = "--failed"  # instead of a job: the nodes that failed or were skipped in the newest run
 
+# The events of run_job.py, and the type of each field that they need.
+_EVENTS: dict[str, dict[str, Any]] = {
+    "started": {"job": str, "run_id": str, "url": str},
+    "progress": {"message": str},
+    "node": {
+        "unique_id": str,
+        "name": str,
+        "kind": str,
+        "status": str,
+        "seconds": int | float,
+        "rows": int | None,
+        "message": str | None,
+    },
+    "finished": {"state": str, "seconds": int | float, "message": str | None},
+    "active": {"run_id": str, "job": str, "url": str, "state": str},
+}
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 
 
@@ -84,6 +101,25 @@ class Left(KeyboardInterrupt):
     """A command that follows a run was interrupted; the run continues, as the text explains."""
 
 
+def _event(line: str) -> dict[str, Any]:
+    """The event that `run_job.py` printed as ``line``.
+
+    Raises:
+        ApiUnusable: it is not one of the protocol, or a field is missing or has a wrong type.
+    """
+    try:
+        event: dict[str, Any] = json.loads(line)
+        fields = _EVENTS[event["event"]]
+    except (ValueError, TypeError, KeyError):
+        wrong = ["event"]
+    else:
+        wrong = [name for name, kind in fields.items() if not isinstance(event.get(name, ...), kind)]
+    if wrong:
+        why = f"{line[:LINE_LIMIT]}\nmissing or wrong: {', '.join(wrong)}"
+        raise ApiUnusable("run_job.py printed a line that is not an event of its protocol.", why, "Correct it: docs/architecture.md")
+    return event
+
+
 def active_runs(runtime: JobRuntime) -> list[ActiveRun]:
     """The runs that the active orchestrator executes or has queued; none where no orchestrator is active.
 
@@ -109,9 +145,10 @@ def _ask_runs(runtime: JobRuntime, flag: str) -> list[ActiveRun]:
     found: list[ActiveRun] = []
 
     def on_line(line: str) -> None:
-        event = json.loads(line)
-        if event.pop("event") == "active":
-            found.append(ActiveRun(**event))
+        event = _event(line)
+        if event["event"] == "active":
+            worker, since = event.get("worker") or "", event.get("since") or ""
+            found.append(ActiveRun(event["run_id"], event["job"], event["url"], event["state"], worker, since))
 
     done = runtime.trigger(runtime.orchestrators[active], [flag], on_line)
     if done.code:
@@ -155,15 +192,15 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
     run = Run(job)
 
     def on_line(line: str) -> None:
-        event = json.loads(line)
-        kind = event.pop("event")
+        event = _event(line)
+        kind = event["event"]
         if kind == "started":
             run.job, run.url = event["job"], event["url"]
         elif kind == "node":
-            run.nodes.append(event)
+            run.nodes.append({name: value for name, value in event.items() if name != "event"})
         elif kind == "finished":
             run.state, run.seconds, run.message = event["state"], event["seconds"], event["message"]
-        show({"event": kind, **event})
+        show(event)
         if kind == "started":
             faults.point("triggered")
 

@@ -461,6 +461,15 @@ def test_an_orchestrator_that_does_not_answer_can_be_replaced(tmp_path, runs, mo
     assert "cannot be ruled out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [switch, lifecycle.down])
+def test_an_orchestrator_whose_run_job_prints_rubbish_can_be_stopped(tmp_path, capsys, command) -> None:
+    runtime = Fake(tmp_path, active="old")
+    runtime.trigger = lambda orchestrator, words, on_line: on_line("rubbish")
+    command(runtime)
+    assert runtime.active() != "old"
+    assert "cannot be ruled out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("silent", "waited"), [(3, True), (100, False)])
 def test_the_wait_for_a_run_survives_a_restart_of_its_api(tmp_path, monkeypatch, silent, waited) -> None:
     """An unanswered query does not mean that the run has ended; but the wait for an answer is limited."""

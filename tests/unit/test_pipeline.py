@@ -107,7 +107,42 @@ def test_a_run_that_fails_before_any_node_shows_why() -> None:
 @pytest.mark.parametrize("code", [0, 3, 137])
 def test_an_incomplete_answer_is_not_a_result(code) -> None:
     with pytest.raises(ApiUnusable, match="gave no usable answer"):
-        pipeline.follow("daily", stream([{"event": "started", "job": "daily", "url": "u"}], code, "connection refused"), lambda _: None)
+        pipeline.follow("daily", stream(list(events())[:1], code, "connection refused"), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("rubbish", "event"),
+        ("", "event"),
+        ("[1, 2]", "event"),
+        ('{"event": "begun"}', "event"),
+        ('{"event": ["node"]}', "event"),
+        ('{"event": "started", "job": "daily", "run_id": "1"}', "url"),
+        ('{"event": "progress", "message": null}', "message"),
+        (json.dumps({"event": "node", **NODE, "seconds": None}), "seconds"),
+        (json.dumps({"event": "node", **{key: value for key, value in NODE.items() if key != "rows"}}), "rows"),
+        ('{"event": "finished", "state": "success", "seconds": 1}', "message"),
+        ('{"event": "active", "job": "daily", "url": "u"}', "run_id, state"),
+    ],
+)
+def test_a_line_that_is_no_event_is_shown(line, wrong) -> None:
+    def printed(on_line):
+        on_line(line)
+        return Result(0)
+
+    with pytest.raises(ApiUnusable, match="not an event of its protocol") as caught:
+        pipeline.follow("daily", printed, pipeline.show_event)
+    assert caught.value.why.split("\n") == [line, f"missing or wrong: {wrong}"]
+
+
+def test_an_active_run_may_have_no_worker_and_further_fields() -> None:
+    def trigger(orchestrator, words, on_line):
+        on_line('{"event": "active", "run_id": "1", "job": "daily", "url": "u", "state": "queued", "since": null, "pool": "dbt"}')
+        return Result(0)
+
+    runtime = SimpleNamespace(active=lambda: "new", orchestrators={"new": None}, runner=Runner({}), trigger=trigger)
+    assert pipeline.active_runs(runtime) == [pipeline.ActiveRun("1", "daily", "u", "queued")]
 
 
 def test_an_unknown_job_is_refused_with_the_known_ones(root) -> None:
