@@ -44,6 +44,7 @@ _EVENTS: dict[str, dict[str, Any]] = {
     "finished": {"state": str, "seconds": int | float, "message": str | None},
     "active": {"run_id": str, "job": str, "url": str, "state": str},
 }
+_CODES = {"success": api.SUCCESS, "failure": api.FAILED, "canceled": api.FAILED}  # the exit code after each state of a run
 _COLOURS = {"success": Fore.GREEN, "pass": Fore.GREEN, "warn": Fore.YELLOW, "skipped": Style.DIM}
 
 
@@ -212,8 +213,13 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         if not run.url:  # in Docker, the trigger runs in a container, and may have requested the run already
             raise KeyboardInterrupt(f"If {job} starts anyway, cancel it: invoke run --cancel") from None
         raise
-    if done.code not in (api.SUCCESS, api.FAILED) or not run.state:
-        raise ApiUnusable("The orchestrator gave no usable answer.", done.stderr or f"exit code {done.code}", "invoke status")
+    if _CODES.get(run.state) != done.code:
+        why = (
+            f"run_job.py reported the state {run.state!r} and ended with exit code {done.code}.\n{done.stderr}"
+            if run.state
+            else done.stderr
+        )
+        raise ApiUnusable("The orchestrator gave no usable answer.", why or f"exit code {done.code}", "invoke status")
     return run
 
 

@@ -110,6 +110,13 @@ def test_an_incomplete_answer_is_not_a_result(code) -> None:
         pipeline.follow("daily", stream(list(events())[:1], code, "connection refused"), lambda _: None)
 
 
+@pytest.mark.parametrize(("state", "code"), [("success", 1), ("failure", 0), ("canceled", 0), ("succeeded", 0), ("success", 137)])
+def test_a_state_that_contradicts_the_exit_code_is_not_a_result(state, code) -> None:
+    with pytest.raises(ApiUnusable, match="gave no usable answer") as caught:
+        pipeline.follow("daily", stream(events(NODE, state=state), code, "a warning"), lambda _: None)
+    assert caught.value.why == f"run_job.py reported the state '{state}' and ended with exit code {code}.\na warning"
+
+
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
