@@ -60,11 +60,11 @@ def under_way(stack) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield run, found["container"]
 
 
-def ends(stack, run: subprocess.Popen[str], name: str) -> int:
+def ends(stack, run: subprocess.Popen[str], name: str, slow: str = SLOW) -> int:
     """Assert that no second dbt starts before the run has ended; returns the command's exit code."""
     deadline = time.monotonic() + NOTICED[name]
     while run.poll() is None and time.monotonic() < deadline:
-        assert int(stack.sql(SLOW)) <= 1
+        assert int(stack.sql(slow)) <= 1
         time.sleep(0.5)  # each query is a command
     assert run.poll() is not None, "the run neither ended nor continued"
     code, out = ended(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -29,11 +30,18 @@ class AirflowPage:
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         return api.request(method, self.root + path, body, getattr(self, "headers", None))
 
-    def states(self) -> dict[str, str]:
-        """The state of every task of the newest run of daily."""
+    def tasks(self) -> str:
+        """The path of the tasks of the newest run of daily."""
         run = self.ask("GET", "/api/v2/dags/daily/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
-        tasks = self.ask("GET", f"/api/v2/dags/daily/dagRuns/{run}/taskInstances?limit=500")["task_instances"]
-        return {task["task_id"]: task["state"] for task in tasks}
+        return f"/api/v2/dags/daily/dagRuns/{run}/taskInstances"
+
+    def states(self) -> dict[str, str]:
+        """The state of every task of that run."""
+        return {task["task_id"]: task["state"] for task in self.ask("GET", f"{self.tasks()}?limit=500")["task_instances"]}
+
+    def log(self, task: str) -> str:
+        """What the page shows as the log of one of them."""
+        return json.dumps(self.ask("GET", f"{self.tasks()}/{task}/logs/1"))
 
 
 def test_only_what_failed_is_run_again_with_its_tests(stack, reference) -> None:
