@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,13 @@ from switchyard.errors import BadConfiguration, BadUsage
 PROJECT_MOUNT = ":/opt/dbt/project:ro"  # the end of the volume with the dbt project; a service with it runs dbt, or shows the project
 NATIVE = "native.yaml"  # in docker/<name>: the processes of the native runtime
 _PREFIX = "docker-compose-"
+_BLOCK = "x-orchestrator"
+_NAME = re.compile("[a-z][a-z0-9_]*")  # it is a part of the names of variables and images
+# The keys of the block, of its sign-in, of native.yaml, and of a service there.
+_KEYS = ("title", "ui_port", "ui_path", "login", "memory", "worker_memory", "database", "service", "dbt", "run")
+_LOGIN_KEYS = ("user", "password", "in_one_field")
+_NATIVE_KEYS = ("requirements", "home", "unsupported", "run", "environment", "services")
+_PROCESS_KEYS = ("command", "health", "environment")
 # libyaml's loader is ten times faster, and every command reads these files first. PyYAML's wheels include it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -179,20 +187,21 @@ def load_all(root: Path) -> dict[str, Orchestrator]:
     return {orchestrator.name: orchestrator for orchestrator in found if orchestrator}
 
 
-def require_keys(orchestrators: Mapping[str, Orchestrator], settings: Collection[str]) -> None:
-    """Make sure that each orchestrator's `keys` are among the ``settings``.
+def require_keys(orchestrators: Mapping[str, Orchestrator], settings: Mapping[str, str]) -> None:
+    """Make sure that each of an orchestrator's `keys` has a value in the ``settings``.
 
     Raises:
         BadConfiguration: one is not; the message has the missing line.
     """
     for orchestrator in orchestrators.values():
         for key in orchestrator.keys:
-            if key not in settings:
+            if not settings.get(key):
                 line = f"{key}=" + ("1234" if key == orchestrator.ui_port else "<password>")
+                missing = "has no value in .env.example" if key in settings else ".env.example does not have"
                 raise BadConfiguration(
-                    f"{orchestrator.title} needs the setting {key}, which .env.example does not have.",
+                    f"{orchestrator.title} needs the setting {key}, which {missing}.",
                     f"compose/{orchestrator.file.name} uses it.",
-                    f"Add a line to .env.example: {line}",
+                    f"Write {line} in .env.example." if key in settings else f"Add a line to .env.example: {line}",
                 )
 
 
@@ -205,20 +214,29 @@ def load(root: Path, file: Path) -> Orchestrator | None:
     """The orchestrator in one compose file, with its ``native.yaml``; None without an ``x-orchestrator`` block.
 
     Raises:
-        BadConfiguration: a file is not YAML, or lacks a key.
+        BadConfiguration: a file is not YAML, or a key is missing, unknown or has an invalid value.
     """
     name = file.stem.removeprefix(_PREFIX)
     with _read(root, file) as content:
-        block = content.get("x-orchestrator")
-        if block is None:
+        if _BLOCK not in content:
+            for near in difflib.get_close_matches(_BLOCK, map(str, content), n=1, cutoff=0.85):
+                raise ValueError(f"{near} is not a known block; did you mean {_BLOCK}?")
             return None
-        services = content["services"]
-        found = _orchestrator(name, file, block, services)
+        if not _NAME.fullmatch(name):
+            raise BadConfiguration(
+                f"An orchestrator cannot be called {name!r}.",
+                "The name is part of the names of variables: small letters, digits and _, a letter first.",
+                f"Rename compose/{file.name}, and the folder docker/{name}.",
+            )
+        services = {service: _mapping(body, service) for service, body in _mapping(content["services"], "services").items()}
+        needs = {service: _needs(body, service) for service, body in services.items()}
+        containers = {service: _variables(body, f"{service}: ") for service, body in services.items()}
+        found = _orchestrator(name, file, _mapping(content[_BLOCK], _BLOCK, _KEYS), services, needs)
     native = root / "docker" / name / NATIVE
     if not native.exists():
         return found
     with _read(root, native) as content:
-        return replace(found, native=_native(content, services))
+        return replace(found, native=_native(_mapping(content, NATIVE, _NATIVE_KEYS), found, needs, containers))
 
 
 @contextmanager
@@ -226,18 +244,72 @@ def _read(root: Path, file: Path) -> Iterator[dict[str, Any]]:
     """The content of a YAML file; errors in the body of the ``with`` count as errors of the file.
 
     Raises:
-        BadConfiguration: it is not YAML, or lacks a key.
+        BadConfiguration: it is not YAML, or the body raised an error.
     """
     try:
-        yield yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}
+        yield _mapping(yaml.load(file.read_text(encoding="utf-8"), _LOADER) or {}, "the file")
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         reason = f"it lacks the key {error}" if isinstance(error, KeyError) else str(error)
         name = file.relative_to(root).as_posix()
-        raise BadConfiguration(f"{name} cannot be read.", reason, f"git diff -- {name}") from None
+        raise BadConfiguration(f"{name} cannot be read.", reason, f"Correct {name}, then the same command.") from None
 
 
-def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[str, Any]) -> Orchestrator:
-    login = block.get("login") or {}
+def _require_known(name: str, known: Collection[str], problem: str) -> None:
+    """Make sure that ``name`` is one of the ``known`` ones; if not, the error has the most similar one."""
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        raise ValueError(problem + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"))
+
+
+def _mapping(value: Any, key: str, known: Collection[str] = ()) -> dict[str, Any]:
+    """``value``, which must be a mapping; with ``known``, it has only these keys, and Compose's ``x-`` keys for anchors."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} is not a mapping, of lines such as key: value")
+    for name in value:
+        if known and not str(name).startswith("x-"):
+            _require_known(name, known, f"{key} has the unknown key {name}")
+    return value
+
+
+def _text(block: Mapping[str, Any], key: str) -> str:
+    value = block[key]
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is not a text: {value}")
+    return value
+
+
+def _texts(value: Any, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{key} is not a list; write it as [first, second]")
+    for item in value:
+        if not isinstance(item, str):
+            raise ValueError(f"{key} has {item}, which is not a text; write it in quotes")
+    return tuple(value)
+
+
+def _variables(body: Mapping[str, Any], of: str = "") -> dict[str, str]:
+    """The variables under ``environment``, in either of Compose's forms."""
+    found = body.get("environment") or {}
+    if isinstance(found, list):
+        found = {name: value if equals else None for name, equals, value in (text.partition("=") for text in _texts(found, "environment"))}
+    for name, value in _mapping(found, f"{of}environment").items():
+        if value is None or isinstance(value, (dict, list)):
+            raise ValueError(f"{of}the variable {name} has no value; write one, or ''")
+    return {str(name): str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+
+
+def _needs(body: Mapping[str, Any], service: str) -> dict[str, str]:
+    """The services under ``depends_on``, in either of Compose's forms, with the condition of each."""
+    found = body.get("depends_on") or {}
+    if isinstance(found, list):
+        return dict.fromkeys(_texts(found, f"{service}: depends_on"), "service_started")
+    return {name: _text(_mapping(needed, name), "condition") for name, needed in _mapping(found, f"{service}: depends_on").items()}
+
+
+def _orchestrator(
+    name: str, file: Path, block: dict[str, Any], services: dict[str, dict[str, Any]], needs: Mapping[str, Mapping[str, str]]
+) -> Orchestrator:
+    login = _mapping(block.get("login") or {}, "login", _LOGIN_KEYS)
     mounts = {}
     for service, body in services.items():
         volumes = body.get("volumes", [])
@@ -247,55 +319,65 @@ def _orchestrator(name: str, file: Path, block: dict[str, Any], services: dict[s
         if len(others) < len(volumes):
             mounts[service] = others
     scaled = [name for name, body in services.items() if name != block["dbt"] and "deploy" in body]
+    fixed = tuple(service for service in services if service not in scaled)
+    for key in ("service", "dbt"):
+        _require_known(_text(block, key), fixed, f"{key} is {block[key]}, which is no service that always runs")
     built = [service for service, body in services.items() if "build" in body]
     if len(built) != 1:
         raise KeyError("build (in exactly one service)")
     return Orchestrator(
         name=name,
-        title=block["title"],
+        title=_text(block, "title"),
         file=file,
-        ui_port=block["ui_port"],
-        ui_path=block["ui_path"],
-        login_user=login.get("user"),
-        login_key=login.get("password"),
+        ui_port=_text(block, "ui_port"),
+        ui_path=_text(block, "ui_path"),
+        login_user=_text(login, "user") if login else None,
+        login_key=_text(login, "password") if login else None,
         login_in_one=login.get("in_one_field", False),
-        database=block.get("database"),
+        database=_text(block, "database") if block.get("database") else None,
         service=block["service"],
         dbt=block["dbt"],
-        run=tuple(block["run"]),
+        run=_texts(block["run"], "run"),
         built=built[0],
         mounts=mounts,
-        services=tuple(service for service in services if service not in scaled),
+        services=fixed,
         scaled=tuple(scaled),
         worker=next((name for name, body in services.items() if "deploy" in body and "extends" not in body), ""),
         memory=int(block.get("memory", 0)),
         worker_memory=int(block.get("worker_memory", 0)),
-        after={name: tuple(other for other in body.get("depends_on", {}) if other in services) for name, body in services.items()},
+        after={name: tuple(other for other in needed if other in services) for name, needed in needs.items()},
     )
 
 
-def _native(block: dict[str, Any], services: dict[str, Any]) -> NativeBlock:
+def _native(
+    block: dict[str, Any], found: Orchestrator, needs: Mapping[str, Mapping[str, str]], containers: Mapping[str, Mapping[str, str]]
+) -> NativeBlock:
+    processes = _mapping(block["services"], "services")
+    for name, process in processes.items():
+        problem = f"{name} is no service of compose/{found.file.name}" + (" that runs without workers" if name in found.scaled else "")
+        _require_known(name, found.services, problem)
+        _mapping(process, name, _PROCESS_KEYS)
+    for name in found.services:
+        if name not in processes:
+            raise ValueError(f"the service {name} of compose/{found.file.name} is missing under services")
+    environment = _variables(block)
     return NativeBlock(
-        requirements=tuple(block["requirements"]),
-        home=tuple(block.get("home", [])),
-        unsupported=block.get("unsupported", {}),
-        environment=block.get("environment", {}),
-        run=tuple(block["run"]),
+        requirements=_texts(block["requirements"], "requirements"),
+        home=_texts(block["home"], "home") if block.get("home") else (),
+        unsupported=_mapping(block.get("unsupported") or {}, "unsupported"),
+        environment=environment,
+        run=_texts(block["run"], "run"),
         processes=tuple(
             ProcessSpec(
                 service=name,
-                command=tuple(process["command"]),
-                health=tuple(process["health"]),
-                container=services[name].get("environment", {}),
-                environment={**block.get("environment", {}), **process.get("environment", {})},
+                command=_texts(process.get("command"), f"{name}: command"),
+                health=_texts(process.get("health"), f"{name}: health"),
+                container=containers[name],
+                environment={**environment, **_variables(process, f"{name}: ")},
                 # Every service depends on PostgreSQL, which is up before an orchestrator starts, so it is left out.
-                after=tuple(
-                    other
-                    for other, needed in services[name].get("depends_on", {}).items()
-                    if other in block["services"] and needed["condition"] == "service_healthy"
-                ),
+                after=tuple(other for other, condition in needs[name].items() if other in processes and condition == "service_healthy"),
             )
-            for name, process in block["services"].items()
+            for name, process in processes.items()
         ),
     )
 
@@ -335,8 +417,10 @@ def find(orchestrators: Mapping[str, Orchestrator], name: str, setting: str = ""
         )
     near = difflib.get_close_matches(name.lower(), orchestrators, n=1)
     known = ", ".join(orchestrators)
+    files = {other.file.with_name(f"{_PREFIX}{name}.yaml") for other in orchestrators.values()} if _NAME.fullmatch(name) else set()
+    blockless = "".join(f"compose/{file.name} has no block {_BLOCK} (docs/orchestrator.md). " for file in files if file.exists())
     raise BadUsage(
         f"There is no orchestrator called {name!r}.",
-        f"The orchestrators are {known}." + (f" Did you mean {near[0]}?" if near else ""),
+        f"{blockless}The orchestrators are {known}." + (f" Did you mean {near[0]}?" if near else ""),
         f"Set {setting} in .env." if setting else f"invoke up --orch {near[0] if near else next(iter(orchestrators))}",
     )

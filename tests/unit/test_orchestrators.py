@@ -79,6 +79,17 @@ def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -
         pytest.param(
             FOURTH.replace('"cache:/cache"', "{type: volume, source: cache, target: /cache}"), "source:target", id="a long volume"
         ),
+        pytest.param(FOURTH.replace("x-orchestrator", "x-orchestrater"), "did you mean x-orchestrator?", id="a misspelt block"),
+        pytest.param(FOURTH.replace("database:", "databse:"), "did you mean database?", id="a misspelt key"),
+        pytest.param(FOURTH.replace("user:", "usr:"), "did you mean user?", id="a misspelt key of the sign-in"),
+        pytest.param(FOURTH.replace("service: api", "service: apj"), "did you mean api?", id="no such service"),
+        pytest.param(FOURTH.replace("dbt: worker", "dbt: workers"), "did you mean worker?", id="no such service for dbt"),
+        pytest.param(FOURTH.replace("[python, run_job.py]", "python run_job.py"), "run is not a list", id="a text as a list"),
+        pytest.param(FOURTH.replace("run_job.py", "80"), "write it in quotes", id="a number as a text"),
+        pytest.param(FOURTH.replace("FOURTH_PORT", "80"), "ui_port is not a text", id="a port in place of its key"),
+        pytest.param(FOURTH.replace("worker: {}", "worker:"), "worker is not a mapping", id="an empty service"),
+        pytest.param(FOURTH.replace("{}", "{depends_on: {api: }}"), "api is not a mapping", id="an empty dependency"),
+        pytest.param("- a", "the file is not a mapping", id="a list"),
     ],
 )
 def test_a_broken_file_is_reported_with_the_reason(folder, text, reason) -> None:
@@ -88,28 +99,93 @@ def test_a_broken_file_is_reported_with_the_reason(folder, text, reason) -> None
     assert reason in caught.value.why
 
 
+NATIVE = """\
+requirements: [requirements.txt]
+run: [python, run_job.py]
+services:
+  api: {command: [server], health: [check]}
+  worker: {command: [worker], health: [check]}
+"""
+
+
+def write_native(folder, text) -> None:
+    (folder / "docker" / "fourth").mkdir(parents=True)
+    (folder / "docker" / "fourth" / "native.yaml").write_text(text)
+
+
 @pytest.mark.parametrize(
-    ("text", "reason"), [("services: [}", "line 1"), ("run: [python]", "requirements")], ids=["not YAML", "a key is missing"]
+    ("text", "reason"),
+    [
+        pytest.param("services: [}", "line 1", id="not YAML"),
+        pytest.param(NATIVE.replace("requirements: [requirements.txt]\n", ""), "requirements", id="a key is missing"),
+        pytest.param(NATIVE.replace("[requirements.txt]", "requirements.txt"), "requirements is not a list", id="a text as a list"),
+        pytest.param(NATIVE.replace("[server]", "server"), "api: command is not a list", id="a text as a command"),
+        pytest.param(NATIVE.replace("command: [server], ", ""), "api: command", id="no command"),
+        pytest.param(NATIVE + "enviroment: {}\n", "did you mean environment?", id="a misspelt key"),
+        pytest.param(NATIVE.replace("health: [check]", "helth: [check]"), "did you mean health?", id="a misspelt key of a service"),
+        pytest.param(NATIVE.replace("worker: {", "wroker: {"), "wroker is no service of compose", id="a misspelt service"),
+        pytest.param(NATIVE[: NATIVE.index("  worker")], "the service worker of compose", id="a service is missing"),
+        pytest.param(NATIVE + "environment: {A: }\n", "the variable A has no value", id="a variable without a value"),
+        pytest.param(NATIVE + "environment: A=b\n", "environment is not a mapping", id="a text as variables"),
+        pytest.param(NATIVE + "unsupported: win32\n", "unsupported is not a mapping", id="a text as a mapping"),
+    ],
 )
 def test_a_broken_native_file_is_reported_with_the_reason(folder, text, reason) -> None:
     write(folder, "fourth", FOURTH)
     assert orchestrators.load_all(folder)["fourth"].native is None
-    (folder / "docker" / "fourth").mkdir(parents=True)
-    (folder / "docker" / "fourth" / "native.yaml").write_text(text)
+    write_native(folder, text)
     with pytest.raises(BadConfiguration, match=r"docker/fourth/native\.yaml") as caught:
         orchestrators.load_all(folder)
     assert reason in caught.value.why
+
+
+def test_a_service_that_runs_only_with_workers_is_not_native(folder) -> None:
+    write(folder, "fourth", FOURTH + "  scaled: {deploy: {replicas: 0}}\n")
+    write_native(folder, NATIVE + "  scaled: {command: [worker], health: [check]}\n")
+    with pytest.raises(BadConfiguration) as caught:
+        orchestrators.load_all(folder)
+    assert "scaled is no service of compose/docker-compose-fourth.yaml that runs without workers" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("needs", "after"), [("[api]", ()), ("{api: {condition: service_healthy}}", ("api",))], ids=["as a list", "as a mapping"]
+)
+def test_both_forms_of_compose_can_be_read(folder, needs, after) -> None:
+    write(folder, "fourth", FOURTH.replace("{}", f"{{depends_on: {needs}, environment: [A=b=c, D=]}}"))
+    write_native(folder, NATIVE + "environment: {E: 1, F: true}\n")
+    fourth = orchestrators.load_all(folder)["fourth"]
+    worker = fourth.process("worker")
+    assert (fourth.after["worker"], worker.after) == (("api",), after)
+    assert (worker.container, worker.environment) == ({"A": "b=c", "D": ""}, {"E": "1", "F": "true"})
+
+
+@pytest.mark.parametrize("name", ["my-fourth", "4th", "Fourth"])
+def test_a_name_that_cannot_be_part_of_a_variable_is_refused(folder, name) -> None:
+    write(folder, name, FOURTH)
+    with pytest.raises(BadConfiguration, match=name):
+        orchestrators.load_all(folder)
+
+
+def test_a_compose_file_without_the_block_is_mentioned(folder) -> None:
+    write(folder, "fourth", FOURTH)
+    write(folder, "huey", "services: {huey: {}}\n")
+    with pytest.raises(BadUsage) as caught:
+        orchestrators.find(orchestrators.load_all(folder), "huey")
+    assert "compose/docker-compose-huey.yaml has no block x-orchestrator" in caught.value.why
 
 
 @pytest.mark.parametrize("missing", ["FOURTH_PORT", "FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD"])
 def test_a_missing_setting_is_reported(folder, missing) -> None:
     write(folder, "fourth", FOURTH)
     known = orchestrators.load_all(folder)
-    keys = {"FOURTH_PORT", "FOURTH_ADMIN_PASSWORD", "FOURTH_DB_PASSWORD"}
-    orchestrators.require_keys(known, keys)
+    values = {"FOURTH_PORT": "1234", "FOURTH_ADMIN_PASSWORD": "<password>", "FOURTH_DB_PASSWORD": "<password>"}
+    orchestrators.require_keys(known, values)
     with pytest.raises(BadConfiguration, match=missing) as caught:
-        orchestrators.require_keys(known, keys - {missing})
+        orchestrators.require_keys(known, {key: value for key, value in values.items() if key != missing})
     assert f".env.example: {missing}=" in caught.value.next
+    with pytest.raises(BadConfiguration, match=missing) as caught:
+        orchestrators.require_keys(known, {**values, missing: ""})
+    assert caught.value.next == f"Write {missing}={values[missing]} in .env.example."
 
 
 def test_a_product_needs_no_database(folder) -> None:
@@ -130,9 +206,9 @@ def test_every_secret_of_an_orchestrator_is_kept_from_dbt(root) -> None:
             assert secret - set(environment["SWITCHYARD_SECRETS"].split()) == {"DBT_ENV_SECRET_PASSWORD"}
 
 
-def test_a_setting_with_an_unknown_orchestrator_is_reported() -> None:
+def test_a_setting_with_an_unknown_orchestrator_is_reported(root) -> None:
     with pytest.raises(BadUsage) as caught:
-        orchestrators.find({"dagster": None}, "dagstre", "ORCHESTRATOR")
+        orchestrators.find(orchestrators.load_all(root), "dagstre", "ORCHESTRATOR")
     name_the_shell(caught.value, {"ORCHESTRATOR": "dagstre"})
     assert "ORCHESTRATOR is set in your shell" in caught.value.next
 
