@@ -173,7 +173,7 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
 
     Args:
         title: what is started.
-        needed: MiB that it takes.
+        needed: MiB that it takes; 0 where it was not measured.
         freed: MiB that will be freed when the active orchestrator stops.
         available: MiB that are available now.
 
@@ -186,7 +186,8 @@ def memory(title: str, needed: int, freed: int, available: int) -> str:
             "The system kills a service that runs out of memory.",
             "Close other programs, or give Docker Desktop more in Settings, Resources.",
         )
-    return f"{title} needs {needed:,} MiB, {available + freed:,} MiB are available"
+    shown = f"{needed:,} MiB" if needed else "an amount that was not measured"
+    return f"{title} needs {shown}, {available + freed:,} MiB are available"
 
 
 def postgres_cache(buffers: str, total: int) -> None:

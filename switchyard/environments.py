@@ -12,7 +12,7 @@ from typing import Any
 
 from switchyard import caller, diagnosis, fingerprints
 from switchyard import project as projects
-from switchyard.orchestrators import Orchestrator
+from switchyard.orchestrators import NATIVE, Orchestrator
 from switchyard.project import Project
 from switchyard.python_packages import PYTHON, UV, digest, extra, trusting
 from switchyard.runner import Runner
@@ -39,7 +39,8 @@ def current(settings: Settings, name: str, project: Project | None) -> bool:
 
 
 def _lock(folders: plan.Folders, requirements: str = "requirements.txt") -> str:
-    return (folders.code / requirements).read_text(encoding="utf-8")
+    hint = f"invoke lock; or correct the name in docker/{folders.name}/{NATIVE}"
+    return folders.file(requirements, hint).read_text(encoding="utf-8")
 
 
 def build(

@@ -370,6 +370,8 @@ def _check_values(values: Mapping[str, str]) -> None:
             )
         # These passwords are part of a connection URL.
         if key.endswith(("_DB_PASSWORD", "REDIS_PASSWORD")) and not _URL_SAFE.fullmatch(value):
+            if not value:
+                raise BadConfiguration(f"{key} has no value.", ".env.example has no placeholder for it.", f"Write {key}=<password> there.")
             raise BadConfiguration(
                 f"{key} has a character that is special in a connection URL.",
                 "Letters, digits and - . _ ~ are allowed.",

@@ -67,6 +67,7 @@ def test_memory_that_the_old_orchestrator_frees_counts() -> None:
     assert "Airflow" in checks.memory("Airflow", needed=850, freed=600, available=300)
     with pytest.raises(OutOfMemory, match="850 MiB, and 300 MiB"):
         checks.memory("Airflow", needed=850, freed=0, available=300)
+    assert "not measured" in checks.memory("Luigi", needed=0, freed=0, available=300)
 
 
 @pytest.mark.parametrize(

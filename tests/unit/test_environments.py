@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from switchyard import environments
-from switchyard.errors import BuildFailed
+from switchyard.errors import BadConfiguration, BuildFailed
 from switchyard.runner import Runner
+from switchyard.settings import Settings
 
 
 @pytest.fixture
@@ -62,3 +63,9 @@ def test_the_next_build_deletes_what_a_killed_one_no_longer_needed(tmp_path, mad
     _make(tmp_path)
     assert (made / "first").exists()
     assert not (tmp_path / "made.old").exists()
+
+
+def test_a_missing_lock_is_reported(tmp_path) -> None:
+    with pytest.raises(BadConfiguration, match=r"docker/postgres/requirements\.txt is missing") as caught:
+        environments.fingerprint(Settings(tmp_path, {}, "p"), "postgres", None)
+    assert caught.value.next.startswith("invoke lock")

@@ -54,7 +54,9 @@ PROJECT = Project(Path("/checkout/dbt_project"), {"name": "shop"}, "shop", "dev"
         ("http://127.0.0.1:${SHOP_PORT:-80}/x", "http://127.0.0.1:3000/x"),
         ("${MISSING:-80}", "80"),
         ("${EMPTY:-80}", "80"),
-        ("${MISSING}", ""),
+        ("${EMPTY}", ""),
+        ("${EMPTY?is missing}", ""),
+        ("${COMPOSE_PROJECT_NAME}", "p"),
         ("a${SHOP_PORT:+-b,}c", "a-b,c"),
         ("a${EMPTY:+-b,}c${MISSING:+-b}", "ac"),
         ("$$HOME", "$HOME"),
@@ -76,6 +78,26 @@ def test_an_unknown_placeholder_is_reported(text) -> None:
     with pytest.raises(BadConfiguration, match=r"docker/shop/native\.yaml has ") as caught:
         plan.expand(f"a{text}b", SETTINGS, FOLDERS, {})
     assert text in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("${MISSING}", "MISSING has no value.", "Add a line MISSING=... to .env.example"),
+        ("${MISSING?is missing}", "MISSING is missing.", "Add a line MISSING=... to .env.example"),
+        ("${EMPTY:?is missing}", "EMPTY is missing.", "Set EMPTY in .env."),
+    ],
+)
+def test_a_setting_that_must_have_a_value_is_reported_without_one(text, what, hint) -> None:
+    with pytest.raises(BadConfiguration) as caught:
+        plan.expand(f"a{text}b", SETTINGS, FOLDERS, {})
+    assert caught.value.what == what
+    assert caught.value.next.startswith(hint)
+
+
+def test_a_file_that_is_not_there_is_reported(tmp_path) -> None:
+    with pytest.raises(BadConfiguration, match=r"docker/shop/shop\.cfg is missing"):
+        plan.Folders(tmp_path, "shop").file("shop.cfg", "")
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="${}"), max_size=40))

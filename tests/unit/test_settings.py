@@ -129,6 +129,13 @@ def test_a_bad_value_is_reported(checkout, line, named) -> None:
         settings.load(checkout, {})
 
 
+def test_a_password_of_a_database_without_placeholder_or_value_is_reported(checkout) -> None:
+    with (checkout / ".env.example").open("a") as file:
+        file.write("LUIGI_DB_PASSWORD=\n")
+    with pytest.raises(BadConfiguration, match="LUIGI_DB_PASSWORD has no value"):
+        settings.load(checkout, {})
+
+
 def test_the_message_about_a_wrong_secret_does_not_show_it(checkout) -> None:
     (checkout / ".env").write_text("AIRFLOW_DB_PASSWORD=hush@hush\n")
     with pytest.raises(BadConfiguration) as error:

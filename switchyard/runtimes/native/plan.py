@@ -38,6 +38,17 @@ class Folders:
         """The files that are also in the image."""
         return self.root / "docker" / self.name
 
+    def file(self, name: str, next: str) -> Path:
+        """The path of a file that `native.yaml` refers to.
+
+        Raises:
+            BadConfiguration: it is missing; with ``next`` as what to do.
+        """
+        path = self.code / name
+        if not path.is_file():
+            raise BadConfiguration(f"docker/{self.name}/{name} is missing.", "The native runtime needs it.", next)
+        return path
+
     @property
     def installed(self) -> Path:
         """What `build` makes, like an image's layers: locked environments, dbt's packages, the parsed project."""
@@ -120,16 +131,26 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
     same one wherever the file uses that name.
 
     Raises:
-        BadConfiguration: there is no such placeholder.
+        BadConfiguration: there is no such placeholder or setting, or a setting with a message has no value.
     """
     places = {"root": folders.root, "code": folders.code, "home": folders.home, "environment": folders.installed}
 
     def setting(match: re.Match[str]) -> str:
         dollar, key, kind, rest = match.groups()
-        value = "" if dollar else settings.values.get(key)
+        if dollar:
+            return dollar
+        value = settings.compose_name if key == "COMPOSE_PROJECT_NAME" else settings.values.get(key)
         if kind == ":+":
             return rest if value else ""
-        return dollar or value or (rest if kind == ":-" else "")
+        if kind == ":-":
+            return value or rest
+        if value is None or (kind == ":?" and not value):
+            raise BadConfiguration(
+                f"{key} {rest or 'has no value'}.",
+                f"docker/{folders.name}/{NATIVE} or compose/docker-compose-{folders.name}.yaml uses it.",
+                f"Add a line {key}=... to .env.example, with a default or <password>." if value is None else f"Set {key} in .env.",
+            )
+        return value
 
     def place(match: re.Match[str]) -> str:
         name, port = match.groups()
@@ -140,7 +161,7 @@ def expand(text: str, settings: Settings, folders: Folders, ports: Mapping[str, 
         raise BadConfiguration(
             f"docker/{folders.name}/{NATIVE} has {match[0]}, which is not a placeholder.",
             f"Known are {{port:name}}, {', '.join(f'{{{key}}}' for key in places)}.",
-            f"git diff -- docker/{folders.name}/{NATIVE}",
+            f"Correct docker/{folders.name}/{NATIVE}, then the same command.",
         )
 
     def filled(match: re.Match[str]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from switchyard import bootstrap, checks, diagnosis, environments, ports
 from switchyard import project as projects
 from switchyard.errors import NotHealthy, StackError, still_starting
-from switchyard.orchestrators import Orchestrator, ProcessSpec, stop_order
+from switchyard.orchestrators import NATIVE, Orchestrator, ProcessSpec, stop_order
 from switchyard.project import Project
 from switchyard.runner import Result, Runner
 from switchyard.runtimes import both
@@ -101,9 +102,12 @@ class Native:
         """
         kept = self._kept(target)
         if kept is None:
+            folders = plan.Folders(self.settings.root, target.name)
+            hint = f"Add it, or remove it under home in docker/{target.name}/{NATIVE}."
+            files = [folders.file(name, hint) for name in target.native_block.home]  # before anything is stopped
             self.stop_orchestrator(on_line)
             if not self.runner.dry:
-                self._prepare_home(target)
+                self._prepare_home(folders, files)
         elif not self.runner.dry:
             self.processes.stop([record for record in self.processes.records() if record not in kept])  # their children may still run
         names = plan.port_names(target)
@@ -210,15 +214,14 @@ class Native:
             kept.append(record)
         return kept or None
 
-    def _prepare_home(self, target: Orchestrator) -> None:
-        folders = plan.Folders(self.settings.root, target.name)
+    def _prepare_home(self, folders: plan.Folders, files: Sequence[Path]) -> None:
         shutil.rmtree(folders.home / "tmp", ignore_errors=True)
         (folders.home / "tmp").mkdir(parents=True)
         for folder in ("logs", "run"):
             (self.base / folder).mkdir(exist_ok=True)
         (plan.warehouse(self.settings.root) / self.project.database).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in target.native_block.home:
-            shutil.copy(folders.code / name, folders.home / name)
+        for file in files:
+            shutil.copy(file, folders.home / file.relative_to(folders.code))
 
     def _start(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> None:
         log = self.base / "logs" / f"{process.service}.log"
