@@ -278,6 +278,13 @@ def _text(block: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def _amount(block: Mapping[str, Any], key: str) -> int:
+    value = block.get(key, 0)
+    if not isinstance(value, int):
+        raise ValueError(f"{key} is not a number of MiB: {value}")
+    return value
+
+
 def _texts(value: Any, key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{key} is not a list; write it as [first, second]")
@@ -312,7 +319,9 @@ def _orchestrator(
     login = _mapping(block.get("login") or {}, "login", _LOGIN_KEYS)
     mounts = {}
     for service, body in services.items():
-        volumes = body.get("volumes", [])
+        volumes = body.get("volumes") or []
+        if not isinstance(volumes, list):
+            raise ValueError(f"{service}: volumes is not a list")
         if not all(isinstance(volume, str) for volume in volumes):
             raise ValueError(f"{service} has a volume in Compose's long form; write it as source:target")
         others = tuple(volume for volume in volumes if not volume.endswith(PROJECT_MOUNT))
@@ -343,8 +352,8 @@ def _orchestrator(
         services=fixed,
         scaled=tuple(scaled),
         worker=next((name for name, body in services.items() if "deploy" in body and "extends" not in body), ""),
-        memory=int(block.get("memory", 0)),
-        worker_memory=int(block.get("worker_memory", 0)),
+        memory=_amount(block, "memory"),
+        worker_memory=_amount(block, "worker_memory"),
         after={name: tuple(other for other in needed if other in services) for name, needed in needs.items()},
     )
 

@@ -87,6 +87,8 @@ def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -
         pytest.param(FOURTH.replace("[python, run_job.py]", "python run_job.py"), "run is not a list", id="a text as a list"),
         pytest.param(FOURTH.replace("run_job.py", "80"), "write it in quotes", id="a number as a text"),
         pytest.param(FOURTH.replace("FOURTH_PORT", "80"), "ui_port is not a text", id="a port in place of its key"),
+        pytest.param(FOURTH.replace("  database:", "  memory: 1 GB\n  database:"), "memory is not a number of MiB", id="a unit"),
+        pytest.param(FOURTH.replace("{}", "{volumes: a:b}"), "worker: volumes is not a list", id="a text as volumes"),
         pytest.param(FOURTH.replace("worker: {}", "worker:"), "worker is not a mapping", id="an empty service"),
         pytest.param(FOURTH.replace("{}", "{depends_on: {api: }}"), "api is not a mapping", id="an empty dependency"),
         pytest.param("- a", "the file is not a mapping", id="a list"),
