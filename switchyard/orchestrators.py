@@ -18,6 +18,7 @@ PROJECT_MOUNT = ":/opt/dbt/project:ro"  # the end of the volume with the dbt pro
 NATIVE = "native.yaml"  # in docker/<name>: the processes of the native runtime
 _PREFIX = "docker-compose-"
 _BLOCK = "x-orchestrator"
+LABEL = "switchyard.orchestrator"  # of the containers of an orchestrator's services
 _NAME = re.compile("[a-z][a-z0-9_]*")  # it is a part of the names of variables and images
 # The keys of the block, of its sign-in, of native.yaml, and of a service there.
 _KEYS = ("title", "ui_port", "ui_path", "login", "memory", "worker_memory", "database", "service", "dbt", "run")
@@ -230,13 +231,14 @@ def load(root: Path, file: Path) -> Orchestrator | None:
             )
         services = {service: _mapping(body, service) for service, body in _mapping(content["services"], "services").items()}
         needs = {service: _needs(body, service) for service, body in services.items()}
-        containers = {service: _variables(body, f"{service}: ") for service, body in services.items()}
+        containers = {service: _variables(body, f"{service}: ", passed_on=True) for service, body in services.items()}
+        ours = [service for service, body in services.items() if any(str(label).startswith(LABEL) for label in body.get("labels") or ())]
         found = _orchestrator(name, file, _mapping(content[_BLOCK], _BLOCK, _KEYS), services, needs)
     native = root / "docker" / name / NATIVE
     if not native.exists():
         return found
     with _read(root, native) as content:
-        return replace(found, native=_native(_mapping(content, NATIVE, _NATIVE_KEYS), found, needs, containers))
+        return replace(found, native=_native(_mapping(content, NATIVE, _NATIVE_KEYS), found, ours, needs, containers))
 
 
 @contextmanager
@@ -294,12 +296,13 @@ def _texts(value: Any, key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _variables(body: Mapping[str, Any], of: str = "") -> dict[str, str]:
-    """The variables under ``environment``, in either of Compose's forms."""
+def _variables(body: Mapping[str, Any], of: str = "", passed_on: bool = False) -> dict[str, str]:
+    """The variables under ``environment``, in either of Compose's forms; with ``passed_on``, without those from the shell."""
     found = body.get("environment") or {}
     if isinstance(found, list):
         found = {name: value if equals else None for name, equals, value in (text.partition("=") for text in _texts(found, "environment"))}
-    for name, value in _mapping(found, f"{of}environment").items():
+    found = {name: value for name, value in _mapping(found, f"{of}environment").items() if value is not None or not passed_on}
+    for name, value in found.items():
         if value is None or isinstance(value, (dict, list)):
             raise ValueError(f"{of}the variable {name} has no value; write one, or ''")
     return {str(name): str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
@@ -359,7 +362,11 @@ def _orchestrator(
 
 
 def _native(
-    block: dict[str, Any], found: Orchestrator, needs: Mapping[str, Mapping[str, str]], containers: Mapping[str, Mapping[str, str]]
+    block: dict[str, Any],
+    found: Orchestrator,
+    ours: Collection[str],
+    needs: Mapping[str, Mapping[str, str]],
+    containers: Mapping[str, Mapping[str, str]],
 ) -> NativeBlock:
     processes = _mapping(block["services"], "services")
     for name, process in processes.items():
@@ -367,7 +374,7 @@ def _native(
         _require_known(name, found.services, problem)
         _mapping(process, name, _PROCESS_KEYS)
     for name in found.services:
-        if name not in processes:
+        if name in ours and name not in processes:  # a service without the label is one that somebody added for Docker alone
             raise ValueError(f"the service {name} of compose/{found.file.name} is missing under services")
     environment = _variables(block)
     return NativeBlock(

@@ -25,6 +25,7 @@ x-orchestrator:
 services:
   api:
     build: ..
+    labels: {switchyard.orchestrator: fourth}
     volumes: ["${SWITCHYARD_SOURCE_PATH:-../dbt_project}:/opt/dbt/project:ro", "cache:/cache"]
   worker: {}
 """
@@ -126,7 +127,7 @@ def write_native(folder, text) -> None:
         pytest.param(NATIVE + "enviroment: {}\n", "did you mean environment?", id="a misspelt key"),
         pytest.param(NATIVE.replace("health: [check]", "helth: [check]"), "did you mean health?", id="a misspelt key of a service"),
         pytest.param(NATIVE.replace("worker: {", "wroker: {"), "wroker is no service of compose", id="a misspelt service"),
-        pytest.param(NATIVE[: NATIVE.index("  worker")], "the service worker of compose", id="a service is missing"),
+        pytest.param(NATIVE[: NATIVE.index("  api")] + NATIVE[NATIVE.index("  worker") :], "the service api of compose", id="no service"),
         pytest.param(NATIVE + "environment: {A: }\n", "the variable A has no value", id="a variable without a value"),
         pytest.param(NATIVE + "environment: A=b\n", "environment is not a mapping", id="a text as variables"),
         pytest.param(NATIVE + "unsupported: win32\n", "unsupported is not a mapping", id="a text as a mapping"),
@@ -253,3 +254,13 @@ def test_each_worker_needs_memory_and_the_permanent_one_is_counted_once(root, na
     one = orchestrators.load_all(root)[name]
     assert one.memory_with(0) == one.memory
     assert one.memory_with(2) == one.memory + more * one.worker_memory
+
+
+def test_a_service_and_a_variable_for_docker_alone_are_accepted(folder) -> None:
+    write(
+        folder, "fourth", FOURTH.replace("worker: {}", "worker: {environment: {FROM_THE_SHELL: , OWN: 1}}") + "  sidecar: {image: other}\n"
+    )
+    write_native(folder, NATIVE)
+    processes = {process.service: process for process in orchestrators.load_all(folder)["fourth"].native_block.processes}
+    assert processes.keys() == {"api", "worker"}
+    assert processes["worker"].container == {"OWN": "1"}

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from switchyard import bootstrap, release
 from switchyard.neighbours import CHECKOUT, COMPOSE_PROJECT_LABEL
-from switchyard.orchestrators import Orchestrator
+from switchyard.orchestrators import LABEL, Orchestrator
 from switchyard.runtimes.runtime import POSTGRES
 from switchyard.settings import Settings
 
-LABEL = "switchyard.orchestrator"
 LABEL_BAKED = "switchyard.baked"
 DATA_VOLUME = "postgres-db-volume"
 
