@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import psutil
+
+RANGE = range(20000, 32768)  # below the ports of outgoing connections: from 32768 on Linux, from 49152 on macOS and Windows
 
 
 def free(port: int) -> bool:
@@ -21,12 +24,19 @@ def unused() -> int:
 
 
 def unused_ports(count: int) -> list[int]:
-    """``count`` different ports that are free now; separate calls could return the same port twice."""
+    """``count`` different ports that are free now; separate calls could return the same port twice.
+
+    A port from the system (`bind` to port 0) is one that any outgoing connection can take before a service listens on it.
+    """
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        for port in random.sample(RANGE, len(RANGE)):
+            if len(found) == count:
+                break
+            with suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 def holder(port: int) -> psutil.Process | None:

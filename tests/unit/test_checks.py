@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from switchyard import checks, diagnosis
+from switchyard import checks, diagnosis, ports
 from switchyard.errors import BadConfiguration, BadUsage, EngineMissing, IncompatibleData, NoSpace, NotHealthy, OutOfMemory
 
 from ..stacks import copy_checkout
@@ -120,3 +120,9 @@ def test_a_cache_beyond_the_engines_memory_is_refused_with_a_value_that_fits() -
     with pytest.raises(OutOfMemory) as caught:
         checks.postgres_cache("4096MB", 2048)
     assert "POSTGRES_MEMORY=512 in .env" in caught.value.next
+
+
+def test_a_chosen_port_is_none_that_an_outgoing_connection_takes() -> None:
+    found = ports.unused_ports(20)
+    assert len({*found}) == 20
+    assert {*found} <= {*ports.RANGE}
