@@ -232,8 +232,7 @@ def write(folder: Path, made: Mapping[str, str | bytes], command: str, then: str
         folder.chmod(0o700)
     for name, content in made.items():
         path = folder / name
-        path.write_bytes(
-            content.encode() if isinstance(content, str) else content
-        )  # with Unix line ends, which a shell needs, on Windows too
+        # With Unix line ends, which a shell needs, on Windows too.
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(0o600 if name == ENV else 0o644)  # a container's account has to read the others, whatever the umask
     console.ok(f"Wrote {', '.join(made)} to {folder}{then}")

@@ -122,7 +122,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
     if upgrade and not asked:
         raise BadUsage(f"{upgrade!r} is neither a package nor NAME==VERSION.", "", "invoke lock --upgrade dbt-core==1.11.16")
     name, version = asked.groups() if asked else ("", None)
-    name = re.sub("[-_.]+", "-", name).lower()
+    name = python_packages.normal(name)
     if name and not any(re.search(rf"^{re.escape(name)}==", lock, re.M | re.I) for lock in _texts(root)):
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
     locks = [source.with_suffix(".txt") for source in sources(root)]

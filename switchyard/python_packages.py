@@ -98,12 +98,13 @@ def describe(settings: Settings, project: Project) -> str:
 
 def beyond(requirements: str, lock: str) -> str:
     """The lines of ``requirements`` without a package of ``lock``: the orchestrator keeps its own version of those."""
-    known = {_normal(match[0]) for match in re.finditer(r"^[\w.-]+(?===)", lock, re.M)}
-    lines = [line for line in requirements.splitlines() if not (match := re.match(r"[\w.-]+", line)) or _normal(match[0]) not in known]
+    known = {normal(match[0]) for match in re.finditer(r"^[\w.-]+(?===)", lock, re.M)}
+    lines = [line for line in requirements.splitlines() if not (match := re.match(r"[\w.-]+", line)) or normal(match[0]) not in known]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
+    """A package's name as locks have it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
