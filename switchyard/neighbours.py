@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 from switchyard import ports, settings
@@ -32,10 +33,9 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
     """
     name = loaded.compose_name
     if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
-        own = next((other for other in (f"{name}-{number}" for number in range(2, 10)) if not _owner(other, runner)), None)
-        if own:
-            settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
-            yield f"Docker has a stack called {name} already{owner}: this one is {own}."
+        own = next(other for other in (f"{name}-{number}" for number in count(2)) if not _owner(other, runner))
+        settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
+        yield f"Docker has a stack called {name} already{owner}: this one is {own}."
     wanted = {key: loaded.port(key) for key in loaded.values if key.endswith("_PORT")}
     taken = set(wanted.values())
     for key, port in wanted.items():

@@ -45,7 +45,17 @@ def in_volume(script: str) -> str:
     return subprocess.check_output([*argv, f"{PROJECT}-postgres:local", "-c", script], text=True).strip()
 
 
-def test_a_second_checkout_gets_its_own_stack(stack, root, tmp_path) -> None:
+@pytest.fixture
+def namesakes():
+    """The data of eight more stacks, called like this one with a number."""
+    names = [f"{PROJECT}-{number}" for number in range(2, 10)]
+    for name in names:
+        subprocess.check_output(["docker", "volume", "create", "--label", f"com.docker.compose.project={name}", name])
+    yield
+    subprocess.check_output(["docker", "volume", "rm", *names])
+
+
+def test_one_more_checkout_gets_its_own_stack(stack, namesakes, root, tmp_path) -> None:
     """Its environment sets neither name nor port, and this stack uses those of its `.env.example`."""
     stack.on("dagster")
     copy_checkout(root, tmp_path)
@@ -59,7 +69,7 @@ def test_a_second_checkout_gets_its_own_stack(stack, root, tmp_path) -> None:
         argv = [sys.executable, "-m", "invoke", "status"]
         done = subprocess.run(argv, cwd=tmp_path, env={**env, "NO_COLOR": "1"}, capture_output=True, text=True, check=True)
     found = dotenv_values(tmp_path / ".env")
-    assert found["COMPOSE_PROJECT_NAME"] == f"{PROJECT}-2"
+    assert found["COMPOSE_PROJECT_NAME"] == f"{PROJECT}-10"
     assert f"a stack called {PROJECT} already, of {stack.folder}" in done.stderr
     assert "Nothing is up" in done.stdout
     assert int(found["POSTGRES_PORT"]) != stack.ports["POSTGRES_PORT"]
