@@ -32,35 +32,34 @@ def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iter
         What was chosen and why, for a person.
     """
     name = loaded.compose_name
-    if not environ.get("COMPOSE_PROJECT_NAME") and (owner := _owner(name, runner)):
-        own = next(other for other in (f"{name}-{number}" for number in count(2)) if not _owner(other, runner))
+    taken = {} if environ.get("COMPOSE_PROJECT_NAME") else _owners(runner)
+    if name in taken:
+        own = next(other for other in map(f"{name}-{{}}".format, count(2)) if other not in taken)
         settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
-        yield f"Docker has a stack called {name} already{owner}: this one is {own}."
+        yield f"Docker has a stack called {name} already{taken[name]}: this one is {own}."
     wanted = {key: loaded.port(key) for key in loaded.values if key.endswith("_PORT")}
-    taken = set(wanted.values())
+    used = set(wanted.values())
     for key, port in wanted.items():
         if not environ.get(key) and not ports.free(port):
-            other = next(other for other in range(port + 1, 65536) if other not in taken and ports.free(other))
-            taken.add(other)
-            settings.assign(loaded.root, key, str(other))
-            yield f"{key} is {other}: {port} is taken on this machine."
+            chosen = next(other for other in range(port + 1, 65536) if other not in used and ports.free(other))
+            used.add(chosen)
+            settings.assign(loaded.root, key, str(chosen))
+            yield f"{key} is {chosen}: {port} is taken on this machine."
 
 
-def _owner(name: str, runner: Runner) -> str:
-    """The owner of the compose project ``name``, for a message; empty where there is no such project, or no engine answers."""
-    template = f'{{{{.Label "{COMPOSE_PROJECT_LABEL}.working_dir"}}}}'
-    found = runner.ask(
-        ["docker", "ps", "--all", "--filter", f"label={COMPOSE_PROJECT_LABEL}={name}", "--format", template], seconds=ENGINE_TIMEOUT_S
-    )
-    if found.code == 0 and found.stdout.strip():
-        return f", of {found.stdout.splitlines()[0]}"
-    volumes = runner.ask(
-        ["docker", "volume", "ls", "--quiet", "--filter", f"label={COMPOSE_PROJECT_LABEL}={name}"], seconds=ENGINE_TIMEOUT_S
-    )
-    if volumes.code == 0 and volumes.stdout.strip():
-        return ", with data"
-    images = runner.ask(
-        ["docker", "image", "ls", "--quiet", "--filter", f"label={CHECKOUT}", "--filter", f"reference={name}-postgres:local"],
-        seconds=ENGINE_TIMEOUT_S,
-    )
-    return ", with images" if images.code == 0 and images.stdout.strip() else ""
+def _owners(runner: Runner) -> dict[str, str]:
+    """The compose projects of this machine, each with its owner, for a message; none where no engine answers."""
+    project = f'{{{{.Label "{COMPOSE_PROJECT_LABEL}"}}}}'
+    has_project = ["--filter", f"label={COMPOSE_PROJECT_LABEL}", "--format"]
+    images = ["--filter", f"label={CHECKOUT}", "--filter", "reference=*-postgres:local", "--format", "{{.Repository}}"]
+
+    def lines(*argv: str) -> list[str]:
+        found = runner.ask(["docker", *argv], seconds=ENGINE_TIMEOUT_S)
+        return found.stdout.split("\n")[:-1] if found.code == 0 else []
+
+    owners = {line.removesuffix("-postgres"): ", with images" for line in lines("image", "ls", *images)}
+    owners |= dict.fromkeys(lines("volume", "ls", *has_project, project), ", with data")
+    for line in lines("ps", "--all", *has_project, f'{project}\t{{{{.Label "{COMPOSE_PROJECT_LABEL}.working_dir"}}}}'):
+        name, _, folder = line.partition("\t")
+        owners[name] = f", of {folder}"
+    return owners
