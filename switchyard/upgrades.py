@@ -16,7 +16,7 @@ from bench.rig import CHECKOUT, Rig, rig
 from switchyard import ROOT, console, pins
 from switchyard.errors import BadUsage, RunFailed, StackError
 from switchyard.orchestrators import NATIVE
-from switchyard.runner import Runner
+from switchyard.runner import Runner, shown
 from switchyard.runtimes.runtime import POSTGRES
 
 NAME = f"switchyard-upgrade-{CHECKOUT}"
@@ -67,7 +67,8 @@ def test(package: str, runner: Runner) -> None:
             console.ok("Nothing newer for any orchestrator within versions.toml and the requirements*.in")
             return
         _commit(made.folder)
-        argv = [sys.executable, "-m", "pytest", "-v", "-k", selection(names, made.orchestrators), *SCENARIOS]
+        chosen = selection(names, made.orchestrators)
+        argv = [sys.executable, "-m", "pytest", "-v", *chosen, *SCENARIOS]
         code = runner.hand_over(argv, env={**os.environ, "CHAOS": "1"}, only_env=True, cwd=made.folder)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
@@ -83,15 +84,15 @@ def test(package: str, runner: Runner) -> None:
         raise RunFailed(
             "A test fails with these versions.",
             "The output above shows the test, and the end of its services' logs.",
-            f"CHAOS=1 pytest -n0 -k '{selection(names, made.orchestrators)}' FILE   (the same with the present locks)",
+            f"CHAOS=1 {shown(['pytest', '-n0', *chosen, 'FILE'])}   (the same with the present locks)",
         )
     console.ok(f"The tests pass with these versions. To take them: invoke lock --upgrade {package}".rstrip())
 
 
-def selection(names: Iterable[str], known: Iterable[str]) -> str:
-    """The expression for pytest's ``-k``: the tests of some orchestrators, and those of no particular one."""
+def selection(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Options of pytest for the tests of some orchestrators, and those of no particular one; none if these are all orchestrators."""
     others = sorted({*known} - {*names})
-    return " or ".join(names) + (f" or not ({' or '.join(others)})" if others else "")
+    return ["-k", f"{' or '.join(names)} or not ({' or '.join(others)})"] if others else []
 
 
 def current(path: Path) -> str:

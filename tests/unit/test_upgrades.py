@@ -45,8 +45,8 @@ def test_every_scenario_is_a_file_of_tests() -> None:
 
 
 def test_tests_of_no_particular_orchestrator_run_with_each() -> None:
-    assert upgrades.selection(["dagster"], ["airflow", "dagster", "prefect"]) == "dagster or not (airflow or prefect)"
-    assert upgrades.selection(["dagster"], ["dagster"]) == "dagster"
+    assert upgrades.selection(["dagster"], ["airflow", "dagster", "prefect"]) == ["-k", "dagster or not (airflow or prefect)"]
+    assert upgrades.selection(["dagster", "airflow"], ["airflow", "dagster"]) == []
 
 
 def test_a_deprecation_is_shown_once_from_the_name_of_its_warning() -> None:
