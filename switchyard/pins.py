@@ -110,7 +110,7 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
         runner: what starts uv.
         upgrade: None keeps each version as long as its file allows it; an empty text takes the newest version of every package,
             and the current digest of every image; a package's name takes the newest version of that package; ``name==version`` takes
-            that version, and writes it where the package is pinned.
+            that version, and writes it where the package is pinned, with those that it needs of its product's other packages.
         on_line: called with each lock that is made.
 
     Raises:
@@ -127,10 +127,12 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
         raise BadUsage(f"No lock has a package called {name!r}.", "", "invoke lock --upgrade dbt-core")
     locks = [source.with_suffix(".txt") for source in sources(root)]
     before = {lock: lock.read_bytes() if lock.exists() else None for lock in locks}
+    others = beside(versions(root)["packages"], name, version) if version else {}
     pinned = _pin(root, name, version) if version and not runner.dry else {}
-    changed = list(pinned)
+    changed = []
     try:
         wanted = versions(root)
+        wanted["packages"] |= others
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder, "constraints.txt")
             constraints.write_text("".join(f"{package}{allowed}\n" for package, allowed in wanted["packages"].items()), encoding="utf-8")
@@ -144,6 +146,12 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
                     raise BuildFailed(f"No lock can be made from {where}.", done.stderr.strip(), next_)
                 if lock.exists() and lock.read_bytes() != before[lock]:
                     changed.append(lock)
+        if not runner.dry:
+            locked = "\n".join(_texts(root))
+            for other in others:
+                if match := re.search(rf"^{re.escape(other)}==([^\s;]+)", locked, re.M):
+                    pinned = {**_pin(root, other, match[1]), **pinned}
+        wanted = versions(root)
     except BaseException:
         for path, content in {**before, **pinned}.items():
             if content is None:
@@ -157,7 +165,32 @@ def make(root: Path, runner: Runner, upgrade: str | None, on_line: OnLine) -> li
         for path, text in files_to_rewrite(root, images).items():
             path.write_bytes(text.encode())
             changed.append(path)
-    return changed
+    return [*pinned, *changed]
+
+
+def beside(packages: Mapping[str, str], name: str, version: str) -> dict[str, str]:
+    """What the other pinned packages of a product may have while one moves: they require each other, so uv finds their versions.
+
+    None moves in the other direction: very old versions require no particular one of each other, and uv would take those.
+
+    Args:
+        packages: the packages of `versions`. Those of a product have the same first word.
+        name: the package that moves.
+        version: to which version.
+    """
+    now = packages.get(name, "")
+    if not now.startswith("=="):
+        return {}
+    back = _numbers(version) < _numbers(now)
+    return {
+        other: allowed.replace("==", "<=" if back else ">=")
+        for other, allowed in packages.items()
+        if other != name and allowed.startswith("==") and other.partition("-")[0] == name.partition("-")[0]
+    }
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _pin(root: Path, name: str, version: str) -> dict[Path, bytes]:

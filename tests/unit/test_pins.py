@@ -23,11 +23,12 @@ SOURCES = pins.sources(ROOT)
 PRODUCTS = pins.versions(ROOT)["packages"]
 
 
-def wheel(folder: Path, name: str, version: str) -> None:
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
     """An installable package with nothing in it."""
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
-        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", "")
 
@@ -63,7 +64,7 @@ def locked(folder: Path) -> list[dict[str, str]]:
     """The packages and versions of each lock; asserts that each has a hash."""
     texts = [source.with_suffix(".txt").read_text() for source in pins.sources(folder)]
     assert all(text.count("--hash=sha256:") == text.count("==") for text in texts)
-    return [dict(re.findall(r"^(\w+)==(\S+)", text, re.M)) for text in texts]
+    return [dict(re.findall(r"^([\w-]+)==(\S+)", text, re.M)) for text in texts]
 
 
 def test_a_locked_version_stays_without_an_upgrade(checkout) -> None:
@@ -87,6 +88,26 @@ def test_a_pinned_version_moves_in_every_place(checkout) -> None:
     names = {"versions.toml", ".env.example", "one.yaml", "Dockerfile", "requirements.txt", "requirements-image.txt"}
     assert {path.name for path in changed} == names
     assert made(checkout, None) == []
+
+
+def test_the_packages_of_a_product_move_together(checkout) -> None:
+    packages = checkout.parent / "packages"
+    wheel(packages, "pinned_part", "0.0")  # as very old ones, it accepts every version
+    for version in ("1", "2"):
+        wheel(packages, "pinned_part", f"0.{version}", f"pinned=={version}.0")
+    source, toml = checkout / "docker" / "one" / "requirements.in", checkout / "versions.toml"
+    source.write_text(source.read_text() + "pinned-part\n")
+    toml.write_text(toml.read_text().replace("[images]", 'pinned-part = "==0.1"\n[images]'))
+    made(checkout, None)
+    for upgrade, part in (("pinned==2.0", "0.2"), ("pinned==1.0", "0.1"), ("pinned-part==0.2", "0.2")):
+        assert toml in made(checkout, upgrade)
+        assert locked(checkout) == [{"pinned": f"{part[-1]}.0", "pinned-part": part, "free": "1.0"}] * 2
+        assert f'pinned = "=={part[-1]}.0"\npinned-part = "=={part}"' in toml.read_text()
+        assert f"one:{part[-1]}.0-slim" in (checkout / ".env.example").read_text()
+    wheel(packages, "pinned", "3.0")
+    with pytest.raises(BuildFailed, match=r"docker/one/requirements\.in"):
+        made(checkout, "pinned==3.0")  # there is no newer part, and the oldest is not one
+    assert 'pinned = "==2.0"\npinned-part = "==0.2"' in toml.read_text()
 
 
 def test_a_requirement_can_pin_a_package_that_is_not_a_product(checkout) -> None:
