@@ -53,7 +53,7 @@ class Run:
     """One run of a job, as the orchestrator reports it.
 
     Attributes:
-        job: the job's name; for a re-run, that of the run that it repeats.
+        job: the job's name; for a re-run, that of the run that it repeats, once it has started.
         url: the run's page; empty if there was nothing to run.
         state: success, failure, canceled; empty until it is finished.
         seconds: how long the orchestrator took from start to end.
@@ -182,7 +182,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
     """Read the run protocol until the run is over.
 
     Args:
-        job: the job's name.
+        job: the job's name, or `RERUN`.
         stream: runs the trigger, and passes each line that it prints to the given function.
         show: called with each event as it comes.
 
@@ -190,7 +190,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         ApiUnusable: the orchestrator gave no usable answer.
         Left: the command was interrupted after the run had begun.
     """
-    run = Run(job)
+    run = Run("The re-run" if job == RERUN else job)
 
     def on_line(line: str) -> None:
         event = _event(line)
@@ -211,7 +211,7 @@ def follow(job: str, stream: Callable[[Callable[[str], None]], Result], show: Ca
         if run.url and not run.state:
             raise Left(f"The run continues: {run.url}\n  next: invoke run --cancel   (to end it)") from None
         if not run.url:  # in Docker, the trigger runs in a container, and may have requested the run already
-            raise KeyboardInterrupt(f"If {job} starts anyway, cancel it: invoke run --cancel") from None
+            raise KeyboardInterrupt("If the run starts anyway, cancel it: invoke run --cancel") from None
         raise
     if _CODES.get(run.state) != done.code:
         why = (

@@ -77,8 +77,9 @@ def test_an_interrupt_before_the_run_shows_how_to_cancel_one() -> None:
     def interrupted(_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="invoke run --cancel"):
-        pipeline.follow("daily", interrupted, lambda _: None)
+    for job in ("daily", pipeline.RERUN):
+        with pytest.raises(KeyboardInterrupt, match="If the run starts anyway, cancel it: invoke run --cancel"):
+            pipeline.follow(job, interrupted, lambda _: None)
 
 
 def test_a_failed_run_shows_the_node_and_its_error() -> None:
@@ -318,6 +319,12 @@ def test_a_rerun_has_the_name_of_the_run_that_it_repeats(capsys) -> None:
     run = pipeline.follow(pipeline.RERUN, stream(events(NODE)), lambda _: None)
     pipeline.conclude(run, "Airflow", Path())
     assert "daily succeeded on Airflow" in capsys.readouterr().out
+
+
+def test_a_rerun_that_fails_before_its_start_is_called_so() -> None:
+    finished = {"event": "finished", "state": "failure", "seconds": 0.0, "message": "dbt cannot parse the project"}
+    with pytest.raises(RunFailed, match="The re-run ended with failure on Dagster"):
+        pipeline.conclude(pipeline.follow(pipeline.RERUN, stream([finished], 1), lambda _: None), "Dagster", Path())
 
 
 def test_a_rerun_of_nothing_shows_why(capsys) -> None:
