@@ -88,7 +88,8 @@ def before_deletion(runtime: WarehouseRuntime) -> None:
         return
     try:
         with warehouse.server(runtime):
-            for database in warehouse.query(runtime, warehouse.DATABASES) or [bootstrap.WAREHOUSE]:
+            # Not in the project's own database: one that was selected while PostgreSQL was up does not exist yet.
+            for database in warehouse.query(runtime, warehouse.DATABASES, bootstrap.WAREHOUSE) or [bootstrap.WAREHOUSE]:
                 _announce(_save(runtime, None, database, empty_is_fine=True))
     except StackError as error:
         error.what += " Nothing was deleted."

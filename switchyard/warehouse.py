@@ -121,7 +121,8 @@ def query(runtime: WarehouseRuntime, statement: str, database: str | None = None
     argv, env = runtime.client("psql", *args, "--command", statement)
     found = runtime.runner.ask(argv, env)
     if found.code and not runtime.runner.dry:
-        raise NotHealthy("The warehouse does not answer.", found.stderr.strip(), "invoke logs --service postgres")
+        next_ = "invoke up   (it also makes the database of another project)\nIf that does not help: invoke logs --service postgres"
+        raise NotHealthy("The warehouse does not answer.", found.stderr.strip(), next_)
     return [row for row in found.stdout.split("\0") if row.strip()]
 
 

@@ -1,12 +1,17 @@
 """The names of backups, and which files are accepted as one."""
 
+import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from switchyard import backups
+from switchyard import backups, settings
 from switchyard.errors import BadBackup, IncompatibleData
+from switchyard.runner import Runner
+from switchyard.runtimes.runtime import POSTGRES
 
 ROOT = Path("/shop")
 
@@ -53,3 +58,26 @@ def test_an_archive_of_this_or_an_older_postgresql_is_accepted(head: bytes) -> N
 def test_anything_else_is_refused(head: bytes, error: type) -> None:
     with pytest.raises(error, match=r"x\.dump"):
         backups.check_header(head, "x.dump")
+
+
+def test_the_databases_are_listed_even_if_the_projects_own_does_not_exist_yet(root, tmp_path, capsys) -> None:
+    asked = []
+
+    def client(program, *args):
+        asked.append(args[args.index("--dbname") + 1])
+        return [sys.executable, "-c", ""], {}
+
+    loaded = settings.defaults(root, {})
+    other = {**loaded.values, "SWITCHYARD_SOURCE_PATH": str(root / "tests" / "projects" / "small")}
+    backups.before_deletion(
+        SimpleNamespace(
+            settings=replace(loaded, root=tmp_path, values=other),
+            data=SimpleNamespace(exists=lambda: True),
+            services=lambda: [SimpleNamespace(name=POSTGRES, up=True, health="healthy")],
+            project=SimpleNamespace(shared=False),
+            runner=Runner({}),
+            client=client,
+        )
+    )
+    assert asked == ["airflow", "airflow"]
+    assert "no data to back up" in capsys.readouterr().out
