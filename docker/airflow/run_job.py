@@ -218,7 +218,7 @@ def cancel() -> list[dict[str, Any]]:
     runs = find_active(airflow)
     logs = []
     for run in runs:
-        path = f"dags/{run['job']}/dagRuns/{quote(run['run_id'], safe='')}"
+        path = f"dags/{run['dag']}/dagRuns/{quote(run['run_id'], safe='')}"
         before = {key for key, task in tasks_of_dbt(airflow, path).items() if task["end_date"]}
         airflow.request("PATCH", path, {"state": "failed", "note": CANCELED})
         # Listed only now, so that a task that has just started is included; one that had not started is skipped.
@@ -249,7 +249,8 @@ def find_active(airflow: AirflowApi) -> list[dict[str, Any]]:
     return [
         {
             "run_id": dag_run["dag_run_id"],
-            "job": dag_run["dag_id"],
+            "job": dag_run["dag_id"].removesuffix(CUSTOM),
+            "dag": dag_run["dag_id"],
             "url": page(dag_run["dag_id"], dag_run["dag_run_id"]),
             "state": dag_run["state"],
             "worker": hosts.get((dag_run["dag_id"], dag_run["dag_run_id"]), ""),

@@ -302,6 +302,21 @@ def test_the_wait_for_a_run_without_a_scheduler_is_limited(root, monkeypatch, ca
     assert capsys.readouterr().out.count("waits for Airflow's scheduler") == 2
 
 
+def test_a_run_with_options_is_listed_with_its_jobs_name(root, monkeypatch) -> None:
+    run_job = program(root / "docker" / "airflow", monkeypatch)
+    dag_run = {"dag_id": "daily-custom", "dag_run_id": "1", "state": "queued", "start_date": None}
+
+    class WithOneRun:
+        def request(self, method: str, path: str) -> dict:
+            name, found = ("dag_runs", [dag_run]) if path.startswith("dags/~/dagRuns?") else ("task_instances", [])
+            return {name: found, "total_entries": len(found)}
+
+    monkeypatch.setenv("SWITCHYARD_UI_URL", "http://localhost:8080")
+    (found,) = run_job.find_active(WithOneRun())
+    assert (found["job"], found["dag"]) == ("daily", "daily-custom")
+    assert "/dags/daily-custom/" in found["url"]
+
+
 def test_a_flow_run_that_begins_between_two_requests_is_listed_once(root, monkeypatch) -> None:
     run_job = program(root / "docker" / "prefect", monkeypatch)
     flow_run = {"id": "1", "name": "tame-owl", "parameters": {"job": "daily"}, "state_name": "Pending", "labels": {}, "start_time": None}
