@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the official image documents for its entrypoint: on an empty data folder, make the cluster, the user and the database
-# from POSTGRES_* and run /docker-entrypoint-initdb.d; then become the server, never as root.
+# Does what the official image documents. If the data folder is empty, it makes the cluster, and the user and the database in
+# POSTGRES_*, and runs the files in /docker-entrypoint-initdb.d. Then it starts the server, never as root.
 set -euo pipefail
 
-# NAME or NAME_FILE (a secret's file), or the default.
+# Sets NAME to the content of the file in NAME_FILE, or else to its value, or else to the default.
 from_env() {
     local file=${1}_FILE
     if [[ -n ${!file:-} ]]; then
@@ -14,7 +14,7 @@ from_env() {
     export "${1?}"
 }
 
-# Options only, or none: the server with them. Anything but the server runs as it is.
+# If there are only options, or none, they are for the server. Any other command runs unchanged.
 [[ $# -gt 0 && $1 != -* ]] || set -- postgres "$@"
 [[ $1 == postgres ]] || exec "$@"
 
@@ -35,24 +35,24 @@ if [[ ! -s $PGDATA/PG_VERSION ]]; then
         exit 1
     }
 
-    # The arguments are one string, read as a shell would.
+    # The arguments are in one string, which may have quotes.
     arguments=()
     eval "arguments=($POSTGRES_INITDB_ARGS)"
-    # The socket is where Debian's clients look, and in /tmp, where this build's own do.
+    # Debian's clients look for the socket in the first folder, those of this build in the second.
     initdb --pgdata="$PGDATA" --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") \
         --set unix_socket_directories='/var/run/postgresql, /tmp' "${arguments[@]}"
-    # Inside the container initdb's own `trust` stays; whoever comes from outside proves who he is.
+    # Inside the container, initdb's `trust` stays. Connections from outside need the password.
     printf '\nhost all all all %s\n' "$method" >>"$PGDATA/pg_hba.conf"
 
-    # On the socket only, so that nobody outside takes a half-made database for a ready one.
+    # It listens only on the socket, so that no client outside uses a database that is not complete.
     pg_ctl --pgdata="$PGDATA" --options="-c listen_addresses=''" --wait start
     sql() { psql -v ON_ERROR_STOP=1 --no-psqlrc --no-password --username "$POSTGRES_USER" "$@"; }
     [[ $POSTGRES_DB == postgres ]] || sql --dbname postgres --set=name="$POSTGRES_DB" <<<'CREATE DATABASE :"name";'
     for file in /docker-entrypoint-initdb.d/*; do
         case $file in
             *.sh)
-                # A script without the executable bit is read into this shell.
-                # shellcheck disable=SC1090 # the user's own file
+                # A script that is not executable is read into this shell.
+                # shellcheck disable=SC1090 # the user's file
                 if [[ -x $file ]]; then "$file"; else . "$file"; fi
                 ;;
             *.sql) sql --dbname "$POSTGRES_DB" --file "$file" ;;
