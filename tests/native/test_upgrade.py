@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import tarfile
@@ -24,6 +25,14 @@ pytestmark = pytest.mark.long
 def ordered(stack: Stack) -> str:
     """Number and revenue of the orders."""
     return stack.ask("select count(*) || ' ' || sum(revenue) from marts.fct_orders")
+
+
+def replace_tables(stack: Stack) -> None:
+    """The shop has other tables now (CHANGELOG.md): a run fails, with the statement that drops the earlier ones."""
+    (statement,) = re.findall(r'invoke sql "(.+?)"', stack.invoke("run", code=1).stderr)
+    stack.invoke("sql", statement)
+    stack.invoke("run")
+    assert stack.hashes() == MARTS
 
 
 @pytest.fixture(scope="module", params=["native", "docker"])
@@ -61,9 +70,7 @@ def test_a_stack_of_an_earlier_version_is_taken_over(upgraded) -> None:
     assert ordered(stack) == held["orders"]
     now = (stack.folder / ".env").read_text(encoding="utf-8")
     assert now.startswith(held["env"])  # its secrets and values; new secrets come after them
-    stack.invoke("sql", "drop schema raw, snapshots, marts cascade")  # the shop has other tables now (CHANGELOG.md)
-    stack.invoke("run")
-    assert stack.hashes() == MARTS
+    replace_tables(stack)
     stack.invoke("switch", "prefect")
     stack.invoke("run")
     assert stack.hashes() == MARTS
@@ -74,6 +81,7 @@ def test_a_backup_of_an_earlier_version_is_restored(upgraded) -> None:
     stack.on("prefect")
     stack.invoke("restore", str(stack.folder / "backups" / "before.dump"), "--yes")
     assert ordered(stack) == held["orders"]
+    replace_tables(stack)
 
 
 def test_a_default_that_an_earlier_version_froze_is_reported(upgraded) -> None:
