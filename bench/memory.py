@@ -23,8 +23,8 @@ from switchyard.runtimes.runtime import POSTGRES
 
 T = TypeVar("T")
 
-WINDOW = 60  # seconds, for all rounds together
-SETTLING = 20  # seconds after a run, until workers and connections that are not kept have ended
+WINDOW_S = 60  # seconds, for all rounds together
+SETTLING_S = 20  # seconds after a run, until workers and connections that are not kept have ended
 POLL_S = 0.5  # seconds between two samples of the peak
 
 # For version 2 of control groups, and for version 1.
@@ -61,8 +61,8 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     for name in rig.names():
         rig.on(name)
         rig.invoke("run")
-        time.sleep(SETTLING)
-        found = [idle(rig, WINDOW / rounds) for _ in range(rounds)]
+        time.sleep(SETTLING_S)
+        found = [idle(rig, WINDOW_S / rounds) for _ in range(rounds)]
         title = rig.orchestrators[name].title
         yield Figure(f"{title}: memory", tuple(sum(one.memory for one in each.values()) for each in found), unit="MiB")
         yield Figure(f"{title}: idle CPU", tuple(sum(one.processor for one in each.values()) for each in found), unit="% of a core")

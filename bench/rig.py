@@ -31,8 +31,8 @@ from switchyard.runtimes.native.runtime import Native
 from switchyard.runtimes.runtime import WholeRuntime
 
 # Unique to this checkout: another checkout may be measured at the same time.
-CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
-PROJECT = f"switchyard-bench-{CHECKOUT}"
+CHECKOUT_HASH = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+PROJECT = f"switchyard-bench-{CHECKOUT_HASH}"
 RUNTIMES = ("docker", "native")
 COMMAND_TIMEOUT_S = 3600  # enough for a build with ten million orders
 

@@ -34,7 +34,7 @@ LINES = Row(
     " is the same for all, and not counted.",
     better=None,
 )
-SECOND = 30  # seconds after a message in which a second one for the same failure would arrive
+SECOND_S = 30  # seconds after a message in which a second one for the same failure would arrive
 MESSAGE_TIMEOUT_S = 180  # seconds for the message
 
 
@@ -128,7 +128,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
                 time.sleep(0.1)
         again = trial.run()
         if receiver.messages:  # a second one would have arrived by then
-            time.sleep(max(0.0, receiver.messages[0][0] + SECOND - time.time()))
+            time.sleep(max(0.0, receiver.messages[0][0] + SECOND_S - time.time()))
         if again.code:
             raise StackError(f"The run after the fix ended with exit code {again.code}.")
         yield judged(receiver.messages, refused, victim.name, shown.alert)

@@ -17,7 +17,7 @@ from switchyard.errors import StackError
 
 DAYS = 7
 HALF = 3  # days that are filled when the service is killed
-SLEEP = 2  # seconds that each day takes at least in that case
+SLEEP_S = 2  # seconds that each day takes at least in that case
 
 FILLED = Row(
     "backfill",
@@ -31,7 +31,7 @@ RUNS = Row("backfill_runs", f"Runs for {DAYS} days", "dbt's invocations that fil
 KILLED = Row(
     "backfill_killed",
     "Killed half way",
-    f"The same, but each day takes {SLEEP} s more; the service that runs dbt gets kill -9 when at least {HALF} days are filled. Docker"
+    f"The same, but each day takes {SLEEP_S} s more; the service that runs dbt gets kill -9 when at least {HALF} days are filled. Docker"
     " starts it again, natively `invoke up` does. From the kill until the command, the run and dbt have ended.",
     "s",
 )
@@ -70,7 +70,7 @@ def filled(trial: Trial) -> Iterator[Found]:
 
 def killed(trial: Trial) -> Iterator[Found]:
     """Kill the service that runs dbt half way, then fill what is left."""
-    with models(trial, SLEEP):
+    with models(trial, SLEEP_S):
         with trial.started(lambda: len(rows(trial)) >= HALF, *COMMAND) as future:
             struck_at = time.time()
             trial.kill_dbt()

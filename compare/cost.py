@@ -61,20 +61,20 @@ METADATA = """
 select coalesce(sum(n_tup_ins - n_tup_del), 0), coalesce(sum(pg_total_relation_size(relid)), 0)
 from pg_stat_user_tables where schemaname = 'public'
 """
-SETTLED = 11  # seconds: in PostgreSQL 16, an idle session reports its counts after 10 (PGSTAT_IDLE_INTERVAL)
-WINDOW = 60  # seconds: Airflow reads its DAGs again once a minute
-LOOK = 1  # seconds between two samples of the memory
+SETTLED_S = 11  # seconds: in PostgreSQL 16, an idle session reports its counts after 10 (PGSTAT_IDLE_INTERVAL)
+WINDOW_S = 60  # seconds: Airflow reads its DAGs again once a minute
+LOOK_S = 1  # seconds between two samples of the memory
 
 
 def idle(trial: Trial) -> Iterator[Found]:
     """Wait until processes and connections of a run have ended, then measure."""
-    time.sleep(memory.SETTLING)
-    yield taken(trial, MEMORY, {name: one.memory for name, one in memory.idle(trial.rig, LOOK).items()})
+    time.sleep(memory.SETTLING_S)
+    yield taken(trial, MEMORY, {name: one.memory for name, one in memory.idle(trial.rig, LOOK_S).items()})
 
 
 def idle_load(trial: Trial) -> Iterator[Found]:
     """Measure the CPU time while nothing runs."""
-    found = memory.idle(trial.rig, WINDOW)
+    found = memory.idle(trial.rig, WINDOW_S)
     yield taken(trial, CPU, {name: one.processor for name, one in found.items()})
 
 
@@ -104,7 +104,7 @@ def metadata(trial: Trial) -> list[int]:
     database = trial.rig.orchestrators[trial.name].database
     if database is None:
         return [kept(trial)]
-    time.sleep(SETTLED)
+    time.sleep(SETTLED_S)
     return [kept(trial), *map(int, trial.rig.superuser(METADATA, database).strip().split("|"))]
 
 

@@ -147,7 +147,7 @@ FUNCTION = "compare_missing_function"
 FAILING_HOOK = f"\n{{{{ config(post_hook='select {FUNCTION}()') }}}}\n"
 REFUSED = "password authentication failed"  # PostgreSQL's message
 NO_SPACE = "No space left on device"  # the system's message
-SLEEP = 120  # seconds
+SLEEP_S = 120  # seconds
 MOST = 3  # commands after which it counts as not recovered
 NO_SQL = "\nthis line is no SQL\n"
 
@@ -319,7 +319,7 @@ def asleep(trial: Trial) -> Iterator[Found]:
 
     def strike() -> float:
         with trial.frozen():
-            time.sleep(SLEEP)  # not waiting for something: this is the fault itself
+            time.sleep(SLEEP_S)  # not waiting for something: this is the fault itself
         return time.time()
 
     yield disturbed(trial, ASLEEP, strike)

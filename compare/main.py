@@ -19,7 +19,7 @@ import yaml
 from dotenv import dotenv_values
 
 from bench import harness
-from bench.rig import CHECKOUT, RUNTIMES, Rig, possible, rig, where
+from bench.rig import CHECKOUT_HASH, RUNTIMES, Rig, possible, rig, where
 from compare import alerting, backfill, cost, failures, loop, scaling, scheduling, security, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import LEAST, SCHEMA, Report
@@ -46,7 +46,7 @@ SECTIONS = (
     alerting.SECTION,
     scaling.SECTION,
 )
-NAME = f"switchyard-compare-{CHECKOUT}"
+NAME = f"switchyard-compare-{CHECKOUT_HASH}"
 ROUNDS = {"quick": 1, "default": LEAST, "full": LEAST}
 # The whole project, with its tests, is compared, whatever its own jobs select.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"

@@ -18,8 +18,8 @@ from switchyard.errors import StackError
 
 DUE = 10  # minutes in which the lag is measured
 MISSED = 3  # due times while the stack is down
-SLEEP = 3  # seconds that the model sleeps
-START = 75  # seconds that a start and a first run may take; for each minute more, one lag less is measured
+SLEEP_S = 3  # seconds that the model sleeps
+START_S = 75  # seconds that a start and a first run may take; for each minute more, one lag less is measured
 DUE_TIMEOUT_S = 180  # seconds in which a run that is due has to end
 MINUTE = 60
 
@@ -35,7 +35,7 @@ WORST = Row("schedule_lag_max", "From due to dbt, the slowest", "The longest of 
 TOGETHER = Row(
     "schedule_together",
     "Two due together",
-    f"Two jobs are due in the same minute, each with a model that sleeps {SLEEP} s. From the full minute until PostgreSQL has built both"
+    f"Two jobs are due in the same minute, each with a model that sleeps {SLEEP_S} s. From the full minute until PostgreSQL has built both"
     " models; the second dbt has to wait for the first, because of limits that are set here.",
     "s",
 )
@@ -55,7 +55,7 @@ JOBS = """jobs:
 """
 # Each run of a job adds a row.
 SQL = f"""{{{{{{{{ config(materialized='incremental', incremental_strategy='append') }}}}}}}}
-select '{{job}}' as {MARK}, clock_timestamp() as began, pg_sleep({SLEEP})::text as slept, clock_timestamp() as ended
+select '{{job}}' as {MARK}, clock_timestamp() as began, pg_sleep({SLEEP_S})::text as slept, clock_timestamp() as ended
 """
 
 
@@ -70,7 +70,7 @@ class Done(NamedTuple):
 def schedules(trial: Trial) -> Iterator[Found]:
     """Have a job due each minute, then another one with it, then some while the stack is down."""
     rig = trial.rig
-    together = following(time.time() + START) + DUE * MINUTE
+    together = following(time.time() + START_S) + DUE * MINUTE
     with scheduled(trial, together):
         run = trial.run("--job", "each")  # fills the caches, as for the later runs
         if run.code:

@@ -83,7 +83,7 @@ PICTURES = Row(
     better=None,
 )
 SHOWN = {"graph": "The graph of a run with a broken model", "node": "What failed", "log": "The log"}
-SETTLING = 60  # seconds in which a product has to record a run; or three times those of the project's first run
+RECORD_TIMEOUT_S = 60  # seconds in which a product has to record a run; or three times those of the project's first run
 PICTURES_TIMEOUT_S = 600
 
 ROWS = (*OF_A_KIND, DESCRIPTIONS, COLUMNS, OWNERS, COUNTS, RAW, COMPILED, EDGES)
@@ -134,7 +134,7 @@ def counts(trial: Trial) -> Iterator[Found]:
     """Compile, and read the product's last run, which has to be of the whole project."""
     if not trial.whole and (run := trial.run()).code:
         raise StackError(f"The run ended with exit code {run.code}.")
-    things = settled(product(trial.rig, trial.name), max(SETTLING, 3 * trial.first))
+    things = settled(product(trial.rig, trial.name), max(RECORD_TIMEOUT_S, 3 * trial.first))
     bare(trial.rig, trial.name, "compile")
     declared = Declared(**json.loads(trial.rig.execute(trial.name, ["python", "-c", PRINT_PROJECT])))
     for row, counted in count(declared, things).items():

@@ -26,7 +26,7 @@ from switchyard.settings import Settings, for_compose
 ENV = ".env"
 INIT = "postgres-init.sql"
 OF_PROJECT = "PROJECT_"  # the prefix of the project's variables in `.env`
-OURS = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
+LEFT_OUT = ("image", "build", "pull_policy", "labels", "container_name")  # keys of a service that only this checkout needs
 _MISSING = "set it in .env"
 
 
@@ -97,7 +97,7 @@ def plain_name(project: Project) -> str:
 
 def service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> dict[str, Any]:
     """A service without the keys that need this checkout; one that mounts the dbt project gets what ``project`` needs instead."""
-    found: dict[str, Any] = {"image": image, **{key: _plain(value) for key, value in body.items() if key not in OURS}}
+    found: dict[str, Any] = {"image": image, **{key: _plain(value) for key, value in body.items() if key not in LEFT_OUT}}
     volumes = found.pop("volumes", [])
     kept = [volume for volume in volumes if not volume.endswith(PROJECT_MOUNT)]
     if len(kept) < len(volumes):

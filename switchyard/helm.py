@@ -31,7 +31,7 @@ FOLDER = "helm"
 _WORD = re.compile(r"@\{([\w -]+)\}")
 _LINES = re.compile(r"^( *)# @(environment|variables|secrets) (.+?)(?: without (.+))?$", re.M)
 # dbt connects to PostgreSQL by the host name in the images, whatever its address is: another name would make dbt parse everything again.
-POSTGRES = """# The host name of PostgreSQL for all services.
+POSTGRES_SERVICE = """# The host name of PostgreSQL for all services.
 apiVersion: v1
 kind: Service
 metadata: {name: postgres}
@@ -69,7 +69,7 @@ def files(settings: Settings, target: Orchestrator, project: Project, release: R
     made = {path.name: filled(path.read_text(encoding="utf-8"), words, services, defaults, asked) for path in templates}
     return {
         **made,
-        "postgres.yaml": POSTGRES,
+        "postgres.yaml": POSTGRES_SERVICE,
         eject.INIT: eject.initial(settings, target, project),
         "README.md": readme(target, project, release, made),
     }

@@ -12,7 +12,7 @@ from switchyard.runner import Runner
 from switchyard.settings import Settings
 
 COMPOSE_PROJECT_LABEL = "com.docker.compose.project"  # the label of everything in a compose project
-CHECKOUT = "switchyard.checkout"  # the label of the data's volume and of the images: the checkout that owns them
+CHECKOUT_LABEL = "switchyard.checkout"  # the label of the data's volume and of the images: the checkout that owns them
 
 
 def is_new(root: Path) -> bool:
@@ -51,7 +51,7 @@ def _owners(runner: Runner) -> dict[str, str]:
     """The compose projects of this machine, each with its owner, for a message; none where no engine answers."""
     project = f'{{{{.Label "{COMPOSE_PROJECT_LABEL}"}}}}'
     has_project = ["--filter", f"label={COMPOSE_PROJECT_LABEL}", "--format"]
-    images = ["--filter", f"label={CHECKOUT}", "--filter", "reference=*-postgres:local", "--format", "{{.Repository}}"]
+    images = ["--filter", f"label={CHECKOUT_LABEL}", "--filter", "reference=*-postgres:local", "--format", "{{.Repository}}"]
 
     def lines(*argv: str) -> list[str]:
         found = runner.ask(["docker", *argv], seconds=ENGINE_TIMEOUT_S)

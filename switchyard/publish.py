@@ -11,19 +11,18 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench.rig import CHECKOUT as HASH
-from bench.rig import rig
+from bench.rig import CHECKOUT_HASH, rig
 from rundbt import jobs, project_files
 from switchyard import checks, console, lifecycle, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
-from switchyard.neighbours import CHECKOUT
+from switchyard.neighbours import CHECKOUT_LABEL
 from switchyard.project import Project
 from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.runtime import POSTGRES
 
-NAME = f"switchyard-release-{HASH}"  # the compose project in which the images are tested
+NAME = f"switchyard-release-{CHECKOUT_HASH}"  # the compose project in which the images are tested
 FOLDER = "releases"
 MANIFEST = "manifest.json"
 SMOKE = "smoke"
@@ -93,7 +92,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         f"{_OCI}.version": tag,
         f"{_OCI}.created": str(content["time"]),
         f"{_OCI}.revision": commits[runtime.settings.root],
-        CHECKOUT: "",  # no checkout on this machine owns it
+        CHECKOUT_LABEL: "",  # no checkout on this machine owns it
     }
     checks.make_folder(folder, "invoke release")  # before the slow steps
     try:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from bench.rig import CHECKOUT, Rig, rig
+from bench.rig import CHECKOUT_HASH, Rig, rig
 from switchyard import ROOT, console, pins
 from switchyard.errors import BadUsage, RunFailed, StackError
 from switchyard.orchestrators import NATIVE
 from switchyard.runner import Runner, shown
 from switchyard.runtimes.runtime import POSTGRES
 
-NAME = f"switchyard-upgrade-{CHECKOUT}"
+NAME = f"switchyard-upgrade-{CHECKOUT_HASH}"
 # They cover the life cycle of a stack and its runs, each orchestrator's view of a project, schedules, alerts, and the drop-in dbt.
 SCENARIOS = (
     "tests/native/test_dagster_page.py",

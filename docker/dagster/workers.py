@@ -26,7 +26,7 @@ TASK = "dagster-celery/task_id"  # the tag of a run with the id of its Celery ta
 POLL_S = 12  # seconds between two checks
 ANSWER_TIMEOUT_S = 3  # seconds that workers have to answer
 LOOKS = 3  # checks in a row without a worker that has the run, before it counts as lost
-SILENCE = 4  # the same when no worker answers at all: the broker may be starting
+LOOKS_WITHOUT_ANSWER = 4  # the same when no worker answers at all: the broker may be starting
 UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 LOST = "No worker is running it any more: its worker was killed, or lost its connection."
 
@@ -55,7 +55,7 @@ def watch(context: SensorEvaluationContext) -> SensorResult:
         for run in runs:
             if run.tags.get(TASK) not in there:
                 lost[run.run_id] = before.get(run.run_id, 0) + 1
-                if lost[run.run_id] >= (LOOKS if answers else SILENCE):
+                if lost[run.run_id] >= (LOOKS if answers else LOOKS_WITHOUT_ANSWER):
                     end(instance, run)
     return SensorResult(cursor=json.dumps(lost))
 

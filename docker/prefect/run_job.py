@@ -12,7 +12,7 @@ from typing import Any
 
 from rundbt import api, jobs
 
-Run = dict[str, Any]
+FlowRun = dict[str, Any]
 FLOW = "dbt"
 # Seconds. The worker kills the process of a flow run that has not ended by itself after 30, and then loads the flow for its hooks.
 CANCEL_TIMEOUT_S = 60
@@ -58,12 +58,12 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat()
 
 
-def job_of(flow_run: Run) -> str:
+def job_of(flow_run: FlowRun) -> str:
     """The flow run's job."""
     return flow_run["parameters"].get("job", flow_run["name"])
 
 
-def follow(flow_run: Run, started: str) -> bool:
+def follow(flow_run: FlowRun, started: str) -> bool:
     """Emit the events of a flow run that has just been scheduled, and return whether it succeeded.
 
     Args:
@@ -87,14 +87,14 @@ def follow(flow_run: Run, started: str) -> bool:
     return state == "success"
 
 
-def seconds(flow_run: Run) -> float:
+def seconds(flow_run: FlowRun) -> float:
     """How long the last attempt ran."""
     states = request("GET", f"flow_run_states/?flow_run_id={flow_run['id']}")
     times = [datetime.fromisoformat(state["timestamp"]) for state in states if state["type"] == "RUNNING"]
     return round((datetime.fromisoformat(flow_run["state"]["timestamp"]) - max(times)).total_seconds(), 1) if times else 0.0
 
 
-def wait(run_id: str, started: str) -> Run:
+def wait(run_id: str, started: str) -> FlowRun:
     """Wait until the flow run ends or its worker is offline, and emit its progress."""
     shown: list[str] = []
     rounds = count()
@@ -104,7 +104,7 @@ def wait(run_id: str, started: str) -> Run:
             shown.append(message)
             api.emit("progress", message=message)
 
-    def probe() -> Run | None:
+    def probe() -> FlowRun | None:
         flow_run = request("GET", f"flow_runs/{run_id}")
         if flow_run["state_type"] in FINISHED:
             return flow_run

@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 
 from bench.rig import remove_leftovers
 from compare.trial import paused
-from switchyard.neighbours import CHECKOUT
+from switchyard.neighbours import CHECKOUT_LABEL
 
 from ..stacks import MARTS, ROOT, Stack, copy_checkout, unavailable
 
@@ -61,7 +61,7 @@ class DockerStack(Stack):
 
     def stored(self) -> list[str]:
         """The name of every volume of the stack, and the id of every image of its checkout."""
-        images = ["docker", "image", "ls", "--all", "--quiet", "--filter", f"label={CHECKOUT}={self.folder}"]
+        images = ["docker", "image", "ls", "--all", "--quiet", "--filter", f"label={CHECKOUT_LABEL}={self.folder}"]
         return self.ours("volume ls", "{{.Name}}") + subprocess.check_output(images, text=True).split()
 
     def ours(self, what: str, column: str, *args: str) -> list[str]:

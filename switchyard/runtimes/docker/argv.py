@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from switchyard import bootstrap, release
-from switchyard.neighbours import CHECKOUT, COMPOSE_PROJECT_LABEL
+from switchyard.neighbours import CHECKOUT_LABEL, COMPOSE_PROJECT_LABEL
 from switchyard.orchestrators import LABEL, Orchestrator
 from switchyard.runtimes.runtime import POSTGRES
 from switchyard.settings import Settings
@@ -121,6 +121,6 @@ def image_name(settings: Settings, name: str) -> str:
 
 def volume(settings: Settings) -> list[str]:
     """Create the data's volume as Compose would, with the checkout's label. If the file had that, Compose would ask about older volumes."""
-    labels = {COMPOSE_PROJECT_LABEL: settings.compose_name, "com.docker.compose.volume": DATA_VOLUME, CHECKOUT: str(settings.root)}
+    labels = {COMPOSE_PROJECT_LABEL: settings.compose_name, "com.docker.compose.volume": DATA_VOLUME, CHECKOUT_LABEL: str(settings.root)}
     options = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     return ["docker", "volume", "create", *options, f"{settings.compose_name}_{DATA_VOLUME}"]

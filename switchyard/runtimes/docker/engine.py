@@ -16,7 +16,7 @@ import yaml
 from switchyard import caller, neighbours
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, StackError
-from switchyard.neighbours import CHECKOUT, COMPOSE_PROJECT_LABEL
+from switchyard.neighbours import CHECKOUT_LABEL, COMPOSE_PROJECT_LABEL
 from switchyard.orchestrators import Orchestrator
 from switchyard.project import Project
 from switchyard.runner import Result, Runner
@@ -140,7 +140,7 @@ class Engine:
 
     def volume_owner(self) -> str | None:
         """The checkout in the label of the data's volume, or an empty text; None where there is no such volume."""
-        template = f'{{{{.Name}}}}\t{{{{.Label "{CHECKOUT}"}}}}'
+        template = f'{{{{.Name}}}}\t{{{{.Label "{CHECKOUT_LABEL}"}}}}'
         command = ["docker", "volume", "ls", "--filter", f"name=^{self.volume}$", "--format", template]
         name, _, folder = self.checked(self.runner.ask(command)).stdout.strip().partition("\t")
         return folder if name else None
@@ -148,7 +148,7 @@ class Engine:
     def image_owners(self) -> list[str]:
         """The checkouts in the labels of the stack's images."""
         names = self.images()
-        template = f'{{{{index .Config.Labels "{CHECKOUT}"}}}}'
+        template = f'{{{{index .Config.Labels "{CHECKOUT_LABEL}"}}}}'
         command = ["docker", "image", "inspect", "--format", template, *names]
         return self.checked(self.runner.ask(command)).stdout.splitlines() if names else []
 

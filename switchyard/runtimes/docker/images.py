@@ -12,7 +12,7 @@ from rundbt import project_files
 from switchyard import caller, certificates, console, diagnosis, fingerprints, python_packages
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, ImageUnavailable
-from switchyard.neighbours import CHECKOUT
+from switchyard.neighbours import CHECKOUT_LABEL
 from switchyard.runtimes.docker import argv
 from switchyard.runtimes.docker.engine import Engine
 from switchyard.runtimes.runtime import POSTGRES, OnLine
@@ -115,7 +115,7 @@ class DockerImages:
 
     def _prune(self) -> None:
         """Delete the checkout's images that lost their name to a newer one and are not in use."""
-        self.runner.change(["docker", "image", "prune", "--force", "--filter", f"label={CHECKOUT}={self.settings.root}"])
+        self.runner.change(["docker", "image", "prune", "--force", "--filter", f"label={CHECKOUT_LABEL}={self.settings.root}"])
 
     def _prepare(self, name: str, on_line: OnLine) -> dict[str, str]:
         """Put the files for an orchestrator's image into the build context, and return the variables of the build."""

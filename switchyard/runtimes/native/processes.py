@@ -20,7 +20,7 @@ from switchyard.errors import NotHealthy, StackError
 from switchyard.runner import Runner
 from switchyard.runtimes.native import launch
 
-SAME_MOMENT = 2.0  # seconds: creation times are rounded, and a process id is not reused so soon
+SAME_MOMENT_S = 2.0  # seconds: creation times are rounded, and a process id is not reused so soon
 INTERRUPT_TIMEOUT_S = 15  # seconds that a process has to end by itself
 
 
@@ -124,11 +124,11 @@ class Processes:
         _signal([root for _, _, root in leaving if root], signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         for record, members, root in leaving:
             if root:
-                members = self._gone(record, members, INTERRUPT_TIMEOUT_S)
+                members = self._left_after(record, members, INTERRUPT_TIMEOUT_S)
             for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
                 if members:
                     _signal(members, number)
-                    members = self._gone(record, members, 5)
+                    members = self._left_after(record, members, 5)
             if members:
                 left = ", ".join(f"{process.pid} ({process.name()})" for process in members)
                 raise StackError(f"Processes of {record.service} cannot be ended.", left, "invoke down")
@@ -167,7 +167,7 @@ class Processes:
                 found[process.pid] = process
         return [process for process in found.values() if alive(process)]
 
-    def _gone(self, record: StartedProcess, members: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    def _left_after(self, record: StartedProcess, members: list[psutil.Process], seconds: float) -> list[psutil.Process]:
         """Wait until nothing is left of ``members`` and of the record's current members; return what is left after ``seconds``."""
         deadline = time.monotonic() + seconds
         while True:
@@ -195,13 +195,13 @@ def age(process: psutil.Process) -> float:
 def _is(process: psutil.Process, record: StartedProcess) -> bool:
     if record.birth:
         return launch.birth(record.pid) == record.birth
-    return abs(process.create_time() - record.created) < SAME_MOMENT
+    return abs(process.create_time() - record.created) < SAME_MOMENT_S
 
 
 def _of_another_boot(record: StartedProcess) -> bool:
     if record.birth:
         return not record.birth.startswith(launch.boot())
-    return record.created < psutil.boot_time() - SAME_MOMENT
+    return record.created < psutil.boot_time() - SAME_MOMENT_S
 
 
 def _taken(pid: int) -> bool:
