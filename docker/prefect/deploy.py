@@ -119,16 +119,26 @@ def deploy() -> None:
     Variable.set("schedules_enabled", jobs.schedules_enabled(), overwrite=True)
 
 
+def automations(name: str) -> list[Automation]:
+    """The automations of this name, of which the server accepts any number, in an order that is the same for all workers."""
+    with get_client(sync_client=True) as client:
+        known = [Automation(**automation.model_dump()) for automation in client.read_automations_by_name(name)]
+    return sorted(known, key=lambda automation: automation.id)
+
+
 def automate(name: str, trigger: EventTrigger, action: ChangeFlowRunState | CallWebhook) -> None:
-    """Create an automation, or update it if it differs: an update makes the trigger forget the events of runs in progress."""
-    try:
-        known = Automation.read(name=name)
-    except ValueError:
+    """Create an automation, or update it if it differs: an update makes the trigger forget the events of runs in progress.
+
+    Of several with this name, only the first is kept. Workers that start at once may each create one; the last to do so then sees all.
+    """
+    if not automations(name):
         Automation(name=name, trigger=trigger, actions=[action]).create()
-    else:
-        if (known.trigger, known.actions) != (trigger, [action]):
-            known.trigger, known.actions = trigger, [action]
-            known.update()
+    kept, *others = automations(name)
+    for other in others:
+        other.delete()
+    if (kept.trigger, kept.actions) != (trigger, [action]):
+        kept.trigger, kept.actions = trigger, [action]
+        kept.update()
 
 
 def watch_for_zombies() -> None:
@@ -160,8 +170,8 @@ def alert_of_crashes() -> None:
         )
         automate(CRASHES, trigger, CallWebhook(block_document_id=webhook.save("alert", overwrite=True), payload=CRASHED))
     else:
-        with suppress(ValueError):  # there is none
-            Automation.read(name=CRASHES).delete()
+        for automation in automations(CRASHES):
+            automation.delete()
 
 
 def forget_workers() -> None:

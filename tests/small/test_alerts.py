@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ from compare.alerting import Receiver
 from .. import runs
 from ..interruptions import ended, typed
 from ..stacks import files_below, mostly_long, wait_until
+from .test_flow_runs import PrefectPage
 
 BROKEN_MODEL = "select no_such_column from {{ ref('first') }}\n"
 SEEN = "{{ config(materialized='view') }}\nselect '{{ env_var('ALERT_WEBHOOK', '') }}'::text as found\n"
@@ -152,3 +154,24 @@ def test_a_run_whose_worker_is_killed_sends_one_message(stack, receiver, name) -
     assert "worker" in why
     assert re.search(r"/v2/runs/flow-run/[0-9a-f-]{36}$", url)
     receiver.messages.clear()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["prefect"], indirect=True, scope="module")
+def test_one_automation_sends_the_message_and_none_is_left_without_an_address(stack, receiver, name) -> None:
+    page = PrefectPage(stack)
+
+    def automations() -> list[dict[str, Any]]:
+        named = {"automations": {"name": {"any_": ["Alert of crashed flow runs"]}}}
+        return page.ask("POST", "automations/filter", named)
+
+    (known,) = automations()
+    twin = {key: known[key] for key in ("name", "trigger", "actions")}  # as from two workers that start at once
+    page.ask("POST", "automations/", twin)
+    assert len(automations()) == 2
+    stack.invoke("up", "--orch", name, ALERT_WEBHOOK=f"{receiver.url}-2")  # a change, so that the worker is started again
+    assert len(automations()) == 1
+    page.ask("POST", "automations/", twin)
+    stack.invoke("up", "--orch", name)
+    assert automations() == []
+    stack.invoke("up", "--orch", name, ALERT_WEBHOOK=receiver.url)
