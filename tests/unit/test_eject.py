@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rundbt import alerts
 from switchyard import eject, helm, orchestrators, pins, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadUsage
@@ -164,6 +165,16 @@ def test_the_pod_of_a_prefect_run_has_the_image_and_no_rights(ejected) -> None:
     (container,) = pod["containers"]
     assert container["image"] == f"localhost:5000/shop/prefect@{DIGEST}"
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_prefects_set_up_on_kubernetes_knows_the_webhook(ejected) -> None:
+    """It makes the automation that sends the alert for a crashed flow run, and deletes it without an address."""
+    folder = ejected("prefect", helm)
+    (job,) = (one for one in documents((folder / "set-up.yaml").read_text()) if one["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (given,) = (variable["valueFrom"]["secretKeyRef"] for variable in container["env"] if variable["name"] == alerts.VARIABLE)
+    secrets = {one["metadata"]["name"]: one["stringData"] for one in documents((folder / "secrets.yaml").read_text())}
+    assert given["key"] in secrets[given["name"]]
 
 
 @pytest.mark.parametrize("name", NAMES)
