@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from typing import Any
+
+from prefect import get_client
 
 from rundbt import alerts, project_files, results
 
@@ -13,11 +16,18 @@ FAILED = "dbt reports failures: "  # the beginning of a state's message when dbt
 def send(flow: Any, flow_run: Any, state: Any) -> None:
     """Send a message; Prefect calls this when a flow run enters a failed state.
 
+    Not if this attempt was marked as crashed before, as by the server while the worker had no connection: the server has sent a message.
+
     Args:
         flow: the flow.
         flow_run: the flow run.
         state: the state that it has entered.
     """
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(flow_run.id)
+    attempt = takewhile(lambda entered: not entered.is_running(), reversed(states))
+    if any(entered.is_crashed() for entered in attempt):
+        return
     why = state.message or state.name
     folder = project_files.target_dir() / "flow-runs" / str(flow_run.id)
     failed = results.failures(results.read(folder)) if why.startswith(FAILED) else []

@@ -14,7 +14,7 @@ from compare.alerting import Receiver
 
 from .. import runs
 from ..interruptions import ended, typed
-from ..stacks import files_below, mostly_long, wait_until
+from ..stacks import command_line, files_below, mostly_long, wait_until
 from .test_flow_runs import PrefectPage
 
 BROKEN_MODEL = "select no_such_column from {{ ref('first') }}\n"
@@ -154,6 +154,32 @@ def test_a_run_whose_worker_is_killed_sends_one_message(stack, receiver, name) -
     assert "worker" in why
     assert re.search(r"/v2/runs/flow-run/[0-9a-f-]{36}$", url)
     receiver.messages.clear()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["prefect"], indirect=True, scope="module")
+def test_a_run_that_fails_after_it_was_marked_as_crashed_sends_one_message(stack, receiver, name) -> None:
+    """As after a cut of the worker's network: the server gives the run up, and then its process comes back and fails."""
+    page = PrefectPage(stack)
+    worker = stack.root("prefect-worker")
+
+    def is_over() -> bool:
+        return not any("prefect.engine" in command_line(child) for child in worker.children(recursive=True))
+
+    with stack.edited("models/slow.sql", runs.SLOW_MODEL):
+        command = typed(stack, "run")
+        wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
+        flow_run = f"flow_runs/{page.newest()}"
+        assert not is_over()
+        page.ask("POST", f"{flow_run}/set_state", {"state": {"type": "CRASHED", "message": "no heartbeat"}, "force": True})
+        wait_until(lambda: bool(receiver.messages), 60)
+        stack.ask(runs.SLOW_QUERIES.replace("count(*)", "pg_cancel_backend(pid)"))
+        wait_until(is_over, 60)  # with the flow's hook
+        assert page.ask("GET", flow_run)["state_type"] == "FAILED"
+        assert ended(command)[0] == 1
+    stack.invoke("run")
+    ((_, message),) = receiver.messages
+    assert message["text"].splitlines()[1] == "no heartbeat"
 
 
 @pytest.mark.long
