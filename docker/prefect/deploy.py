@@ -59,6 +59,7 @@ SILENCE_TIMEOUT_S = 90 if ProcessWorker.type == TYPE else 600  # seconds; a pod 
 ATTEMPTS = 5  # at a set-up that other workers may do at the same time
 ZOMBIES = "Crash zombie flow runs"
 CRASHES = "Alert of crashed flow runs"
+BLOCK = "alert"  # has the webhook's address
 # The same message as in `rundbt.alerts.message`, as a template for Prefect.
 CRASHED = """{"text": {{ (flow_run.parameters.job ~ " failed on Prefect\\n" ~ flow_run.state.message ~ "\\n"
     ~ "%s/v2/runs/flow-run/" ~ flow_run.id) | tojson }}}""" % os.environ.get("SWITCHYARD_UI_URL")  # noqa: UP031  (the template itself has braces)
@@ -168,10 +169,12 @@ def alert_of_crashes() -> None:
             threshold=1,
             within=timedelta(0),
         )
-        automate(CRASHES, trigger, CallWebhook(block_document_id=webhook.save("alert", overwrite=True), payload=CRASHED))
+        automate(CRASHES, trigger, CallWebhook(block_document_id=webhook.save(BLOCK, overwrite=True), payload=CRASHED))
     else:
         for automation in automations(CRASHES):
             automation.delete()
+        with suppress(ValueError):  # there is none
+            Webhook.delete(BLOCK)
 
 
 def forget_workers() -> None:

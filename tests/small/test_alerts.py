@@ -191,7 +191,11 @@ def test_one_automation_sends_the_message_and_none_is_left_without_an_address(st
         named = {"automations": {"name": {"any_": ["Alert of crashed flow runs"]}}}
         return page.ask("POST", "automations/filter", named)
 
+    def blocks() -> list[str]:
+        return [block["name"] for block in page.ask("POST", "block_documents/filter", {})]
+
     (known,) = automations()
+    assert "alert" in blocks()
     twin = {key: known[key] for key in ("name", "trigger", "actions")}  # as from two workers that start at once
     page.ask("POST", "automations/", twin)
     assert len(automations()) == 2
@@ -200,4 +204,5 @@ def test_one_automation_sends_the_message_and_none_is_left_without_an_address(st
     page.ask("POST", "automations/", twin)
     stack.invoke("up", "--orch", name)
     assert automations() == []
+    assert "alert" not in blocks()  # it has the address
     stack.invoke("up", "--orch", name, ALERT_WEBHOOK=receiver.url)
