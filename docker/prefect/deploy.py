@@ -62,7 +62,8 @@ CRASHES = "Alert of crashed flow runs"
 BLOCK = "alert"  # has the webhook's address
 # The same message as in `rundbt.alerts.message`, as a template for Prefect.
 CRASHED = """{"text": {{ (flow_run.parameters.job ~ " failed on Prefect\\n" ~ flow_run.state.message ~ "\\n"
-    ~ "%s/v2/runs/flow-run/" ~ flow_run.id) | tojson }}}""" % os.environ.get("SWITCHYARD_UI_URL")  # noqa: UP031  (the template itself has braces)
+    ~ "%s/v2/runs/flow-run/" ~ flow_run.id) | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;")
+    | tojson }}}""" % os.environ.get("SWITCHYARD_UI_URL")  # noqa: UP031  (the template itself has braces)
 FLOW_RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 # The events after which a live flow run always sends another one: it sends a heartbeat every 30 seconds, Prefect's shortest interval.
 SIGNS_OF_LIFE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending", "prefect.flow-run.Running", "prefect.flow-run.Cancelling"}

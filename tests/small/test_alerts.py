@@ -171,7 +171,7 @@ def test_a_run_that_fails_after_it_was_marked_as_crashed_sends_one_message(stack
         wait_until(lambda: command.poll() is not None or stack.ask(runs.SLOW_QUERIES) == "1", 120)
         flow_run = f"flow_runs/{page.newest()}"
         assert not is_over()
-        page.ask("POST", f"{flow_run}/set_state", {"state": {"type": "CRASHED", "message": "no heartbeat"}, "force": True})
+        page.ask("POST", f"{flow_run}/set_state", {"state": {"type": "CRASHED", "message": "no <!heartbeat> & more"}, "force": True})
         wait_until(lambda: bool(receiver.messages), 60)
         stack.ask(runs.SLOW_QUERIES.replace("count(*)", "pg_cancel_backend(pid)"))
         wait_until(is_over, 60)  # with the flow's hook
@@ -179,7 +179,7 @@ def test_a_run_that_fails_after_it_was_marked_as_crashed_sends_one_message(stack
         assert ended(command)[0] == 1
     stack.invoke("run")
     ((_, message),) = receiver.messages
-    assert message["text"].splitlines()[1] == "no heartbeat"
+    assert message["text"].splitlines()[1] == "no &lt;!heartbeat&gt; &amp; more"
 
 
 @pytest.mark.long
