@@ -44,7 +44,8 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         out: the folder of the file; None for one in ``releases/``.
 
     Raises:
-        BadUsage: the registry, the tag or the folder is invalid, or already has the release; or something is not committed.
+        BadUsage: the registry, the tag or the folder is invalid, or already has the release; or something is not committed, or was
+            changed during the builds.
         BadConfiguration: the project needs files that no image can contain.
         EngineMissing: the registry cannot be reached.
         BuildFailed: an image cannot be built or pushed.
@@ -65,8 +66,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         raise BadConfiguration(
             "The profile uses files on this machine, which no image contains.", named, "Read their content in the profile with env_var()."
         )
-    commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
-    tracked(runtime, project)
+    commits = checked(runtime, project)
     console.ok(f"Commit {commits[runtime.settings.root][:12]}, with nothing uncommitted")
     images = {name: f"{registry}/{name}:{tag}" for name in (*names, POSTGRES)}
     now = datetime.now(timezone.utc)
@@ -98,6 +98,9 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     try:
         unused(runtime, images, commits[runtime.settings.root])
         lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
+        if checked(runtime, project) != commits:  # the builds take minutes, and copy the folders as they are then
+            next_ = "type the same command again"
+            raise BadUsage("There was a commit during the builds.", "The images may contain only a part of it.", next_)
         ids = {}
         for name, image in images.items():
             own = {f"{PACKAGE}.{package}": version for package, version in versions.get(name, {}).items()}
@@ -112,6 +115,17 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             folder.rmdir()  # if nothing was released
     console.ok(f"Written to {folder / 'release.json'}")
     console.note(f"  next: {release.command(folder / 'release.json', runtime.settings.root)}")
+
+
+def checked(runtime: Docker, project: Project) -> dict[Path, str]:
+    """The commits of the folders from which the images are built, after checking that they have nothing else.
+
+    Raises:
+        BadUsage: they have.
+    """
+    commits = {place: committed(runtime, place) for place in (runtime.settings.root, *projects.folders(project))}
+    tracked(runtime, project)
+    return commits
 
 
 def committed(runtime: Docker, place: Path) -> str:

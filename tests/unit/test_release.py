@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from switchyard import orchestrators, publish, release, settings
 from switchyard import project as projects
-from switchyard.errors import BadConfiguration, BadUsage
+from switchyard.errors import BadConfiguration, BadUsage, StackError
 from switchyard.runner import Runner
 from switchyard.runtimes.docker.runtime import Docker
 
@@ -104,6 +106,12 @@ def test_a_released_project_gets_the_variables_of_its_profile(released) -> None:
     assert projects.load(released, {"PATH": ""}).missing.keys() == {"DBT_ENV_SECRET_PROFILE_PASSWORD", "SNOW_USER"}
 
 
+def commit(folder) -> None:
+    """Commit everything in a folder."""
+    for command in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+
+
 @pytest.fixture
 def repository(tmp_path, root):
     """A checkout under git, all of it committed, and its Docker runtime."""
@@ -112,8 +120,8 @@ def repository(tmp_path, root):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "target", "logs"))
     for name in (".env.example", ".gitignore"):
         shutil.copy(root / name, folder)
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], cwd=folder, check=True)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    commit(folder)
     loaded, _ = settings.load(folder, {})
     return Docker(loaded, orchestrators.load_all(folder), Runner(loaded.values))
 
@@ -144,6 +152,53 @@ def test_an_uncommitted_change_is_not_released(repository) -> None:
     with pytest.raises(BadUsage, match="not committed") as caught:
         publish.committed(repository, root)
     assert "new.sql" in caught.value.why
+
+
+# All images are outdated, the registry has none of them, and a build executes $BUILD. The next step, a build with labels, fails.
+ENGINE = """#!/bin/sh
+echo "$@" >> "$RECORD"
+case "$*" in
+*imagetools*) echo not found >&2; exit 1 ;;
+*inspect*redis*) exit 1 ;;
+*inspect*) echo '{}' ;;
+compose*build*) eval "$BUILD" ;;
+build*) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def engine(tmp_path, repository, monkeypatch):
+    """A fake docker program; returns a function that releases, and returns the error and the calls."""
+    if sys.platform == "win32":
+        pytest.skip("the fake docker is a POSIX shell script")
+    program, record = tmp_path / "bin" / "docker", tmp_path / "record"
+    program.parent.mkdir()
+    program.write_text(ENGINE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setenv("RECORD", str(record))
+
+    def released(build: str = "") -> tuple[StackError, str]:
+        monkeypatch.setenv("BUILD", build)
+        with pytest.raises(StackError) as caught:
+            publish.publish(repository, "localhost:1/none", "1", ["dagster"], None)
+        return caught.value, record.read_text()
+
+    return released
+
+
+SAVE = "cd '{root}' && echo select 1 > dbt_project/models/new.sql"
+COMMIT = " && git add . && git -c user.name=t -c user.email=t@t commit -qm new --allow-empty"
+
+
+@pytest.mark.parametrize(
+    ("build", "what"), [(SAVE, "changes that are not committed"), (SAVE + COMMIT, "There was a commit")], ids=["an edit", "a commit"]
+)
+def test_a_change_during_the_builds_is_not_released(engine, repository, build, what) -> None:
+    error, calls = engine(build.format(root=repository.settings.root))
+    assert what in error.what
+    assert "\nbuild " not in calls
 
 
 def test_what_git_ignores_is_not_released(repository) -> None:
