@@ -111,6 +111,8 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
         write(folder, {**content, "images": pushed})
     finally:
         runtime.runner.ask(["docker", "image", "rm", *images.values()])
+        if not (folder / "release.json").exists():  # the next try would find an uncommitted file
+            (folder / MANIFEST).unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # if nothing was released
     console.ok(f"Written to {folder / 'release.json'}")

@@ -12,7 +12,7 @@ import pytest
 
 from switchyard import orchestrators, publish, release, settings
 from switchyard import project as projects
-from switchyard.errors import BadConfiguration, BadUsage, StackError
+from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, StackError
 from switchyard.runner import Runner
 from switchyard.runtimes.docker.runtime import Docker
 
@@ -199,6 +199,24 @@ def test_a_change_during_the_builds_is_not_released(engine, repository, build, w
     error, calls = engine(build.format(root=repository.settings.root))
     assert what in error.what
     assert "\nbuild " not in calls
+
+
+def test_a_push_that_fails_leaves_no_file_behind(repository, monkeypatch) -> None:
+    """In a folder that git does not ignore, the next try would find an uncommitted file."""
+
+    def failing(*_: object) -> str:
+        raise BuildFailed("It could not be pushed.")
+
+    folder = repository.settings.root / "published"
+    monkeypatch.setattr(publish, "unused", lambda *_: None)
+    monkeypatch.setattr(publish.lifecycle, "build", lambda *_: None)
+    monkeypatch.setattr(publish, "labelled", lambda *_: DIGEST)
+    monkeypatch.setattr(publish, "tried", lambda *_: None)
+    monkeypatch.setattr(repository.images, "copy_out", lambda _, paths: [path.write_text("{}") for path in paths.values()])
+    monkeypatch.setattr(publish, "push", failing)
+    with pytest.raises(BuildFailed):
+        publish.publish(repository, "localhost:1/none", "1", ["dagster"], folder)
+    assert not folder.exists()
 
 
 def test_what_git_ignores_is_not_released(repository) -> None:
