@@ -34,6 +34,9 @@ from switchyard.runtimes.runtime import WholeRuntime
 CHECKOUT_HASH = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 PROJECT = f"switchyard-bench-{CHECKOUT_HASH}"
 RUNTIMES = ("docker", "native")
+# These override the user's settings: a run that fails there sends no alert, and dbt runs without workers. WORKERS is empty for none, as in
+# the compose files, because some rows of the comparison call `docker compose` directly.
+ALONE = {"ALERT_WEBHOOK": "", "WORKERS": "", "NETWORK": "bridge"}
 COMMAND_TIMEOUT_S = 3600  # enough for a build with ten million orders
 
 
@@ -65,7 +68,7 @@ class Rig:
         keys = ("POSTGRES_PORT", *(orchestrator.ui_port for orchestrator in self.orchestrators.values()))
         own = {key: str(port) for key, port in zip(keys, ports.unused_ports(len(keys)))}
         fixed = {"COMPOSE_PROJECT_NAME": name, "RUNTIME": runtime, "NO_COLOR": "1", "PYTHONUTF8": "1"}
-        self.env = {**os.environ, **(variables or {}), **own, **fixed}
+        self.env = {**os.environ, **(variables or {}), **own, **ALONE, **fixed}
 
     @cached_property
     def settings(self) -> settings.Settings:

@@ -50,12 +50,8 @@ NAME = f"switchyard-compare-{CHECKOUT_HASH}"
 ROUNDS = {"quick": 1, "default": LEAST, "full": LEAST}
 # The whole project, with its tests, is compared, whatever its own jobs select.
 JOBS = "jobs:\n  daily:\n    dbt: build\n"
-# These override the user's settings, so that the rows measure what they describe, no schedule starts a run, and deliberate failures send
-# no alert. WORKERS is empty for none, as in the compose files, because some rows call `docker compose` directly.
-DEFAULTS = {
-    "INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false", "ALERT_WEBHOOK": "", "WORKERS": "",
-    "NETWORK": "bridge",
-}  # fmt: skip
+# These override the user's settings, so that the rows measure what they describe, and no schedule starts a run.
+DEFAULTS = {"INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDULES_ENABLED": "false"}
 # Sections before those that edit the project, after which a product would load it again in a measured run. Memory comes before sections
 # that restart services.
 EARLY = ("start", "cost", "speed")

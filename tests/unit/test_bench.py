@@ -1,11 +1,13 @@
 """The parts of the benchmark's figures that are calculated, not measured."""
 
+import shutil
 import subprocess
 
 import pytest
 
 from bench import harness, images, memory, rig, run
 from bench.harness import Figure, interleaved, ratio, row
+from switchyard import settings
 from switchyard.errors import BadUsage, StackError
 
 
@@ -67,6 +69,14 @@ def test_the_environment_of_an_image_is_its_own_packages() -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("usage_usec 2500000\nuser_usec 1\n", 2.5), ("2500000000\n", 2.5)], ids=["v2", "v1"])
 def test_both_versions_of_control_groups_are_read(text, seconds) -> None:
     assert memory.cpu_seconds(text) == seconds
+
+
+def test_a_temporary_stack_has_no_workers_and_sends_no_alert(root, tmp_path, monkeypatch) -> None:
+    shutil.copy(root / ".env.example", tmp_path)
+    for key, value in (("ALERT_WEBHOOK", "https://hooks.example.com/x"), ("WORKERS", "2"), ("NETWORK", "overlay")):
+        monkeypatch.setenv(key, value)
+    found = settings.load(tmp_path, rig.Rig(root, "docker").env, write=False)[0]
+    assert (found["ALERT_WEBHOOK"], found["WORKERS"], found["NETWORK"]) == ("", "", "bridge")
 
 
 def test_the_copy_of_a_checkout_has_what_git_tracks_or_would_add(tmp_path) -> None:
