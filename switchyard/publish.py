@@ -97,6 +97,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     checks.make_folder(folder, "invoke release")  # before the slow steps
     try:
         unused(runtime, images, commits[runtime.settings.root])
+        runtime.images.with_broker = False  # no image of a release contains it
         lifecycle.build(runtime, runtime.images.outdated(images, baked=True))
         if checked(runtime, project) != commits:  # the builds take minutes, and copy the folders as they are then
             next_ = "type the same command again"

@@ -201,6 +201,13 @@ def test_a_change_during_the_builds_is_not_released(engine, repository, build, w
     assert "\nbuild " not in calls
 
 
+def test_a_release_does_not_need_the_broker(engine, repository) -> None:
+    repository.settings.values["WORKERS"] = "2"
+    error, calls = engine()
+    assert "could not be built" in error.what
+    assert "\npull " not in calls
+
+
 def test_a_push_that_fails_leaves_no_file_behind(repository, monkeypatch) -> None:
     """In a folder that git does not ignore, the next try would find an uncommitted file."""
 

@@ -24,8 +24,13 @@ PLATFORM = ["--python-platform", "linux", "--python-version", "3.12"]  # as in t
 
 
 class DockerImages:
-    """See `switchyard.runtimes.runtime.Images`."""
+    """See `switchyard.runtimes.runtime.Images`.
 
+    Attributes:
+        with_broker: whether `build` and `outdated` include the broker, if there are workers.
+    """
+
+    with_broker = True
     kind, in_use = "image", False
     cache_note = "  Docker keeps the cache of all builds, of other projects too: docker builder prune deletes it."
 
@@ -88,7 +93,8 @@ class DockerImages:
     def _missing_broker(self, name: str) -> str:
         """The image of the broker, if the orchestrator's workers need it and the engine does not have it; otherwise an empty text."""
         image = self.settings["REDIS_IMAGE"]
-        needed = self.settings["WORKERS"] and name in self.engine.orchestrators and BROKER in self.engine.orchestrators[name].scaled
+        workers = self.settings["WORKERS"] if self.with_broker else ""
+        needed = workers and name in self.engine.orchestrators and BROKER in self.engine.orchestrators[name].scaled
         return image if needed and not self.engine.has(image) else ""
 
     @property
