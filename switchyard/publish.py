@@ -13,12 +13,13 @@ from pathlib import Path
 
 from bench.rig import CHECKOUT_HASH, rig
 from rundbt import jobs, project_files
-from switchyard import checks, console, lifecycle, python_packages, release
+from switchyard import checks, console, lifecycle, pins, python_packages, release
 from switchyard import project as projects
 from switchyard.errors import BadConfiguration, BadUsage, BuildFailed, EngineMissing, RunFailed, StackError
 from switchyard.neighbours import CHECKOUT_LABEL
 from switchyard.project import Project
 from switchyard.runtimes.docker import argv
+from switchyard.runtimes.docker.images import BROKER
 from switchyard.runtimes.docker.runtime import Docker
 from switchyard.runtimes.runtime import POSTGRES
 
@@ -71,6 +72,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
     images = {name: f"{registry}/{name}:{tag}" for name in (*names, POSTGRES)}
     now = datetime.now(timezone.utc)
     # Only of the orchestrators: the packages that are locked for PostgreSQL are for the native runtime, not in an image.
+    redis = runtime.settings["REDIS_IMAGE"]
     versions = {name: python_packages.versions(runtime.settings.root, name) for name in names}
     content = {
         "schema": release.SCHEMA,
@@ -86,6 +88,7 @@ def publish(runtime: Docker, registry: str, tag: str, names: Sequence[str], out:
             "shop": project.shop,
         },
         "versions": versions,
+        "broker": redis if "@" in redis else pins.by_digest({BROKER: redis}, runtime.runner)[BROKER],
         "manifest": MANIFEST,
     }
     labels = {

@@ -18,6 +18,7 @@ IMAGE_KEY = "SWITCHYARD_IMAGE_"  # followed by the image's name in capitals: the
 TAG_KEY = "SWITCHYARD_RELEASE"
 SHOP_KEY = "SWITCHYARD_SHOP"  # set where the release's project is the one that comes with the checkout
 _IMAGE = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
+_BROKER = re.compile(r"(\w[\w.:/-]*(@sha256:[0-9a-f]{64})?)?")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Release:
         shared: whether the warehouse is the stack's own PostgreSQL.
         shop: whether the project is the one that comes with the checkout.
         versions: for each orchestrator, the versions of the products in its image, by package.
+        broker: the address of Redis' image, for workers; with its digest if its registry answered. Empty in older files.
     """
 
     file: Path
@@ -43,6 +45,7 @@ class Release:
     shared: bool
     shop: bool
     versions: Mapping[str, Mapping[str, str]]
+    broker: str
 
     def folder(self, root: Path) -> Path:
         """Where the project in its images is unpacked, so that the commands can read it."""
@@ -87,11 +90,13 @@ def read(path: Path) -> Release:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        project, images = content["project"], dict(content["images"])
-        if content["schema"] != SCHEMA or not images or not all(map(_IMAGE.fullmatch, images.values())):
+        project, images, broker = content["project"], dict(content["images"]), content.get("broker", "")
+        addresses = images and all(map(_IMAGE.fullmatch, images.values())) and _BROKER.fullmatch(broker)
+        if content["schema"] != SCHEMA or not addresses:
             raise ValueError(f"its schema is {content['schema']}, and this checkout reads {SCHEMA}, with images by their digest")
         versions = {name: dict(found) for name, found in content["versions"].items()}
-        return Release(path, content["tag"], content["commit"], images, project["target"], project["shared"], project["shop"], versions)
+        of_project = project["target"], project["shared"], project["shop"]
+        return Release(path, content["tag"], content["commit"], images, *of_project, versions, broker)
     except OSError as error:
         why = error.strerror or str(error)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

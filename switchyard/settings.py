@@ -184,7 +184,9 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     if not released:
         values["RELEASE_FILE"] = ""
     if values["RELEASE_FILE"]:
-        values |= release.read(release.noted(root, values["RELEASE_FILE"])).settings(root)
+        found = release.read(release.noted(root, values["RELEASE_FILE"]))
+        values |= found.settings(root)
+        values["REDIS_IMAGE"] = environ.get("REDIS_IMAGE") or in_file.get("REDIS_IMAGE") or found.broker or values["REDIS_IMAGE"]
     values["SWITCHYARD_SOURCE_PATH"] = _source(root, values)
     # A release's jobs change with its images.
     values["SWITCHYARD_JOBS"] = "" if values["RELEASE_FILE"] else _jobs(Path(values["SWITCHYARD_SOURCE_PATH"]))

@@ -92,11 +92,11 @@ def commit(folder: Path, path: str, text: str) -> str:
 
 
 def release(
-    stack, registry: Registry, tag: str, code: int = 0, orch: str = "dagster", out: str | None = None
+    stack, registry: Registry, tag: str, code: int = 0, orch: str = "dagster", out: str | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `invoke release`."""
     words = ["--registry", f"{registry.address}/shop", "--tag", tag, "--orch", orch, *(["--out", out] if out else [])]
-    return stack.invoke("release", *words, code=code)
+    return stack.invoke("release", *words, code=code, **env)
 
 
 def leave(registry: Registry, image: str, revision: str) -> None:
@@ -146,12 +146,14 @@ def test_a_release_is_tested_pushed_and_runs_without_its_sources(stack, registry
     (small / "new.sql").write_text("select 1")
     assert "new.sql" in release(stack, registry, "dirty", code=2).stderr
     (small / "new.sql").unlink()
-    first = release(stack, registry, "1")
+    leave(registry, "redis:1", "another")
+    first = release(stack, registry, "1", REDIS_IMAGE=f"{registry.address}/shop/redis:1")
     assert "daily and smoke succeeded on the images" in first.stdout
     made = json.loads((stack.folder / "releases" / "1" / "release.json").read_text())
     assert made["commit"] == head
     assert made["project"]["commit"] == own
     assert made["images"].keys() == {"postgres", "dagster"}
+    assert re.fullmatch(rf"{registry.address}/shop/redis:1@sha256:[0-9a-f]{{64}}", made["broker"])
     assert (sorted(registry.tags("dagster")), registry.tags("postgres")) == (["1", "taken"], ["1"])
     manifest = json.loads((stack.folder / "releases" / "1" / "manifest.json").read_text())
     assert "model.small.released" in manifest["nodes"]

@@ -47,6 +47,21 @@ def test_the_settings_follow_from_the_release(checkout) -> None:
 
 
 @pytest.mark.parametrize(
+    ("environ", "line", "image"),
+    [
+        ({}, "", f"redis:1@{DIGEST}"),
+        ({}, "REDIS_IMAGE=mirror/redis:1\n", "mirror/redis:1"),
+        ({"REDIS_IMAGE": "mine"}, "REDIS_IMAGE=mirror/redis:1\n", "mine"),
+    ],
+    ids=["the default", ".env", "the shell"],
+)
+def test_the_broker_is_that_of_the_release_unless_another_is_set(checkout, environ, line, image) -> None:
+    (checkout / "release.json").write_text(json.dumps({**GOOD, "broker": f"redis:1@{DIGEST}"}))
+    (checkout / ".env").write_text(f"RELEASE_FILE=release.json\n{line}")
+    assert settings.load(checkout, environ)[0]["REDIS_IMAGE"] == image
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"schema": release.SCHEMA + 1},
@@ -54,11 +69,22 @@ def test_the_settings_follow_from_the_release(checkout) -> None:
         {"images": {"dagster": "localhost:5000/shop/dagster:latest"}},
         {"images": {"dagster": f"x; rm -rf /@{DIGEST}"}},
         {"images": None},
+        {"broker": "--all-tags"},
         {"project": {}},
         {"tag": ...},
         {"versions": None},
     ],
-    ids=["another schema", "no images", "a tag for a digest", "no address", "null for images", "no project", "no tag", "no versions"],
+    ids=[
+        "another schema",
+        "no images",
+        "a tag for a digest",
+        "no address",
+        "null for images",
+        "an option",
+        "no project",
+        "no tag",
+        "no versions",
+    ],
 )
 def test_an_invalid_release_is_refused(tmp_path, change) -> None:
     content = {key: value for key, value in {**GOOD, **change}.items() if value is not ...}
