@@ -53,9 +53,8 @@ def prepare() -> None:
     subprocess.run(["airflow", "pools", "import", str(POOLS)], check=True)
 
 
-def delete_old_runs() -> None:
+def delete_old_runs(before: datetime) -> None:
     """Have Airflow delete its records of old runs, if there are any, in a separate process: its command takes seconds."""
-    before = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
     with closing(connect()) as connection, connection.cursor() as cursor:
         # Airflow keeps the last scheduled run of each DAG.
         cursor.execute(
@@ -66,6 +65,10 @@ def delete_old_runs() -> None:
         if cursor.fetchone():
             options = ["--tables", RUNS, "--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes"]
             subprocess.Popen(["airflow", "db", "clean", *options])
+
+
+def delete_old_logs(before: datetime) -> None:
+    """Remove the logs of old runs from this machine: each worker elsewhere has its own."""
     logs = Path(os.environ["AIRFLOW_HOME"], "logs")
     retention.delete_folders([*logs.glob("dag_id=*/run_id=*"), *logs.glob("dag_processor/20*")], before)
 
@@ -89,11 +92,13 @@ if __name__ == "__main__":
     # At Python's default threshold, garbage collection would take a third of the API server's start, because most objects that are
     # created at the start stay. The component runs in this process, so that this setting applies to it.
     gc.set_threshold(10_000)
-    if sys.argv[1] == "scheduler":
-        delete_old_runs()
     if sys.argv[1] == "celery":
         import rundbt.celery_alive  # noqa: F401  (for the health check)
     if sys.argv[1] in ("scheduler", "celery"):
+        oldest = datetime.now(timezone.utc) - timedelta(days=int(os.environ["RETENTION_DAYS"]))
+        if sys.argv[1] == "scheduler":
+            delete_old_runs(oldest)
+        delete_old_logs(oldest)
         import dag_factory  # noqa: F401  (tasks are forked from this process, and then do not each import Cosmos)
     (command,) = entry_points(group="console_scripts", name="airflow")
     quick_exit.run(command.load())

@@ -160,3 +160,18 @@ def test_workers_come_and_go_during_a_run(stack, reference, name) -> None:
         ends(stack, run, name)
     stack.invoke("run")
     assert stack.hashes() == reference
+
+
+@pytest.mark.long
+def test_a_worker_deletes_old_logs_when_it_starts(stack) -> None:
+    """On another machine, nothing else does."""
+    on(stack, "airflow", 1)
+    (worker,) = workers(stack, "airflow")
+    old = "/opt/airflow/logs/dag_id=deleted/run_id=old"
+
+    def inside(script: str) -> str:
+        return subprocess.check_output(["docker", "exec", worker, "sh", "-ec", script], text=True)
+
+    inside(f"mkdir -p {old} && touch -d '40 days ago' {old}")
+    subprocess.run(["docker", "restart", worker], check=True)
+    wait_until(lambda: inside(f"test -e {old} || echo deleted") == "deleted\n", 60)
