@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,8 @@ from dotenv import dotenv_values
 from switchyard import eject, orchestrators, release, remote_workers
 from switchyard import project as projects
 from switchyard.errors import BadUsage
+from switchyard.runner import Runner
+from switchyard.runtimes.docker import runtime
 from switchyard.runtimes.runtime import Service
 
 from .test_eject import CONTENT, NAMES
@@ -97,3 +101,14 @@ def test_a_stack_that_was_started_without_workers_is_refused(root) -> None:
     with pytest.raises(BadUsage, match="was started without workers"):
         remote_workers.require_workers(target, [page], "1")
     remote_workers.require_workers(target, [page, worker], "1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake docker is a POSIX shell script")
+def test_a_network_that_is_still_in_use_is_reported_when_the_wait_is_over(root, unconfigured, tmp_path, monkeypatch, capsys) -> None:
+    """A terminal has erased the progress line by then."""
+    (tmp_path / "docker").write_text('#!/bin/sh\ncase "$*" in *network*) echo overlay ;; esac\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(runtime, "NETWORK_TIMEOUT_S", 0)
+    runtime.Docker(unconfigured, orchestrators.load_all(root), Runner(unconfigured.values)).down(lambda _: None)
+    assert "still uses the stack's network" in capsys.readouterr().out

@@ -217,7 +217,7 @@ class Docker:
         deadline = time.monotonic() + NETWORK_TIMEOUT_S
         while not self.runner.dry and self.engine.network() == OVERLAY:
             if time.monotonic() > deadline:
-                on_line("a worker on another machine still uses the network; the next start uses it again")
+                console.advice("A worker on another machine still uses the stack's network; the next start uses it again.")
                 break
             time.sleep(0.1)
 
