@@ -345,6 +345,7 @@ def worker_env(c: Context, out: str | None = None) -> None:
     from switchyard import release as releases
     from switchyard import remote_workers
     from switchyard.errors import NothingActive
+    from switchyard.runtimes.docker.runtime import Docker
 
     with changing(c, "worker-env") as driver:
         remote_workers.check(driver.settings, driver.project)
@@ -353,6 +354,7 @@ def worker_env(c: Context, out: str | None = None) -> None:
             raise NothingActive("No orchestrator is active.", "", "invoke up")
         target = driver.orchestrators[active]
         remote_workers.require_workers(target, driver.services(), driver.settings["WORKERS"])
+        remote_workers.require_network(driver.engine.network() if isinstance(driver, Docker) else "")
         made = releases.read(releases.noted(ROOT, driver.settings["RELEASE_FILE"]))
         files = remote_workers.files(driver.settings, target, driver.project, made)
     folder = Path(out) if out else ROOT / "ejected" / f"{active}-workers"

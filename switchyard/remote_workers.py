@@ -68,6 +68,23 @@ def require_workers(target: Orchestrator, services: Iterable[Service], number: s
         )
 
 
+def require_network(there: str) -> None:
+    """Make sure that the stack was started with a network for several machines: NETWORK in ``.env`` may be newer.
+
+    Args:
+        there: the driver of its network.
+
+    Raises:
+        BadUsage: it was started with another.
+    """
+    if there != OVERLAY:
+        raise BadUsage(
+            "The stack's network is still on this machine only.",
+            f"NETWORK in .env was changed to {OVERLAY} after the start.",
+            "invoke down, then invoke up, then the same command",
+        )
+
+
 def files(settings: Settings, target: Orchestrator, project: Project, release: Release) -> dict[str, str | bytes]:
     """The files by name: a Compose file, an `.env` with the secrets, and the files that the profile names.
 

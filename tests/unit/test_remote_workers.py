@@ -103,6 +103,12 @@ def test_a_stack_that_was_started_without_workers_is_refused(root) -> None:
     remote_workers.require_workers(target, [page, worker], "1")
 
 
+def test_a_stack_that_was_started_on_a_network_of_this_machine_is_refused() -> None:
+    with pytest.raises(BadUsage, match="still on this machine only"):
+        remote_workers.require_network("bridge")
+    remote_workers.require_network("overlay")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the fake docker is a POSIX shell script")
 def test_a_network_that_is_still_in_use_is_reported_when_the_wait_is_over(root, unconfigured, tmp_path, monkeypatch, capsys) -> None:
     """A terminal has erased the progress line by then."""
