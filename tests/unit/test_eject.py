@@ -190,6 +190,12 @@ def test_kubernetes_secrets_are_empty_and_each_one_that_is_used_exists(ejected, 
         assert set(re.findall(r"shop-[\w-]+", text)) <= secrets.keys(), file
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_chart_is_installed_in_its_stated_version(ejected, name) -> None:
+    text, stated = (ejected(name, helm) / "README.md").read_text(), pins.versions(ROOT)["charts"]
+    assert [chart for chart, _ in CHARTS[name] if f"/{chart} --version {stated[chart]} " not in text] == []
+
+
 def test_an_orchestrator_without_chart_values_is_reported(ejected, root, monkeypatch) -> None:
     monkeypatch.setattr(helm, "FOLDER", "nowhere")
     with pytest.raises(BadUsage, match="no values") as caught:
@@ -208,7 +214,7 @@ def test_the_vendors_charts_accept_the_values(ejected, tmp_path, name) -> None:
     rendered = []
     for chart, values in CHARTS[name]:
         about = yaml.safe_load(Path(charts, chart, "Chart.yaml").read_text())
-        assert about["version"] == stated.get(chart, about["version"])
+        assert about["version"] == stated[chart]
         assert str(about["appVersion"]).split(".")[0] == product.split(".")[0]
         command = ["helm", "template", chart, f"{charts}/{chart}", "--values", str(folder / values), "--kube-version", "1.32.0"]
         # The schema of Dagster's chart refers to others on the network.
