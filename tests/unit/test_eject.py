@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from rundbt import alerts
 from switchyard import eject, helm, orchestrators, pins, python_packages, release
@@ -136,6 +137,13 @@ def walked(value: Any, key: str) -> list[Any]:
     return [one for inner in value for one in walked(inner, key)] if isinstance(value, list) else []
 
 
+def in_plain(one: dict[str, Any]) -> set[str]:
+    """The variables that an object holds with a value: those of its containers, and the keys of a ConfigMap."""
+    entries = [entry for found in walked(one, "env") if isinstance(found, list) for entry in found]
+    config = one.get("data") or {} if one["kind"] == "ConfigMap" else {}
+    return {entry["name"] for entry in entries if entry.get("value")} | {key for key, value in config.items() if value}
+
+
 def in_texts(text: str) -> list[dict[str, Any]]:
     """The Kubernetes objects that ConfigMaps hold as text, such as a run's pod, without the values that a template fills in."""
 
@@ -230,6 +238,11 @@ def test_the_vendors_charts_accept_the_values(ejected, tmp_path, name) -> None:
         validate = [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", "1.32", str(tmp_path / f"{number}.yaml")]
         done = subprocess.run(validate, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    services = yaml.safe_load(orchestrators.load_all(ROOT)[name].file.read_text())["services"].values()
+    own = [body for body in services if "environment" in body]
+    _, secrets = helm.variables(own, dotenv_values(ROOT / ".env.example", interpolate=False))
+    assert {"DBT_ENV_SECRET_PASSWORD", "ALERT_WEBHOOK"} <= set(secrets)
+    assert {key for text in rendered for one in documents(text) for key in in_plain(one)} & set(secrets) == set()
     images = {image for text in rendered for one in documents(text) for image in walked(one, "image") if isinstance(image, str)}
     assert images
     for image in images - set(VENDORS):
