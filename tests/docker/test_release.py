@@ -159,6 +159,14 @@ def test_a_release_is_tested_pushed_and_runs_without_its_sources(stack, registry
     assert "model.small.released" in manifest["nodes"]
     assert "has localhost" in release(stack, registry, "1", code=2, out="elsewhere").stderr
 
+    # A change is found by the release's manifest.
+    (small / "state").mkdir()
+    shutil.copy(stack.folder / "releases" / "1" / "manifest.json", small / "state")
+    (small / MODEL).write_text("select 2 as released\n")
+    stack.invoke("up", "--orch", "dagster")
+    selected = stack.invoke("dbt", "--quiet", "ls", "--select", "+state:modified+", "--state", "state").stdout
+    assert selected.split() == ["small.released"]
+
     # A machine that has only the release file: no image, no project.
     for image in made["images"].values():
         subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True)
