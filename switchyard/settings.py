@@ -47,10 +47,9 @@ _WORDS = (
     ("RETENTION_DAYS", re.compile("[1-9][0-9]{0,3}"), "a number of days"),
     ("INTEGRATION", re.compile("vendor|lean"), "either vendor or lean"),
     ("WAREHOUSE", re.compile("auto|shared|own"), "auto, shared or own"),
-    ("DAGSTER_TABLE_METADATA", re.compile("true|false"), "either true or false"),
-    ("SCHEDULES_ENABLED", re.compile("true|false"), "either true or false"),
     (_PROJECT_NAME_KEY, re.compile(r"[a-z0-9][a-z0-9_-]*"), "small letters, digits, - and _, a letter or digit first"),
 )
+_SWITCH = re.compile("true|false")  # the values of each key whose default is one of them
 _WEBHOOK = re.compile(r"|https?://[^\s/]\S*")
 _LINE_END = re.compile(r"\r\n|\r|\n")  # the line ends that both readers of the file accept
 _MISSPELT = 0.85  # how similar two keys are: DAGSTER_PROT is a typo of DAGSTER_PORT, PREFECT_HOST a key of the user
@@ -136,7 +135,8 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
     values = {**{key: value or "" for key, value in example.items()}, _PROJECT_NAME_KEY: PROJECT_NAME}
     wanted = {key: environ.get(key) or value for key, value in values.items()}
     try:
-        _check_values({key: value for key, value in wanted.items() if not value.startswith("<")})  # placeholders of secrets are not checked
+        # Placeholders of secrets are not checked.
+        _check_values({key: value for key, value in wanted.items() if not value.startswith("<")}, values)
     except BadConfiguration:
         wanted = values
     compose_name = wanted.pop(_PROJECT_NAME_KEY)
@@ -177,7 +177,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     in_file = dotenv_values(stream=io.StringIO(completed), interpolate=False)
     values = {key: environ.get(key) or in_file.get(key) or known[key] or "" for key in known}
     compose_name = environ.get(_PROJECT_NAME_KEY) or in_file.get(_PROJECT_NAME_KEY) or PROJECT_NAME
-    _check_values({**values, _PROJECT_NAME_KEY: compose_name})
+    _check_values({**values, _PROJECT_NAME_KEY: compose_name}, known)
     values.update(postgres_memory(values["POSTGRES_MEMORY"]))
     values["WORKERS"] = values["WORKERS"].lstrip("0")  # the compose files test whether it is empty
     values["RETENTION_SECONDS"] = str(int(values["RETENTION_DAYS"]) * 86400)  # Prefect's unit
@@ -355,8 +355,8 @@ def _check_control(key: str, value: str) -> None:
         )
 
 
-def _check_values(values: Mapping[str, str]) -> None:
-    """Make sure that every value is valid for its key.
+def _check_values(values: Mapping[str, str], default: Mapping[str, str]) -> None:
+    """Make sure that every value is valid for its key, whose ``default`` shows whether it is true or false.
 
     Raises:
         BadConfiguration: one is not.
@@ -395,8 +395,9 @@ def _check_values(values: Mapping[str, str]) -> None:
             "It begins with https:// or http://, or is empty.",
             "Set ALERT_WEBHOOK in .env.",
         )
-    for key, pattern, allowed in _WORDS:
-        if not pattern.fullmatch(values[key]):
+    switches = [(key, _SWITCH, "either true or false") for key, value in default.items() if _SWITCH.fullmatch(value)]
+    for key, pattern, allowed in (*_WORDS, *switches):
+        if key in values and not pattern.fullmatch(values[key]):  # a checkout without Airflow need not have INTEGRATION
             raise BadConfiguration(f"{key} is {values[key][:40]!r}.", f"It is {allowed}.", f"Set {key} in .env.")
 
 

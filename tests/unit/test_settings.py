@@ -108,6 +108,7 @@ def test_postgres_divides_the_memory_that_it_is_given(checkout) -> None:
         pytest.param("WORKERS=two", "WORKERS", id="a number of workers in words"),
         pytest.param("LOCK_TIMEOUT=-1", "LOCK_TIMEOUT", id="a negative wait"),
         pytest.param("SCHEDULES_ENABLED=maybe", "SCHEDULES_ENABLED", id="neither true nor false"),
+        pytest.param("DAGSTER_TABLE_METADATA=1", "DAGSTER_TABLE_METADATA", id="neither true nor false, of a product"),
         pytest.param("INTEGRATION=fat", "INTEGRATION", id="no such integration"),
         pytest.param("POSTGRES_MEMORY=2GB", "POSTGRES_MEMORY", id="an amount with a unit"),
         pytest.param("this is not an assignment", "line 1", id="a line without ="),
@@ -134,6 +135,13 @@ def test_a_password_of_a_database_without_placeholder_or_value_is_reported(check
         file.write("LUIGI_DB_PASSWORD=\n")
     with pytest.raises(BadConfiguration, match="LUIGI_DB_PASSWORD has no value"):
         settings.load(checkout, {})
+
+
+@pytest.mark.parametrize("product", ["AIRFLOW|INTEGRATION", "DAGSTER", "PREFECT"])
+def test_the_settings_of_a_product_may_be_missing(checkout, product) -> None:
+    path = checkout / ".env.example"
+    path.write_text(re.sub(rf"(?m)^({product}).*\n", "", path.read_text()))
+    assert not any(re.match(product, key) for key in settings.load(checkout, {})[0].values)
 
 
 def test_the_message_about_a_wrong_secret_does_not_show_it(checkout) -> None:
