@@ -60,7 +60,6 @@ WRITING = (
     "test",
 )  # dbt commands that are refused while a run is in progress
 UNDOING = ("deps", "clean", "init")  # those that would change what a build has made
-READING = ("compile", "debug", "docs", "list", "ls", "parse", "show", "source")
 
 
 def hung_up(number: int, frame: FrameType | None) -> None:
@@ -449,6 +448,11 @@ def dbt(c: Context, args: str = "") -> None:
     raise Exit("Type a dbt command after it: invoke dbt ls", 2)
 
 
+def possible_commands(words: list[str]) -> set[str]:
+    """Which of the words after ``invoke dbt`` may be dbt's command: the first, or any after a flag, whose value may be such a word."""
+    return set(words if words[0].startswith("-") else words[:1])
+
+
 @guard
 def run_dbt(c: Context) -> None:
     """Run the dbt command that follows ``invoke dbt``."""
@@ -457,15 +461,14 @@ def run_dbt(c: Context) -> None:
     from switchyard.runner import shown
 
     words = sys.argv[sys.argv.index("dbt") + 1 :]
-    # Flags may come before the command.
-    verb = next((word for word in words if word in (*WRITING, *UNDOING, *READING)), "")
-    if verb in UNDOING:
-        raise BadUsage(f"dbt {verb} changes what was built.", "Packages are installed by a build.", "invoke build")
+    commands = possible_commands(words)
+    if undoing := commands.intersection(UNDOING):
+        raise BadUsage(f"dbt {undoing.pop()} changes what was built.", "Packages are installed by a build.", "invoke build")
     driver = runtime_of(c)
     active = driver.active()
     if active is None:
         raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
-    if verb in WRITING and (runs := pipeline.active_runs(driver)):
+    if commands.intersection(WRITING) and (runs := pipeline.active_runs(driver)):
         again = shown(["invoke", "dbt", *words])
         raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: {again}")
     raise Exit(code=driver.dbt(driver.orchestrators[active], words))

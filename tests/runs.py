@@ -92,6 +92,7 @@ def canceled_run(stack: Stack, name: str, reference: dict[str, tuple[int, str]])
             (run,) = ask_runs(stack, "active_runs")
             assert run["url"] in stack.invoke("run", "--failed", code=13).stderr
             assert run["url"] in stack.invoke("dbt", "run", code=13).stderr  # which would write to the same tables
+            assert run["url"] in stack.invoke("dbt", "--log-level", "debug", "run", code=13).stderr
             assert "small.slow" in stack.invoke("dbt", "ls", "--select", "slow").stdout
             canceled = ask_runs(stack, "cancel_runs")
             wait_until(lambda: stack.ask(DBT_SESSIONS) == "0")

@@ -167,6 +167,7 @@ def test_help_shows_defaults(invoke) -> None:
         pytest.param(("eject", "dagster", "--to", "nomad"), 2, "--to 'nomad' is not supported", id="an unknown kind of files"),
         pytest.param(("eject", "dagster"), 2, "No release is in use", id="nothing to eject"),
         pytest.param(("dbt",), 2, "Type a dbt command after it", id="no command of dbt"),
+        pytest.param(("dbt", "--log-level", "debug", "clean"), 2, "dbt clean changes what was built", id="a flag before dbt's command"),
         pytest.param(("dbt", "ls"), 8, "No orchestrator is active, so there is no dbt to call", id="no dbt"),
         pytest.param(("up", "--runtime", "podman"), 2, "The runtimes are auto, docker and native", id="an unknown runtime"),
         pytest.param(("up", "--runtime", "docker"), 3, "Docker not found", id="no docker, but asked for"),
@@ -281,6 +282,27 @@ def test_a_missing_package_is_reported(invoke) -> None:
     (invoke.folder / "psutil.py").write_text("raise ModuleNotFoundError(name='psutil')\n")
     done = invoke("status")
     assert (done.returncode, "pip install -r requirements.txt" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "writes"),
+    [
+        ("run", True),
+        ("run --log-level debug", True),
+        ("--log-level debug run", True),
+        ("--log-level=debug run", True),
+        ("-t docs build", True),
+        ("-qt docs build", True),
+        ("--quiet seed", True),
+        ("-- test", True),
+        ("ls --select run", False),
+        ("ls --resource-type test", False),
+        ("--log-level debug ls", False),
+        ("--version", False),
+    ],
+)
+def test_a_value_of_a_flag_is_not_taken_for_the_command_of_dbt(line, writes) -> None:
+    assert bool(tasks.possible_commands(line.split()).intersection(tasks.WRITING)) == writes
 
 
 def in_a_shell(invoke, rest: str) -> subprocess.CompletedProcess[str]:
