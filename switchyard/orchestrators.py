@@ -330,7 +330,8 @@ def _orchestrator(
         others = tuple(volume for volume in volumes if not volume.endswith(PROJECT_MOUNT))
         if len(others) < len(volumes):
             mounts[service] = others
-    scaled = [name for name, body in services.items() if name != block["dbt"] and "deploy" in body]
+    replicated = [service for service, body in services.items() if "replicas" in _mapping(body.get("deploy") or {}, f"{service}: deploy")]
+    scaled = [service for service in replicated if service != block["dbt"]]
     fixed = tuple(service for service in services if service not in scaled)
     for key in ("service", "dbt"):
         _require_known(_text(block, key), fixed, f"{key} is {block[key]}, which is no service that always runs")
@@ -354,7 +355,7 @@ def _orchestrator(
         mounts=mounts,
         services=fixed,
         scaled=tuple(scaled),
-        worker=next((name for name, body in services.items() if "deploy" in body and "extends" not in body), ""),
+        worker=next((service for service in replicated if "extends" not in services[service]), ""),
         memory=_amount(block, "memory"),
         worker_memory=_amount(block, "worker_memory"),
         after={name: tuple(other for other in needed if other in services) for name, needed in needs.items()},

@@ -150,6 +150,13 @@ def test_a_service_that_runs_only_with_workers_is_not_native(folder) -> None:
     assert "scaled is no service of compose/docker-compose-fourth.yaml that runs without workers" in caught.value.why
 
 
+def test_a_limit_of_resources_makes_no_worker(folder) -> None:
+    limits = "{deploy: {resources: {limits: {cpus: '2'}}}}"
+    write(folder, "fourth", FOURTH.replace("    build: ..", f"    build: ..\n    {limits[1:-1]}") + f"  shown: {limits}\n")
+    fourth = orchestrators.load_all(folder)["fourth"]
+    assert (fourth.services, fourth.scaled, fourth.worker) == (("api", "worker", "shown"), (), "")
+
+
 @pytest.mark.parametrize(
     ("needs", "after"), [("[api]", ()), ("{api: {condition: service_healthy}}", ("api",))], ids=["as a list", "as a mapping"]
 )
