@@ -15,6 +15,7 @@ import yaml
 from switchyard.errors import BadConfiguration, BadUsage
 
 PROJECT_MOUNT = ":/opt/dbt/project:ro"  # the end of the volume with the dbt project; a service with it runs dbt, or shows the project
+_OTHER_MOUNT = re.compile(":/opt/dbt/project/?(:|$)")  # a volume at the same place that does not end so
 NATIVE = "native.yaml"  # in docker/<name>: the processes of the native runtime
 _PREFIX = "docker-compose-"
 _BLOCK = "x-orchestrator"
@@ -232,13 +233,16 @@ def load(root: Path, file: Path) -> Orchestrator | None:
         services = {service: _mapping(body, service) for service, body in _mapping(content["services"], "services").items()}
         needs = {service: _needs(body, service) for service, body in services.items()}
         containers = {service: _variables(body, f"{service}: ", passed_on=True) for service, body in services.items()}
-        ours = [service for service, body in services.items() if any(str(label).startswith(LABEL) for label in body.get("labels") or ())]
+        labels = {service: _pairs(body, "labels", f"{service}: ").get(LABEL) for service, body in services.items()}
         found = _orchestrator(name, file, _mapping(content[_BLOCK], _BLOCK, _KEYS), services, needs)
+        for service, label in labels.items():
+            if label != name and (label is not None or service in (found.service, found.dbt, found.built, *found.scaled)):
+                raise ValueError(f"{service} does not have the label {LABEL}: {name}" + (f", but {label}" if label else ""))
     native = root / "docker" / name / NATIVE
     if not native.exists():
         return found
     with _read(root, native) as content:
-        return replace(found, native=_native(_mapping(content, NATIVE, _NATIVE_KEYS), found, ours, needs, containers))
+        return replace(found, native=_native(_mapping(content, NATIVE, _NATIVE_KEYS), found, labels, needs, containers))
 
 
 @contextmanager
@@ -296,12 +300,17 @@ def _texts(value: Any, key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _variables(body: Mapping[str, Any], of: str = "", passed_on: bool = False) -> dict[str, str]:
-    """The variables under ``environment``, in either of Compose's forms; with ``passed_on``, without those from the shell."""
-    found = body.get("environment") or {}
+def _pairs(body: Mapping[str, Any], key: str, of: str = "") -> dict[str, Any]:
+    """The names and values under ``key``, in either of Compose's forms; None for a name without a value."""
+    found = body.get(key) or {}
     if isinstance(found, list):
-        found = {name: value if equals else None for name, equals, value in (text.partition("=") for text in _texts(found, "environment"))}
-    found = {name: value for name, value in _mapping(found, f"{of}environment").items() if value is not None or not passed_on}
+        found = {name: value if equals else None for name, equals, value in (text.partition("=") for text in _texts(found, key))}
+    return _mapping(found, f"{of}{key}")
+
+
+def _variables(body: Mapping[str, Any], of: str = "", passed_on: bool = False) -> dict[str, str]:
+    """The variables under ``environment``; with ``passed_on``, without those from the shell."""
+    found = {name: value for name, value in _pairs(body, "environment", of).items() if value is not None or not passed_on}
     for name, value in found.items():
         if value is None or isinstance(value, (dict, list)):
             raise ValueError(f"{of}the variable {name} has no value; write one, or ''")
@@ -328,6 +337,9 @@ def _orchestrator(
         if not all(isinstance(volume, str) for volume in volumes):
             raise ValueError(f"{service} has a volume in Compose's long form; write it as source:target")
         others = tuple(volume for volume in volumes if not volume.endswith(PROJECT_MOUNT))
+        for volume in others:
+            if _OTHER_MOUNT.search(volume):
+                raise ValueError(f"{service} mounts the dbt project in another form; the volume must end with {PROJECT_MOUNT}")
         if len(others) < len(volumes):
             mounts[service] = others
     replicated = [service for service, body in services.items() if "replicas" in _mapping(body.get("deploy") or {}, f"{service}: deploy")]
@@ -365,7 +377,7 @@ def _orchestrator(
 def _native(
     block: dict[str, Any],
     found: Orchestrator,
-    ours: Collection[str],
+    labels: Mapping[str, Any],
     needs: Mapping[str, Mapping[str, str]],
     containers: Mapping[str, Mapping[str, str]],
 ) -> NativeBlock:
@@ -374,8 +386,10 @@ def _native(
         problem = f"{name} is no service of compose/{found.file.name}" + (" that runs without workers" if name in found.scaled else "")
         _require_known(name, found.services, problem)
         _mapping(process, name, _PROCESS_KEYS)
+        if not labels[name]:
+            raise ValueError(f"{name} of compose/{found.file.name} does not have the label {LABEL}: {found.name}")
     for name in found.services:
-        if name in ours and name not in processes:  # a service without the label is one that somebody added for Docker alone
+        if labels[name] and name not in processes:  # a service without the label is one that somebody added for Docker alone
             raise ValueError(f"the service {name} of compose/{found.file.name} is missing under services")
     environment = _variables(block)
     return NativeBlock(

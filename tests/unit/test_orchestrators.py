@@ -27,7 +27,7 @@ services:
     build: ..
     labels: {switchyard.orchestrator: fourth}
     volumes: ["${SWITCHYARD_SOURCE_PATH:-../dbt_project}:/opt/dbt/project:ro", "cache:/cache"]
-  worker: {}
+  worker: {labels: [switchyard.orchestrator=fourth]}
 """
 
 
@@ -89,9 +89,17 @@ def test_the_sign_in_is_described_as_the_page_asks_for_it(root, name, sign_in) -
         pytest.param(FOURTH.replace("run_job.py", "80"), "write it in quotes", id="a number as a text"),
         pytest.param(FOURTH.replace("FOURTH_PORT", "80"), "ui_port is not a text", id="a port in place of its key"),
         pytest.param(FOURTH.replace("  database:", "  memory: 1 GB\n  database:"), "memory is not a number of MiB", id="a unit"),
-        pytest.param(FOURTH.replace("{}", "{volumes: a:b}"), "worker: volumes is not a list", id="a text as volumes"),
-        pytest.param(FOURTH.replace("worker: {}", "worker:"), "worker is not a mapping", id="an empty service"),
-        pytest.param(FOURTH.replace("{}", "{depends_on: {api: }}"), "api is not a mapping", id="an empty dependency"),
+        pytest.param(FOURTH.replace("worker: {", "worker: {volumes: a:b, "), "worker: volumes is not a list", id="a text as volumes"),
+        pytest.param(FOURTH[: FOURTH.index("{labels: [")], "worker is not a mapping", id="an empty service"),
+        pytest.param(FOURTH.replace("worker: {", "worker: {depends_on: {api: }, "), "api is not a mapping", id="an empty dependency"),
+        pytest.param(FOURTH.replace("{switchyard.orchestrator: fourth}", "{}"), "api does not have the label", id="no label"),
+        pytest.param(FOURTH.replace("or: fourth}", "or: forth}"), "orchestrator: fourth, but forth", id="another name in the label"),
+        pytest.param(FOURTH.replace("or=fourth", "s=fourth"), "worker does not have the label", id="a misspelt label where dbt runs"),
+        pytest.param(FOURTH + "  more: {deploy: {replicas: 0}}\n", "more does not have the label", id="no label of a worker"),
+        pytest.param(FOURTH + "  more: {labels: [switchyard.orchestrator=api]}\n", "but api", id="a sidecar of another one"),
+        pytest.param(FOURTH.replace("project:ro", "project"), "api mounts the dbt project in another form", id="a mount to write to"),
+        pytest.param(FOURTH.replace("project:ro", "project/:ro"), "another form", id="a mount with a slash at its end"),
+        pytest.param(FOURTH.replace("project:ro", "project:ro,z"), "another form", id="a mount with other options"),
         pytest.param("- a", "the file is not a mapping", id="a list"),
     ],
 )
@@ -128,13 +136,14 @@ def write_native(folder, text) -> None:
         pytest.param(NATIVE.replace("health: [check]", "helth: [check]"), "did you mean health?", id="a misspelt key of a service"),
         pytest.param(NATIVE.replace("worker: {", "wroker: {"), "wroker is no service of compose", id="a misspelt service"),
         pytest.param(NATIVE[: NATIVE.index("  api")] + NATIVE[NATIVE.index("  worker") :], "the service api of compose", id="no service"),
+        pytest.param(NATIVE + "  sidecar: {command: [a], health: [b]}\n", "sidecar of compose/docker-compose-fourth.yaml", id="no label"),
         pytest.param(NATIVE + "environment: {A: }\n", "the variable A has no value", id="a variable without a value"),
         pytest.param(NATIVE + "environment: A=b\n", "environment is not a mapping", id="a text as variables"),
         pytest.param(NATIVE + "unsupported: win32\n", "unsupported is not a mapping", id="a text as a mapping"),
     ],
 )
 def test_a_broken_native_file_is_reported_with_the_reason(folder, text, reason) -> None:
-    write(folder, "fourth", FOURTH)
+    write(folder, "fourth", FOURTH + "  sidecar: {image: other}\n")
     assert orchestrators.load_all(folder)["fourth"].native is None
     write_native(folder, text)
     with pytest.raises(BadConfiguration, match=r"docker/fourth/native\.yaml") as caught:
@@ -143,7 +152,7 @@ def test_a_broken_native_file_is_reported_with_the_reason(folder, text, reason) 
 
 
 def test_a_service_that_runs_only_with_workers_is_not_native(folder) -> None:
-    write(folder, "fourth", FOURTH + "  scaled: {deploy: {replicas: 0}}\n")
+    write(folder, "fourth", FOURTH + "  scaled: {labels: [switchyard.orchestrator=fourth], deploy: {replicas: 0}}\n")
     write_native(folder, NATIVE + "  scaled: {command: [worker], health: [check]}\n")
     with pytest.raises(BadConfiguration) as caught:
         orchestrators.load_all(folder)
@@ -161,7 +170,7 @@ def test_a_limit_of_resources_makes_no_worker(folder) -> None:
     ("needs", "after"), [("[api]", ()), ("{api: {condition: service_healthy}}", ("api",))], ids=["as a list", "as a mapping"]
 )
 def test_both_forms_of_compose_can_be_read(folder, needs, after) -> None:
-    write(folder, "fourth", FOURTH.replace("{}", f"{{depends_on: {needs}, environment: [A=b=c, D=]}}"))
+    write(folder, "fourth", FOURTH.replace("worker: {", f"worker: {{depends_on: {needs}, environment: [A=b=c, D=], "))
     write_native(folder, NATIVE + "environment: {E: 1, F: true}\n")
     fourth = orchestrators.load_all(folder)["fourth"]
     worker = fourth.process("worker")
@@ -265,7 +274,7 @@ def test_each_worker_needs_memory_and_the_permanent_one_is_counted_once(root, na
 
 def test_a_service_and_a_variable_for_docker_alone_are_accepted(folder) -> None:
     write(
-        folder, "fourth", FOURTH.replace("worker: {}", "worker: {environment: {FROM_THE_SHELL: , OWN: 1}}") + "  sidecar: {image: other}\n"
+        folder, "fourth", FOURTH.replace("worker: {", "worker: {environment: {FROM_THE_SHELL: , OWN: 1}, ") + "  sidecar: {image: other}\n"
     )
     write_native(folder, NATIVE)
     processes = {process.service: process for process in orchestrators.load_all(folder)["fourth"].native_block.processes}
