@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from rundbt import jobs
 from switchyard import bootstrap, checks, console
 from switchyard.errors import BadUsage
-from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator
+from switchyard.orchestrators import PROJECT_MOUNT, Orchestrator, pairs
 from switchyard.placeholders import SETTING
 from switchyard.project import Project
 from switchyard.release import Release
@@ -101,7 +101,7 @@ def service(body: Mapping[str, Any], image: str, project: Mapping[str, Any]) -> 
     volumes = found.pop("volumes", [])
     kept = [volume for volume in volumes if not volume.endswith(PROJECT_MOUNT)]
     if len(kept) < len(volumes):
-        found["environment"] |= project["environment"]
+        found["environment"] = {**pairs(found, "environment"), **project["environment"]}
         kept += project["volumes"]
     return {**found, "volumes": kept} if kept else found
 
@@ -171,6 +171,7 @@ def readme(target: Orchestrator, project: Project, release: Release, port: str) 
     """How to start it, what to change, and what it costs."""
     name = jobs.first(jobs.read(project.folder)) or "daily"
     job = shlex.join((*target.run, name))
+    idle = f"When idle, it takes about {target.memory} MiB of memory. " if target.memory else ""
     return f"""# {project.name} on {target.title}
 
 Made from the release {release.tag} (commit {release.commit[:12]}). These files are yours: nothing here needs the checkout that wrote them.
@@ -205,7 +206,7 @@ database may have no roles: fix what its log shows, then `docker compose down --
 Before a newer release, wait until no run is in progress (an upgrade would end it), and make a backup: an older release may not start on a
 database that a newer one has used.
 
-When idle, it takes about {target.memory} MiB of memory. PostgreSQL holds the warehouse and the runs. A backup of all of it:
+{idle}PostgreSQL holds the warehouse and the runs. A backup of all of it:
 `docker compose exec -T --user postgres postgres pg_dumpall > all.sql`. A copy of the volume of a running server is not a backup.
 """
 

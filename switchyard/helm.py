@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from switchyard import eject, pins
+from switchyard import eject, orchestrators, pins
 from switchyard.errors import BadUsage
 from switchyard.orchestrators import Orchestrator
 from switchyard.placeholders import SETTING
@@ -107,7 +107,7 @@ def variables(services: list[Mapping[str, Any]], defaults: Mapping[str, str]) ->
     plain: dict[str, str] = {}
     secret: dict[str, None] = {}
     for body in services:
-        environment = {key: str(value) for key, value in body["environment"].items()}
+        environment = orchestrators.variables(body, passed_on=True)
         kept = environment.get("SWITCHYARD_SECRETS", "").split()
         for key, value in environment.items():
             if key in kept or any(defaults.get(match[2], "").startswith("<") for match in SETTING.finditer(value)):
@@ -133,6 +133,8 @@ def commands(made: Mapping[str, str]) -> Iterator[str]:
 def readme(target: Orchestrator, project: Project, release: Release, made: Mapping[str, str]) -> str:
     """How to start it, what to change, and what it costs."""
     typed = "\n".join(commands(made))
+    measured = f"When idle, the services take about {target.memory} MiB of memory, PostgreSQL included; a run takes up to 2 GiB more"
+    idle = f"\n{measured} while it lasts.\n" if target.memory else ""
     return f"""# {project.name} on {target.title}, on Kubernetes
 
 Made from the release {release.tag} (commit {release.commit[:12]}): values for the vendor's charts, with its image by digest. These
@@ -162,6 +164,4 @@ kubectl apply --namespace NAMESPACE --filename postgres.yaml --filename secrets.
 
 Before a newer release, make a backup of the database: an older release may not start on one that a newer one has used. Everyone who
 may read pods and jobs in the namespace can read their environments.
-
-When idle, the services take about {target.memory} MiB of memory, PostgreSQL included; a run takes up to 2 GiB more while it lasts.
-"""
+{idle}"""

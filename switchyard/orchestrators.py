@@ -232,8 +232,8 @@ def load(root: Path, file: Path) -> Orchestrator | None:
             )
         services = {service: _mapping(body, service) for service, body in _mapping(content["services"], "services").items()}
         needs = {service: _needs(body, service) for service, body in services.items()}
-        containers = {service: _variables(body, f"{service}: ", passed_on=True) for service, body in services.items()}
-        labels = {service: _pairs(body, "labels", f"{service}: ").get(LABEL) for service, body in services.items()}
+        containers = {service: variables(body, f"{service}: ", passed_on=True) for service, body in services.items()}
+        labels = {service: pairs(body, "labels", f"{service}: ").get(LABEL) for service, body in services.items()}
         found = _orchestrator(name, file, _mapping(content[_BLOCK], _BLOCK, _KEYS), services, needs)
         for service, label in labels.items():
             if label != name and (label is not None or service in (found.service, found.dbt, found.built, *found.scaled)):
@@ -300,17 +300,35 @@ def _texts(value: Any, key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _pairs(body: Mapping[str, Any], key: str, of: str = "") -> dict[str, Any]:
-    """The names and values under ``key``, in either of Compose's forms; None for a name without a value."""
+def pairs(body: Mapping[str, Any], key: str, of: str = "") -> dict[str, Any]:
+    """The names and values under a key, in either of Compose's forms; None for a name without a value.
+
+    Args:
+        body: a service.
+        key: ``environment`` or ``labels``.
+        of: whose they are, for the message of an error.
+
+    Raises:
+        ValueError: they have another form.
+    """
     found = body.get(key) or {}
     if isinstance(found, list):
         found = {name: value if equals else None for name, equals, value in (text.partition("=") for text in _texts(found, key))}
     return _mapping(found, f"{of}{key}")
 
 
-def _variables(body: Mapping[str, Any], of: str = "", passed_on: bool = False) -> dict[str, str]:
-    """The variables under ``environment``; with ``passed_on``, without those from the shell."""
-    found = {name: value for name, value in _pairs(body, "environment", of).items() if value is not None or not passed_on}
+def variables(body: Mapping[str, Any], of: str = "", passed_on: bool = False) -> dict[str, str]:
+    """The variables under ``environment``, as texts.
+
+    Args:
+        body: a service, or what else has them.
+        of: whose they are, for the message of an error.
+        passed_on: leave out those that Compose takes from the shell; otherwise they are an error.
+
+    Raises:
+        ValueError: they have another form, or one has no value.
+    """
+    found = {name: value for name, value in pairs(body, "environment", of).items() if value is not None or not passed_on}
     for name, value in found.items():
         if value is None or isinstance(value, (dict, list)):
             raise ValueError(f"{of}the variable {name} has no value; write one, or ''")
@@ -391,7 +409,7 @@ def _native(
     for name in found.services:
         if labels[name] and name not in processes:  # a service without the label is one that somebody added for Docker alone
             raise ValueError(f"the service {name} of compose/{found.file.name} is missing under services")
-    environment = _variables(block)
+    environment = variables(block)
     return NativeBlock(
         requirements=_texts(block["requirements"], "requirements"),
         home=_texts(block["home"], "home") if block.get("home") else (),
@@ -404,7 +422,7 @@ def _native(
                 command=_texts(process.get("command"), f"{name}: command"),
                 health=_texts(process.get("health"), f"{name}: health"),
                 container=containers[name],
-                environment={**environment, **_variables(process, f"{name}: ")},
+                environment={**environment, **variables(process, f"{name}: ")},
                 # Every service depends on PostgreSQL, which is up before an orchestrator starts, so it is left out.
                 after=tuple(other for other, condition in needs[name].items() if other in processes and condition == "service_healthy"),
             )

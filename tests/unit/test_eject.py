@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,23 @@ def test_the_database_gets_its_passwords_from_the_environment(ejected, name, to)
     assert {key for key, _ in keys} == {"DBT_PASSWORD", f"{name.upper()}_DB_PASSWORD"}
     assert set(re.findall(r"password (\S+);", script)) == {f":'{key}'" for key, _ in keys}
     assert "switchyard" not in script
+
+
+@pytest.mark.parametrize("own", [{"A": "b=c", "D": None}, ["A=b=c", "D"], None], ids=["a mapping", "a list", "none"])
+def test_a_service_may_have_its_variables_in_both_forms_of_compose_or_none(own) -> None:
+    body = {"volumes": ["x:/opt/dbt/project:ro"], **({"environment": own} if own else {})}
+    found = eject.service(body, "image", {"environment": {"API_KEY": "${API_KEY}"}, "volumes": []})
+    assert found["environment"] == {**({"A": "b=c", "D": None} if own else {}), "API_KEY": "${API_KEY}"}
+    assert helm.variables([body], {}) == ({"A": "b=c"} if own else {}, [])
+
+
+@pytest.mark.parametrize("to", [eject, helm], ids=["compose", "helm"])
+@pytest.mark.parametrize("memory", [770, 0])
+def test_memory_that_was_not_measured_is_not_stated(ejected, monkeypatch, root, memory, to) -> None:
+    known = orchestrators.load_all(root)
+    monkeypatch.setattr(orchestrators, "load_all", lambda _: {"dagster": replace(known["dagster"], memory=memory)})
+    text = (ejected("dagster", to) / "README.md").read_text()
+    assert ("When idle" in text, "770 MiB" in text, " 0 MiB" in text) == (bool(memory), bool(memory), False)
 
 
 def test_ejected_files_are_never_replaced(tmp_path) -> None:
