@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.harness import Figure, interleaved, ratio, timed
 from bench.rig import Rig
-from switchyard.fingerprints import base_image_keys
+from switchyard.fingerprints import base_images
 from switchyard.runtimes.docker import argv
 
 MODEL = "models/staging/shop/stg_shop__orders.sql"
@@ -20,7 +20,7 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
     """Measure sizes once, and builds in each round; without Docker there are no images."""
     if rig.runtime != "docker":
         return
-    bases = [rig.settings[key] for key in base_image_keys(rig.folder)]
+    bases = list(base_images(rig.settings).values())
     for name in rig.names():
         rig.invoke("build", "--orch", name)
         title, image = rig.orchestrators[name].title, argv.image_name(rig.settings, name)

@@ -28,7 +28,7 @@ from rundbt import jobs
 from switchyard import ROOT, caller, console, environments, orchestrators, python_packages, settings
 from switchyard import project as projects
 from switchyard.errors import BadUsage, StackError
-from switchyard.fingerprints import base_image_keys
+from switchyard.fingerprints import base_images
 from switchyard.project import Project
 from switchyard.runner import Runner
 from switchyard.runtimes.runtime import POSTGRES
@@ -182,7 +182,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "depth": depth,
             "project": {"name": project.name, "counts": "", "threads": threads(project), "query_comment": QUERY_COMMENT in project.content},
             "versions": {"PostgreSQL": "", "dbt-core": ""},
-            "base_images": [rig.settings[key] for key in base_image_keys(rig.folder)] if rig.runtime == "docker" else [],
+            "base_images": list(base_images(rig.settings).values()) if rig.runtime == "docker" else [],
             "orchestrators": {
                 name: {
                     "title": one.title,

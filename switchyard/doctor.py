@@ -18,7 +18,7 @@ from rundbt import dbt_internals
 from switchyard import checks, console, diagnosis, orchestrators, settings
 from switchyard.checks import Check
 from switchyard.errors import BadConfiguration, StackError, name_the_shell
-from switchyard.fingerprints import check_base_images
+from switchyard.fingerprints import base_images, check_base_images
 from switchyard.orchestrators import Orchestrator
 from switchyard.runner import Runner
 from switchyard.runtimes.choice import choose
@@ -185,6 +185,8 @@ def _private(root: Path) -> str:
 def _compose_file(root: Path, file: Path, known: dict[str, Orchestrator]) -> str:
     found = orchestrators.load(root, file)
     if found:
-        orchestrators.require_keys({found.name: found}, settings.defaults(root, {}).values)
+        default = settings.defaults(root, {})
+        orchestrators.require_keys({found.name: found}, default.values)
+        base_images(default, found.name)
         known[found.name] = found
     return found.title if found else "no orchestrator"

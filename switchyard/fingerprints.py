@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 
 from rundbt import project_files
 from switchyard import certificates, settings
@@ -14,15 +13,27 @@ from switchyard.project import Project
 from switchyard.settings import Settings
 
 
-def base_image_keys(root: Path, image: str = "*") -> list[str]:
-    """The settings that name base images: the Dockerfiles' arguments that end with ``_IMAGE``.
+def base_images(loaded: Settings, image: str = "*") -> dict[str, str]:
+    """The base images by their settings: the Dockerfiles' arguments that end with ``_IMAGE``.
 
     Args:
-        root: the checkout.
+        loaded: the checkout's settings.
         image: a folder's name below ``docker/``; by default all of them.
+
+    Raises:
+        BadConfiguration: there is no such setting.
     """
-    texts = (path.read_text(encoding="utf-8") for path in root.glob(f"docker/{image}/Dockerfile"))
-    return sorted({key for text in texts for key in re.findall(r"^ARG (\w+_IMAGE)\b", text, re.M)})
+    found = {}
+    for path in sorted(loaded.root.glob(f"docker/{image}/Dockerfile")):
+        for key, default in re.findall(r"^ARG (\w+_IMAGE)\b(?:=(\S+))?", path.read_text(encoding="utf-8"), re.M):
+            if not loaded.values.get(key):
+                raise BadConfiguration(
+                    f"The setting {key} has no value in .env.example.",
+                    f"{path.relative_to(loaded.root).as_posix()} has it as an argument.",
+                    f"Write {key}={default or '<image>'} in .env.example.",
+                )
+            found[key] = loaded[key]
+    return found
 
 
 def check_base_images(loaded: Settings, image: str = "*") -> str:
@@ -35,9 +46,9 @@ def check_base_images(loaded: Settings, image: str = "*") -> str:
     Raises:
         BadConfiguration: one is not.
     """
-    default = settings.defaults(loaded.root, {})
-    for key in base_image_keys(loaded.root, image):
-        wanted, found = (re.search(r":([^/:]+)$", values[key].partition("@")[0]) for values in (default, loaded))
+    default = base_images(settings.defaults(loaded.root, {}), image)
+    for key, value in base_images(loaded, image).items():
+        wanted, found = (re.search(r":([^/:]+)$", name.partition("@")[0]) for name in (default[key], value))
         if wanted and found and found[1] != wanted[1]:
             raise BadConfiguration(
                 f"{key} has the version {found[1]}; the locked packages are for {wanted[1]}.",
@@ -62,6 +73,6 @@ def image_fingerprint(settings: Settings, image: str, project: Project | None) -
         digest.update(project_files.digest(folder, built).encode())
     for path in certificates.find(settings.root):
         digest.update(path.read_bytes())
-    digest.update("\n".join(settings[key] for key in base_image_keys(settings.root)).encode())
+    digest.update("\n".join(base_images(settings).values()).encode())
     digest.update((project.dependencies_fingerprint() if project else "").encode())
     return digest.hexdigest()[:16]

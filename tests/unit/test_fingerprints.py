@@ -9,6 +9,7 @@ import pytest
 from rundbt import project_files
 from switchyard import fingerprints, settings
 from switchyard import project as projects
+from switchyard.errors import BadConfiguration
 
 
 @pytest.fixture
@@ -58,6 +59,16 @@ def test_the_environments_files_matter(copy, path) -> None:
 def test_another_base_image_matters(copy) -> None:
     environment, _ = both(copy)
     assert environment_of(copy, PYTHON_IMAGE="mirror/python") != environment
+
+
+@pytest.mark.parametrize("line", ["", "KESTRA_IMAGE=\n"], ids=["no line", "no value"])
+def test_a_base_image_without_a_setting_is_reported(copy, line) -> None:
+    (copy / "docker" / "dagster" / "Dockerfile").write_text("ARG KESTRA_IMAGE=kestra/kestra:1.0\nFROM ${KESTRA_IMAGE}\n")
+    with (copy / ".env.example").open("a") as file:
+        file.write(line)
+    with pytest.raises(BadConfiguration, match="KESTRA_IMAGE has no value") as caught:
+        environment_of(copy)
+    assert caught.value.next == "Write KESTRA_IMAGE=kestra/kestra:1.0 in .env.example."
 
 
 def test_a_certificate_matters(copy) -> None:

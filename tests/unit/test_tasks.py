@@ -16,7 +16,7 @@ from invoke import Collection
 
 import tasks
 from switchyard import console, neighbours, settings
-from switchyard.fingerprints import base_image_keys
+from switchyard.fingerprints import base_images
 from switchyard.ports import unused_ports
 from switchyard.runner import Runner
 from switchyard.runtimes.native.postgres import Postgres
@@ -244,9 +244,18 @@ def test_a_dry_lock_shows_what_it_would_run(invoke, words, moving) -> None:
 )
 def test_doctor_shows_a_base_image_of_another_version(invoke, free, image, other) -> None:
     (invoke.folder / ".env").write_text(f"AIRFLOW_IMAGE={image}\n")
-    done = invoke("doctor", **free, **dict.fromkeys(base_image_keys(invoke.folder), ""))
+    done = invoke("doctor", **free, **dict.fromkeys(base_images(settings.defaults(invoke.folder, {})), ""))
     assert faults(done) == [], done.stdout + done.stderr
     assert ("AIRFLOW_IMAGE has the version" in done.stdout) == other
+
+
+def test_doctor_reports_a_base_image_without_a_setting(invoke, free) -> None:
+    file = invoke.folder / "docker" / "prefect" / "Dockerfile"
+    file.write_text(file.read_text().replace("PYTHON_IMAGE", "OTHER_IMAGE"))
+    done = invoke("doctor", **free)
+    (fault,) = faults(done)
+    assert "docker-compose-prefect.yaml: The setting OTHER_IMAGE has no value" in fault, done.stderr
+    assert "Next: Write OTHER_IMAGE=python:" in fault
 
 
 def test_doctor_continues_after_a_problem_and_ends_with_the_code_of_the_first(invoke) -> None:

@@ -56,14 +56,13 @@ class DockerImages:
         if not self.runner.dry:
             self.settings.write_for_compose()
         certificates.check(self.settings.root)
-        base_images = {key: self.settings[key] for key in fingerprints.base_image_keys(self.settings.root)}
         for name in names:
+            env = {"SWITCHYARD_ENVIRONMENT": self._image_fingerprint(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
             try:
                 fingerprints.check_base_images(self.settings, name)
             except BadConfiguration as odd:
                 console.advice(f"Base images: {odd.what} {odd.why} Next: {odd.next}")
             service = POSTGRES if name == POSTGRES else self.engine.orchestrators[name].built
-            env = {"SWITCHYARD_ENVIRONMENT": self._image_fingerprint(name), "SWITCHYARD_CHECKOUT": str(self.settings.root)}
             ssh = False
             if name != POSTGRES:
                 env |= self._prepare(name, on_line)
@@ -73,6 +72,7 @@ class DockerImages:
             )
             done = self.runner.follow(command, on_line, env=env)
             if done.code:
+                base_images = fingerprints.base_images(self.settings, name)
                 raise diagnosis.image_failed(argv.image_name(self.settings, name), done.stderr, base_images)
         self._prune()
 
