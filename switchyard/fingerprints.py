@@ -66,13 +66,17 @@ def image_fingerprint(settings: Settings, image: str, project: Project | None) -
         image: a folder's name below ``docker/``.
         project: the dbt project; None for PostgreSQL, which has none.
     """
-    digest = hashlib.sha256()
-    for folder in (settings.root / "rundbt", settings.root / "docker" / "uv", settings.root / "docker" / image):
-        # No image contains native.yaml, nor the files for `invoke eject`.
-        built = (path for path in project_files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents)
-        digest.update(project_files.digest(folder, built).encode())
-    for path in certificates.find(settings.root):
-        digest.update(path.read_bytes())
-    digest.update("\n".join(base_images(settings).values()).encode())
+    root, folder = settings.root, settings.root / "docker" / image
+    # No image contains native.yaml, nor the files for `invoke eject`.
+    built = [path for path in project_files.files(folder) if path != folder / NATIVE and folder / "helm" not in path.parents]
+    if project:
+        built += [*project_files.files(root / "rundbt"), *certificates.find(root)]
+        dockerfiles = (path.read_text(encoding="utf-8") for path in built if path == folder / "Dockerfile")
+        if any("docker/uv/" in text for text in dockerfiles):  # not in Airflow's, whose base image has uv
+            built += project_files.files(root / "docker" / "uv")
+    else:  # the locks are those of the native runtime
+        built = [path for path in built if not path.name.startswith("requirements")]
+    digest = hashlib.sha256(project_files.digest(root, built).encode())
+    digest.update("\n".join(base_images(settings, image).values()).encode())
     digest.update((project.dependencies_fingerprint() if project else "").encode())
     return digest.hexdigest()[:16]

@@ -20,10 +20,10 @@ def copy(tmp_path, root):
     return tmp_path
 
 
-def environment_of(root, **values) -> str:
+def environment_of(root, image="dagster", **values) -> str:
     loaded = settings.defaults(root, {})
     loaded = replace(loaded, values={**loaded.values, **values})
-    return fingerprints.image_fingerprint(loaded, "dagster", projects.load(loaded, {}))
+    return fingerprints.image_fingerprint(loaded, image, None if image == "postgres" else projects.load(loaded, {}))
 
 
 def both(root) -> tuple[str, str]:
@@ -42,23 +42,40 @@ def test_an_edited_model_matters_to_a_baked_run_only(copy) -> None:
     assert both(copy)[1] != models
 
 
-@pytest.mark.parametrize(
-    "path", ["docker/dagster/Dockerfile", "rundbt/jobs.py", "dbt_project/packages.yml", "dbt_project/packages/new.sql"]
-)
-def test_the_environments_files_matter(copy, path) -> None:
+def test_a_new_file_of_a_package_matters(copy) -> None:
     environment, _ = both(copy)
-    if path.endswith("new.sql"):
-        package = next((copy / "dbt_project" / "packages").iterdir())
-        (package / "macros" / "new.sql").write_text("")
-    else:
-        with open(copy / path, "a") as file:
-            file.write("\n")
+    package = next((copy / "dbt_project" / "packages").iterdir())
+    (package / "macros" / "new.sql").write_text("")
     assert environment_of(copy) != environment
 
 
-def test_another_base_image_matters(copy) -> None:
-    environment, _ = both(copy)
-    assert environment_of(copy, PYTHON_IMAGE="mirror/python") != environment
+IMAGES = ("airflow", "dagster", "postgres", "prefect")
+
+
+@pytest.mark.parametrize(
+    ("key", "images"), [("PYTHON_IMAGE", {"dagster", "prefect"}), ("AIRFLOW_IMAGE", {"airflow"}), ("POSTGRES_IMAGE", {"postgres"})]
+)
+def test_another_base_image_matters_to_the_images_that_are_built_on_it(root, key, images) -> None:
+    assert {name for name in IMAGES if environment_of(root, name, **{key: "mirror/base"}) != environment_of(root, name)} == images
+
+
+@pytest.mark.parametrize(
+    ("path", "images"),
+    [
+        ("rundbt/jobs.py", {"airflow", "dagster", "prefect"}),
+        ("certs/another.crt", {"airflow", "dagster", "prefect"}),
+        ("docker/uv/requirements.txt", {"dagster", "prefect"}),
+        ("docker/postgres/Dockerfile", {"postgres"}),
+        ("docker/postgres/requirements.txt", set()),
+        ("docker/dagster/Dockerfile", {"dagster"}),
+        ("dbt_project/packages.yml", {"airflow", "dagster", "prefect"}),
+    ],
+)
+def test_a_file_matters_to_the_images_that_are_built_from_it(copy, path, images) -> None:
+    before = {name: environment_of(copy, name) for name in IMAGES}
+    with open(copy / path, "a") as file:
+        file.write("\n")
+    assert {name for name in IMAGES if environment_of(copy, name) != before[name]} == images
 
 
 @pytest.mark.parametrize("line", ["", "KESTRA_IMAGE=\n"], ids=["no line", "no value"])
