@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -26,6 +26,7 @@ T = TypeVar("T")
 WINDOW_S = 60  # seconds, for all rounds together
 SETTLING_S = 20  # seconds after a run, until workers and connections that are not kept have ended
 POLL_S = 0.5  # seconds between two samples of the peak
+ENDED = "A service ended while it was measured."
 
 # For version 2 of control groups, and for version 1.
 CPU = "cat /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpuacct/cpuacct.usage"
@@ -42,6 +43,20 @@ class Usage(NamedTuple):
 
     memory: float
     processor: float
+
+
+class Look(NamedTuple):
+    """One sample of all services.
+
+    Attributes:
+        began: before the first service was asked, in seconds of a clock.
+        ended: after the last CPU time was read.
+        usage: what each service uses, by name.
+    """
+
+    began: float
+    ended: float
+    usage: dict[str, Usage]
 
 
 class Peak(NamedTuple):
@@ -71,52 +86,64 @@ def measure(rig: Rig, rounds: int) -> Iterator[Figure]:
 def idle(rig: Rig, seconds: float) -> dict[str, Usage]:
     """MiB of memory, and the CPU time in % of a core, of each service and of PostgreSQL over ``seconds``."""
     with looking(rig) as look:
-        began, before = time.monotonic(), look()
+        before = look()
         time.sleep(seconds)
-        after, seconds = look(), time.monotonic() - began
-    return {name: Usage(one.memory, 100 * (one.processor - before[name].processor) / seconds) for name, one in after.items()}
+        after = look()
+    load = loads(before, after)
+    return {name: Usage(one.memory, load[name]) for name, one in after.usage.items()}
 
 
 def at_most(rig: Rig, action: Callable[[], T]) -> tuple[T, Peak]:
     """Do something, and measure the highest use meanwhile."""
     with looking(rig) as look, ThreadPoolExecutor(1) as pool:
-        looks = [(time.monotonic(), look())]
+        looks = [look()]
         done = pool.submit(action)
         ended = False
         while not ended:
             ended = bool(wait([done], POLL_S).done)
-            looks.append((time.monotonic(), look()))
+            looks.append(look())
         return done.result(), peak(looks)
 
 
-def peak(looks: list[tuple[float, dict[str, Usage]]]) -> Peak:
-    """The highest use in several samples, each with its time in seconds."""
-    memory = max(({name: one.memory for name, one in look.items()} for _, look in looks), key=lambda each: sum(each.values()))
-    loads = [
-        {name: 100 * (one.processor - before[name].processor) / (at - then) for name, one in look.items() if name in before}
-        for (then, before), (at, look) in pairwise(looks)
-    ]
-    return Peak(memory, max(loads, key=lambda each: sum(each.values())))
+def peak(looks: list[Look]) -> Peak:
+    """The highest use in several samples."""
+    memory = max(({name: one.memory for name, one in look.usage.items()} for look in looks), key=lambda each: sum(each.values()))
+    return Peak(memory, max((loads(*both) for both in pairwise(looks)), key=lambda each: sum(each.values())))
+
+
+def loads(before: Look, after: Look) -> dict[str, float]:
+    """The CPU time between two samples in % of a core, of each service that is in both."""
+    seconds = after.ended - before.began  # services are read one after another: with less, their sum could exceed what the machine has
+    return {
+        name: 100 * (one.processor - before.usage[name].processor) / seconds for name, one in after.usage.items() if name in before.usage
+    }
 
 
 @contextmanager
-def looking(rig: Rig) -> Iterator[Callable[[], dict[str, Usage]]]:
-    """A function that samples the use of each service and PostgreSQL, by name; shared memory counts once (Linux)."""
+def looking(rig: Rig) -> Iterator[Callable[[], Look]]:
+    """A function that samples the use of each service and PostgreSQL; shared memory counts once (Linux).
+
+    Raises:
+        StackError: a service has ended.
+    """
     driver = rig.driver
     if isinstance(driver, Native):
         yield partial(_look, driver)
         return
-    with ExitStack() as opened:
-        open_ = {
-            service.name: opened.enter_context(
-                subprocess.Popen(
-                    ["docker", "exec", "-i", service.container, "sh", "-c", LOOK],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1,
+    try:
+        with ExitStack() as opened:
+            open_ = {
+                service.name: opened.enter_context(
+                    subprocess.Popen(
+                        ["docker", "exec", "-i", service.container, "sh", "-c", LOOK],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1,
+                    )
                 )
-            )
-            for service in driver.services()
-        }  # fmt: skip
-        yield lambda: {name: answer(one) for name, one in open_.items()}
+                for service in driver.services()
+            }  # fmt: skip
+            yield partial(answers, open_)
+    except BrokenPipeError:
+        raise StackError(ENDED) from None
 
 
 def cpu_seconds(text: str) -> float:
@@ -142,24 +169,35 @@ def processor(rig: Rig) -> float:
     return sum(cpu_seconds(rig.command(["docker", "exec", container, "sh", "-c", CPU])) for container in containers)
 
 
-def _look(native: Native) -> dict[str, Usage]:
-    return {name: Usage(_total(found, _own_memory) / checks.MIB, _total(found, _processor)) for name, found in processes(native).items()}
+def _look(native: Native) -> Look:
+    began = time.monotonic()
+    found = processes(native)
+    processor = {name: _total(each, _processor) for name, each in found.items()}
+    ended = time.monotonic()
+    return Look(began, ended, {name: Usage(_total(each, _own_memory) / checks.MIB, processor[name]) for name, each in found.items()})
 
 
-def answer(looker: subprocess.Popen[str]) -> Usage:
-    """The answer of a `LOOK` process.
+def answers(lookers: Mapping[str, subprocess.Popen[str]]) -> Look:
+    """The answers of `LOOK` processes, which are asked all at once, by the service's name.
 
     Raises:
-        StackError: it has ended.
+        StackError: one has ended.
     """
-    assert looker.stdin
+    began = time.monotonic()
+    for looker in lookers.values():
+        assert looker.stdin
+        looker.stdin.write("\n")
+    usage = {name: _answer(looker) for name, looker in lookers.items()}
+    return Look(began, time.monotonic(), usage)
+
+
+def _answer(looker: subprocess.Popen[str]) -> Usage:
     assert looker.stdout
-    looker.stdin.write("\n")
     output = ""
     while not output.endswith("==\n"):
         line = looker.stdout.readline()
         if not line:
-            raise StackError("A service ended while it was measured.")
+            raise StackError(ENDED)
         output += line
     memory, _, processor = output.removesuffix("==\n").partition("--\n")
     return Usage(mebibytes(memory), cpu_seconds(processor))

@@ -112,14 +112,23 @@ def test_memory_excludes_what_the_system_can_reclaim(text) -> None:
 
 def test_the_peak_is_that_of_the_sum() -> None:
     looks = [
-        (0.0, {"a": memory.Usage(9.0, 0.0), "b": memory.Usage(1.0, 0.0)}),
-        (0.5, {"a": memory.Usage(8.0, 0.5), "b": memory.Usage(3.0, 0.25)}),
-        (1.5, {"a": memory.Usage(8.0, 1.25), "b": memory.Usage(1.0, 0.5), "new": memory.Usage(1.0, 9.0)}),
+        memory.Look(0.0, 0.1, {"a": memory.Usage(9.0, 0.0), "b": memory.Usage(1.0, 0.0)}),
+        memory.Look(0.4, 0.5, {"a": memory.Usage(8.0, 0.5), "b": memory.Usage(3.0, 0.25)}),
+        memory.Look(1.3, 1.4, {"a": memory.Usage(8.0, 1.25), "b": memory.Usage(1.0, 0.5), "new": memory.Usage(1.0, 9.0)}),
     ]
     assert memory.peak(looks) == memory.Peak({"a": 8.0, "b": 3.0}, {"a": 100.0, "b": 50.0})
+
+
+def test_two_services_do_not_use_more_than_the_machine_has() -> None:
+    # Two cores are busy all the time; the second sample reads b half a second after a.
+    looks = [
+        memory.Look(0.0, 0.0, {"a": memory.Usage(1.0, 0.0), "b": memory.Usage(1.0, 0.0)}),
+        memory.Look(0.5, 1.0, {"a": memory.Usage(1.0, 0.5), "b": memory.Usage(1.0, 1.0)}),
+    ]
+    assert sum(memory.peak(looks).load.values()) == 150.0
 
 
 def test_reading_from_a_service_that_has_ended_does_not_wait() -> None:
     looker = subprocess.Popen(["sh", "-c", "read -r line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     with looker, pytest.raises(StackError):
-        memory.answer(looker)
+        memory.answers({"a": looker})
