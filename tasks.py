@@ -743,7 +743,7 @@ def upgrade_test(c: Context, package: str = "") -> None:
         "quick": "Measure once, and leave out what takes long.",
         "full": "Measure everything, which takes about three hours.",
         "only": "Some of the sections, separated by commas (see docs/compare.md). Default: all.",
-        "rounds": "How often everything is measured. Default: three times, or once with --quick.",
+        "rounds": "How often everything is measured. Default: three times, or once with --quick; what takes long, once.",
         "out": "The folder to write to. Default: reports/<time> in the checkout.",
         "report": "Write the page again from a report.json, without measuring.",
     }

@@ -29,6 +29,7 @@ RECOVERY = Row(
     " model and everything that needs it. The command is Switchyard's: on Airflow it clears the failed tasks and those after them;"
     " Dagster's re-execution and Prefect's retry run `dbt retry`.",
     "×",
+    exact=True,
 )
 GREEN = Row("recovery_seconds", "Green after the fix", "From typing `invoke run --failed` to the prompt.", "s")
 TESTS = Row(
@@ -37,11 +38,13 @@ TESTS = Row(
     "In that run: tests of the model, and of everything that needs it, that PostgreSQL executed, divided by the number of these tests.",
     "×",
     "high",
+    exact=True,
 )
 CALLS = Row(
     "recovery_calls",
     "Commands until green",
     "After the fix: `invoke run --failed`, then `invoke run` until every needed node was executed and the run succeeds.",
+    exact=True,
 )
 
 FAILING = Row(

@@ -15,7 +15,8 @@ measurement that has a unit, the settings and the integrations' code. [report.js
 `invoke compare{flag}` made both, and `python -m compare.pages` made this page from the figures."""
 HOW = """\
 Each figure is the median, with the lowest and the highest in brackets. A figure is bold if all of its measurements are better than
-every measurement of the others. ✗ marks a bad verdict. [How each is measured](../../compare-rows.md)."""
+every measurement of the others, and there are at least three of each; a count that is the same each time needs only one. ✗ marks a bad
+verdict. [How each is measured](../../compare-rows.md)."""
 
 
 def markdown(report: Report, pictures: list[str]) -> str:

@@ -75,7 +75,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
     Args:
         only: ids of `SECTIONS`, separated by commas; empty for all.
         orch: orchestrators, separated by commas; empty for all.
-        rounds: how often everything is measured; None for the number in `ROUNDS` for ``depth``.
+        rounds: how often everything is measured; None for the number in `ROUNDS` for ``depth``, and once for what takes long.
         runtime: ``docker`` or ``native``; empty for RUNTIME in ``.env``.
         out: the folder to write to; None for one in ``reports/``.
         depth: how much is measured, one of `DEPTHS`.
@@ -120,7 +120,7 @@ def main(only: str, orch: str, rounds: int | None, runtime: str, out: str | None
         try:
             subject = Subject(made, folder, environment(), first_steps(project))
             in_turn = sorted(scenarios, key=lambda id: EARLY.index(id) if id in EARLY else len(EARLY))
-            measure(subject, report, folder / "report.json", [one for id in in_turn for one in scenarios[id]])
+            measure(subject, report, folder / "report.json", [one for id in in_turn for one in scenarios[id]], rounds is not None)
             report.content["complete"] = True
         except KeyboardInterrupt as interrupt:
             interrupted = interrupt
@@ -215,8 +215,8 @@ def first_steps(project: Project) -> Sequence[Sequence[str]]:
     return known[name].before if name else ()
 
 
-def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Scenario]) -> None:
-    """Run every scenario on each orchestrator in each round, and save each measurement at once."""
+def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Scenario], repeated: bool) -> None:
+    """Run the scenarios on each orchestrator, and save each measurement at once; ``repeated`` is as for `planned`."""
     rig = subject.rig
     names = rig.names()
     broken: dict[str, str] = {}  # why there is no environment, or image
@@ -224,9 +224,9 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
         if name in report.titles and name not in names:
             refuse(report, name, 0, scenarios, rig.driver.unsupported(orchestrator))
     needed = scenarios if start.UP in scenarios else [start.UP, *scenarios]  # all others need it first
-    if all(one.single for one in scenarios):
+    if not repeated and all(one.single for one in scenarios):
         report.content["rounds"] = 1  # further rounds would only repeat the start
-    steps = planned(names, report.content["rounds"], needed)
+    steps = planned(names, report.content["rounds"], needed, repeated)
     expected = BUILD_S * len(names) + sum(step.scenario.seconds for step in steps)
     began, done = time.monotonic(), 0.0
     with console.Waiting("compare") as waiting:
@@ -252,14 +252,17 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
             report.write(path)
 
 
-def planned(names: Sequence[str], rounds: int, scenarios: Sequence[Scenario]) -> list[Step]:
-    """The steps, in order: each round starts with another orchestrator, and only the first round has the scenarios that run once."""
+def planned(names: Sequence[str], rounds: int, scenarios: Sequence[Scenario], repeated: bool) -> list[Step]:
+    """The steps, in order: each round starts with another orchestrator.
+
+    Only the first round has the scenarios that run once, unless all are ``repeated``.
+    """
     return [
         Step(number, name, scenario)
         for number in range(rounds)
         for name in turned(names, number)
         for scenario in scenarios
-        if number == 0 or not scenario.single
+        if number == 0 or repeated or not scenario.single
     ]
 
 

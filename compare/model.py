@@ -25,6 +25,7 @@ class Row:
         what: how it is measured, in a few sentences.
         unit: of its values; empty for a count.
         better: ``low`` or ``high``; None if neither is.
+        exact: whether the value is counted, and the same each time, so that one measurement is enough for a best one.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Row:
     what: str
     unit: str = ""
     better: str | None = "low"
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Scenario:
         rows: the rows that it can measure.
         seconds: an estimate of its duration, for the time left.
         depth: the first of `DEPTHS` that includes it.
-        once: whether it is done only in the first round, as everything in ``--full``, which takes many minutes.
+        once: whether it is done only in the first round unless ``--rounds`` is typed, as everything in ``--full``, which takes long.
     """
 
     title: str
@@ -77,7 +79,7 @@ class Scenario:
 
     @property
     def single(self) -> bool:
-        """Whether it is done only in the first round."""
+        """Whether it is done only in the first round unless ``--rounds`` is typed."""
         return self.once or self.depth == "full"
 
 

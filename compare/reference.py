@@ -18,7 +18,7 @@ def text() -> str:
     parts = [
         "# What a comparison measures",
         "Made from the code of [`invoke compare`](compare.md). The last column has the flag that a row needs, if any, and whether it is"
-        " measured once, in the first round only.",
+        " measured once, in the first round only, unless `--rounds` is typed.",
     ]
     for section in SECTIONS:
         rows = [

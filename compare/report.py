@@ -25,11 +25,13 @@ class Summary(NamedTuple):
     """All measurements of one row and one orchestrator.
 
     Attributes:
+        times: how often it was measured.
         values: all values.
         verdicts: each verdict, whether it is good (None: neither good nor bad), and how often it occurred.
         why: why measurements failed, each reason once.
     """
 
+    times: int
     values: tuple[float, ...]
     verdicts: tuple[tuple[str, bool | None, int], ...]
     why: tuple[str, ...]
@@ -111,7 +113,8 @@ class Report:
         values = tuple(one["value"] for one in found if one["value"] is not None)
         verdicts = Counter((one["verdict"], one["good"]) for one in found if one["verdict"])
         why = dict.fromkeys(one["why"] for one in found if one["why"])
-        return Summary(values, tuple((text, good, count) for (text, good), count in verdicts.items()), tuple(why))
+        times = sum(not one["why"] for one in found)
+        return Summary(times, values, tuple((text, good, count) for (text, good), count in verdicts.items()), tuple(why))
 
     def measured(self, row: str) -> dict[str, Summary]:
         """The summaries of the orchestrators that have values, the lowest median first."""
@@ -121,11 +124,12 @@ class Report:
     def best(self, row: str) -> str | None:
         """The orchestrator whose values are all better than every value of each other one.
 
-        None if spreads overlap, an orchestrator was measured fewer than `LEAST` times, a measurement failed, there is only one
-        orchestrator, the row has no better, or a verdict of the best is bad.
+        None if spreads overlap, an orchestrator was measured fewer than `LEAST` times (an exact row: not at all), a measurement failed,
+        there is only one orchestrator, the row has no better, or a verdict of the best is bad.
         """
-        better, found = self.content["rows"][row]["better"], self.measured(row)
-        if better is None or len(found) < 2 or any(len(one.values) < LEAST for one in found.values()):
+        kind, found = self.content["rows"][row], self.measured(row)
+        better, least = kind["better"], 1 if kind.get("exact") else LEAST
+        if better is None or len(found) < 2 or any(len(one.values) < least for one in found.values()):
             return None
         name = next(iter(found)) if better == "low" else next(reversed(found))
         first, others = found[name], [one for other, one in found.items() if other != name]
@@ -148,7 +152,7 @@ class Report:
             sentence = f"{next(iter(shown.values()))} with each"
         else:
             sentence = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())
-            if row.unit:  # a count is the same each time
+            if row.unit and not row.exact:  # a count is the same each time
                 notes += self._unclaimed(found)
         return f"{sentence} ({'; '.join(notes)})" if notes else sentence
 
@@ -183,7 +187,6 @@ class Report:
             "facts": [*self._facts(), *self._left_out(sections)],
             "names": list(self.titles.values()),
             "complete": content["complete"],
-            "repeated": content["rounds"] >= LEAST,
             "settings": [
                 {"title": facts["title"], "versions": facts["versions"], "rows": sorted(facts["settings"].items())}
                 for facts in content["orchestrators"].values()
@@ -264,8 +267,7 @@ class Report:
         values, count = one.values, len(one.values)
         spread = f"{plain(one.low, unit)} to {plain(one.high, unit)}, n = {count}" if count > 1 and one.low != one.high else f"n = {count}"
         verdicts = [
-            {"text": text + (f" ({times} of {sum(t for *_, t in one.verdicts)})" if len(one.verdicts) > 1 else ""), "good": good}
-            for text, good, times in one.verdicts
+            {"text": text + (f" ({times} of {one.times})" if times < one.times else ""), "good": good} for text, good, times in one.verdicts
         ]
         return {
             "value": text(one.median, unit) if values else "",

@@ -57,6 +57,7 @@ OPEN = Row(
     "Sockets that need no password",
     "Each of them gets the request for runs without a password, and the first bytes of HTTP/2, which gRPC uses. A socket counts if its"
     " answer is not 401 or 403. The health check of Prefect's worker, which Switchyard turns on, is one.",
+    better=None,
 )
 RIGHTS = Row(
     "rights",

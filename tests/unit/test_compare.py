@@ -57,6 +57,14 @@ def test_the_best_is_better_in_every_measurement(values, best) -> None:
     assert report(**values).best("x") == best
 
 
+def test_a_count_that_is_the_same_each_time_needs_one_measurement() -> None:
+    exact = replace(ROW, better="high", exact=True)
+    assert report(exact, a=[0], b=[92], c=[101]).best("x") == "c"
+    assert report(exact, a=[0], b=[101], c=[101]).best("x") is None
+    assert report(exact, a=[0], b=[]).best("x") is None
+    assert report(exact, a=[0], b=[3]).ranking(exact) == "0.00 s with A and 3 s with B"
+
+
 def test_the_best_may_be_the_highest_or_missing() -> None:
     values = {"a": [1.0, 1.1, 1.2], "b": [2.0, 2.1, 2.4]}
     assert report(replace(ROW, better="high"), **values).best("x") == "b"
@@ -160,6 +168,18 @@ def test_a_verdict_without_a_figure_is_measured() -> None:
     measured, missing = section["rows"][0]["cells"]
     assert (measured["verdicts"], measured["why"]) == ([{"text": "the run does not end", "good": False}], "")
     assert missing["why"] == "the comparison was ended before"
+
+
+def test_a_cell_counts_its_verdicts_if_they_differ() -> None:
+    made = report(a=[], b=[])
+    for round_, (verdict, good) in enumerate([("named", True), ("not named", False), ("named", True)]):
+        made.add(Found("x", 1.0, verdict, good), "a", round_)
+        made.add(Found("x", 1.0, "1 of 3 left out" if round_ else "", None), "b", round_)
+    made.add(Found("x", why="it is off"), "b", 3)
+    (section,) = whole(made).view([SECTION])["sections"]
+    a, b = section["rows"][0]["cells"]
+    assert a["verdicts"] == [{"text": "named (2 of 3)", "good": True}, {"text": "not named (1 of 3)", "good": False}]
+    assert (b["verdicts"], b["why"]) == ([{"text": "1 of 3 left out (2 of 3)", "good": None}], "it is off")
 
 
 def test_the_page_is_made_from_saved_figures(tmp_path) -> None:
@@ -322,12 +342,14 @@ def test_the_threads_of_a_profile_are_shown(threads, variables, shown) -> None:
 def test_each_round_begins_with_another_orchestrator_and_long_scenarios_run_once() -> None:
     always, once, long = (Scenario(title, lambda _: iter(()), (), 1, depth, once) for title, depth, once in
                           (("always", "default", False), ("once", "default", True), ("long", "full", False)))  # fmt: skip
-    steps = main.planned(["a", "b"], 2, [always, once, long])
+    steps = main.planned(["a", "b"], 2, [always, once, long], repeated=False)
     assert [(step.number, step.name, step.scenario.title) for step in steps] == [
         *((0, name, title) for name in "ab" for title in ("always", "once", "long")),
         (1, "b", "always"),
         (1, "a", "always"),
     ]
+    again = main.planned(["a", "b"], 2, [always, once, long], repeated=True)
+    assert [step.scenario.title for step in again] == 4 * ["always", "once", "long"]
 
 
 def test_row_ids_are_unique() -> None:
