@@ -186,8 +186,8 @@ def count(declared: Declared, things: Iterable[Thing]) -> dict[Row, Counted]:
     columns = {f"{id}.{name}": (id, name, text) for id, node in nodes.items() for name, text in node["columns"].items() if text.strip()}
     made[COLUMNS] = Counted([column for column, wanted in columns.items() if holds(*wanted)], list(columns))
     named = {text for each in by_key.values() for thing in each for text in texts(thing.owners)}
-    owners = {str(owner.get("email") or owner.get("name")): {owner.get("email"), owner.get("name")} for owner in declared.owners}
-    made[OWNERS] = Counted([owner for owner, names in owners.items() if names & named], list(owners))
+    owners = {known[0]: known for owner in declared.owners if (known := called(owner))}
+    made[OWNERS] = Counted([owner for owner, known in owners.items() if named.intersection(known)], list(owners))
     tables = [id for id, node in nodes.items() if node["table"]]
     made[COUNTS] = counted({id for id in tables if any(has_row_count(thing.content) for thing in seen.get(id, ()))}, tables)
     for row, key in ((RAW, "raw"), (COMPILED, "compiled")):
@@ -208,6 +208,12 @@ def names(id: str, node: Mapping[str, Any]) -> set[Key]:
     """The names that a node may have: its own, and for a model's version also the end of its id, as in ``orders.v2`` or ``orders_v2``."""
     last = id.split(".", 2)[2]
     return {Key(node["kind"], name) for name in (node["name"], last, re.sub(r"[^\w-]", "_", last, flags=re.ASCII))}
+
+
+def called(owner: Mapping[str, Any]) -> list[str]:
+    """The email addresses and the name of an owner; dbt allows one address, several or none."""
+    email = owner.get("email")
+    return [text for text in (*(email if isinstance(email, list) else [email]), owner.get("name")) if text]
 
 
 def counted(seen: Iterable[str], all_: Iterable[str]) -> Counted:

@@ -71,6 +71,22 @@ def test_an_owner_counts_only_where_it_is_shown_as_owner() -> None:
 
 
 @pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        ({"name": None, "email": ["a@example.com", "b@example.com"]}, ["a@example.com", "b@example.com"]),
+        ({"name": "Team", "email": "a@example.com"}, ["a@example.com", "Team"]),
+        ({"name": "Team"}, ["Team"]),
+        ({"email": []}, []),
+    ],
+)
+def test_an_owner_may_have_several_addresses(owner, names) -> None:
+    assert seeing.called(owner) == names
+    declared = seeing.Declared({}, {}, [owner])
+    things = [Thing(Key("model", "first"), None, [names[-1:]])]
+    assert seeing.count(declared, things)[seeing.OWNERS] == seeing.Counted(names[:1], names[:1])
+
+
+@pytest.mark.parametrize(
     ("answer", "counted"),
     [
         ({"label": "dagster/row_count", "intValue": 3}, True),
