@@ -79,16 +79,14 @@ class AirflowProduct(Product):
         task = next((task["task_id"] for task in self.tasks() if node_of(task["task_id"]) == Key("model", name)), None)
         if task is None:
             raise StackError(f"Airflow has no task of the model {name}.")
-        page, node = f"{run}/tasks/{quote(task, safe='')}", ("see", f".react-flow >> text={name}")
-        # A model's task never runs if one before it failed; the task that runs dbt has the log of all nodes.
-        failed = self.instances()[task]["state"] == "failed"
-        log = page if failed else f"{run}/tasks/{quote(PRODUCER, safe='')}"
+        failed, node = failed_task(self.instances(), task), ("see", f".react-flow >> text={name}")
+        page = f"{run}/tasks/{quote(failed, safe='')}"
         opened = ("click", "[aria-label^='Show Graph']"), ("click", "[data-testid=expand-all-button]"), node
         alone = ("click", "[aria-label='Collapse Details Panel']"), ("click", ".react-flow__controls-fitview"), node
         return [
             Picture("graph", run, (*opened, *alone)),
-            Picture("node", f"{page}/details", (("see", f"h2:has-text('{name}')"), ("see", "text=Failed"))),
-            Picture("log", log, (("see", "text=Post Execute"), ("press", "f"), ("see", "text=Post Execute"))),
+            Picture("node", f"{page}/details", (("see", f"h2:has-text('{failed}')"), ("see", "text='Failed'"))),
+            Picture("log", page, (("see", "text=Post Execute"), ("press", "f"), ("see", "text=Post Execute"))),
         ]
 
 
@@ -96,6 +94,22 @@ def node_of(task: str) -> Key | None:
     """The node of one of Cosmos' tasks: ``dbt.<name>_run`` or ``dbt.<name>_seed``; ``dbt.<name>.run`` if it has a task for tests."""
     match = re.fullmatch(r"dbt\.(.+)[._](run|seed|snapshot|source)", task)
     return Key({"run": "model"}.get(match[2], match[2]), match[1]) if match else None
+
+
+def failed_task(done: Mapping[str, Any], task: str) -> str:
+    """The task that failed: a model's own, or, if that did not start because a unit test before it failed, the one that runs dbt.
+
+    Args:
+        done: the task instances of a run, by task id.
+        task: the model's task.
+
+    Raises:
+        StackError: neither failed.
+    """
+    failed = [id for id in (task, PRODUCER) if done.get(id, {}).get("state") == "failed"]
+    if not failed:
+        raise StackError("Airflow has no task that failed.")
+    return failed[0]
 
 
 def own_tasks(tasks: Iterable[str], model: str) -> list[str]:

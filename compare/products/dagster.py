@@ -100,7 +100,7 @@ class DagsterProduct(Product):
         path = "/".join(self.path(name))
         return [
             Picture("graph", f"{self.url}/assets/{path}?view=lineage", (("see", f"svg foreignObject:has-text('{name}')"),)),
-            Picture("node", f"{self.url}/assets/{path}?view=overview", (("see", "text=Description"),)),
+            Picture("node", f"{self.url}/assets/{path}?view=overview", (("see", "text=Failed in"), ("see", "text=Description"))),
             Picture("log", run, (("see", "text=STEP_FAILURE"),)),
         ]
 

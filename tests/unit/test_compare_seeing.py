@@ -9,6 +9,7 @@ from compare.model import Found
 from compare.products import airflow, dagster, prefect
 from compare.products.product import Key, Thing
 from compare.report import Report
+from switchyard.errors import StackError
 
 
 def node(kind: str, name: str, **more) -> dict:
@@ -108,6 +109,14 @@ def test_airflows_tasks_are_known_by_their_ids() -> None:
     assert airflow.node_of("dbt.raw_rows_seed") == Key("seed", "raw_rows")
     assert airflow.node_of("dbt.first.run") == Key("model", "first")
     assert airflow.node_of("dbt.dbt_producer_watcher") is airflow.node_of("dbt.first.test") is airflow.node_of("dbt") is None
+
+
+def test_the_picture_of_what_failed_is_of_a_task_that_failed() -> None:
+    done = {"dbt.first.run": {"state": "failed"}, airflow.PRODUCER: {"state": "failed"}}
+    assert airflow.failed_task(done, "dbt.first.run") == "dbt.first.run"
+    assert airflow.failed_task({**done, "dbt.first.run": {"state": "upstream_failed"}}, "dbt.first.run") == airflow.PRODUCER
+    with pytest.raises(StackError, match="no task that failed"):
+        airflow.failed_task({"dbt.first.run": {"state": "upstream_failed"}}, "dbt.first.run")
 
 
 def test_airflows_edge_leads_through_the_task_of_the_tests() -> None:
