@@ -154,8 +154,10 @@ def count(found: Sequence[Filled]) -> str:
     return f"{len(days(found))} of {DAYS} days there" + (", some more than once" if len(found) > len(days(found)) else "")
 
 
-def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Filled]) -> tuple[str, bool]:
+def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Filled]) -> tuple[str, bool | None]:
     """The verdict on a backfill that was killed, and whether it is good: it ends, and does not report success with days left out.
+
+    None if the command does not know how it ended.
 
     Args:
         run: the command; None if it did not end.
@@ -164,8 +166,9 @@ def struck(run: Typed | None, ended: Sequence[float | None], found: Sequence[Fil
     """
     if run is None or None in ended:
         return f"the run does not end; {count(found)}", False
-    how = ENDS.get(run.code, f"the command ends with exit code {run.code}")
-    return f"{how}; {count(found)}", bool(run.code) or complete(found)
+    if run.code not in ENDS:
+        return f"the command ends with exit code {run.code}; {count(found)}", None
+    return f"{ENDS[run.code]}; {count(found)}", bool(run.code) or complete(found)
 
 
 def sentence(report: Report) -> str:

@@ -342,21 +342,37 @@ def disturbed(trial: Trial, row: Row, strike: Callable[[], float | None], what: 
         began = strike() or began
         run = trial.outcome(future)  # one that has not ended is cancelled
         idle = trial.idle_at(began + trial.run_end_timeout)  # in Docker, the command may end with a service while the run continues
-        left = "" if trial.at_rest(began + LOST_CLIENT_S) else ", its query still runs"
+        left = trial.at_rest(began + LOST_CLIENT_S) is None
         built = bool(trial.tables(SLEPT))
         trial.note_left(row.title)
     if idle is None:
         with contextlib.suppress(StackError):  # the outcome is known already
             trial.rig.invoke("run", "--cancel")
     again = trial.run()
-    ended = ENDS.get(run.code, LOST_SIGHT[built]) if run and idle else "the run does not end"
-    lost = run is not None and not run.code and not built
-    if lost:
-        ended = "ends as if all were well, without its last model"
-    verdict = f"{what}{ended}{left}; the next one {'fails' if again.code else 'succeeds'}"
+    verdict, good = outlived(run.code if run and idle else None, built, left, again.code)
     parts = {"code": run and run.code, "said": run and run.text[-500:], "next_code": again.code, "next_said": again.text[-500:]}
     seconds = max(run.ended, idle) - began if run and idle else None
-    return Found(row.id, seconds, verdict, seconds is not None and not again.code and not lost, parts)
+    return Found(row.id, seconds, what + verdict, good, parts)
+
+
+def outlived(code: int | None, built: bool, left: bool, next_code: int) -> tuple[str, bool | None]:
+    """The verdict on a run that was disturbed, and whether it is good; None if the command does not know how the run ended.
+
+    Args:
+        code: the command's exit code; None if the command or the run did not end.
+        built: whether the run has built its last model.
+        left: whether its query still runs.
+        next_code: the exit code of the next run.
+    """
+    if code is None:
+        how, good = "the run does not end", False
+    elif not code and not built:
+        how, good = "ends as if all were well, without its last model", False
+    else:
+        how, good = ENDS.get(code, LOST_SIGHT[built]), True
+    verdict = f"{how}{', its query still runs' if left else ''}; the next one {'fails' if next_code else 'succeeds'}"
+    good = good and not left and not next_code
+    return verdict, None if good and code not in ENDS else good
 
 
 def leftovers(trial: Trial) -> Iterator[Found]:

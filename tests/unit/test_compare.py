@@ -126,6 +126,23 @@ def test_a_broken_model_is_judged(run, verdict, good) -> None:
     assert failures.judged(*run) == (verdict, good)
 
 
+@pytest.mark.parametrize(
+    ("run", "verdict", "good"),
+    [
+        ((0, True, False, 0), "the run succeeds; the next one succeeds", True),
+        ((1, False, False, 0), "the run fails; the next one succeeds", True),
+        ((1, False, True, 0), "the run fails, its query still runs; the next one succeeds", False),
+        ((1, False, False, 1), "the run fails; the next one fails", False),
+        ((0, False, False, 0), "ends as if all were well, without its last model; the next one succeeds", False),
+        ((None, False, False, 0), "the run does not end; the next one succeeds", False),
+        ((10, True, False, 0), f"{failures.LOST_SIGHT[True]}; the next one succeeds", None),
+        ((10, True, True, 0), f"{failures.LOST_SIGHT[True]}, its query still runs; the next one succeeds", False),
+    ],
+)
+def test_a_disturbed_run_is_judged(run, verdict, good) -> None:
+    assert failures.outlived(*run) == (verdict, good)
+
+
 def test_the_json_is_read_as_it_was_written(tmp_path) -> None:
     made = report(a=[1.0, 2.0], b=[])
     made.add(Found("x", why="it is off"), "b", 0)

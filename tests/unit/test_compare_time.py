@@ -82,6 +82,7 @@ def test_a_backfill_is_complete_if_each_day_exists_once() -> None:
         pytest.param(1, [1.0, 2.0], WEEK[:3], "the run fails; 3 of 7 days there", True, id="reported"),
         pytest.param(0, [1.0, 2.0], WEEK[:3], "the run succeeds; 3 of 7 days there", False, id="silently incomplete"),
         pytest.param(0, [1.0, 2.0], WEEK, "the run succeeds; 7 of 7 days there", True, id="completed by itself"),
+        pytest.param(10, [1.0, 2.0], WEEK, "the command ends with exit code 10; 7 of 7 days there", None, id="out of sight"),
         pytest.param(None, [None, 2.0], WEEK[:3], "the run does not end; 3 of 7 days there", False, id="the command hangs"),
         pytest.param(1, [1.0, None], WEEK[:3], "the run does not end; 3 of 7 days there", False, id="dbt hangs"),
     ],
