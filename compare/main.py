@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -55,7 +55,8 @@ DEFAULTS = {"INTEGRATION": "vendor", "DAGSTER_TABLE_METADATA": "false", "SCHEDUL
 # Sections before those that edit the project, after which a product would load it again in a measured run. Memory comes before sections
 # that restart services.
 EARLY = ("start", "cost", "speed")
-KINDS = {"test": "data test"}  # names for people that differ from dbt's resource type
+# Names for people that differ from dbt's resource type, of one and of several.
+KINDS = {"test": ("data test", "data tests"), "unit_test": ("unit test", "unit tests"), "analysis": ("analysis", "analyses")}
 QUERY_COMMENT = "query-comment"  # with it, a project replaces dbt's comment before each statement
 BUILD_S = 40  # an estimate of the time to build one orchestrator's image or environment
 
@@ -315,11 +316,14 @@ def facts(report: Report, trial: Trial) -> None:
     if report.content["project"]["counts"]:
         return
     graph = trial.graph
-    counts = Counter(node["resource_type"] for node in graph.nodes.values())
-    report.content["project"]["counts"] = ", ".join(
-        f"{count} {KINDS.get(kind, kind)}{'s' * (count > 1)}" for kind, count in sorted(counts.items())
-    )
+    report.content["project"]["counts"] = counted(node["resource_type"] for node in graph.nodes.values())
     report.content["versions"] = {"PostgreSQL": trial.rig.sql("select current_setting('server_version')"), "dbt-core": graph.version}
+
+
+def counted(kinds: Iterable[str]) -> str:
+    """How many nodes there are of each of dbt's resource types, in words."""
+    counts = sorted(Counter(kinds).items())
+    return ", ".join(f"{count} {KINDS.get(kind, (kind, f'{kind}s'))[count > 1]}" for kind, count in counts)
 
 
 def environment() -> Path:

@@ -74,7 +74,7 @@ with open(os.path.join(os.environ['SWITCHYARD_TARGET_PATH'], 'bench', 'manifest.
     manifest = json.load(file)
 keys = ('name', 'resource_type', 'original_file_path', 'package_name', 'access')
 nodes = {id: {**{key: node.get(key) for key in keys}, 'materialized': node['config'].get('materialized')}
-         for id, node in manifest['nodes'].items()}
+         for kind in ('nodes', 'unit_tests') for id, node in manifest[kind].items()}
 print(json.dumps({'project': manifest['metadata']['project_name'], 'nodes': nodes, 'children': manifest['child_map'],
     'version': manifest['metadata']['dbt_version']}))
 """

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ from compare import cost, failures, main, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.products import airflow
 from compare.report import SCHEMA, Report, number, text
-from compare.trial import Graph, Span, Subject, Trial, afterwards, spans
+from compare.trial import PRINT_GRAPH, Graph, Span, Subject, Trial, afterwards, spans
 from switchyard import ROOT, orchestrators, settings
 from switchyard.errors import BadUsage, StackError
 
@@ -271,6 +274,27 @@ def test_figures_have_only_significant_digits(value, unit, shown) -> None:
 
 def test_each_orchestrator_comes_first_in_turn() -> None:
     assert [main.turned("abc", number)[0] for number in range(4)] == ["a", "b", "c", "a"]
+
+
+def test_unit_tests_are_nodes_too(tmp_path) -> None:
+    node = {"original_file_path": "models/x.sql", "package_name": "p", "config": {"materialized": "table"}}
+    nodes = {id: {**node, "resource_type": id.split(".")[0], "name": id.split(".")[2]} for id in ("model.p.a", "test.p.t", "test.p.u")}
+    units = {"unit_test.p.a.works": {**node, "resource_type": "unit_test", "name": "works", "config": {}}}
+    metadata = {"project_name": "p", "dbt_version": "1"}
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "manifest.json").write_text(
+        json.dumps({"metadata": metadata, "nodes": nodes, "unit_tests": units, "child_map": {}})
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_GRAPH], env={**os.environ, "SWITCHYARD_TARGET_PATH": str(tmp_path)}, stdout=subprocess.PIPE, check=True
+    )
+    found = Graph(**json.loads(done.stdout))
+    assert main.counted(node["resource_type"] for node in found.nodes.values()) == "1 model, 2 data tests, 1 unit test"
+    assert found.middle(frozenset(found.nodes)).id == "model.p.a"
+
+
+def test_analyses_have_a_plural_of_their_own() -> None:
+    assert main.counted(["analysis", "analysis", "seed"]) == "2 analyses, 1 seed"
 
 
 GRAPH = Graph(
