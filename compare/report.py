@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -137,18 +137,24 @@ class Report:
         complete = not any(one.why for one in found.values())
         return name if apart and complete and all(good is not False for _, good, _ in first.verdicts) else None
 
-    def ranking(self, row: Row) -> str:
-        """The medians of a row in words, the lowest first, with those that are missing or bad, and those without a claimed order."""
-        found = self.measured(row.id)
+    def ranking(self, row: Row, names: Collection[str] | None = None) -> str:
+        """The medians of a row in words, the lowest first, with those that are missing or bad, and those without a claimed order.
+
+        Args:
+            row: the row.
+            names: some of the orchestrators; None for all.
+        """
+        titles = {name: title for name, title in self.titles.items() if names is None or name in names}
+        found = {name: one for name, one in self.measured(row.id).items() if name in titles}
         shown = {name: text(one.median, row.unit) for name, one in found.items()}
         if not found:
             return "(not measured)"
         notes = []
-        if missing := [self.titles[name] for name in self.titles if name not in found]:
+        if missing := [title for name, title in titles.items() if name not in found]:
             notes.append(f"not measured with {listed(missing)}")
         if bad := [self.titles[name] for name, one in found.items() if any(good is False for _, good, _ in one.verdicts)]:
             notes.append(f"not as it should be with {listed(bad)}")
-        if len(found) == len(self.titles) > 1 and len(set(shown.values())) == 1:
+        if len(found) == len(titles) > 1 and len(set(shown.values())) == 1:
             sentence = f"{next(iter(shown.values()))} with each"
         else:
             sentence = listed(f"{value} with {self.titles[name]}" for name, value in shown.items())

@@ -148,10 +148,10 @@ def sentence(report: Report) -> str:
     """The section's first sentence."""
     if not report.measured(PLAIN_RATIO.id):
         return f"Divided by a bare dbt build of the same project, a run is {report.ranking(RATIO)}."
-    return (
-        f"Divided by a bare dbt build of the same project, a run is {report.ranking(PLAIN_RATIO)};"
-        f" with the warm dbt, which Switchyard adds to Airflow and Dagster, {report.ranking(RATIO)}."
-    )
+    plain = {name: report.summary(PLAIN_RATIO.id, name).values for name in report.titles}
+    warm = [name for name, values in plain.items() if values and values != report.summary(RATIO.id, name).values]
+    added = f"; with the warm dbt, which Switchyard adds, {report.ranking(RATIO, warm)}" if warm else ""
+    return f"Divided by a bare dbt build of the same project, a run is {report.ranking(PLAIN_RATIO)}{added}."
 
 
 def pictures(report: Report) -> list[dict[str, Any]]:

@@ -347,6 +347,20 @@ def test_postgresqls_work_for_a_node_is_read_from_its_log() -> None:
     assert spans(log, 100.0, 110.0) == {"model.p.first": Span(100.0, 103.0), "model.p.second": Span(104.0, 104.0)}
 
 
+def test_the_warm_dbt_is_claimed_only_for_those_that_use_it() -> None:
+    made = report(speed.RATIO, a=[1.5, 1.6, 1.7], b=[3.5, 3.6, 3.7])
+    made.declare(speed.SECTION, [Scenario("x", lambda _: iter(()), (speed.PLAIN_RATIO,), 1)])
+    for name, values in {"a": (2.5, 2.6, 2.7), "b": (3.5, 3.6, 3.7)}.items():
+        for value in values:
+            made.add(Found(speed.PLAIN_RATIO.id, value), name, 0)
+    assert speed.sentence(made).endswith(
+        "a run is 2.60 × with A and 3.60 × with B; with the warm dbt, which Switchyard adds, 1.60 × with A."
+    )
+    for cell in (row["cells"] for row in made.content["rows"].values()):
+        cell["a"] = cell["b"]
+    assert speed.sentence(made).endswith("a run is 3.60 × with each.")
+
+
 def test_nodes_at_the_same_time_are_counted() -> None:
     assert speed.together([Span(0, 2), Span(1, 3), Span(2, 4)]) == 2  # the third begins as the first ends
 
