@@ -232,7 +232,7 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
     began, done = time.monotonic(), 0.0
     with console.Waiting("compare") as waiting:
         for name in names:
-            waiting.detail(f"building {report.titles[name]}; {left(began, done, expected)}")
+            waiting.detail(f"{left(began, done, expected)}; building {report.titles[name]}")
             try:
                 rig.driver.images.build([POSTGRES, name], on_line=lambda _: None)
             except StackError as error:
@@ -242,7 +242,8 @@ def measure(subject: Subject, report: Report, path: Path, scenarios: Sequence[Sc
         trial = Trial(subject, "")
         for number, step in enumerate(steps, 1):
             title = report.titles[step.name]
-            waiting.detail(f"step {number} of {len(steps)}: {title}, {step.scenario.title}; {left(began, done, expected)}")
+            # A narrow terminal cuts the end off.
+            waiting.detail(f"{left(began, done, expected)}; step {number} of {len(steps)}: {title}, {step.scenario.title}")
             if step.scenario is start.UP:
                 trial = Trial(subject, step.name, down=broken.get(step.name, ""))
             attempt(report, trial, step)
