@@ -9,6 +9,7 @@ from pathlib import Path
 from bench import run
 from bench.harness import Figure
 from bench.rig import Rig
+from switchyard.errors import StackError
 
 MODELS = 100
 MORE = f" with {MODELS} models more"
@@ -32,8 +33,13 @@ def more(models: Path, count: int) -> Iterator[None]:
     Args:
         models: the project's folder of models.
         count: how many to add.
+
+    Raises:
+        StackError: the project has the folder that they would be in.
     """
     folder = models / "bench"
+    if folder.exists():
+        raise StackError(f"The project has a folder {models.name}/bench already, to which models would be added.")
     folder.mkdir(parents=True)
     for number in range(count):
         before = f"{{{{ ref('bench_{number - 10:03}') }}}}" if number >= 10 else f"generate_series(1, 100) as {COLUMN}"

@@ -165,7 +165,8 @@ def orchestrated(rig: Rig, name: str, seconds: float | None = None) -> Timeline:
     """The timeline of one `invoke run`.
 
     Raises:
-        StackError: it failed, or had not ended after ``seconds``; in that case its command was killed, and the run may still continue.
+        StackError: it failed, dbt did not connect in it, or it had not ended after ``seconds``; in that case its command was killed, and
+            the run may still continue.
     """
     before = memory.processor(rig)
     run = typed(rig, "run", seconds=seconds)
@@ -174,10 +175,13 @@ def orchestrated(rig: Rig, name: str, seconds: float | None = None) -> Timeline:
         raise StackError(f"A run on {name} had not ended after {seconds / 60:.0f} minutes.", "", "invoke run --cancel")
     if run.code:
         raise StackError(f"A run on {name} failed.", "\n".join(run.text.splitlines()[-15:]), "invoke run")
-    announced = next(at for at, line in run.lines if "http://" in line)
+    announced = next((at for at, line in run.lines if "http://" in line), run.ended)
     log = server_log(rig)
-    first = min(at for line in log if (match := CONNECTED.search(line)) and (at := float(match[1])) > run.began)
-    last = max(float(match[1]) for line in log if (match := DISCONNECTED.search(line)))
+    connected = [at for line in log if (match := CONNECTED.search(line)) and (at := float(match[1])) > run.began]
+    if not connected:
+        raise StackError(f"dbt did not connect to PostgreSQL in a run on {name}.", "", "invoke dbt ls")
+    first = min(connected)
+    last = max((float(match[1]) for line in log if (match := DISCONNECTED.search(line))), default=first)
     created, handed, begun = _timestamps(rig, name) or (announced, first, first)
     return Timeline(run.began, (created, handed, begun, first, last, run.ended), processor)
 

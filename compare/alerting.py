@@ -16,7 +16,7 @@ from compare.model import Found, Row, Scenario, Section
 from compare.products.product import product
 from compare.report import Report
 from compare.start import lines
-from compare.trial import Trial, afterwards
+from compare.trial import Trial, afterwards, known
 from switchyard.errors import StackError
 from switchyard.runtimes.native.runtime import Native
 
@@ -122,7 +122,7 @@ def webhook(trial: Trial) -> Iterator[Found]:
             run = trial.run()
             spans = trial.spans(run.began, run.ended)
             # A unit test of the model runs before it, and fails with the same error.
-            refused = min(spans[id].ended for id in (victim.id, *trial.graph.before(victim.id)) if id in spans)
+            refused = min(span.ended for span in known(spans, victim.id, *trial.graph.before(victim.id)))
             deadline = time.monotonic() + MESSAGE_TIMEOUT_S
             while not receiver.messages and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -11,7 +11,7 @@ from bench.run import Typed
 from compare.model import Found, Row, Scenario, Section
 from compare.products.product import product
 from compare.report import Report
-from compare.trial import RUN_TIMEOUT_S, Trial
+from compare.trial import RUN_TIMEOUT_S, Trial, known
 from switchyard.errors import StackError
 
 # Airflow's and Dagster's use the warm dbt, so a best value would not be the product's own merit.
@@ -73,7 +73,8 @@ def edit(trial: Trial) -> Iterator[Found]:
             raise StackError(f"The run of one model ended with exit code {run.code}.")
         spans = trial.spans(run.began, run.ended)
     asked = {victim.id, *trial.graph.tests(victim.id)} & trial.green
-    yield Found(TABLE.id, spans[victim.id].ended - run.began, parts={"model": victim.id})
+    (span,) = known(spans, victim.id)
+    yield Found(TABLE.id, span.ended - run.began, parts={"model": victim.id})
     yield Found(PROMPT.id, run.seconds)
     left = len(asked - spans.keys())
     verdict = f"{left} of {len(asked)} left out" if left else ""

@@ -23,7 +23,7 @@ from bench.rig import CHECKOUT_HASH, RUNTIMES, Rig, possible, rig, where
 from compare import alerting, backfill, cost, failures, loop, scaling, scheduling, security, seeing, speed, start
 from compare.model import DEPTHS, Found, Scenario
 from compare.report import LEAST, SCHEMA, Report
-from compare.trial import Subject, Trial
+from compare.trial import Subject, Trial, reason
 from rundbt import jobs
 from switchyard import ROOT, caller, console, environments, orchestrators, python_packages, settings
 from switchyard import project as projects
@@ -283,14 +283,6 @@ def attempt(report: Report, trial: Trial, step: Step) -> None:
         if step.scenario is start.UP:
             trial.down = why
         refuse(report, step.name, step.number, [step.scenario], why, known)
-
-
-def reason(error: Exception) -> str:
-    """The text of a cell without a figure."""
-    if not isinstance(error, StackError):
-        return f"{type(error).__name__}: {error}"
-    errors = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # from a typed command
-    return " ".join([error.what, *errors[:1]])
 
 
 def refuse(report: Report, name: str, number: int, scenarios: Sequence[Scenario], why: str, known: Set[str] = frozenset()) -> None:

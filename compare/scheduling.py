@@ -173,13 +173,16 @@ def lags(due: Sequence[int], connections: Sequence[float], done: Sequence[Done])
         done: the runs.
 
     Raises:
-        StackError: there is no due time, or there is not exactly one run for each, which starts after it and ends before the next.
+        StackError: there is no due time, or there is not exactly one run for each, which starts after it and ends before the next, or
+            there is no connection after the last one.
     """
     if not due:
         raise StackError("The start took so long that no due minute was left.")
     for at in due:
         if [at < one.began and one.ended < at + MINUTE for one in done if at < one.ended and one.began < at + MINUTE] != [True]:
             raise StackError("There was not exactly one run in each due minute.")
+    if max(connections, default=0.0) < due[-1]:
+        raise StackError("PostgreSQL's log has no connection of dbt after the last due minute.")
     return [min(moment for moment in connections if moment >= at) - at for at in due]
 
 

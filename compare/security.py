@@ -72,13 +72,14 @@ ROLES = Row(
 )
 
 ELSEWHERE = "elsewhere.example"
+NO_ANSWER = "There is no answer."
 REFUSED = ("HTTP 401", "HTTP 403")
 LISTEN = "0A"  # a socket's state in /proc/net/tcp
 DOCKERS = ip_address("127.0.0.11")  # the engine's own name server, in each container
 
 
 def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[str, str]]:
-    """The HTTP status and the headers of the answer; an _ in the name of an argument becomes a - in the header."""
+    """The HTTP status (0 if there is no answer) and the headers of the answer; an _ in an argument's name becomes a - in the header."""
     named = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
     body = None if request.body is None else json.dumps(request.body).encode()
     message = urllib.request.Request(url + request.path, body, named, method=request.method)
@@ -87,6 +88,8 @@ def status(url: str, request: PageRequest, **headers: str) -> tuple[int, dict[st
             return answer.status, dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers)
+    except OSError:
+        return 0, {}
 
 
 def refused(row: Row, code: int, guard: str = "") -> Found:
@@ -101,7 +104,7 @@ def refused(row: Row, code: int, guard: str = "") -> Found:
         StackError: it was neither answered nor refused.
     """
     if code in (0, 404) or code >= 500:
-        raise StackError(f"The answer is HTTP {code}." if code else "There is no answer.")
+        raise StackError(f"The answer is HTTP {code}." if code else NO_ANSWER)
     good = (
         None if guard or row is WRONG_HOST else code >= 400
     )  # a guard is not the product's own, and WRONG_HOST is for the reader to judge
@@ -135,7 +138,13 @@ def preflight(url: str, write: PageRequest) -> tuple[int, str]:
 
 
 def written(code: int, asked: int, allowed: str, guard: str = "") -> Found:
-    """The measurement of a write from another page: its status, that of the preflight, the allowed origin, and what refuses it."""
+    """The measurement of a write from another page: its status, that of the preflight, the allowed origin, and what refuses it.
+
+    Raises:
+        StackError: there was no answer.
+    """
+    if not code:
+        raise StackError(NO_ANSWER)
     parts = {"preflight": asked, "allowed origin": allowed}
     if code >= 400:
         return Found(FOREIGN_ORIGIN.id, code, f"refused {guard}".rstrip(), None if guard else True, parts)

@@ -12,7 +12,7 @@ from bench import many
 from bench.run import NO_WARM_DBT, PHASES, WARM_DBT, bare, forms, orchestrated
 from compare.model import Found, Row, Scenario, Section
 from compare.report import Report
-from compare.trial import RUN_TIMEOUT_S, Span, Trial, afterwards
+from compare.trial import RUN_TIMEOUT_S, Span, Trial, afterwards, reason
 from switchyard.errors import StackError
 
 # Airflow's and Dagster's use the warm dbt, so a best value would not be the product's own merit.
@@ -84,7 +84,7 @@ def nodes(trial: Trial) -> Iterator[Found]:
                 build = bare(rig, trial.name).seconds
                 points.append({"models": size, "run": orchestrated(rig, trial.name, RUN_TIMEOUT_S).seconds, "dbt build": build})
     except Exception as error:  # keep the points so far, and drop the tables
-        why = f"with {size} models more: {error.what if isinstance(error, StackError) else error!r}"
+        why = f"with {size} models more: {reason(error)}"
         with contextlib.suppress(StackError):
             rig.invoke("run", "--cancel")
     trial.drop(many.COLUMN)
@@ -141,7 +141,7 @@ def plain(trial: Trial) -> Iterator[Found]:
 def together(spans: list[Span]) -> int:
     """The largest number of spans at one moment."""
     steps = sorted([(span.began, 1) for span in spans] + [(span.ended, -1) for span in spans])
-    return max(accumulate(step for _, step in steps))
+    return max(accumulate(step for _, step in steps), default=0)
 
 
 def sentence(report: Report) -> str:
@@ -159,7 +159,7 @@ def pictures(report: Report) -> list[dict[str, Any]]:
     typical = {title: report.typical(RUN, name) for name, title in report.titles.items()}
     phases = {title: found["parts"]["phases"] for title, found in typical.items() if found}
     nodes = {title: report.beside(TOGETHER, name, typical[title]) for name, title in report.titles.items()}
-    nodes = {title: found["parts"]["nodes"] for title, found in nodes.items() if found}
+    nodes = {title: found["parts"]["nodes"] for title, found in nodes.items() if found and found["parts"]["nodes"]}
     made: list[dict[str, Any]] = []
     if phases:
         axis = "seconds since invoke run was typed"

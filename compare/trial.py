@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ import yaml
 from bench import memory
 from bench.rig import Rig
 from bench.run import LOG_CONNECTIONS, Timeline, Typed, bare, server_log, typed
+from rundbt.api import ApiError
 from switchyard import bootstrap, pipeline
 from switchyard import project as projects
 from switchyard.errors import ApiUnusable, StackError
@@ -472,6 +473,16 @@ class Trial:
         self.left[fault] = [one for one in found if one and one not in known]
 
 
+def reason(error: Exception) -> str:
+    """The text of a cell without a figure."""
+    if isinstance(error, ApiError):
+        return f"The product's API failed: {error}"
+    if not isinstance(error, StackError):
+        return f"This is an error in the comparison itself: {type(error).__name__}: {error}"
+    errors = [line.removeprefix("Error: ") for line in error.why.splitlines() if line.startswith("Error: ")]  # from a typed command
+    return " ".join([error.what, *errors[:1]])
+
+
 @contextmanager
 def afterwards(tidy: Callable[[], object]) -> Iterator[None]:
     """Clean up after the block, also after an error, but not after Ctrl-C: then the whole rig is removed, and nobody waits longer."""
@@ -523,6 +534,18 @@ def small_file_system(native: Native) -> Iterator[str]:
             yield folder
         finally:
             native.runner.ask(["umount", "-l", folder])
+
+
+def known(spans: Mapping[str, Span], *nodes: str) -> list[Span]:
+    """The spans of some nodes, without those that PostgreSQL did not execute.
+
+    Raises:
+        StackError: it executed none of them.
+    """
+    found = [spans[node] for node in nodes if node in spans]
+    if not found:
+        raise StackError(f"PostgreSQL's log of the run has no statement of {nodes[0]}.")
+    return found
 
 
 def spans(log: list[str], began: float, ended: float) -> dict[str, Span]:

@@ -22,7 +22,8 @@ from compare import cost, failures, main, seeing, speed, start
 from compare.model import Found, Row, Scenario, Section
 from compare.products import airflow
 from compare.report import SCHEMA, Report, number, text
-from compare.trial import PRINT_GRAPH, Graph, Span, Subject, Trial, afterwards, spans
+from compare.trial import PRINT_GRAPH, Graph, Span, Subject, Trial, afterwards, known, reason, spans
+from rundbt.api import ApiError
 from switchyard import ROOT, orchestrators, settings
 from switchyard.errors import BadUsage, StackError
 
@@ -359,6 +360,33 @@ def test_the_warm_dbt_is_claimed_only_for_those_that_use_it() -> None:
     for cell in (row["cells"] for row in made.content["rows"].values()):
         cell["a"] = cell["b"]
     assert speed.sentence(made).endswith("a run is 3.60 × with each.")
+
+
+def test_a_run_that_executed_nothing_has_no_picture() -> None:
+    assert speed.together([]) == 0
+    made = report(speed.RUN, a=[])
+    made.declare(speed.SECTION, speed.SECTION.scenarios)
+    made.add(Found(speed.RUN.id, 1.0, parts={"phases": dict.fromkeys(PHASES, 1.0)}), "a", 0)
+    made.add(Found(speed.TOGETHER.id, 0, parts={"nodes": []}), "a", 0)
+    assert [picture["kind"] for picture in speed.pictures(made)] == ["bars"]
+
+
+def test_a_node_without_a_statement_is_reported() -> None:
+    assert known({"unit_test.p.a.u": Span(0, 1)}, "model.p.a", "unit_test.p.a.u") == [Span(0, 1)]
+    with pytest.raises(StackError, match=r"no statement of model\.p\.a\."):
+        known({}, "model.p.a", "unit_test.p.a.u")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (StackError("A run failed.", "Error: dbt failed."), "A run failed. dbt failed."),
+        (ApiError("GET x: HTTP 500"), "The product's API failed: GET x: HTTP 500"),
+        (KeyError("model.p.a"), "This is an error in the comparison itself: KeyError: 'model.p.a'"),
+    ],
+)
+def test_a_reason_is_a_sentence(error, text) -> None:
+    assert reason(error) == text
 
 
 def test_nodes_at_the_same_time_are_counted() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from compare import probe, security
 from compare.alerting import Receiver
+from compare.products.product import PageRequest
 from compare.report import Report
 from switchyard.errors import StackError
 
@@ -110,6 +111,14 @@ def listening(reply: bytes) -> Iterator[int]:
 def test_a_socket_is_probed_with_http_and_http_2(reply, answer) -> None:
     with listening(reply) as port:
         assert probe.answer("127.0.0.1", port, "GET", "/", "") == answer
+
+
+def test_no_answer_is_no_refusal_and_no_write() -> None:
+    with Receiver() as receiver:
+        url = receiver.url
+    assert security.status(url, PageRequest("GET", "")) == (0, {})
+    with pytest.raises(StackError, match="no answer"):
+        security.written(0, 0, "")
 
 
 def test_any_answer_is_reported() -> None:

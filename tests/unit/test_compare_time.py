@@ -41,6 +41,11 @@ def test_no_lag_is_claimed_if_it_is_unclear_which_run_it_belongs_to(done) -> Non
         scheduling.lags([120], [125.0], done)
 
 
+def test_no_lag_without_a_connection() -> None:
+    with pytest.raises(StackError, match="no connection"):
+        scheduling.lags([120], [90.0], [Done("each", 127.0, 130.0)])
+
+
 def test_no_lag_without_a_due_minute() -> None:
     with pytest.raises(StackError, match="no due minute"):
         scheduling.lags([], [125.0], [])
@@ -126,3 +131,6 @@ def test_models_exist_only_inside_the_block(tmp_path) -> None:
     assert "from generate_series(1, 100) as bench_number" in texts["bench_000"]
     assert "from {{ ref('bench_001') }} limit" in texts["bench_011"]
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "bench").mkdir()
+    with pytest.raises(StackError, match="has a folder"), many.more(tmp_path, 12):
+        pass
