@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -49,7 +49,8 @@ FOREIGN_ORIGIN = Row(
 LISTENING = Row(
     "listening",
     "Sockets that listen",
-    "TCP sockets of the orchestrator's services, including Switchyard's guard in front of Dagster's page, without PostgreSQL's.",
+    "TCP sockets of the orchestrator's services, including Switchyard's guard in front of Dagster's page, without PostgreSQL's; in Docker"
+    " with the address in the container.",
     better=None,
 )
 OPEN = Row(
@@ -160,10 +161,19 @@ def sockets(trial: Trial) -> Iterator[Found]:
     listening = list(native_sockets(driver.processes, request) if isinstance(driver, Native) else docker_sockets(trial, request))
     outside = [one for one in listening if one["from elsewhere"]]
     where = "reachable from this machine only" if not outside else f"{len(outside)} reachable from other machines"
-    yield Found(LISTENING.id, len(listening), where, not outside, {"sockets": listening})
+    yield Found(LISTENING.id, len(listening), "; ".join([*places(listening), where]), not outside, {"sockets": listening})
     free = [one for one in listening if one["answer"] and one["answer"] not in REFUSED]
     services = ", ".join(f"{one['service']} ({one['answer']})" for one in free)
     yield Found(OPEN.id, len(free), f"{services}; {where}" if free else "", not outside if free else None)
+
+
+def places(listening: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Each service with the addresses and ports on which it listens."""
+    found: dict[str, list[str]] = {}
+    for one in listening:
+        at = plain(ip_address(one["address"]))
+        found.setdefault(one["service"], []).append(f"{at if at.version == 4 else f'[{at}]'}:{one['port']}")
+    return [f"{service} {', '.join(each)}" for service, each in found.items()]
 
 
 def native_sockets(processes: Processes, request: PageRequest) -> Iterator[dict[str, Any]]:

@@ -39,6 +39,15 @@ def test_a_socket_is_reached_from_its_own_machine(address, hosts) -> None:
     assert security.reached(ip_address(address)) == hosts
 
 
+def test_what_listens_where_is_listed_by_service() -> None:
+    sockets = [("page", "0.0.0.0", 3000), ("page", "127.0.0.1", 3001), ("code", "::", 4266), ("api", "::ffff:127.0.0.1", 80)]
+    assert security.places({"service": service, "address": address, "port": port} for service, address, port in sockets) == [
+        "page 0.0.0.0:3000, 127.0.0.1:3001",
+        "code [::]:4266",
+        "api 127.0.0.1:80",
+    ]
+
+
 def test_an_error_of_a_server_is_not_a_refusal() -> None:
     assert security.refused(security.NO_PASSWORD, 401).good
     assert security.refused(security.NO_PASSWORD, 200).good is False
