@@ -123,9 +123,9 @@ def sentence(report: Report) -> str:
 
 
 def pictures(report: Report) -> list[dict[str, Any]]:
-    """Memory by service, of each orchestrator's median measurement."""
+    """Memory and CPU time by service, of each orchestrator's median measurement."""
     made = []
-    for row in (MEMORY, PEAK_MEMORY):
+    for row in (MEMORY, PEAK_MEMORY, CPU, PEAK_CPU):
         typical = {title: report.typical(row, name) for name, title in report.titles.items()}
         runs = {title: found["parts"]["services"] for title, found in typical.items() if found and "services" in found["parts"]}
         if runs:

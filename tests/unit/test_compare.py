@@ -213,7 +213,7 @@ def test_the_page_is_made_from_saved_figures(tmp_path) -> None:
         made.declare(section, section.scenarios)
         for row in (row for scenario in section.scenarios for row in scenario.rows):
             parts = {"phases": dict.fromkeys(PHASES, 1.0)} if row is speed.RUN else {}
-            parts |= {"services": {hostile: 1.0, "b": 2.0}} if row in (cost.MEMORY, cost.PEAK_MEMORY) else {}
+            parts |= {"services": {hostile: 1.0, "b": 2.0}} if row in (cost.MEMORY, cost.PEAK_MEMORY, cost.CPU, cost.PEAK_CPU) else {}
             parts |= {"nodes": [[f"model.p.{hostile}", 0.0, 1.0], ["test.p.t", 0.5, 2.0]]} if row is speed.TOGETHER else {}
             parts |= {"points": [{"models": 10, "run": 3.0, "dbt build": 2.0}]} if row is speed.SLOPE else {}
             parts |= {"files": {"graph": "../a.png", "log": f"{hostile}.png"}} if row is seeing.PICTURES else {}
@@ -229,7 +229,7 @@ def test_the_page_is_made_from_saved_figures(tmp_path) -> None:
     assert text.count("&lt;script&gt;") > 20
     assert len(page.ids) == len(set(page.ids))
     drawn = [section for section in main.SECTIONS if any(row.unit for scenario in section.scenarios for row in scenario.rows)]
-    assert page.tags.count("svg") == page.tags.count("desc") == 5 + len(drawn)
+    assert page.tags.count("svg") == page.tags.count("desc") == 7 + len(drawn)
     assert page.tags.count("img") == text.count("data:image/webp") == 1
     assert "is not in the folder of the figures" in text
     assert "stopped before it was complete" in text
