@@ -32,6 +32,7 @@ def markdown(report: Report, pictures: list[str]) -> str:
         INTRO.format(flag="" if depth == "default" else f" --{depth}"),
         table(["", ""], [list(fact) for fact in view["facts"]]),
         HOW,
+        view["glance"],
     ]
     for section in view["sections"]:
         rows = [[row["title"], *map(cell, row["cells"])] for row in section["rows"]]

@@ -192,6 +192,7 @@ class Report:
             "title": f"{listed(self.titles.values())} on the dbt project {content['project']['name']}",
             "facts": [*self._facts(), *self._left_out(sections)],
             "names": list(self.titles.values()),
+            "glance": self._glance(),
             "complete": content["complete"],
             "settings": [
                 {"title": facts["title"], "versions": facts["versions"], "rows": sorted(facts["settings"].items())}
@@ -199,6 +200,14 @@ class Report:
             ],
             "sections": [self._section(section) for section in sections if self._rows(section)],
         }
+
+    def _glance(self) -> str:
+        """The first sentence of the table of all rows, which counts rows and claims no more."""
+        rows = [id for id, row in self.content["rows"].items() if any(row["cells"].values())]
+        found = {id: [self.summary(id, name) for name in self.titles] for id in rows}
+        whole = sum(all(one.times and not one.why for one in each) for each in found.values())
+        best = sum(self.best(id) is not None for id in rows)
+        return f"{whole} of {len(rows)} rows were measured with {listed(self.titles.values())}; rows with a best value: {best}."
 
     def _facts(self) -> list[tuple[str, str]]:
         content, machine, project = self.content, self.content["machine"], self.content["project"]

@@ -182,6 +182,16 @@ def test_a_cell_shows_why_nothing_was_measured() -> None:
     assert (missing["value"], missing["why"]) == ("", "it is off")
 
 
+def test_the_first_sentence_of_all_rows_counts_them() -> None:
+    other = replace(ROW, id="y", exact=True)
+    made = report(a=[1.0], b=[])
+    made.declare(SECTION, [Scenario("y", lambda _: iter(()), (other, replace(ROW, id="not reached")), 1)])
+    made.add(Found("x", why="it is off"), "b", 0)
+    for name, value in {"a": 0.0, "b": 1.0}.items():
+        made.add(Found("y", value), name, 0)
+    assert whole(made).view([SECTION])["glance"] == "1 of 2 rows were measured with A and B; rows with a best value: 1."
+
+
 def test_a_verdict_without_a_figure_is_measured() -> None:
     made = report(a=[], b=[])
     made.add(Found("x", None, "the run does not end", False), "a", 0)
