@@ -29,8 +29,10 @@ from switchyard import ROOT, caller, console, environments, orchestrators, pytho
 from switchyard import project as projects
 from switchyard.errors import BadUsage, StackError
 from switchyard.fingerprints import base_images
+from switchyard.placeholders import SETTING
 from switchyard.project import Project
 from switchyard.runner import Runner
+from switchyard.runtimes.docker import argv
 from switchyard.runtimes.runtime import POSTGRES
 
 SECTIONS = (
@@ -179,6 +181,7 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "complete": False,
             **where(rig.runtime),
             "runtime": rig.runtime,
+            "limits": limits(rig),
             "rounds": rounds,
             "depth": depth,
             "project": {"name": project.name, "counts": "", "threads": threads(project), "query_comment": QUERY_COMMENT in project.content},
@@ -200,6 +203,23 @@ def opened(rig: Rig, project: Project, now: datetime, rounds: int, depth: str) -
             "rows": {},
         }
     )
+
+
+def limits(rig: Rig) -> str:
+    """The limits of memory and CPU that apply to the services, from the compose files."""
+    if rig.runtime != "docker":
+        return "none: without Docker"
+    files = [*(rig.orchestrators[name].file for name in rig.names()), argv.postgres_file(rig.settings)]
+    bodies = {name: body for file in files for name, body in scaling.services(file, "").items()}
+    found = []
+    for what, key in (("memory", "mem_limit"), ("CPU", "cpus")):
+        set_ = [
+            f"{name} {SETTING.sub(lambda match: rig.settings[match[2]] or match[4], str(body[key]))}"
+            for name, body in bodies.items()
+            if key in body
+        ]
+        found.append(f"{what}: {', '.join(set_) or 'none'}")
+    return "; ".join(found)
 
 
 def threads(project: Project) -> str:
@@ -340,7 +360,7 @@ def page(report: Report, folder: Path, pictures: Path) -> None:
         StackError: it could not be made.
     """
     env = {**caller.inherited(os.environ), "MPLCONFIGDIR": str(ROOT / ".stack" / "compare" / "matplotlib")}
-    argv = [str(environment()), "-I", "-X", "utf8", str(Path(__file__).with_name("page.py")), str(folder / "report.html"), str(pictures)]
-    done = subprocess.run(argv, env=env, input=json.dumps(report.view(SECTIONS)), capture_output=True, text=True, encoding="utf-8")
+    command = [str(environment()), "-I", "-X", "utf8", str(Path(__file__).with_name("page.py")), str(folder / "report.html"), str(pictures)]
+    done = subprocess.run(command, env=env, input=json.dumps(report.view(SECTIONS)), capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise StackError("The page could not be made.", done.stderr[-2000:], f"invoke compare --report {folder / 'report.json'}")

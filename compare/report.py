@@ -230,6 +230,7 @@ class Report:
             ("Project", f"{project['name']}: {project['counts'] or 'nodes not counted'}, {project['threads']} threads{changed}"),
             ("Machine", f"{machine['system']}, {machine['cores']} cores, {machine['memory_mib']:,} MiB of memory"),
             ("Runtime", content["runtime"]),
+            *([("Limits", content["limits"])] if "limits" in content else []),  # older reports have none
             ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "not known"),
             ("Base images", images),
             ("Commit", content["commit"]),

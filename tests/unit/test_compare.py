@@ -445,6 +445,15 @@ def test_each_round_begins_with_another_orchestrator_and_long_scenarios_run_once
     assert [step.scenario.title for step in again] == 4 * ["always", "once", "long"]
 
 
+def test_the_limits_of_the_services_are_shown() -> None:
+    names = ["prefect"]
+    rig = SimpleNamespace(
+        runtime="docker", orchestrators=orchestrators.load_all(ROOT), settings=settings.defaults(ROOT, {}), names=lambda: names
+    )
+    assert main.limits(rig) == "memory: prefect-server 1g, prefect-worker 2g, postgres 1024m; CPU: none"
+    assert main.limits(SimpleNamespace(runtime="native")) == "none: without Docker"
+
+
 def test_row_ids_are_unique() -> None:
     rows = [row.id for section in main.SECTIONS for scenario in section.scenarios for row in scenario.rows]
     assert len(rows) == len(set(rows))
