@@ -16,7 +16,7 @@ measurement that has a unit, the settings and the integrations' code. [report.js
 HOW = """\
 Each figure is the median, with the lowest and the highest in brackets. A figure is bold if all of its measurements are better than
 every measurement of the others, and there are at least three of each; a count that is the same each time needs only one. ✗ marks a bad
-verdict. [How each is measured](../../compare-rows.md)."""
+verdict. [How each was measured](#how-each-was-measured)."""
 
 
 def markdown(report: Report, pictures: list[str]) -> str:
@@ -39,6 +39,9 @@ def markdown(report: Report, pictures: list[str]) -> str:
         parts += [f"## {section['title']}", section["sentence"], table(["", *view["names"]], rows)]
     if pictures:
         parts += ["## Pictures", *(f"![{alternative(Path(name).stem, report)}]({name})" for name in pictures)]
+    # The texts are the report's own: those of today may describe another measurement.
+    explained = [[row["title"], row["what"]] for section in view["sections"] for row in section["rows"]]
+    parts += ["## How each was measured", table(["", ""], explained)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 import yaml
 
+from compare.main import SECTIONS
 from compare.pages import pages
+from compare.report import Report
 from switchyard import orchestrators
 
 from ..stacks import ROOT, ours
@@ -22,6 +25,18 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 @pytest.mark.parametrize(("page", "text"), [pytest.param(*one, id=one[0].name) for one in pages().items()])
 def test_a_generated_page_is_up_to_date(page, text) -> None:
     assert page.read_text(encoding="utf-8") == text, "type: python -m compare.pages"
+
+
+@pytest.mark.parametrize("figures", sorted(ROOT.glob("docs/comparison/*/report.json")), ids=lambda figures: figures.parent.name)
+def test_the_page_of_a_report_has_the_same_sentences_and_cells_as_its_readme(figures) -> None:
+    html = figures.with_name("report.html").read_text(encoding="utf-8")
+    text = " ".join(unescape(re.sub("<[^>]*>", "", html)).split())
+    view = Report.read(figures).view(SECTIONS)
+    cells = [one for section in view["sections"] for row in section["rows"] for one in row["cells"]]
+    shown = [view["glance"], *(section["sentence"] for section in view["sections"]), *(value for _, value in view["facts"])]
+    shown += [part for one in cells for part in (one["value"], one["spread"], one["why"], *(each["text"] for each in one["verdicts"]))]
+    missing = {" ".join(part.replace("`", "").split()) for part in shown}
+    assert [part for part in missing if part not in text] == [], f"type: invoke compare --report {figures.relative_to(ROOT)}"
 
 
 def test_every_key_of_an_orchestrator_is_described() -> None:
@@ -67,6 +82,7 @@ NOT_PLAIN = re.compile(
     r"|in vain|has not are|says|saying|whoever|for want of|that is none|names none|is gone|for ever|nobody's|the person's)\b",
     re.I,
 )
+PUBLISHED = "docs/comparison/"  # reports have the words of the day when they were made
 TEXTS = {".md", ".py", ".sql", ".sh", ".yaml", ".yml", ".toml", ".txt", ".in", ".cfg", ".html", ".example", ""}
 
 
@@ -74,7 +90,7 @@ def test_texts_are_in_plain_english() -> None:
     found = []
     for name in ours():
         path = ROOT / name
-        if path.suffix not in TEXTS or not path.is_file() or path.name == "report.html" or path == Path(__file__):
+        if path.suffix not in TEXTS or not path.is_file() or name.startswith(PUBLISHED) or path == Path(__file__):
             continue
         lines = path.read_text(encoding="utf-8").splitlines()
         found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if NOT_PLAIN.search(line.replace("_", " "))]
