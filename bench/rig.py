@@ -158,7 +158,8 @@ class Rig:
         options = ["--no-align", "--tuples-only", "--quiet", "--set", "ON_ERROR_STOP=1"]
         if isinstance(self.driver, Native):
             postgres = self.driver.postgres
-            return self.command(postgres.psql("postgres", database, *options), script, {**self.env, **postgres.psql_env("postgres")})
+            env = self.driver.runner.variables(postgres.psql_env("postgres"))
+            return self.command(postgres.psql("postgres", database, *options), script, env)
         return self.command(argv.on_server(self.settings, argv.psql("postgres", *options, database=database)), script)
 
     def execute(self, name: str, command: Sequence[str], stdin: str = "") -> str:

@@ -213,7 +213,7 @@ class Runner:
                 stdin=stdin or subprocess.DEVNULL,
                 stdout=sink,
                 stderr=errors if errors_apart else subprocess.STDOUT,
-                env=env if only_env else self._variables(env),
+                env=env if only_env else self.variables(env),
                 **self._apart(),
             )
             with process, _alarm(seconds, process), _interruptible(process):
@@ -238,7 +238,7 @@ class Runner:
         came: list[int] = []
         before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
         try:
-            code = subprocess.run(argv, env=env if only_env else self._variables(env), cwd=cwd).returncode
+            code = subprocess.run(argv, env=env if only_env else self.variables(env), cwd=cwd).returncode
         finally:
             signal.signal(signal.SIGINT, before)
         if came and code in (130, -signal.SIGINT):  # the command was ended by it
@@ -286,7 +286,8 @@ class Runner:
             console.note(f"$ {shown(argv)}")
         return self.dry
 
-    def _variables(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    def variables(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment of a program: this process's without what would lead it elsewhere, the runner's own, and ``env``."""
         own = {key: value for key, value in os.environ.items() if not _ELSEWHERE.fullmatch(key)}
         return {**own, **self.env, **(env or {})}
 
@@ -302,7 +303,7 @@ class Runner:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=self._variables(env),
+                env=self.variables(env),
                 **{**given, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             )
         except OSError as error:

@@ -1,5 +1,6 @@
 """The parts of the benchmark's figures that are calculated, not measured."""
 
+import os
 import shutil
 import subprocess
 
@@ -77,6 +78,21 @@ def test_a_temporary_stack_has_no_workers_and_sends_no_alert(root, tmp_path, mon
         monkeypatch.setenv(key, value)
     found = settings.load(tmp_path, rig.Rig(root, "docker").env, write=False)[0]
     assert (found["ALERT_WEBHOOK"], found["WORKERS"], found["NETWORK"]) == ("", "", "bridge")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script in place of psql")
+def test_a_measurements_psql_gets_no_setting_of_the_shell(root, tmp_path, monkeypatch) -> None:
+    shutil.copy(root / ".env.example", tmp_path)
+    (tmp_path / "compose").symlink_to(root / "compose")
+    program = tmp_path / "psql"
+    program.write_text("#!/bin/sh\nenv\n")
+    program.chmod(0o755)
+    for key, value in (("PGSSLMODE", "require"), ("PGHOSTADDR", "192.0.2.1"), ("STACK_PG_BIN", str(tmp_path))):
+        monkeypatch.setenv(key, value)
+    found = rig.Rig(tmp_path, "native").superuser("select 1")
+    assert "PGPASSWORD=" in found
+    assert "PGSSLMODE" not in found
+    assert "PGHOSTADDR" not in found
 
 
 def test_the_copy_of_a_checkout_has_what_git_tracks_or_would_add(tmp_path) -> None:
