@@ -528,7 +528,10 @@ def ask_warehouse(c: Context, name: str, query: str | None) -> None:
 
     driver = runtime_of(c)
     warehouse.require_shared(driver, name)
-    if driver.sql(query, tty=query is None and sys.stdin.isatty()):
+    session = f"psql of process {os.getpid()}"
+    with warehouse.ended_when_interrupted(driver, session):
+        code = driver.sql(query, tty=query is None and sys.stdin.isatty(), session=session)
+    if code:
         raise Exit(code=1)
 
 

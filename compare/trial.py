@@ -45,13 +45,13 @@ SLOW_MODEL = f"{{{{{{{{ config(materialized='table') }}}}}}}}\n{{before}}select 
 # How many dbt queries are active for the slow model, and in total.
 AT_WORK = (
     f"select count(*) filter (where query like '%{SLEEPING}%'), count(*) from pg_stat_activity"
-    " where usename = 'dbt' and application_name <> 'psql' and state = 'active'"  # a profile may have an application_name
+    " where usename = 'dbt' and application_name not like 'psql%' and state = 'active'"  # a profile may have an application_name
 )
 # Tables that dbt has not put in place, and queries that it has not ended.
 LEFT = """
 select format('%s.%s', nspname, relname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
 where relkind in ('r', 'v', 'm') and relpersistence <> 't' and relname ~ '__dbt_(tmp|backup)'
-union all select 'a query at work' from pg_stat_activity where usename = 'dbt' and application_name <> 'psql' and state = 'active'
+union all select 'a query at work' from pg_stat_activity where usename = 'dbt' and application_name not like 'psql%' and state = 'active'
 """
 # A line for a model that writes 192 MB to a tablespace, on a file system with less space.
 ROOM = 64  # MB; in Docker, the size of /tmp in PostgreSQL's container

@@ -16,6 +16,7 @@ from switchyard import bootstrap, console, diagnosis, faults, warehouse
 from switchyard import project as projects
 from switchyard.errors import BadBackup, BadUsage, IncompatibleData, NoSpace, StackError
 from switchyard.runner import shown
+from switchyard.runtimes import both
 from switchyard.runtimes.runtime import WarehouseRuntime
 from switchyard.settings import PROJECT_NAME, keep_private
 
@@ -23,6 +24,7 @@ FOLDER = "backups"
 MAGIC = b"PGDMP"
 ARCHIVE = (1, 15)  # the format of PostgreSQL 16's archives; it reads older ones too
 NAME = "invoke restore"  # the name of the session, by which an interrupted one is found
+SAVING = "invoke backup"  # the same
 ANOTHER = "Restore a file that `invoke backup` has written."
 _PUBLIC = "create schema if not exists public"  # after a file without it, there is none
 
@@ -153,14 +155,15 @@ def _save(runtime: WarehouseRuntime, file: str | None, database: str, empty_is_f
 
 def _dump(runtime: WarehouseRuntime, database: str, pg_dump_options: list[str], partial: Path, target: Path) -> None:
     """Write an archive of what ``pg_dump_options`` select as ``partial``, and rename it to ``target`` when it is complete."""
-    argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *pg_dump_options, database)
+    argv, env = runtime.client("pg_dump", "--format=custom", _lock_timeout(runtime), *pg_dump_options, both.connection(database, SAVING))
     if runtime.runner.dry:
         runtime.runner.transfer(argv, None, None, env)
         return
     partial.unlink(missing_ok=True)  # left by a backup that was killed
     try:
         with open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "r+b", buffering=0) as archive:
-            done = runtime.runner.transfer(argv, None, archive, env)
+            with warehouse.ended_when_interrupted(runtime, SAVING):
+                done = runtime.runner.transfer(argv, None, archive, env)
             if done.code:
                 raise _failed(f"{target} could not be written.", done.stderr, "invoke logs --service postgres", target.parent)
             os.fsync(archive.fileno())
@@ -176,7 +179,7 @@ def _dump(runtime: WarehouseRuntime, database: str, pg_dump_options: list[str], 
 
 def _restore(runtime: WarehouseRuntime, archive: BinaryIO, name: str) -> None:
     # As dbt, and by pg_restore, which passes nothing in the file to psql: a hostile file can do no more than a model.
-    database = f"dbname={projects.database(runtime.settings)} application_name='{NAME}' options='-c {bootstrap.REPLACE}=on'"
+    database = both.connection(projects.database(runtime.settings), NAME) + f" options='-c {bootstrap.REPLACE}=on'"
     argv, env = runtime.client("pg_restore", "--single-transaction", "--no-owner", "--no-privileges", "--dbname", database)
     archive.seek(0)
     with warehouse.ended_when_interrupted(runtime, NAME):

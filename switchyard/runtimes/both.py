@@ -45,3 +45,9 @@ def statement(query: str | None, *, up: bool) -> list[str]:
     if not up:
         raise NothingActive("PostgreSQL is not running.", "`sql` uses the stack's own server.", "invoke up")
     return ["--set", "ON_ERROR_STOP=1"] + ([] if query is None else ["--pset", "pager=off", "--command", query])
+
+
+def connection(database: str, session: str) -> str:
+    """What PostgreSQL's programs take for the name of a database, for a session with a name by which it can be ended."""
+    quoted = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{quoted}' application_name='{session}'"

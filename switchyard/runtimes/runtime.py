@@ -199,5 +199,5 @@ class WholeRuntime(WarehouseRuntime, Protocol):
     def logs(self, active: str | None, *, follow: bool, tail: int, service: str | None) -> int:
         """Show the services' logs on this terminal."""
 
-    def sql(self, query: str | None, *, tty: bool) -> int:
-        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``."""
+    def sql(self, query: str | None, *, tty: bool, session: str) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``; ``session`` is its application_name."""

@@ -1,5 +1,6 @@
 """`backup` and `restore` in containers, and a backup that moves between the runtimes."""
 
+import os
 import signal
 import subprocess
 
@@ -66,6 +67,30 @@ def test_an_interrupted_restore_changes_nothing(stack, reference, tmp_path, how)
             command.wait()
         ask("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
     wait_until(lambda: ask(f"select count(*) {sessions}") == "0")
+    assert stack.hashes() == reference
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [("sql", "delete from marts.fct_orders"), ("backup", "--file", "x.dump")], ids=lambda words: words[0])
+def test_an_interrupted_statement_or_backup_is_ended_on_the_server(stack, reference, words, number) -> None:
+    stack.on("dagster")
+    sleeping = "from pg_stat_activity where wait_event = 'PgSleep'"
+    waiting = "from pg_stat_activity where usename = 'dbt' and wait_event_type = 'Lock'"
+    psql = ["docker", "exec", f"{PROJECT}-postgres-1", "psql", "-U", "postgres", "-d", "airflow"]
+    lock = [*psql, "-c", "begin; lock table marts.fct_orders; select pg_sleep(600)"]
+    with subprocess.Popen(lock, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        wait_until(lambda: stack.ask(f"select count(*) {sleeping}") == "1")
+        command = typed(stack, *words)
+        wait_until(lambda: command.poll() is not None or stack.ask(f"select count(*) {waiting}") == "1")
+        assert command.poll() is None, "it ended too soon"
+        if number == signal.SIGINT:
+            os.killpg(command.pid, number)  # as a terminal does
+        else:
+            command.send_signal(number)
+        assert ended(command)[0] == 130
+        assert stack.ask(f"select count(*) {waiting}") == "0"  # although the lock is still held
+        stack.ask(f"select pg_terminate_backend(pid) {sleeping}")
+    assert not (stack.folder / "x.dump").exists()
     assert stack.hashes() == reference
 
 

@@ -183,7 +183,7 @@ def test_a_killed_restore_changes_nothing(stack, reference, dump) -> None:
 
 def test_a_killed_backup_leaves_no_file_that_looks_like_one(stack, dump, tmp_path) -> None:
     with marts_held(stack):
-        kill_while_it_waits(stack, "pg_dump", "backup", "--file", str(tmp_path / "first.dump"))
+        kill_while_it_waits(stack, backups.SAVING, "backup", "--file", str(tmp_path / "first.dump"))
     assert not list(tmp_path.glob("*.dump"))
     stack.invoke("backup", "--file", str(tmp_path / "second.dump"))
     assert [file.name for file in tmp_path.iterdir()] == ["second.dump"]

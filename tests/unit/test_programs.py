@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from invoke.context import Context
 
+import tasks
 from switchyard import backups, orchestrators, settings
 from switchyard.runner import Result, Runner
 from switchyard.runtimes.docker.runtime import Docker
@@ -78,7 +81,7 @@ def start_save_and_restore(runtime: WholeRuntime, folder: Path) -> Noting:
     runtime.start_postgres(1, lambda line: None)
     backups.backup(runtime, str(folder / "new.dump"))
     backups.restore(runtime, str(folder / "of-before.dump"), yes=True)
-    runtime.sql("select 1", tty=False)
+    runtime.sql("select 1", tty=False, session="x")
     assert isinstance(runtime.runner, Noting)
     return runtime.runner
 
@@ -112,6 +115,36 @@ def test_an_interrupted_restore_ends_its_session_which_a_container_would_continu
     assert "application_name='invoke restore'" in restored[restored.index("--dbname") + 1]
     assert "pg_terminate_backend" in ended[-1]
     assert "'invoke restore'" in ended[-1]
+
+
+def test_an_interrupted_backup_ends_its_session_which_would_keep_its_locks(runtime, tmp_path, monkeypatch) -> None:
+    def interrupted(self: Noting, argv: Sequence[str], *args: object) -> Result:
+        self.commands.append(list(argv))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Noting, "transfer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backups.backup(runtime, str(tmp_path / "new.dump"))
+    dumped, ended = runtime.runner.commands[-2:]
+    assert "application_name='invoke backup'" in dumped[-1]
+    assert "pg_terminate_backend" in ended[-1]
+    assert "'invoke backup'" in ended[-1]
+
+
+def test_an_interrupted_statement_is_ended_on_the_server(runtime, monkeypatch) -> None:
+    def interrupted(self: Noting, argv: Sequence[str], *_: object, **__: object) -> int:
+        self.commands.append(list(argv))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Noting, "hand_over", interrupted)
+    monkeypatch.setattr(tasks, "runtime_of", lambda _: runtime)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.ask_warehouse(Context(), "sql", "delete from x")
+    typed, ended = runtime.runner.commands[-2:]
+    session = f"'psql of process {os.getpid()}'"
+    assert f"application_name={session}" in typed[typed.index("--dbname") + 1]
+    assert "pg_terminate_backend" in ended[-1]
+    assert session in ended[-1]
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -252,12 +252,12 @@ class Docker:
             raise rejected(file)
         return code
 
-    def sql(self, query: str | None, *, tty: bool) -> int:
-        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``.
+    def sql(self, query: str | None, *, tty: bool, session: str) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``; ``session`` is its application_name.
 
         Raises:
             NothingActive: PostgreSQL is not running.
         """
         args = both.statement(query, up=any(service.name == POSTGRES and service.up for service in self.services()))
-        command = argv.psql(bootstrap.DBT_ROLE, *args, database=projects.database(self.settings))
+        command = argv.psql(bootstrap.DBT_ROLE, *args, database=both.connection(projects.database(self.settings), session))
         return self.runner.hand_over(argv.on_server(self.settings, command, tty=tty))

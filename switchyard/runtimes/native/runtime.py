@@ -174,14 +174,14 @@ class Native:
         logs.show(files, follow=follow, tail=tail)
         return 0
 
-    def sql(self, query: str | None, *, tty: bool) -> int:
-        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``.
+    def sql(self, query: str | None, *, tty: bool, session: str) -> int:
+        """Run one statement, or an interactive psql, in the warehouse as the role ``dbt``; ``session`` is its application_name.
 
         Raises:
             NothingActive: PostgreSQL is not running.
         """
         args = both.statement(query, up=self.postgres.server() is not None)
-        argv = self.postgres.psql(bootstrap.DBT_ROLE, projects.database(self.settings), *args)
+        argv = self.postgres.psql(bootstrap.DBT_ROLE, both.connection(projects.database(self.settings), session), *args)
         return self.runner.hand_over(argv, self.postgres.psql_env(bootstrap.DBT_ROLE))
 
     def _fingerprint(self, target: Orchestrator, process: ProcessSpec, picked: Mapping[str, int]) -> str:
