@@ -456,7 +456,7 @@ def possible_commands(words: list[str]) -> set[str]:
 @guard
 def run_dbt(c: Context) -> None:
     """Run the dbt command that follows ``invoke dbt``."""
-    from switchyard import pipeline
+    from switchyard import command_lock, pipeline
     from switchyard.errors import BadUsage, NothingActive, RunInProgress
     from switchyard.runner import shown
 
@@ -464,14 +464,19 @@ def run_dbt(c: Context) -> None:
     commands = possible_commands(words)
     if undoing := commands.intersection(UNDOING):
         raise BadUsage(f"dbt {undoing.pop()} changes what was built.", "Packages are installed by a build.", "invoke build")
-    driver = runtime_of(c)
-    active = driver.active()
-    if active is None:
-        raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
-    if commands.intersection(WRITING) and (runs := pipeline.active_runs(driver)):
-        again = shown(["invoke", "dbt", *words])
-        raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: {again}")
-    raise Exit(code=driver.dbt(driver.orchestrators[active], words))
+    writes = bool(commands.intersection(WRITING))
+    with contextlib.ExitStack() as held:
+        if writes:  # until dbt has ended: no orchestrator knows of it, so no other command could see it as a run in progress
+            held.enter_context(command_lock.held(ROOT, "dbt"))
+        driver = runtime_of(c)
+        active = driver.active()
+        if active is None:
+            raise NothingActive("No orchestrator is active, so there is no dbt to call.", "", "invoke up")
+        if writes and (runs := pipeline.active_runs(driver)):
+            again = shown(["invoke", "dbt", *words])
+            raise RunInProgress("A run is in progress.", "\n".join(map(str, runs)), f"Wait until it ends, then: {again}")
+        code = driver.dbt(driver.orchestrators[active], words)
+    raise Exit(code=code)
 
 
 @command(help={"port": "The port on 127.0.0.1. Default: any free one."})

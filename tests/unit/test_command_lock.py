@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from invoke.context import Context
+from invoke.exceptions import Exit
 
 import tasks
 from bench import rig
-from switchyard import command_lock, runner
+from switchyard import command_lock, pipeline, runner
 from switchyard.errors import BadConfiguration, Locked
 from switchyard.runner import Runner
 
@@ -116,6 +118,28 @@ def test_a_task_that_changes_the_stack_takes_the_lock_before_it_looks(tmp_path, 
     with tasks.changing(Context(), "up"):
         look()
     assert looks == ["locked"] * 2
+
+
+@pytest.mark.parametrize(("words", "locked"), [(["build"], True), (["--quiet", "run"], True), (["ls"], False)])
+def test_a_dbt_command_that_writes_has_the_lock_until_it_ends(tmp_path, monkeypatch, words, locked) -> None:
+    looks = []
+
+    def look(*_: object) -> int:
+        try:
+            with command_lock.held(tmp_path, "down", seconds=0):
+                looks.append("")
+        except Locked as error:
+            looks.append(error.what)
+        return 0
+
+    driver = SimpleNamespace(active=lambda: "dagster", orchestrators={"dagster": None}, dbt=look)
+    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(tasks, "runtime_of", lambda _: driver)
+    monkeypatch.setattr(pipeline, "active_runs", lambda runtime: look() or [])
+    monkeypatch.setattr(sys, "argv", ["invoke", "dbt", *words])
+    with pytest.raises(Exit):
+        tasks.run_dbt(Context())
+    assert [look.startswith("invoke dbt (process") for look in looks] == ([True, True] if locked else [False])
 
 
 def test_a_command_that_stops_an_orchestrator_waits_until_a_runs_end_was_read(tmp_path, root) -> None:
