@@ -32,6 +32,9 @@ _REASONS = {
     r"not found|manifest unknown": "The registry has no such image.",
     r"refused|timeout|timed out|deadline exceeded|unreachable|reset by peer|EOF": "The registry cannot be reached from here.",
 }
+# dbt's target folder in a container is in memory, and has a limit of its own.
+_TARGET_FULL = r"No space left on device[^\n]*/opt/dbt/target"
+_RAISE_TARGET = "Raise size= of its line `/opt/dbt/target:size=...` in the orchestrator's file in compose/, then: invoke up"
 # Advice that a node's own message lacks.
 _HELP = {
     r"seed .*column .+ of relation .+ does not exist": "The seed's columns have changed: invoke run --full-refresh",
@@ -39,7 +42,8 @@ _HELP = {
     r"too many clients|remaining connection slots|too many connections": (
         "PostgreSQL has no connection left: close other sessions, or lower the threads of the profile."
     ),
-    r"No space left on device": "The disk is full. To see how much is free: invoke doctor",
+    rf"(?!.*{_TARGET_FULL}).*No space left on device": "The disk is full. To see how much is free: invoke doctor",
+    _TARGET_FULL: f"The folder /opt/dbt/target in the container is full, not the disk. {_RAISE_TARGET}",
 }
 # The messages of pip, requests, uv, curl and OpenSSL for a certificate that is not trusted.
 _UNTRUSTED = re.compile(
@@ -62,6 +66,8 @@ def start_failure(title: str, why: str, *, killed: Sequence[str] = (), more_memo
     """
     if "database files are incompatible with server" in why:
         return checks.incompatible(why, old_programs)
+    if re.search(_TARGET_FULL, why):
+        return NoSpace(f"The folder /opt/dbt/target in a container is full; {title} did not start.", why, _RAISE_TARGET)
     if "No space left on device" in why:
         return NoSpace(
             f"The disk is full; {title} did not start.", why, "Delete something, then: invoke up\nTo see how much is free: invoke doctor"

@@ -87,11 +87,19 @@ def test_a_step_without_the_certificate_points_to_the_folder(output) -> None:
         ("model a: canceling statement due to lock timeout", "LOCK_TIMEOUT"),
         ("model a: FATAL: sorry, too many clients already", "connection"),
         ("model a: could not extend file: No space left on device", "invoke doctor"),
+        ("[Errno 28] No space left on device: '/opt/dbt/target/project/models/a.sql'", "/opt/dbt/target:size="),
     ],
 )
 def test_help_is_shown_if_the_message_has_none(message, help_) -> None:
     assert [help_ in line for line in diagnosis.help_for([message])] == [True]
     assert diagnosis.help_for(['model a: column "x" does not exist']) == []
+
+
+def test_a_start_with_a_full_target_folder_does_not_blame_the_disk() -> None:
+    why = "OSError: [Errno 28] No space left on device: '/opt/dbt/project/a.sql' -> '/opt/dbt/target/project/a.sql'"
+    error = diagnosis.start_failure("Dagster", why)
+    assert (error.code, "disk" in error.what) == (17, False)
+    assert "/opt/dbt/target:size=" in error.next
 
 
 def test_the_last_lines_of_a_service_are_shown_or_reported_missing(tmp_path) -> None:
