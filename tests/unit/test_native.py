@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from switchyard.runner import Runner
+from switchyard.runtimes.native import postgres as native
 from switchyard.runtimes.native.postgres import Postgres
 from switchyard.runtimes.native.processes import Processes
 
@@ -48,6 +50,43 @@ def test_a_server_whose_programs_were_deleted_can_be_stopped(postgres, tmp_path)
             assert postgres.server() is None
         finally:
             server.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no root")
+def test_root_uses_no_data_of_another_checkout(tmp_path, monkeypatch) -> None:
+    """Neither of a deleted one at the same path, nor of one from which this one was copied."""
+    monkeypatch.setattr(native, "_account", lambda: "nobody")
+    monkeypatch.setattr(native, "_PLACES", tmp_path / "places")
+
+    def made(root: Path) -> Postgres:
+        return Postgres(replace(SETTINGS, root=root), Runner({}), {})
+
+    def started(root: Path) -> Path:
+        made(root).claim()
+        return made(root).place
+
+    first = tmp_path / "first"
+    place = started(first)
+    assert started(first) == place
+    shutil.copytree(first, tmp_path / "copy")
+    assert started(tmp_path / "copy") != place
+    shutil.rmtree(first)
+    again = started(first)
+    assert again != place
+    shutil.rmtree(place)
+    assert started(first) == again
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no root")
+def test_root_keeps_the_data_of_a_version_that_wrote_no_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(native, "_account", lambda: "nobody")
+    monkeypatch.setattr(native, "_PLACES", tmp_path)
+    settings = replace(SETTINGS, root=tmp_path)
+    made = Postgres(settings, Runner({}), {})
+    made.data.mkdir(parents=True)
+    made.log.parent.mkdir(parents=True)
+    made.log.touch()
+    assert Postgres(settings, Runner({}), {}).data == made.data
 
 
 def test_a_started_service_is_not_being_stopped_after_a_killed_stop(tmp_path) -> None:

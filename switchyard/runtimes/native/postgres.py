@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ PROGRAMS = ("postgres", "initdb", "pg_ctl", "psql")
 STOP_TIMEOUT_S = 60
 # Printed when the loader of Windows does not find a library.
 MISSING_DLL = " A DLL is missing; the bundled programs need Microsoft's Visual C++ Redistributable."
+_PLACES = Path("/var/lib/switchyard")  # for root
 CTYPE = {"linux": "C.UTF-8", "darwin": "en_US.UTF-8"}.get(sys.platform, "C")
 
 
@@ -50,16 +52,42 @@ class Postgres:
         self.env = caller.inherited(environ)
         self.folders = plan.Folders(settings.root, POSTGRES)
         self.account = _account()
+        self.log = plan.base(settings.root) / "logs" / f"{POSTGRES}.log"
+        self._chosen = plan.base(settings.root) / "postgres-place"  # has the name of root's folder
         # PostgreSQL refuses to run as root, and the account that it uses instead cannot read .stack, and perhaps not the parents of
         # the checkout. So for root, its files are where system services keep theirs.
         if self.account:
-            self.place = Path("/var/lib/switchyard") / hashlib.sha256(str(settings.root).encode()).hexdigest()[:12]
+            self.place = self._place()
             self.home, self.programs = self.place / "data", self.place / "programs"
         else:
             self.place = self.home = self.folders.home
             self.programs = self.folders.installed / "programs"
         self.data = self.home / "cluster"
-        self.log = plan.base(settings.root) / "logs" / f"{POSTGRES}.log"
+
+    def _place(self) -> Path:
+        """Root's folder for this checkout: neither what a deleted one at the same path has left, nor that of one it was copied from."""
+        root = str(self.settings.root)
+        first = _PLACES / hashlib.sha256(root.encode()).hexdigest()[:12]
+        own = None
+        if self._chosen.exists():
+            own = _PLACES / self._chosen.read_text(encoding="utf-8").strip()
+        elif self.log.exists():  # started by a version that wrote no name
+            own = first
+        if own:
+            owner = own / "checkout"
+            if not owner.exists() or owner.read_text(encoding="utf-8").strip() == root:
+                return own
+        others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+        return next(place for place in chain([first], others) if not place.exists())
+
+    def claim(self) -> None:
+        """Make root's folder, and keep its name, and whose it is."""
+        self._chosen.parent.mkdir(parents=True, exist_ok=True)
+        self._chosen.write_text(f"{self.place.name}\n", encoding="utf-8")
+        for folder in (self.place.parent, self.place):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)  # whatever the umask
+        (self.place / "checkout").write_text(f"{self.settings.root}\n", encoding="utf-8")
 
     # Its programs
 
@@ -70,10 +98,7 @@ class Postgres:
     def build(self, *, cache: bool, on_line: OnLine) -> None:
         """Install the programs; a running server is stopped when the new ones are ready."""
         if self.account and not self.runner.dry:
-            for folder in (self.place.parent, self.place):
-                folder.mkdir(parents=True, exist_ok=True)
-                folder.chmod(0o755)  # whatever the umask
-            (self.place / "checkout").write_text(f"{self.settings.root}\n", encoding="utf-8")
+            self.claim()
         environments.unpack_postgres(self.settings, self.programs, self.runner, cache=cache, on_line=on_line, before=self.stop)
 
     def tidy(self) -> None:
@@ -228,6 +253,8 @@ class Postgres:
         if self.runner.dry:
             self._initdb(half_made, self.home / "password")
             return
+        if self.account:
+            self.claim()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if half_made.exists():
             shutil.rmtree(half_made)
