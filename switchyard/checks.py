@@ -218,7 +218,7 @@ def disk(place: Path) -> str:
     Raises:
         NoSpace: less than `DISK_NEEDED` is free.
     """
-    while not place.exists():
+    while not os.path.exists(place):  # Path.exists fails below a folder of another account that is private
         place = place.parent
     free = psutil.disk_usage(str(place)).free
     if free < DISK_NEEDED:

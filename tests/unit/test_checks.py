@@ -122,6 +122,11 @@ def test_a_cache_beyond_the_engines_memory_is_refused_with_a_value_that_fits() -
     assert "POSTGRES_MEMORY=512 in .env" in caught.value.next
 
 
+def test_a_disk_is_found_by_a_folder_that_cannot_be_looked_at(tmp_path) -> None:
+    place = tmp_path / ("x" * 300)  # as root may look into every folder, its name is too long instead
+    assert checks.disk(place).endswith(f" free in {tmp_path}")
+
+
 def test_a_chosen_port_is_none_that_an_outgoing_connection_takes() -> None:
     found = ports.unused_ports(20)
     assert len({*found}) == 20

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from switchyard import caller, orchestrators, settings
@@ -56,3 +57,13 @@ def test_sign_ins_and_plugins_in_a_read_only_home_are_found(root, tmp_path, monk
     assert env["HOME"] == str(own)
     assert env.get("DOCKER_CONFIG") == (str(tmp_path / ".docker") if there else None)
     assert env.get("BUILDX_CONFIG") == (str(own / ".docker" / "buildx") if there else None)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the script is for a POSIX shell")
+def test_an_engine_whose_data_cannot_be_looked_at_is_accepted(root, tmp_path) -> None:
+    folder = tmp_path / ("x" * 300)  # as root may look into every folder, its name is too long instead
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\nprintf '{psutil.virtual_memory().total}\\t{folder}\\n'\n")
+    docker.chmod(0o755)
+    engine = Engine(settings.defaults(root, {}), {}, Runner({"PATH": str(tmp_path)}))
+    assert engine.machine == (psutil.virtual_memory().total, folder, False)

@@ -193,7 +193,7 @@ class Engine:
         """The engine's memory in bytes, the folder of its data, and whether it runs on this machine itself, not in a VM."""
         found = self.checked(self.runner.ask(["docker", "info", "--format", "{{.MemTotal}}\t{{.DockerRootDir}}"])).stdout
         total, folder = found.strip().split("\t")
-        return int(total), Path(folder), int(total) == psutil.virtual_memory().total and Path(folder).exists()
+        return int(total), Path(folder), int(total) == psutil.virtual_memory().total and os.path.exists(folder)
 
     def killed(self, since: int) -> list[str]:
         """The services with a process that ran out of memory and was killed; a container loses this state when it restarts."""
