@@ -274,6 +274,7 @@ def load(settings: Settings, environ: Mapping[str, str]) -> Project:
         problems.append(
             f"packages-install-path in {FILE} is {inside}, which all projects would share; it must be a folder inside the project."
         )
+    problems += [f"{key} in {FILE} is {content[key]!r}; it must be a list, such as [models]." for key in _invalid_paths(content)]
     version = _dbt_version(settings.root)
     if unfit := unfit_version(content.get("require-dbt-version"), version):
         problems.append(f"{FILE} requires dbt {unfit}, and the orchestrators have {version}.")
@@ -385,11 +386,11 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
     found = load(replace(settings, values={**settings.values, **noted, "SWITCHYARD_SOURCE_PATH": str(place)}), environ)
     if dotenv_values(settings.env_file, interpolate=False).get("RELEASE_FILE"):
         noted["RELEASE_FILE"] = ""
+    models = sum(
+        1 for folder in _folders(place, found.content, "model-paths", "models") for kind in ("sql", "py") for _ in folder.rglob(f"*.{kind}")
+    )
     for key, text in () if dry else noted.items():
         assign(settings.root, key, text)
-    models = sum(
-        1 for path in (found.content.get("model-paths") or ["models"]) for kind in ("sql", "py") for _ in (place / path).rglob(f"*.{kind}")
-    )
     console.ok(f"{found.folder}: dbt project {found.name}, {models} models, {found.connection}")
     where = f"the stack's own PostgreSQL, database {found.database}" if found.shared else "the one in the profile"
     console.ok(f"dbt-{found.adapter} for dbt-core {_dbt_version(settings.root)}; the warehouse is {where}")
@@ -552,7 +553,7 @@ def _own(output: dict[str, Any], lookup: _Variables, variables: dict[str, str], 
             variables[PROFILE_SECRET + name] = value
             return f"{{{{ env_var('{PROFILE_SECRET}{name}') }}}}"
         path = Path(os.path.expanduser(value))
-        if path.is_absolute() and path.is_file():
+        if path.is_absolute() and os.path.isfile(path):  # Path.is_file fails for a name that is too long
             files[f"SWITCHYARD_FILE_{name}"] = path
             return f"{{{{ env_var('SWITCHYARD_FILE_{name}') }}}}"
         return value
@@ -623,10 +624,27 @@ def _packages(place: Path) -> Iterator[dict[str, Any]]:
                 yield package
 
 
+def _invalid_paths(content: Mapping[str, Any]) -> list[str]:
+    """The keys with folders whose value dbt refuses, because it is no list of texts; an expression is left to dbt."""
+
+    def valid(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(isinstance(path, str) for path in value)
+        return value is None or "{{" in str(value)
+
+    return [str(key) for key, value in content.items() if str(key).endswith("-paths") and not valid(value)]
+
+
+def _folders(place: Path, content: Mapping[str, Any], key: str, default: str) -> list[Path]:
+    """The folders under ``key``, or else the default one."""
+    paths = content.get(key)
+    return [place / path for path in (paths if isinstance(paths, list) else [default])]
+
+
 def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
     """The message of `use` about files whose names dagster-dbt refuses; empty where there are none."""
     kinds = (("model-paths", "models"), ("seed-paths", "seeds"), ("snapshot-paths", "snapshots"))
-    folders = [place / str(path) for key, default in kinds for path in content.get(key) or [default]]
+    folders = [folder for key, default in kinds for folder in _folders(place, content, key, default)]
     stems = [path.stem for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
     counts = Counter(re.sub(r"[.-]", "_", stem) for stem in stems)
     odd = sorted({stem for stem in stems if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem) or counts[re.sub(r"[.-]", "_", stem)] > 1})

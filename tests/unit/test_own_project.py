@@ -294,7 +294,10 @@ def test_another_password_needs_no_build_and_another_account_does(checkout, jaff
 
 def test_a_key_file_is_found_on_either_runtime_and_is_in_no_image(checkout, jaffle, tmp_path) -> None:
     key = write(jaffle, {"keys/me.p8": "hush"}) / "keys" / "me.p8"
-    write(jaffle, {"profiles.yml": profile({**SNOWFLAKE, "private_key_path": str(key), "ca": str(tmp_path / "nowhere")})})
+    write(
+        jaffle,
+        {"profiles.yml": profile({**SNOWFLAKE, "private_key_path": str(key), "ca": str(tmp_path / "nowhere"), "path": "/" + "x" * 300})},
+    )
     found = load(checkout, jaffle)
     assert found.files == {"SWITCHYARD_FILE_PRIVATE_KEY_PATH": key}
     assert rendered(found)["private_key_path"] == str(key)
@@ -373,6 +376,19 @@ def test_all_problems_are_reported_at_once_and_env_is_unchanged(checkout, jaffle
     for words in ("no target 'pord'", ">=99.0", str(jaffle.parent / "nowhere"), "orchestration.yml:2", "orchestration.yml:3"):
         assert words in caught.value.why
     assert (checkout / ".env").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["5", "[1]", "models", "{a: b}"])
+def test_folders_that_are_no_list_of_texts_are_refused_as_by_dbt(checkout, jaffle, value) -> None:
+    write(jaffle, {"dbt_project.yml": f"name: jaffle\nmodel-paths: {value}\n"})
+    assert "model-paths in dbt_project.yml is" in refused(checkout, jaffle)
+
+
+@pytest.mark.parametrize(("value", "models"), [("", 1), ("[]", 0), ("[other]", 0), ("\"{{ var('folders') }}\"", 1)])
+def test_folders_that_dbt_accepts_are_accepted(checkout, jaffle, capsys, value, models) -> None:
+    write(jaffle, {"dbt_project.yml": f"name: jaffle\nmodel-paths: {value}\n", "models/a.sql": ""})
+    projects.use(configured(checkout, jaffle), ENVIRON, str(jaffle))
+    assert f"dbt project jaffle, {models} models" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["- package: x\n", "packages: x\n", "packages: {a: b}\n", "nothing"])
