@@ -1,21 +1,36 @@
-"""TCP ports of 127.0.0.1: whether they are free, and which process holds them."""
+"""TCP ports of localhost: whether they are free, and which process holds them."""
 
 from __future__ import annotations
 
 import random
 import socket
 from contextlib import ExitStack, suppress
+from functools import cache
 
 import psutil
 
 RANGE = range(20000, 32768)  # below the ports of outgoing connections: from 32768 on Linux, from 49152 on macOS and Windows
 
 
+@cache
+def _addresses() -> list[tuple[socket.AddressFamily, str]]:
+    """The addresses of localhost; ::1 only where there is IPv6. Services listen on the first, and a browser may ask the other first."""
+    found = []
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with suppress(OSError), socket.socket(family) as probe:
+            probe.bind((address, 0))
+            found.append((family, address))
+    return found
+
+
 def free(port: int) -> bool:
     """Whether nothing listens on ``port``. This connects, because binding can fail for other reasons too."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+    for family, address in _addresses():
+        with socket.socket(family) as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((address, port)) == 0:
+                return False
+    return True
 
 
 def unused() -> int:
@@ -34,7 +49,8 @@ def unused_ports(count: int) -> list[int]:
             if len(found) == count:
                 break
             with suppress(OSError):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                for family, address in _addresses():
+                    held.enter_context(socket.socket(family)).bind((address, port))
                 found.append(port)
         return found
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 from functools import partial
 
@@ -131,3 +132,18 @@ def test_a_chosen_port_is_none_that_an_outgoing_connection_takes() -> None:
     found = ports.unused_ports(20)
     assert len({*found}) == 20
     assert {*found} <= {*ports.RANGE}
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_port_of_either_address_of_localhost_is_taken(monkeypatch, family, address) -> None:
+    try:
+        server = socket.create_server((address, 0), family=family)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        port = server.getsockname()[1]
+        assert not ports.free(port)
+        monkeypatch.setattr(ports, "RANGE", [port])
+        assert ports.unused_ports(1) == []
+    assert ports.free(port)
+    assert ports.unused_ports(1) == [port]
