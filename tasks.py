@@ -149,15 +149,19 @@ def runtime_of(
     from switchyard.runtimes import choice
     from switchyard.runtimes.docker.runtime import Docker
     from switchyard.runtimes.native.runtime import Native
+    from switchyard.runtimes.runtime import POSTGRES
 
     console.dry = c.config.run.dry
     known = orchestrators.load_all(ROOT)
     if not leaving:  # a stack that is up can be stopped even if an orchestrator lacks a setting
         orchestrators.require_keys(known, settings.defaults(ROOT, {}).values)
-    new = neighbours.is_new(ROOT) and not console.dry
+    chosen = {}
+    if neighbours.is_new(ROOT) and not console.dry:
+        example, _ = settings.load(ROOT, os.environ, write=False, released=False)
+        chosen = neighbours.chosen_ports(example, os.environ)
     released = True
     try:
-        loaded, made = settings.load(ROOT, os.environ, write=not console.dry)
+        loaded, made = settings.load(ROOT, os.environ, write=not console.dry, chosen=chosen)
     except NoRelease as error:
         if not leaving:
             raise
@@ -168,10 +172,8 @@ def runtime_of(
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the command's result, such as JSON
         if made:
             console.done(f"Wrote {len(made)} random secrets to .env, readable by you alone")
-        if new:
-            for line in neighbours.settle(loaded, os.environ, Runner({})):
-                console.note(line)
-            loaded, _ = settings.load(ROOT, os.environ, released=released)
+        for key, port in chosen.items():
+            console.note(f"{key} is {port}: {example.port(key)} is taken on this machine.")
 
     def choose(loaded: Settings) -> tuple[WholeRuntime, str]:
         env = {**loaded.values, "COMPOSE_PROJECT_NAME": loaded.compose_name}
@@ -180,6 +182,11 @@ def runtime_of(
 
     as_started, others = (loaded, []) if new_ports else loaded.as_started()
     driver, reason = choose(as_started)
+    if isinstance(driver, Docker) and not console.dry and neighbours.is_unnamed(loaded, os.environ):
+        with contextlib.redirect_stdout(sys.stderr):
+            if line := neighbours.name_stack(loaded, (POSTGRES, *known), Runner({})):
+                console.note(line)
+        return runtime_of(c, asked, starting, keep, new_ports, leaving)
     if others and not driver.running():  # another program has these ports by now
         others, (driver, reason) = [], choose(loaded)
     with contextlib.redirect_stdout(sys.stderr):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import count
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from switchyard import ports, settings
-from switchyard.checks import ENGINE_TIMEOUT_S
+from switchyard.checks import ENGINE_TIMEOUT_S, no_answer
 from switchyard.runner import Runner
 from switchyard.settings import Settings
 
 COMPOSE_PROJECT_LABEL = "com.docker.compose.project"  # the label of everything in a compose project
 CHECKOUT_LABEL = "switchyard.checkout"  # the label of the data's volume and of the images: the checkout that owns them
+_NAME = "COMPOSE_PROJECT_NAME"
 
 
 def is_new(root: Path) -> bool:
@@ -20,44 +22,58 @@ def is_new(root: Path) -> bool:
     return not (root / ".env").exists() and not any((root / ".stack" / name).exists() for name in ("native", "build"))
 
 
-def settle(loaded: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[str]:
-    """Write another project name, and other ports, into a new ``.env`` where those of ``.env.example`` are taken.
+def is_unnamed(loaded: Settings, environ: Mapping[str, str]) -> bool:
+    """Whether the stack's name can still be chosen: nothing was made in Docker yet, and neither ``.env`` nor the shell has a name."""
+    made = (loaded.root / "compose" / ".env").exists()
+    return not (made or environ.get(_NAME) or dotenv_values(loaded.env_file, interpolate=False).get(_NAME))
 
-    Args:
-        loaded: the settings, just written.
-        environ: the caller's environment; what is set there is not changed.
-        runner: what starts programs.
 
-    Yields:
-        What was chosen and why, for a person.
-    """
-    name = loaded.compose_name
-    taken = {} if environ.get("COMPOSE_PROJECT_NAME") else _owners(runner)
-    if name in taken:
-        own = next(other for other in map(f"{name}-{{}}".format, count(2)) if other not in taken)
-        settings.assign(loaded.root, "COMPOSE_PROJECT_NAME", own)
-        yield f"Docker has a stack called {name} already{taken[name]}: this one is {own}."
+def chosen_ports(loaded: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Other ports for a new checkout, by key, where those of ``.env.example`` are taken; what is set in ``environ`` is not changed."""
     wanted = {key: loaded.port(key) for key in loaded.values if key.endswith("_PORT")}
     used = set(wanted.values())
+    chosen = {}
     for key, port in wanted.items():
         if not environ.get(key) and not ports.free(port):
-            chosen = next(other for other in range(port + 1, 65536) if other not in used and ports.free(other))
-            used.add(chosen)
-            settings.assign(loaded.root, key, str(chosen))
-            yield f"{key} is {chosen}: {port} is taken on this machine."
+            chosen[key] = next(other for other in range(port + 1, 65536) if other not in used and ports.free(other))
+            used.add(chosen[key])
+    return {key: str(port) for key, port in chosen.items()}
 
 
-def _owners(runner: Runner) -> dict[str, str]:
-    """The compose projects of this machine, each with its owner, for a message; none where no engine answers."""
+def name_stack(loaded: Settings, images: Iterable[str], runner: Runner) -> str:
+    """Write the stack's name into ``.env``: the default one, or another where that is taken.
+
+    Args:
+        loaded: the settings, in ``.env``.
+        images: what the images of a stack are called after its name.
+        runner: what starts programs.
+
+    Returns:
+        What was chosen and why, for a person; empty if it is the default.
+
+    Raises:
+        EngineMissing: the engine does not answer.
+    """
+    name, taken = loaded.compose_name, _owners(images, runner)
+    own = next(other for other in (name, *map(f"{name}-{{}}".format, range(2, len(taken) + 3))) if other not in taken)
+    settings.assign(loaded.root, _NAME, own)
+    return f"Docker has a stack called {name} already{taken[name]}: this one is {own}." if own != name else ""
+
+
+def _owners(names: Iterable[str], runner: Runner) -> dict[str, str]:
+    """The compose projects of this machine, each with its owner, for a message."""
     project = f'{{{{.Label "{COMPOSE_PROJECT_LABEL}"}}}}'
     has_project = ["--filter", f"label={COMPOSE_PROJECT_LABEL}", "--format"]
-    images = ["--filter", f"label={CHECKOUT_LABEL}", "--filter", "reference=*-postgres:local", "--format", "{{.Repository}}"]
+    images = ["--filter", f"label={CHECKOUT_LABEL}", "--filter", "reference=*:local", "--format", "{{.Repository}}"]
 
     def lines(*argv: str) -> list[str]:
         found = runner.ask(["docker", *argv], seconds=ENGINE_TIMEOUT_S)
-        return found.stdout.split("\n")[:-1] if found.code == 0 else []
+        if found.code:
+            raise no_answer(found.stderr.strip())
+        return found.stdout.split("\n")[:-1]
 
-    owners = {line.removesuffix("-postgres"): ", with images" for line in lines("image", "ls", *images)}
+    built = lines("image", "ls", *images)
+    owners = {image.removesuffix(f"-{name}"): ", with images" for name in names for image in built if image.endswith(f"-{name}")}
     owners |= dict.fromkeys(lines("volume", "ls", *has_project, project), ", with data")
     for line in lines("ps", "--all", *has_project, f'{project}\t{{{{.Label "{COMPOSE_PROJECT_LABEL}.working_dir"}}}}'):
         name, _, folder = line.partition("\t")

@@ -144,7 +144,9 @@ def defaults(root: Path, environ: Mapping[str, str]) -> Settings:
     return Settings(root, {**wanted, "SWITCHYARD_SOURCE_PATH": _source(root, wanted)}, compose_name, saved=False)
 
 
-def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released: bool = True) -> tuple[Settings, list[str]]:
+def load(
+    root: Path, environ: Mapping[str, str], *, write: bool = True, released: bool = True, chosen: Mapping[str, str] | None = None
+) -> tuple[Settings, list[str]]:
     """Read ``.env``, after creating or completing it from ``.env.example``.
 
     Args:
@@ -152,6 +154,7 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
         environ: the process's environment; a key set there wins over ``.env``, as it does for Docker Compose.
         write: False leaves the file as it is, or missing.
         released: False leaves out the release that RELEASE_FILE names.
+        chosen: values to set in a new ``.env``.
 
     Returns:
         The settings, and the keys for which secrets were just written to ``.env`` (usually none).
@@ -164,6 +167,8 @@ def load(root: Path, environ: Mapping[str, str], *, write: bool = True, released
     there = path.exists()
     known = defaults(root, {}).values
     text = _read(path, example)
+    for key, value in () if there or not chosen else chosen.items():
+        text = _with(text, key, value)
     _check_lines(text, {*known, _PROJECT_NAME_KEY})
     completed, made = complete(text, example)
     if made and write:
@@ -227,17 +232,22 @@ def assign(root: Path, key: str, value: str) -> None:
     The other lines do not change, except that the file then has Unix line ends and no byte order mark.
     """
     path = _place(root)
+    _write_private(path, _with(path.read_text(encoding="utf-8-sig"), key, value), new=False)
+
+
+def _with(text: str, key: str, value: str) -> str:
+    """The text of ``.env`` with ``key`` set."""
     _check_control(key, value)
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
     line = f"{key}={value}" if re.fullmatch(r"[\w./~:@+-]*", value) else f"{key}='{quoted}'"
-    lines = _LINE_END.split(path.read_text(encoding="utf-8-sig").removesuffix("\n"))
+    lines = _LINE_END.split(text.removesuffix("\n"))
     places = [number for number, old in enumerate(lines) if (match := _ASSIGNMENT.match(old)) and match[1] == key]
     places += [number for number, old in enumerate(lines) if old.startswith(f"#{key}=")]
     if places:
         lines[places[0]] = line
     else:
         lines.append(line)
-    _write_private(path, "\n".join(lines) + "\n", new=False)
+    return "\n".join(lines) + "\n"
 
 
 def fresh(example: str) -> str:

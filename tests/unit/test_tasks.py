@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+from dotenv import dotenv_values
 from invoke import Collection
 
 import tasks
@@ -353,6 +354,52 @@ def test_a_new_checkout_gets_unused_ports(invoke) -> None:
         other.listen()
         invoke("status")
         assert settings.load(invoke.folder, {})[0]["POSTGRES_PORT"] == str(taken)
+
+
+def test_an_invalid_value_of_the_shell_leaves_a_new_checkout_new(invoke) -> None:
+    """Its ports are chosen when ``.env`` is written, and not later."""
+    assert invoke("status", DAGSTER_PORT="x").returncode == 5
+    assert neighbours.is_new(invoke.folder)
+
+
+ENGINE = """#!/bin/sh
+case "$1" in
+"$REFUSED") exit 1 ;;
+version) echo 26.1.5 ;;
+compose) echo 2.26.1 ;;
+info) printf '8000000000\\t/nowhere\\n' ;;
+image) case "$*" in *reference=*:local*) printf 'switchyard-dagster\\nswitchyard-2-postgres\\nx-other\\n' ;; esac ;;
+volume) case "$*" in *Label*) printf 'switchyard-3\\n' ;; esac ;;
+ps) case "$*" in *working_dir*State*|*publish=*|*com.docker.compose.project=*) ;; *) printf 'switchyard-4\\t/elsewhere\\n' ;; esac ;;
+esac
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the engine is a POSIX shell script")
+def test_a_stack_gets_its_name_at_the_first_command_that_the_engine_answers(invoke, free) -> None:
+    """Of the names that are taken, the first has images of one orchestrator alone, then data, then containers."""
+    docker = invoke.folder / "docker-engine" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(ENGINE)
+    docker.chmod(0o755)
+
+    def name() -> str | None:
+        return dotenv_values(invoke.folder / ".env").get("COMPOSE_PROJECT_NAME")
+
+    def status(refused: str = "none", **variables: str) -> subprocess.CompletedProcess[str]:
+        return invoke("status", PATH=f"{docker.parent}:/bin:/usr/bin", REFUSED=refused, **free, **variables)
+
+    for words, code in (({"refused": "version"}, 0), ({"refused": "volume"}, 3), ({"COMPOSE_PROJECT_NAME": "mine"}, 0)):
+        done = status(**words)
+        assert (done.returncode, name()) == (code, None), done.stderr
+    done = status()
+    assert (done.returncode, name()) == (0, "switchyard-5"), done.stderr
+    assert "Docker has a stack called switchyard already, with images: this one is switchyard-5." in done.stderr
+    assert "already" not in status().stderr
+    text = (invoke.folder / ".env").read_text().replace("COMPOSE_PROJECT_NAME=switchyard-5\n", "")
+    (invoke.folder / ".env").write_text(text)
+    (invoke.folder / "compose" / ".env").touch()  # something may have been made under the default name
+    assert (status().returncode, name()) == (0, None)
 
 
 def test_a_closed_standard_input_counts_as_no(monkeypatch) -> None:

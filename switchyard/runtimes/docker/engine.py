@@ -128,8 +128,8 @@ class Engine:
             strange = sorted(set(volumes) - self.declared())
             if not other and strange and self.volume not in volumes:
                 other = f"another Compose application, with the volume {strange[0]},"
-        if other and neighbours.is_new(self.settings.root):
-            return f"{self.settings.compose_name} belongs to {other}; the first command chooses another name"
+        if other and neighbours.is_unnamed(self.settings, self.environ):
+            return f"{self.settings.compose_name} belongs to {other}; the first command on Docker chooses another name"
         if other:
             raise BadConfiguration(
                 f"The Docker stack {self.settings.compose_name} is not this checkout's.",
