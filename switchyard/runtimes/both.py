@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from switchyard import checks
+from switchyard import checks, neighbours
 from switchyard.errors import BadUsage, NothingActive
 from switchyard.orchestrators import Orchestrator
+from switchyard.settings import Settings
 
 
 def memory(target: Orchestrator, workers: int, freed: int, available: int) -> str:
@@ -19,6 +20,17 @@ def memory(target: Orchestrator, workers: int, freed: int, available: int) -> st
         available: bytes.
     """
     return checks.memory(target.title, target.memory_with(workers), freed, available // checks.MIB)
+
+
+def taken_port(key: str, settings: Settings, environ: Mapping[str, str], publishing: Sequence[tuple[str, str]]) -> str:
+    """The result of a check for a port that another program holds, which is no problem where another port will be chosen.
+
+    Raises:
+        PortInUse: the port is set, or the checkout is not new.
+    """
+    if neighbours.is_new(settings.root) and not environ.get(key):
+        return f"{settings.port(key)} is taken; the first command chooses another port"
+    raise checks.port_in_use(key, settings.port(key), publishing)
 
 
 def next_build(outdated: Sequence[str], verb: str) -> str:

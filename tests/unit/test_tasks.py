@@ -58,6 +58,29 @@ def free():
     return {name: str(port) for name, port in zip(PORTS, unused_ports(len(PORTS)))}
 
 
+ENGINE = """#!/bin/sh
+case "$1" in
+"$REFUSED") exit 1 ;;
+version) echo 26.1.5 ;;
+compose) echo 2.26.1 ;;
+info) printf '8000000000\\t/nowhere\\n' ;;
+image) case "$*" in *inspect*) echo '{}' ;; *'=*:local'*) printf 'switchyard-dagster\\nswitchyard-2-postgres\\nx-other\\n' ;; esac ;;
+volume) case "$*" in *Label*) printf 'switchyard-3\\n' ;; esac ;;
+ps) case "$*" in *publish=*|*com.docker.compose.project=*) ;; *) printf 'switchyard-4\\t/elsewhere\\n' ;; esac ;;
+esac
+"""
+
+
+@pytest.fixture
+def engine(invoke):
+    """A PATH with a docker that answers like an engine with the stacks of other checkouts; it fails where its first word is $REFUSED."""
+    docker = invoke.folder / "docker-engine" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(ENGINE)
+    docker.chmod(0o755)
+    return f"{docker.parent}:/bin:/usr/bin"
+
+
 TASKS = sorted(Collection.from_module(tasks).task_names)
 
 
@@ -356,38 +379,36 @@ def test_a_new_checkout_gets_unused_ports(invoke) -> None:
         assert settings.load(invoke.folder, {})[0]["POSTGRES_PORT"] == str(taken)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the engine is a POSIX shell script")
+@pytest.mark.parametrize("runtime", ["docker", "native"])
+def test_a_taken_port_is_no_failure_where_another_will_be_chosen(invoke, engine, free, runtime) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        example = invoke.folder / ".env.example"
+        example.write_text(re.sub(r"(?m)^DAGSTER_PORT=.*", f"DAGSTER_PORT={taken}", example.read_text()))
+        free = {key: port for key, port in free.items() if key != "DAGSTER_PORT"} | {"RUNTIME": runtime, "PATH": engine}
+        doctor = invoke("doctor", **free)
+        assert f"DAGSTER_PORT: {taken} is taken; the first command chooses another port" in doctor.stdout, doctor.stderr
+        assert invoke("--dry", "up", "--orch", "dagster", **free).returncode == 0
+        assert f"Port {taken} (DAGSTER_PORT) is in use" in invoke("doctor", **free, DAGSTER_PORT=taken).stdout
+        assert neighbours.is_new(invoke.folder)
+
+
 def test_an_invalid_value_of_the_shell_leaves_a_new_checkout_new(invoke) -> None:
     """Its ports are chosen when ``.env`` is written, and not later."""
     assert invoke("status", DAGSTER_PORT="x").returncode == 5
     assert neighbours.is_new(invoke.folder)
 
 
-ENGINE = """#!/bin/sh
-case "$1" in
-"$REFUSED") exit 1 ;;
-version) echo 26.1.5 ;;
-compose) echo 2.26.1 ;;
-info) printf '8000000000\\t/nowhere\\n' ;;
-image) case "$*" in *reference=*:local*) printf 'switchyard-dagster\\nswitchyard-2-postgres\\nx-other\\n' ;; esac ;;
-volume) case "$*" in *Label*) printf 'switchyard-3\\n' ;; esac ;;
-ps) case "$*" in *working_dir*State*|*publish=*|*com.docker.compose.project=*) ;; *) printf 'switchyard-4\\t/elsewhere\\n' ;; esac ;;
-esac
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="the engine is a POSIX shell script")
-def test_a_stack_gets_its_name_at_the_first_command_that_the_engine_answers(invoke, free) -> None:
+def test_a_stack_gets_its_name_at_the_first_command_that_the_engine_answers(invoke, engine, free) -> None:
     """Of the names that are taken, the first has images of one orchestrator alone, then data, then containers."""
-    docker = invoke.folder / "docker-engine" / "docker"
-    docker.parent.mkdir()
-    docker.write_text(ENGINE)
-    docker.chmod(0o755)
 
     def name() -> str | None:
         return dotenv_values(invoke.folder / ".env").get("COMPOSE_PROJECT_NAME")
 
     def status(refused: str = "none", **variables: str) -> subprocess.CompletedProcess[str]:
-        return invoke("status", PATH=f"{docker.parent}:/bin:/usr/bin", REFUSED=refused, **free, **variables)
+        return invoke("status", PATH=engine, REFUSED=refused, **free, **variables)
 
     for words, code in (({"refused": "version"}, 0), ({"refused": "volume"}, 3), ({"COMPOSE_PROJECT_NAME": "mine"}, 0)):
         done = status(**words)

@@ -113,7 +113,7 @@ class DockerChecks:
             return f"{port} is free"
         if port in self.engine.bound():
             return f"{port} is held by this stack"
-        raise checks.port_in_use(key, port, holders)
+        return both.taken_port(key, self.settings, self.engine.environ, holders)
 
     def _memory(self, target: Orchestrator) -> str:
         total, _, here = self.engine.machine

@@ -94,7 +94,7 @@ class NativeChecks:
             ours = self.host.active() == target.name and started.port(key) == port
         if ours:
             return f"{port} is held by this stack"
-        raise checks.port_in_use(key, port, checks.publishers(port, self.host.runner))
+        return both.taken_port(key, self.settings, self.host.environ, checks.publishers(port, self.host.runner))
 
     def _memory(self, target: Orchestrator) -> str:
         name = self.host.active()
