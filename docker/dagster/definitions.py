@@ -1,10 +1,8 @@
 """The dbt project as Dagster assets and asset checks, with its jobs and their schedules."""
 
-import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from dagster import (
 )
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliInvocation, DbtCliResource, DbtProject, dbt_assets
 
+import manifest
 import report
 import workers
 from alert import alert
@@ -57,21 +56,7 @@ def free(name: str) -> str:
     return name
 
 
-def with_unique_tests(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest, with six digits of a hash appended to the names of tests that share one.
-
-    dbt replaces characters other than letters and digits in a test's name with _, and identifies a test by a hash; dagster-dbt identifies
-    a check by that name.
-    """
-    tests = {unique_id: node for unique_id, node in manifest["nodes"].items() if node["resource_type"] == "test"}
-    names = Counter(node["name"] for node in tests.values())
-    for unique_id, node in tests.items():
-        if names[node["name"]] > 1:
-            node["name"] += "_" + hashlib.sha256(unique_id.encode()).hexdigest()[:6]
-    return manifest
-
-
-MANIFEST = with_unique_tests(json.loads(MANIFEST_FILE.read_bytes()))
+MANIFEST = manifest.adapted(json.loads(MANIFEST_FILE.read_bytes()))
 
 
 class Translator(DagsterDbtTranslator):

@@ -1,0 +1,1 @@
+select id from {{ ref('clicks') }} where {{ function('plus_one') }}(id) < 0
