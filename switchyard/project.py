@@ -400,7 +400,7 @@ def use(settings: Settings, environ: Mapping[str, str], typed: str, warehouse: s
             console.advice(f"packages: {name} is downloaded when its image or environment is built")
     for key, file in found.missing.items():
         console.advice(f"env_var: {key} is not set ({file}); add it to {place / '.env'} or .env")
-    for note in (*found.notes, _odd_names(place, found.content), *_outside(place, found.content)):
+    for note in (*found.notes, _same_names(place, found.content), *_outside(place, found.content)):
         if note:
             console.advice(note)
     for key in noted:
@@ -641,18 +641,19 @@ def _folders(place: Path, content: Mapping[str, Any], key: str, default: str) ->
     return [place / path for path in (paths if isinstance(paths, list) else [default])]
 
 
-def _odd_names(place: Path, content: Mapping[str, Any]) -> str:
-    """The message of `use` about files whose names dagster-dbt refuses; empty where there are none."""
+def _same_names(place: Path, content: Mapping[str, Any]) -> str:
+    """The message of `use` about files whose names are the same in Dagster; empty where there are none."""
     kinds = (("model-paths", "models"), ("seed-paths", "seeds"), ("snapshot-paths", "snapshots"))
     folders = [folder for key, default in kinds for folder in _folders(place, content, key, default)]
     stems = [path.stem for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".csv")]
-    counts = Counter(re.sub(r"[.-]", "_", stem) for stem in stems)
-    odd = sorted({stem for stem in stems if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem) or counts[re.sub(r"[.-]", "_", stem)] > 1})
-    if not odd:
+    names = {stem: re.sub(r"\W", "_", stem, flags=re.ASCII) for stem in stems}
+    counts = Counter(names[stem] for stem in stems)
+    same = sorted(stem for stem, name in names.items() if counts[name] > 1)
+    if not same:
         return ""
     return (
-        f"Dagster will show no assets of this project, and run each job as one op, because of {', '.join(odd[:5])}: "
-        "dagster-dbt accepts only letters a to z, digits and _, and replaces a dot or a dash with _. Other orchestrators show every node."
+        f"Dagster will show no assets of this project, and run each job as one op, because of {', '.join(same[:5])}: "
+        "it accepts only letters a to z, digits and _, so every other character becomes _. Other orchestrators show every node."
     )
 
 

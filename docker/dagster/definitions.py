@@ -10,6 +10,7 @@ from typing import Any
 import dagster
 from dagster import (
     AssetExecutionContext,
+    AssetKey,
     Config,
     DefaultScheduleStatus,
     Definitions,
@@ -61,6 +62,11 @@ MANIFEST = manifest.adapted(json.loads(MANIFEST_FILE.read_bytes()))
 
 class Translator(DagsterDbtTranslator):
     """dagster-dbt's translator, but an asset without a group gets its schema as the group, and names that only dbt accepts are adapted."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
+        """The key from ``meta.dagster``, or else from dbt's names; Dagster makes an output's or an input's name from it."""
+        path = super().get_asset_key(dbt_resource_props).path
+        return AssetKey([re.sub(r"[^\w.-]", "_", part, flags=re.ASCII) for part in path])
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
         """The group from dbt or ``meta.dagster``, or else the schema, as the project configures it."""
@@ -141,7 +147,7 @@ try:
                 invocation = dbt.cli(build, context=context, target_path=target, raise_on_error=False)
         yield from report.stream(invocation)
 
-except dagster.DagsterInvalidDefinitionError as error:  # for example, a model's name has letters other than a to z
+except dagster.DagsterInvalidDefinitionError as error:  # for example, the names of two models become the same
     get_dagster_logger().warning("Dagster shows no assets of this project, and runs each job as one op: %s", error)
     dbt_models = None
 

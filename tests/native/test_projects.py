@@ -18,6 +18,7 @@ from rundbt import results
 from .. import runs
 from ..stacks import ROOT
 from .conftest import NativeStack
+from .test_dagster_page import GRAPH, ask
 
 # Variants of tests/projects/ordinary: the files that are changed, and their new content; `old|new` replaces a part of a file.
 VARIANTS: dict[str, dict[str, str]] = {
@@ -144,6 +145,12 @@ def test_a_variable_can_enable_a_model_that_is_not_in_the_definitions(ordinary) 
     with ordinary.edited("models/on_demand.sql", "{{ config(enabled=var('on_demand', false)) }} select 1 as one\n"):
         output = ordinary.invoke("run", "--vars", "{on_demand: true}").stdout
     assert re.search("success +model +on_demand ", output)
+
+
+def test_names_that_only_dbt_accepts_hide_no_asset(ordinary) -> None:
+    ordinary.on("dagster")
+    nodes = {"/".join(node["assetKey"]["path"]): node["dependencyKeys"] for node in ask(ordinary, GRAPH)["assetNodes"]}
+    assert {"path": ["outside", "Odd_name_"]} in nodes["ordinary/with-dash"]
 
 
 @pytest.mark.long

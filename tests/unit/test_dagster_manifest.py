@@ -42,6 +42,11 @@ def test_only_tests_that_share_a_name_get_a_hash() -> None:
     assert other == "unique_a"
 
 
+def test_a_test_has_a_name_that_dagster_accepts() -> None:
+    assert names(one=("unique_order-items_id",), two=("größe",)) == ["unique_order_items_id", "gr__e"]
+    assert len(set(names(one=("a-b",), two=("a_b",)))) == 2
+
+
 def test_a_test_has_no_parents_but_nodes_and_sources() -> None:
     """dagster-dbt takes a function for one of them, and then fails the run."""
     found = adapted(both=("t", "model.p.a", SOURCE, "function.p.f"), only=("u", "function.p.f"))

@@ -764,9 +764,10 @@ def test_packages_at_an_absolute_path_are_refused(checkout, jaffle, tmp_path) ->
 @pytest.mark.parametrize(
     ("names", "shown"),
     [
-        (["models/münchen.sql", "models/fine.sql"], "münchen"),
+        (["models/münchen.sql", "models/fine.sql"], ""),
+        (["models/grün.sql", "seeds/grün.csv", "models/gran.sql"], "grün"),
+        (["models/grün.sql", "models/grön.sql"], "grön, grün"),
         (["models/a.b.sql", "models/a_b.sql"], "a.b, a_b"),
-        (["seeds/two words.csv"], "two words"),
         (["models/a.b.sql", "seeds/c-d.csv", "models/deep/x_1.py"], ""),
     ],
 )

@@ -1,0 +1,1 @@
+select id from {{ ref('clicks') }} -- {{ source('outside', 'Odd name$') }}

@@ -1,0 +1,1 @@
+select id from {{ ref('with-dash') }} where id < 0
