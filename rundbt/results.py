@@ -34,10 +34,10 @@ def node_records(artifact: dict[str, Any]) -> list[dict[str, Any]]:
         artifact: the content of dbt's ``run_results.json`` (schema v6) or ``sources.json`` (schema v3).
 
     Returns:
-        Dictionaries with ``unique_id``, ``name``, ``kind`` (model, seed, snapshot, test, unit_test, source, operation),
-        ``status`` (dbt's own word), ``seconds``, ``rows`` (rows written, or rows a test found; None when dbt does not
-        know) and ``message`` (dbt's text, without colour codes; None if the node succeeded). Exposures are left out: dbt lists them
-        too, although it does nothing for them.
+        Dictionaries with ``unique_id``, ``name``, ``kind`` (model, seed, snapshot, test, unit_test, function,
+        saved_query, source, operation), ``status`` (dbt's own word), ``seconds``, ``rows`` (rows written, or rows a test found; None
+        when dbt does not know) and ``message`` (dbt's text, without colour codes; None if the node succeeded). Exposures are left out:
+        dbt lists them too, although it does nothing for them.
     """
     return [node_record(result) for result in artifact["results"] if not result["unique_id"].startswith("exposure.")]
 
@@ -81,7 +81,7 @@ def retryable(records: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:
         records: the records of the run that failed.
         manifest: the content of dbt's current ``manifest.json``.
     """
-    known = {*manifest["nodes"], *manifest.get("unit_tests", {}), *manifest.get("functions", {})}
+    known = {*manifest["nodes"], *manifest.get("unit_tests", {}), *manifest.get("functions", {}), *manifest.get("saved_queries", {})}
     again = [record["unique_id"] for record in left(records) if record["kind"] not in ("source", "operation")]
     return bool(again) and known.issuperset(again)
 
