@@ -26,10 +26,11 @@ def push_results(project_dir: str, context: Any) -> None:
     nodes = results.read(Path(project_dir, "target"))
     file = Path(project_dir, "logs", "dbt.log")
     error = None
-    if not nodes and file.exists():  # dbt failed before the first node; the reason is in its log
+    # dbt failed before the first node, or at an ephemeral model, of which it has no result; the reason is in its log.
+    if not results.failures(nodes) and file.exists():
         log = "\n".join(json.loads(line)["info"]["msg"] for line in file.read_text(encoding="utf-8").splitlines())
         _, found, text = log.rpartition("Encountered an error:")
-        error = text.strip() if found else None
+        error = results.COLOUR.sub("", text).strip() if found or nodes else None
     context["ti"].xcom_push(KEY, {"nodes": nodes, "error": error})
     if nodes and context["ti"].task_id == PRODUCER:  # without nodes, dbt was killed, and Cosmos' records from dbt's log are right
         for key, value in left_out(json.loads(manifest().read_bytes()), nodes).items():
@@ -54,7 +55,7 @@ def left_out(manifest: Mapping[str, Any], records: list[dict[str, Any]]) -> dict
         records: the records of the run, see `rundbt.results`.
     """
     reached = {record["unique_id"] for record in records if record["message"] != FAIL_FAST}
-    good = bool(records) and not results.failures(records)
+    good = bool(records) and not results.left(records)
     # For a microbatch model, dbt logs the end of each batch like that of the model; for a node that a failed hook skips, no status at all.
     undone = {record["unique_id"] for record in records if not good and record["status"] in ("skipped", "partial success")}
     found: dict[str, Any] = {}

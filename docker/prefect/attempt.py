@@ -102,8 +102,9 @@ class Attempt:
             shutil.rmtree(old, ignore_errors=True)
 
     def failures(self) -> list[str]:
-        """Kind and name of each node that failed."""
-        return [f"{record['kind']} {record['name']}" for record in results.failures(self.records)]
+        """Kind and name of each node that failed; or why nodes were skipped, if an ephemeral model failed, of which dbt has no result."""
+        failed = [f"{record['kind']} {record['name']}" for record in results.failures(self.records)]
+        return failed or sorted({record["message"] for record in results.left(self.records) if record["message"]})
 
     def _invocations(self) -> list[str]:
         """The dbt commands that wrote the artifacts."""

@@ -36,6 +36,10 @@ VARIANTS: dict[str, dict[str, str]] = {
     },
     "hook before": {"dbt_project.yml": "select 1 as hook_before|select no_such_column"},
     "parse": {"models/fragile.sql": "select * from {{ ref('nowhere') }}\n"},
+    "an ephemeral model": {
+        "models/passed_on.sql": "{{ config(materialized='ephemeral') }} select {{ run_query('select nowhere') if execute }}",
+        "models/reads_it.sql": "select * from {{ ref('passed_on') }}\n",
+    },
     "an empty model": {"models/nothing.sql": ""},  # dbt has it in its manifest, and leaves it out of a build
 }  # fmt: skip
 ORCHESTRATORS = ["dagster", "prefect"] if sys.platform == "win32" else ["dagster", "airflow", "prefect"]
@@ -132,6 +136,8 @@ def test_every_orchestrator_has_the_results_of_dbt_itself(ordinary, expected, na
     assert runs.outcome(run["nodes"]) == nodes
     assert run["state"] == ("failure" if code else "success"), run
     assert bool(nodes) != (variant == "parse")
+    if variant == "an ephemeral model":  # dbt has no result of it
+        assert "passed_on" in run["message"]
     if not nodes:
         assert "nowhere" in run["message"]
         assert "Traceback" not in run["message"]
@@ -173,6 +179,7 @@ def test_each_variant_breaks_what_it_should(expected) -> None:
     assert {"error", "skipped", "partial success", "fail"} <= statuses["model, batch and source"]
     assert {"fail", "skipped", "error"} <= statuses["tests and hook after"]
     assert "error" in statuses["hook before"]
-    assert [code for code, _ in expected.values()] == [0, 1, 1, 1, 2, 0]
+    assert "skipped" in statuses["an ephemeral model"]
+    assert [code for code, _ in expected.values()] == [0, 1, 1, 1, 2, 1, 0]
     operations = [unique_id for unique_id in expected["whole"][1] if unique_id.startswith("operation.")]
     assert len(operations) == 2
