@@ -28,7 +28,7 @@ def test_everything_in_public_is_saved_and_restored(stack, reference, tmp_path) 
 def test_a_backup_that_waits_for_a_lock_shows_who_has_it(stack, reference, tmp_path) -> None:
     stack.on("dagster")
     with runs.kept_waiting(stack, "backup", "--file", str(tmp_path / "locked.dump")) as output:
-        assert "pg_dump waits for a lock that process" in output
+        assert "invoke backup waits for a lock that process" in output
         assert "select 'mine'" in output
     refused = stack.invoke("backup", "--file", str(tmp_path / "locked.dump"), code=2)
     assert "exists already" in refused.stderr
