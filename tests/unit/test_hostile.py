@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from invoke import Collection, Program
 
 import tasks
-from switchyard import errors, orchestrators, reference
+from switchyard import ROOT, errors, orchestrators, reference
 
 ENGINE = """#!/bin/sh
 printf '%s\\0' "$#" "$@" >> "$RECORD"
@@ -53,7 +53,8 @@ TEXT = st.text(
 HOSTILE = st.sampled_from(INJECTIONS) | TEXT | st.tuples(TEXT, st.sampled_from(INJECTIONS)).map("".join)
 # Hypothesis also tries the constants in the code under test, so valid names are filtered out.
 VALID = re.compile(
-    r"airflow|dagster|prefect|daily|smoke|freshness|full_refresh|auto|docker|native|postgres|vendor|lean|shop|dagster-\w+|\d*[1-9]\d*|--?h\w*"
+    "|".join(orchestrators.load_all(ROOT))
+    + r"|daily|smoke|freshness|full_refresh|auto|docker|native|postgres|vendor|lean|shop|dagster-\w+|\d*[1-9]\d*|--?h\w*"
 )
 WORDS = st.sampled_from(["Dagster", "dagster ", "airflow\n", "--orch", "0", "-1", "None"])
 NAMES = (HOSTILE | WORDS).filter(lambda name: not VALID.fullmatch(name))
