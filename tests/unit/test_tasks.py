@@ -42,7 +42,10 @@ def invoke(tmp_path, root):
         "versions.toml",
     ):
         source = root / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns(".env"))  # not this checkout's own compose/.env
+        else:
+            shutil.copy(source, tmp_path / name)
 
     def run(*args, **variables):
         env = {**os.environ, "PATH": str(tmp_path), "NO_COLOR": "1", **variables}
