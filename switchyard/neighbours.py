@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -15,6 +16,11 @@ from switchyard.settings import Settings
 COMPOSE_PROJECT_LABEL = "com.docker.compose.project"  # the label of everything in a compose project
 CHECKOUT_LABEL = "switchyard.checkout"  # the label of the data's volume and of the images: the checkout that owns them
 _NAME = "COMPOSE_PROJECT_NAME"
+
+
+def numbered(name: str) -> Iterator[str]:
+    """``name``, then ``name-2``, ``name-3`` and so on, without an end."""
+    return chain([name], map(f"{name}-{{}}".format, count(2)))
 
 
 def is_new(root: Path) -> bool:
@@ -55,7 +61,7 @@ def name_stack(loaded: Settings, images: Iterable[str], runner: Runner) -> str:
         EngineMissing: the engine does not answer.
     """
     name, taken = loaded.compose_name, _owners(images, runner)
-    own = next(other for other in (name, *map(f"{name}-{{}}".format, range(2, len(taken) + 3))) if other not in taken)
+    own = next(other for other in numbered(name) if other not in taken)
     settings.assign(loaded.root, _NAME, own)
     return f"Docker has a stack called {name} already{taken[name]}: this one is {own}." if own != name else ""
 

@@ -11,14 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
-from switchyard import bootstrap, caller, checks, console, diagnosis, environments
+from switchyard import bootstrap, caller, checks, console, diagnosis, environments, neighbours
 from switchyard.errors import EngineMissing, NotHealthy, StackError, still_starting
 from switchyard.runner import Result, Runner, shown
 from switchyard.runtimes.native import plan
@@ -67,18 +66,17 @@ class Postgres:
     def _place(self) -> Path:
         """Root's folder for this checkout: neither what a deleted one at the same path has left, nor that of one it was copied from."""
         root = str(self.settings.root)
-        first = _PLACES / hashlib.sha256(root.encode()).hexdigest()[:12]
+        first = hashlib.sha256(root.encode()).hexdigest()[:12]
         own = None
         if self._chosen.exists():
             own = _PLACES / self._chosen.read_text(encoding="utf-8").strip()
         elif self.log.exists():  # started by a version that wrote no name
-            own = first
+            own = _PLACES / first
         if own:
             owner = own / "checkout"
             if not owner.exists() or owner.read_text(encoding="utf-8").strip() == root:
                 return own
-        others = (first.with_name(f"{first.name}-{number}") for number in count(2))
-        return next(place for place in chain([first], others) if not place.exists())
+        return next(place for name in neighbours.numbered(first) if not (place := _PLACES / name).exists())
 
     def claim(self) -> None:
         """Make root's folder, and keep its name, and whose it is."""
